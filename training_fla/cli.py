@@ -1,0 +1,85 @@
+"""The `fla` command: finds the subcommand, prints usage without importing anything heavy, turns bad input into one line."""
+
+import argparse
+import importlib
+import sys
+
+# name -> one line of help. The module is `training_fla.commands.<name>`; it is imported only when it is the one asked for.
+COMMANDS = {
+    "prepare": "turn a corpus release into a packed dataset",
+    "trim": "cut a language model and its tokenizer down to the words a corpus uses",
+    "denoise": "(continue to) pre-train a small MBart by text infilling",
+    "translate": "translate sign videos with a trained model",
+    "score": "BLEU and ROUGE-L of a predictions file, by the conventions of the literature",
+    "demo": "run both stages on the drawn demo corpus and compare them",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The top-level parser: it knows the names and one-line helps of all subcommands and nothing else of them."""
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="fla",
+        description="Gloss-free sign language translation (FLa-LLM): prepare data, train, score, translate.",
+        epilog=f"commands:\n{listing}\n\n`fla COMMAND --help` explains one, with an example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="fla COMMAND [options]",
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv (`list[str]`, *optional*):
+            Arguments without the program's name; `sys.argv[1:]` when absent.
+
+    Returns:
+        `int`: the exit status. 0 done, 1 finished but something failed on the way, 2 bad input, 130 interrupted.
+    """
+    args = build_parser().parse_args(argv)
+    command = importlib.import_module(f"training_fla.commands.{args.command}")
+    parser = argparse.ArgumentParser(
+        prog=f"fla {args.command}",
+        description=command.__doc__,
+        epilog=f"example:\n  {command.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    return exit_status(lambda: command.run(parser.parse_args(args.arguments)), prog=parser.prog)
+
+
+def exit_status(work, prog: str) -> int:
+    """Call `work()` and map its outcome to an exit status, printing bad input as one line on stderr.
+
+    Args:
+        work (`Callable[[], int | None]`): what to run.
+        prog (`str`): the name to put before the message.
+
+    Returns:
+        `int`: what `work` returned (0 for `None`), 2 for bad input, 130 for Ctrl-C.
+    """
+    from .errors import InputError
+
+    try:
+        return work() or 0
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    except InputError as error:
+        message = " ".join(str(error).split())
+    except Exception as error:
+        # processing_fla may not import this package, so its decoding error is known by name.
+        if type(error).__name__ != "VideoDecodeError":
+            raise
+        message = " ".join(str(error).split())
+    print(f"{prog}: error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
