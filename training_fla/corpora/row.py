@@ -1,0 +1,177 @@
+"""One clip of a corpus before packing: where its frames come from and the sentence that belongs to it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training_fla.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SPLITS = ("train", "dev", "test")
+SPLIT_SPELLINGS = {"val": "dev", "valid": "dev", "validation": "dev", "development": "dev", "training": "train"}
+
+
+def canonical_split(name: str) -> str:
+    """`train`, `dev` or `test` for any usual spelling of it (`val`, `valid`, `validation` are `dev`).
+
+    Raises:
+        InputError: for any other word.
+    """
+    word = name.strip().lower()
+    word = SPLIT_SPELLINGS.get(word, word)
+    if word not in SPLITS:
+        raise InputError(f"unknown split {name!r}: use train, dev (or val, valid, validation) or test")
+    return word
+
+
+def path_inside(root: Path, written: str) -> Path:
+    """The path that an annotation file means by `written`, refused where it is not below `root`.
+
+    Args:
+        root (`Path`): the folder of the corpus.
+        written (`str`): the path as the annotation spells it, relative to `root`.
+
+    Returns:
+        `Path`: `root / written`; it need not exist.
+
+    Raises:
+        InputError: if `written` is empty, absolute, climbs out by `..`, or leads out through a symbolic link.
+    """
+    path = Path(written)
+    if not written.strip() or "\0" in written:
+        raise InputError(f"{written!r} is not a path")
+    if path.is_absolute() or ".." in path.parts:
+        raise InputError(f"path {written!r} leaves the corpus folder {root}: only paths below it are read")
+    try:
+        inside = (root / path).resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:  # a name too long, or links in a circle
+        raise InputError(f"path {written!r} cannot be followed in {root}: {error}") from error
+    if not inside:
+        raise InputError(f"path {written!r} leads out of the corpus folder {root} through a symbolic link")
+    return root / path
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video file, or the part of it between two times.
+
+    Args:
+        path (`Path`): any container and codec that FFmpeg reads.
+        start_seconds (`float`, *optional*): first moment that counts; the beginning when absent.
+        end_seconds (`float`, *optional*): moment after the last frame that counts; the end when absent.
+    """
+
+    path: Path
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name, for messages."""
+        return Path(self.path).name
+
+    @property
+    def fps(self) -> float:
+        """Frames per second by the file's header."""
+        from processing_fla.video_processing_fla import probe_video
+
+        return float(probe_video(self.path).fps or 0.0)
+
+    def frames(self, stride: int = 1) -> "Iterator[np.ndarray]":
+        """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB, upright."""
+        from processing_fla.video_processing_fla import iterate_video_frames
+
+        frames = iterate_video_frames(self.path, start_seconds=self.start_seconds, end_seconds=self.end_seconds)
+        return islice(frames, 0, None, stride)
+
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """A folder that holds one image file a frame, in the order of their names.
+
+    Args:
+        path (`Path`): the folder.
+        pattern (`str`): which files are frames, so that strays are left out.
+        fps (`float`): frames per second; images do not say.
+    """
+
+    path: Path
+    pattern: str = "*.png"
+    fps: float = 25.0
+
+    @property
+    def name(self) -> str:
+        """The folder's name, for messages."""
+        return Path(self.path).name
+
+    def files(self) -> list[Path]:
+        """The image files by name; releases pad their numbers with zeros, which makes that the order of time."""
+        return sorted(Path(self.path).glob(self.pattern))
+
+    def frames(self, stride: int = 1) -> "Iterator[np.ndarray]":
+        """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB; the others are not opened.
+
+        Raises:
+            InputError: naming the folder without frames or the image that cannot be read.
+        """
+        files = self.files()
+        if not files:
+            raise InputError(f"{self.path} holds no frame {self.pattern}")
+        return map(_read_image, files[::stride])
+
+
+@dataclass(frozen=True)
+class DrawnVideo:
+    """A clip that a function draws.
+
+    Args:
+        draw (`Callable[[], np.ndarray]`): returns `(S, H, W, 3)` uint8 RGB, the same at every call.
+        fps (`float`): frames per second to play it at.
+        name (`str`): for messages.
+    """
+
+    draw: "Callable[[], np.ndarray]"
+    fps: float = 25.0
+    name: str = "drawn clip"
+
+    def frames(self, stride: int = 1) -> "Iterator[np.ndarray]":
+        """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB."""
+        return iter(self.draw()[::stride])
+
+
+@dataclass(frozen=True)
+class CorpusRow:
+    """One clip and its sentence.
+
+    Args:
+        id (`str`): unique in its split.
+        video (`VideoFile`, `FrameFolder` or `DrawnVideo`): where the frames come from.
+        sentence (`str`): the spoken-language sentence, as the corpus writes it.
+        split (`str`): `train`, `dev` or `test`.
+        signer (`str`): the signer's name, empty if unknown.
+        language (`str`): MBart code of the sentence's language (`de_DE`, `zh_CN`, `en_XX`), empty if unknown.
+        num_frames (`int`, *optional*): number of source frames by the annotation, if it says.
+    """
+
+    id: str
+    video: VideoFile | FrameFolder | DrawnVideo
+    sentence: str
+    split: str
+    signer: str = ""
+    language: str = ""
+    num_frames: int | None = None
+
+
+def _read_image(path: Path) -> "np.ndarray":
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error and more on damaged files
+        raise InputError(f"{path} is not a readable image: {error}") from error
