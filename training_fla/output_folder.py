@@ -116,7 +116,7 @@ def replace_folder(work: Path, path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Have the file's bytes on the disk before its name is, so that a power cut leaves no empty file under a good name."""
+    """Have the bytes on the disk before the name is, so that a power cut leaves no empty file under a good name."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
