@@ -1,0 +1,21 @@
+"""The network of FLa-LLM, registered with transformers' Auto classes.
+
+Importing this package is what lets [`AutoModelForSeq2SeqLM`] and its kin load a saved folder without `trust_remote_code`.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+
+from .configuration_fla import FlaConfig, FlaVisionConfig
+from .modeling_fla import FlaForConditionalGeneration, FlaVisualEncoder, trim_token_embeddings
+
+AutoConfig.register("fla_vision", FlaVisionConfig, exist_ok=True)
+AutoConfig.register("fla_llm", FlaConfig, exist_ok=True)
+AutoModel.register(FlaVisionConfig, FlaVisualEncoder, exist_ok=True)
+AutoModel.register(FlaConfig, FlaForConditionalGeneration, exist_ok=True)
+AutoModelForSeq2SeqLM.register(FlaConfig, FlaForConditionalGeneration, exist_ok=True)
+
+# `save_pretrained` then puts the code beside the weights, for those who have not installed this package.
+FlaConfig.register_for_auto_class()
+FlaForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
+
+__all__ = ["FlaConfig", "FlaForConditionalGeneration", "FlaVisionConfig", "FlaVisualEncoder", "trim_token_embeddings"]

@@ -1,0 +1,261 @@
+"""Every architecture number of FLa-LLM, with its default, its source and its check.
+
+[`FlaConfig`] = [`FlaVisionConfig`] (vision backbone + temporal module) + the adapter's few numbers + `text_config`, which is
+the configuration of any encoder-decoder language model that transformers ships.
+"""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+INPUT_FEATURES = ("frame", "sign", "hidden")
+
+# Paper: Table 7. Layers (each of encoder and decoder), attention heads, hidden size, feed-forward size.
+LIGHT_T_SIZES = {
+    "tiny": (1, 4, 256, 1024),
+    "small": (2, 4, 512, 2048),
+    "base": (3, 8, 512, 2048),  # Paper: Sec. 5.2, the size behind every other table
+    "large": (4, 8, 1024, 4096),
+}
+
+
+@strict
+class FlaVisionConfig(PreTrainedConfig):
+    r"""Configuration of [`FlaVisualEncoder`]: vision backbone and temporal module (paper Sec. 4.2).
+
+    Args:
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*):
+            Any vision model [`AutoModel`] or [`AutoBackbone`] can build: ResNet, ConvNeXt, DINOv2, ... Defaults to ResNet18.
+        hidden_size (`int`, *optional*, defaults to 512):
+            C, the channels of the sign features the temporal module gives.
+        temporal_kernel_size (`int`, *optional*, defaults to 5):
+            Frames under the temporal convolution. Odd, so that the convolution keeps the length (N = T).
+        image_mean (`list[float]`, *optional*, defaults to ImageNet's):
+            Channel means of RGB in [0, 1]; `uint8` pixels are normalised with it on the device.
+        image_std (`list[float]`, *optional*, defaults to ImageNet's):
+            Channel standard deviations, likewise.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Read by transformers' generic initialisation; the layers of this package use their own rule.
+
+    Raises:
+        ValueError: if `temporal_kernel_size` is even or `hidden_size` is not positive.
+
+    Example:
+        ```python
+        >>> from modeling_fla import FlaVisionConfig
+        >>> config = FlaVisionConfig()
+        >>> config.backbone_config.model_type, config.frame_feature_size, config.hidden_size
+        ('resnet', 512, 512)
+
+        ```
+    """
+
+    model_type = "fla_vision"
+    base_config_key = "vision_config"
+    sub_configs_defaults = {
+        "backbone_config": SubConfigSpec(
+            config_class=AutoConfig,
+            model_type="resnet",
+            # Paper: Sec. 5.2, ResNet18.
+            init_kwargs={"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
+        )
+    }
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    hidden_size: int = 512  # Unstated: the width of ResNet18's features
+    temporal_kernel_size: int = 5  # Unstated: the kernel of GFSLT-VLP's temporal convolutions
+    image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)  # Paper: Sec. 5.2, ImageNet weights
+    image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        # A list, so that the configuration equals its own JSON.
+        self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
+        self.backbone_config.dtype = (
+            None  # a dtype of its own would pin the backbone when the model is loaded in another
+        )
+        self.validate_architecture()
+
+    def validate_architecture(self):
+        """Refuse numbers no network can be built from. Runs before saving too."""
+        if self.temporal_kernel_size < 1 or self.temporal_kernel_size % 2 == 0:
+            raise ValueError(f"`temporal_kernel_size` must be odd, so that N = T; got {self.temporal_kernel_size}.")
+        if self.hidden_size < 1:
+            raise ValueError(f"`hidden_size` must be at least 1, got {self.hidden_size}.")
+
+    @property
+    def frame_feature_size(self) -> int:
+        """Channels of the frame features, as the backbone gives them."""
+        sizes = getattr(self.backbone_config, "hidden_sizes", None)
+        return sizes[-1] if sizes else self.backbone_config.hidden_size
+
+    @property
+    def num_channels(self) -> int:
+        """Colour channels of one frame."""
+        return getattr(self.backbone_config, "num_channels", 3)
+
+
+def _of_text_config(name: str) -> property:
+    """A property of the outer configuration that is the language model's: one home, two names."""
+
+    def getter(self):
+        return getattr(self.text_config, name, None)
+
+    def setter(self, value):
+        setattr(self.text_config, name, value)
+
+    return property(getter, setter, doc=f"`text_config.{name}`.")
+
+
+@strict
+class FlaConfig(PreTrainedConfig):
+    r"""Configuration of [`FlaForConditionalGeneration`], for both stages of the paper.
+
+    Args:
+        vision_config ([`FlaVisionConfig`] or `dict`, *optional*):
+            The visual encoder.
+        text_config (`PreTrainedConfig` or `dict`, *optional*):
+            The language model: MBart, MT5, Marian, BART, T5, Pegasus, M2M-100 or any other encoder-decoder. Defaults to MBart.
+        input_features (`str`, *optional*, defaults to `"sign"`):
+            What the adapter reads (paper Table 8): `"frame"`, the backbone's features; `"sign"`, the temporal module's; or
+            `"hidden"`, the states of Light-T's encoder, which is then part of the model and always frozen.
+        adapter_hidden_size (`int`, *optional*):
+            Width of the adapter's one hidden layer. Defaults to D, the language model's width.
+        input_embed_scale (`float`, *optional*, defaults to 1.0):
+            Multiplies the adapter's output. Language models scale their word embeddings themselves but not `inputs_embeds`.
+        freeze_vision_backbone (`bool`, *optional*, defaults to `False`):
+            Keep the vision backbone still: no gradient, BatchNorm in evaluation mode (paper Table 9, VB).
+        freeze_temporal_module (`bool`, *optional*, defaults to `False`):
+            The same for the temporal module (paper Table 9, TM).
+        light_t_config (`PreTrainedConfig` or `dict`, *optional*):
+            With `input_features="hidden"`: the language model of stage 1, whose encoder gives the hidden states.
+        light_t_adapter_hidden_size (`int`, *optional*):
+            With `input_features="hidden"`: `adapter_hidden_size` of stage 1.
+        light_t_input_embed_scale (`float`, *optional*, defaults to 1.0):
+            With `input_features="hidden"`: `input_embed_scale` of stage 1.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Read by transformers' generic initialisation; the layers of this package use their own rule.
+
+    Raises:
+        ValueError: if `input_features` is unknown, is `"hidden"` without `light_t_config`, or `text_config` is no encoder-decoder.
+
+    Example:
+        ```python
+        >>> from modeling_fla import FlaConfig
+        >>> config = FlaConfig.light_t("base", vocab_size=2429)
+        >>> config.text_config.model_type, config.text_config.d_model, config.input_features
+        ('mbart', 512, 'sign')
+
+        ```
+    """
+
+    model_type = "fla_llm"
+    sub_configs_defaults = {
+        "vision_config": FlaVisionConfig,
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mbart"),  # Paper: Sec. 4.3
+        "light_t_config": SubConfigSpec(config_class=AutoConfig, model_type="mbart", optional=True),
+    }
+    keys_to_ignore_at_inference = ["past_key_values", "sign_features", "sign_embeds"]
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    light_t_config: dict | PreTrainedConfig | None = None
+    input_features: str = "sign"  # Paper: Table 8
+    adapter_hidden_size: int | None = None  # Unstated: "an MLP with one hidden layer"; as wide as its output
+    input_embed_scale: float = 1.0  # Unstated: GFSLT-VLP feeds its Light model unscaled
+    freeze_vision_backbone: bool = False
+    freeze_temporal_module: bool = False
+    light_t_adapter_hidden_size: int | None = None
+    light_t_input_embed_scale: float = 1.0
+    is_encoder_decoder: bool = True
+    initializer_range: float = 0.02
+
+    vocab_size = _of_text_config("vocab_size")
+    pad_token_id = _of_text_config("pad_token_id")
+    bos_token_id = _of_text_config("bos_token_id")
+    eos_token_id = _of_text_config("eos_token_id")
+    decoder_start_token_id = _of_text_config("decoder_start_token_id")
+    hidden_size = _of_text_config("hidden_size")
+    num_attention_heads = _of_text_config("num_attention_heads")
+    num_hidden_layers = _of_text_config("num_hidden_layers")
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        for sub_config in (self.vision_config, self.text_config, self.light_t_config):
+            if sub_config is not None:
+                sub_config.dtype = None  # it would pin that part to its dtype when the whole is loaded in another
+        self.validate_architecture()
+
+    def validate_architecture(self):
+        """Refuse what no network can be built from. Runs before saving too."""
+        if self.input_features not in INPUT_FEATURES:
+            raise ValueError(
+                f"`input_features` must be one of {', '.join(INPUT_FEATURES)}; got {self.input_features!r}."
+            )
+        if self.input_features == "hidden" and self.light_t_config is None:
+            raise ValueError('`input_features="hidden"` needs `light_t_config`: the language model of stage 1.')
+        if not self.text_config.is_encoder_decoder:
+            raise ValueError(
+                f"`text_config` must be an encoder-decoder such as MBart; got `{self.text_config.model_type}`, which is not."
+            )
+
+    @property
+    def adapter_input_size(self) -> int:
+        """Channels of what the adapter, and so the `sign_features` door, reads."""
+        if self.input_features == "frame":
+            return self.vision_config.frame_feature_size
+        return self.vision_config.hidden_size if self.input_features == "sign" else self.light_t_config.hidden_size
+
+    @classmethod
+    def light_t(
+        cls,
+        size: str = "base",
+        vocab_size: int = 2429,
+        vision_config: FlaVisionConfig | None = None,
+        **text_config_overrides,
+    ) -> "FlaConfig":
+        r"""The stage-1 configuration: a visual encoder and a lightweight translation model (paper Table 7).
+
+        Light-T is an MBart-style encoder-decoder with learned positions and an output head of its own.
+
+        Args:
+            size (`str`, *optional*, defaults to `"base"`):
+                `tiny`, `small`, `base` or `large`.
+            vocab_size (`int`, *optional*, defaults to 2429):
+                Tokens of the tokenizer stage 2 will use (paper Sec. 4.2). 2429 gives Table 7's parameter counts exactly.
+            vision_config ([`FlaVisionConfig`], *optional*):
+                The visual encoder.
+            **text_config_overrides:
+                Fields of [`MBartConfig`], e.g. `decoder_start_token_id`.
+
+        Returns:
+            [`FlaConfig`]: with `text_config` a [`MBartConfig`].
+
+        Raises:
+            ValueError: if `size` is unknown.
+        """
+        if size not in LIGHT_T_SIZES:
+            raise ValueError(f"Light-T comes in the sizes {', '.join(LIGHT_T_SIZES)}; got {size!r}.")
+        layers, heads, hidden_size, ffn_size = LIGHT_T_SIZES[size]
+        text_config = {
+            "model_type": "mbart",
+            "vocab_size": vocab_size,
+            "d_model": hidden_size,
+            "encoder_layers": layers,
+            "decoder_layers": layers,
+            "encoder_attention_heads": heads,
+            "decoder_attention_heads": heads,
+            "encoder_ffn_dim": ffn_size,
+            "decoder_ffn_dim": ffn_size,
+            # Unstated: the five below are GFSLT-VLP's light model; Table 7's counts confirm positions and the untied head.
+            "max_position_embeddings": 1024,
+            "activation_function": "relu",
+            "dropout": 0.1,
+            "scale_embedding": True,
+            "tie_word_embeddings": False,
+        }
+        return cls(vision_config=vision_config, text_config=text_config | text_config_overrides)
+
+
+__all__ = ["FlaConfig", "FlaVisionConfig"]
