@@ -1,0 +1,61 @@
+"""Stage 1, visual initialing (paper Sec. 4.2): train visual encoder, VL-Adapter and Light-T from videos and sentences.
+
+    python run_stage1.py recipes/demo/stage1.yaml
+    accelerate launch --config_file recipes/accelerate/two_gpus.yaml run_stage1.py recipes/phoenix14t/stage1.yaml
+
+The first word is a recipe; any of its lines can be given as --name value as well, and then wins. --resume goes on
+after an interruption, --overwrite starts anew. Next: run_stage2.py --stage1_checkpoint OUTPUT_DIR.
+"""
+
+import sys
+
+from training_fla.arguments import Recipe, Stage1Arguments, parse_recipe
+from training_fla.cli import exit_status
+
+
+def build_processor(recipe: Recipe, splits):
+    """The recipe's frames and the tokenizer of the language model that stage 2 will use (paper Sec. 4.2)."""
+    from training_fla.assembly import load_tokenizer, tokenizer_of_sentences
+    from training_fla.stage import make_processor
+
+    if recipe.stage.train_tokenizer_pieces:
+        tokenizer = tokenizer_of_sentences(splits.train.sentences, recipe.stage.train_tokenizer_pieces, recipe.text)
+    else:
+        tokenizer = load_tokenizer(recipe.text.tokenizer)
+    return make_processor(recipe, tokenizer)
+
+
+def build_model(recipe: Recipe, processor):
+    """ImageNet ResNet18, fresh temporal module, VL-Adapter and Light-T (paper Sec. 5.2)."""
+    from modeling_fla import FlaConfig, FlaForConditionalGeneration
+    from training_fla.assembly import special_token_ids, vision_config
+
+    stage = recipe.stage
+    config = FlaConfig.light_t(
+        stage.light_t,
+        vocab_size=len(processor.tokenizer),
+        vision_config=vision_config(stage),
+        **special_token_ids(processor.tokenizer),
+        **stage.light_t_overrides,
+    )
+    config.adapter_hidden_size = stage.adapter_hidden_size
+    model = FlaForConditionalGeneration(config)
+    if stage.imagenet_weights:
+        model.load_imagenet_weights(stage.imagenet_weights)
+    return model
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run stage 1; see the module's docstring."""
+
+    def work() -> int:
+        recipe = parse_recipe(Stage1Arguments, sys.argv[1:] if argv is None else argv, __doc__)
+        from training_fla.stage import run_stage
+
+        return run_stage(recipe, build_processor, build_model)
+
+    return exit_status(work, prog="run_stage1.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

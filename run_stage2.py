@@ -1,0 +1,61 @@
+"""Stage 2, LLM fine-tuning (paper Sec. 4.3): freeze stage 1's visual encoder, train an LLM-Adapter and a pre-trained MBart.
+
+    python run_stage2.py recipes/demo/stage2.yaml
+    accelerate launch run_stage2.py recipes/phoenix14t/stage2.yaml --stage1_checkpoint runs/phoenix14t/stage1
+
+The first word is a recipe; any of its lines can be given as --name value as well, and then wins. --resume goes on
+after an interruption, --overwrite starts anew. The folder it leaves is for `from_pretrained`, `fla translate` and `fla score`.
+"""
+
+import sys
+
+from training_fla.arguments import Recipe, Stage2Arguments, parse_recipe
+from training_fla.cli import exit_status
+
+
+def build_processor(recipe: Recipe, splits):
+    """The recipe's frames and the language model's own tokenizer."""
+    from training_fla.assembly import load_tokenizer
+    from training_fla.stage import make_processor
+
+    stage = recipe.stage
+    return make_processor(
+        recipe, load_tokenizer(recipe.text.tokenizer or stage.language_model or stage.stage1_checkpoint)
+    )
+
+
+def build_model(recipe: Recipe, processor):
+    """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model."""
+    from modeling_fla import FlaForConditionalGeneration
+    from training_fla.assembly import load_language_model, load_stage1, untrained_visual_model
+
+    stage = recipe.stage
+    language_model = load_language_model(stage, processor.tokenizer)
+    visual = (
+        load_stage1(stage.stage1_checkpoint, processor) if stage.stage1_checkpoint else untrained_visual_model(stage)
+    )
+    return FlaForConditionalGeneration.from_visual_encoder_and_language_model(
+        visual,
+        language_model,
+        input_features=stage.input_features,
+        freeze_vision_backbone=stage.freeze_vision_backbone,
+        freeze_temporal_module=stage.freeze_temporal_module,
+        adapter_hidden_size=stage.adapter_hidden_size,
+        input_embed_scale=stage.input_embed_scale,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run stage 2; see the module's docstring."""
+
+    def work() -> int:
+        recipe = parse_recipe(Stage2Arguments, sys.argv[1:] if argv is None else argv, __doc__)
+        from training_fla.stage import run_stage
+
+        return run_stage(recipe, build_processor, build_model)
+
+    return exit_status(work, prog="run_stage2.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Run the whole method on the drawn demo corpus: prepare, denoise, trim, stage 1, stage 2, score, translate.
+
+Every command is printed before it runs; a real corpus takes the same ones. Some minutes on two processor cores.
+"""
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "fla demo --out runs/demo"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="where it all goes [%(default)s]"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of corpus, weights and order [%(default)s]")
+    parser.add_argument(
+        "--ablations", action="store_true", help="add joint training and two more rows of the paper's tables"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="start anew where an interrupted demo would go on")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo."""
+    from ..demonstration import run_demo
+
+    return run_demo(args.out, seed=args.seed, ablations=args.ablations, overwrite=args.overwrite)

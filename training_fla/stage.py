@@ -1,0 +1,441 @@
+"""`run_stage`: the one sequence both stages go through. A stage itself is a model, an optimizer and a recipe.
+
+open the output folder - open the corpus - processor - seed - model - datasets - trainer - train or resume - choose on
+dev - score dev and test - write metrics, predictions, recipe, curve - save model and processor
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from modeling_fla import FlaForConditionalGeneration
+from processing_fla import FlaProcessor, FlaVideoProcessor
+
+from .arguments import Recipe
+from .augmentation import ClipAugmentation
+from .collation import SignFeatureDataset, SignTranslationCollator, SignVideoDataset
+from .corpora.manifest import manifest_fingerprint, read_manifest
+from .errors import InputError
+from .features import check_against_pixels, fingerprint, store_features
+from .metrics import SignTranslationMetric, convention_for
+from .monitoring import EvaluationLines, plot_curve, write_rows
+from .output_folder import atomic_file
+from .packing import PackedCorpus, pack, packed_splits
+from .trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
+
+
+@dataclass
+class Splits:
+    """The three splits of a run.
+
+    Args:
+        train ([`~training_fla.packing.PackedCorpus`]): trained on.
+        dev ([`~training_fla.packing.PackedCorpus`]): chooses the model.
+        test ([`~training_fla.packing.PackedCorpus`]): reported.
+    """
+
+    train: PackedCorpus
+    dev: PackedCorpus
+    test: PackedCorpus
+
+
+def run_stage(
+    recipe: Recipe,
+    build_processor: Callable[[Recipe, Splits], FlaProcessor],
+    build_model: Callable[[Recipe, FlaProcessor], FlaForConditionalGeneration],
+) -> int:
+    """Train, evaluate, predict and save.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): what to run.
+        build_processor (`Callable`): makes the processor once the corpus is open.
+        build_model (`Callable`): makes the model; the random seed is set before.
+
+    Returns:
+        `int`: 0.
+
+    Raises:
+        InputError: anything in the recipe that cannot be used; before training where it can be known before.
+    """
+    started = time.perf_counter()
+    args = training_arguments(recipe)
+    with args.main_process_first(desc="output folder"):
+        checkpoint = open_output_folder(recipe, is_main=args.process_index == 0)
+    with args.main_process_first(desc="corpus"):
+        splits = open_splits(recipe)
+    processor = build_processor(recipe, splits)
+    set_seed(args.seed)
+    model = build_model(recipe, processor)
+    check_belongs_together(model, processor)
+    trainer = make_trainer(recipe, args, splits, processor, model)
+    if trainer.is_world_process_zero():
+        with atomic_file(recipe.output_dir / "recipe.yaml", overwrite=True) as file:
+            Path(file).write_text(
+                yaml.safe_dump(recipe.resolved, allow_unicode=True, sort_keys=False), encoding="utf-8"
+            )
+
+    outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train_seconds = time.perf_counter() - started
+    report = {
+        "train": {**outcome.metrics, "seconds": round(train_seconds, 1), "best_step": trainer.state.best_global_step}
+    }
+    for split in ("dev", "test"):
+        report[split] = score_split(trainer, split, recipe)
+    report |= run_facts(trainer, time.perf_counter() - started)
+    save(trainer, recipe, report)
+    return 0
+
+
+def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
+    """Make transformers' arguments of a recipe.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): its `training` mapping.
+
+    Returns:
+        [`~transformers.Seq2SeqTrainingArguments`]: checked by transformers.
+
+    Raises:
+        InputError: transformers refuses a value.
+    """
+    try:
+        return Seq2SeqTrainingArguments(**recipe.training)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"the recipe's training fields do not fit together: {error}") from None
+
+
+def open_output_folder(recipe: Recipe, is_main: bool) -> Path | None:
+    """Refuse, resume or clear the output folder.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): `output_dir`, `resume`, `overwrite`.
+        is_main (`bool`): only this process deletes.
+
+    Returns:
+        `Path` or `None`: the checkpoint to resume from.
+
+    Raises:
+        InputError: the folder holds another run and neither `--resume` nor `--overwrite` is given; or the run to
+            resume had another recipe.
+    """
+    folder = recipe.output_dir
+    if recipe.run.resume and recipe.run.overwrite:
+        raise InputError("--resume and --overwrite contradict each other")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output_dir {folder} is a file")
+    if recipe.run.overwrite and is_main and folder.exists():
+        for old in folder.iterdir():
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    if not recipe.run.resume and is_main and folder.exists() and any(folder.iterdir()):
+        raise InputError(f"output_dir {folder} already holds a run: give --resume to go on, --overwrite to start anew")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not recipe.run.resume:
+        return None
+    if (folder / "recipe.yaml").exists():
+        before = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
+        free = {"resume", "overwrite", "output_dir"}
+        changed = sorted(
+            k for k in (before.keys() | recipe.resolved.keys()) - free if before.get(k) != recipe.resolved.get(k)
+        )
+        if changed:
+            raise InputError(f"cannot resume {folder}: the recipe has changed in {', '.join(changed)}")
+    return last_whole_checkpoint(folder)
+
+
+def open_splits(recipe: Recipe) -> Splits:
+    """Open the packed corpus, packing a manifest first where the recipe names one.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): its data lines.
+
+    Returns:
+        [`Splits`]: train, dev and test.
+
+    Raises:
+        InputError: neither or both of `dataset` and `manifest`, no such folder, or no such split.
+    """
+    data = recipe.data
+    if bool(data.dataset) == bool(data.manifest):
+        raise InputError("the recipe must name one of `dataset` (a packed folder) and `manifest` (a table of videos)")
+    if data.manifest:
+        columns = {"video_column": data.video_column, "sentence_column": data.sentence_column}
+        name = manifest_fingerprint(Path(data.manifest), **columns)[:12]
+        folder = Path(data.packed_dir or recipe.output_dir.parent / f"packed-{name}-{data.packed_size}")
+        if not (folder / "manifest.json").exists():
+            pack(read_manifest(Path(data.manifest), **columns), folder, size=data.packed_size, corpus="manifest")
+    else:
+        folder = Path(data.dataset)
+        if not folder.is_dir():
+            raise InputError(f"there is no packed corpus {folder}; make it with `fla prepare`")
+    there = packed_splits(folder)
+    wanted = {"train_split": data.train_split, "dev_split": data.dev_split, "test_split": data.test_split}
+    for field, split in wanted.items():
+        if split not in there:
+            raise InputError(f"{folder} has no split `{split}` ({field}); it has {', '.join(there) or 'none'}")
+    return Splits(*(PackedCorpus(folder, split) for split in wanted.values()))
+
+
+def make_processor(recipe: Recipe, tokenizer) -> FlaProcessor:
+    """Put a video processor of the recipe's numbers beside a tokenizer.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): stride and sizes.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): trimmed or whole.
+
+    Returns:
+        [`~processing_fla.FlaProcessor`]: saved with the model.
+
+    Raises:
+        InputError: the language code is no token of the tokenizer.
+    """
+    data, code = recipe.data, recipe.text.language_code
+    if code is not None:
+        if tokenizer.convert_tokens_to_ids(code) in (None, tokenizer.unk_token_id):
+            raise InputError(f"language_code {code} is no token of the tokenizer")
+        tokenizer.src_lang = tokenizer.tgt_lang = code
+    video_processor = FlaVideoProcessor(
+        frame_stride=data.frame_stride,
+        size={"height": data.frame_size, "width": data.frame_size},
+        crop_size={"height": data.crop_size, "width": data.crop_size},
+    )
+    return FlaProcessor(video_processor=video_processor, tokenizer=tokenizer)
+
+
+def check_belongs_together(model: FlaForConditionalGeneration, processor: FlaProcessor) -> None:
+    """Refuse a tokenizer and a language model of different vocabularies before an hour is lost.
+
+    Args:
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): its `text_config.vocab_size`.
+        processor ([`~processing_fla.FlaProcessor`]): its tokenizer.
+
+    Raises:
+        InputError: the tokenizer has ids the model has no row for, or the model has rows for a bigger vocabulary.
+    """
+    rows, tokens = model.config.text_config.vocab_size, len(processor.tokenizer)
+    # T5 and MT5 pad their embedding to a round number, so a few spare rows are fine; another vocabulary is not.
+    if tokens > rows or rows - tokens > 256:
+        raise InputError(
+            f"tokenizer and language model do not belong together: {tokens} tokens against {rows} embeddings"
+        )
+
+
+def make_datasets(recipe: Recipe, args, splits: Splits, processor: FlaProcessor) -> dict[str, SignVideoDataset]:
+    """Make the three splits' datasets of frames.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): augmentation and limits.
+        args ([`~transformers.Seq2SeqTrainingArguments`]): the seed.
+        splits ([`Splits`]): packed clips.
+        processor ([`~processing_fla.FlaProcessor`]): frames and targets.
+
+    Returns:
+        `dict`: `train` (augmented), `train_plain`, `dev` and `test`.
+
+    Raises:
+        InputError: a split without a clip.
+    """
+    data = recipe.data
+    common = {"max_target_tokens": recipe.text.max_target_tokens, "max_source_frames": data.max_source_frames}
+    common |= {"processor": processor, "seed": args.seed}
+    augmentation = ClipAugmentation(
+        crop_size=data.crop_size,
+        frame_size=data.frame_size,
+        rotate_degrees=data.rotate_degrees,
+        resize_factor=data.resize_factor,
+        translate_pixels=data.translate_pixels,
+        color=data.color_jitter,
+        probability=data.augmentation_probability,
+    )
+    train = {"corpus": splits.train, "max_clips": data.max_train_clips}
+    # A long reference is scored all the same; only training refuses it.
+    score = {"max_clips": data.max_eval_clips, "max_target_tokens": sys.maxsize}
+    datasets = {
+        "train": SignVideoDataset(
+            **common, **train, augmentation=augmentation, random_frame_phase=data.random_frame_phase
+        ),
+        "train_plain": SignVideoDataset(**common, **train),
+        "dev": SignVideoDataset(**{**common, **score}, corpus=splits.dev),
+        "test": SignVideoDataset(**{**common, **score}, corpus=splits.test),
+    }
+    for name, dataset in datasets.items():
+        if not len(dataset):
+            raise InputError(f"the {name} split holds no clip")
+    return datasets
+
+
+def make_trainer(
+    recipe: Recipe, args, splits: Splits, processor: FlaProcessor, model: FlaForConditionalGeneration
+) -> SignTranslationTrainer:
+    """Join model, data, metric and optimizer.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): what to run.
+        args ([`~transformers.Seq2SeqTrainingArguments`]): how.
+        splits ([`Splits`]): packed clips.
+        processor ([`~processing_fla.FlaProcessor`]): frames and targets.
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): frozen as the recipe says.
+
+    Returns:
+        [`~training_fla.trainer.SignTranslationTrainer`]: with train, dev (`eval_dataset`) and `test_dataset`.
+    """
+    datasets = make_datasets(recipe, args, splits, processor)
+    convention = recipe.data.score_convention
+    if convention == "auto":
+        convention = convention_for(splits.dev.corpus, splits.dev.sentences)
+    lines = EvaluationLines(recipe.output_dir)
+    callbacks = [lines]
+    if recipe.optimization.early_stopping_patience:
+        callbacks.append(EarlyStoppingCallback(recipe.optimization.early_stopping_patience))
+    if args.world_size > 1 and args.device.type == "cuda" and not model.visual_encoder_is_frozen:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    generation = clean_generation_config(model, args.generation_num_beams or 1, recipe.text.max_new_tokens)
+    trainer = SignTranslationTrainer(
+        model=model,
+        args=args,
+        optimization=recipe.optimization,
+        metric=SignTranslationMetric(convention),
+        generation=generation,
+        data_collator=SignTranslationCollator(model.prepare_decoder_input_ids_from_labels),
+        processing_class=processor,
+        callbacks=callbacks,
+    )
+    lines.trainer = trainer
+    if use_feature_cache(recipe, model):
+        datasets = cached(recipe, trainer, datasets)
+    trainer.train_dataset, trainer.eval_dataset = datasets["train"], datasets["dev"]
+    trainer.test_dataset = datasets["test"]
+    return trainer
+
+
+def use_feature_cache(recipe: Recipe, model: FlaForConditionalGeneration) -> bool:
+    """Whether stage 2 may read stored features.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): its `feature_cache`; stage 1 has none.
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): must be wholly frozen visually.
+
+    Returns:
+        `bool`: true when asked for (`auto` or a folder) and possible.
+
+    Raises:
+        InputError: a folder is named although the encoder is trained.
+    """
+    wish = getattr(recipe.stage, "feature_cache", None)
+    if wish not in (None, "auto") and not model.visual_encoder_is_frozen:
+        raise InputError(f"feature_cache {wish}: features can be stored only where the whole visual encoder is frozen")
+    return wish is not None and model.visual_encoder_is_frozen
+
+
+def cached(recipe: Recipe, trainer: SignTranslationTrainer, datasets: dict) -> dict:
+    """Replace the datasets of frames by datasets of stored features.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): where and in which type.
+        trainer ([`~training_fla.trainer.SignTranslationTrainer`]): its model and accelerator.
+        datasets (`dict`): as [`make_datasets`] returns it.
+
+    Returns:
+        `dict`: `train`, `dev`, `test`, without augmentation.
+    """
+    stage, args = recipe.stage, trainer.args
+    root = recipe.output_dir.parent / "features" if stage.feature_cache == "auto" else Path(stage.feature_cache)
+    stored = {}
+    for name, videos in {"train": datasets["train_plain"], "dev": datasets["dev"], "test": datasets["test"]}.items():
+        folder = root / fingerprint(trainer.model, videos, stage.feature_dtype)
+        features = store_features(
+            trainer.model, videos, folder, trainer.accelerator, stage.feature_dtype, args.per_device_eval_batch_size
+        )
+        check_against_pixels(trainer.model, videos, features)
+        stored[name] = SignFeatureDataset(features, videos)
+    return stored
+
+
+def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> dict:
+    """Translate a split with the chosen model and write its predictions.
+
+    Args:
+        trainer ([`~training_fla.trainer.SignTranslationTrainer`]): after training.
+        split (`str`): `dev` or `test`.
+        recipe ([`~training_fla.arguments.Recipe`]): the output folder.
+
+    Returns:
+        `dict`: scores with the metric's signature.
+    """
+    dataset = trainer.eval_dataset if split == "dev" else trainer.test_dataset
+    start = time.perf_counter()
+    translations, loss = trainer.translate(dataset, description=split)
+    seconds = time.perf_counter() - start
+    scores = trainer.metric.compute(predictions=translations, references=dataset.sentences)
+    if trainer.is_world_process_zero():
+        rows = zip(dataset.ids, translations, dataset.sentences, strict=True)
+        write_rows(recipe.output_dir / f"predictions_{split}.tsv", ("id", "prediction", "reference"), rows)
+    return {**scores, "loss": loss, "seconds": round(seconds, 2)}
+
+
+def run_facts(trainer: SignTranslationTrainer, seconds: float) -> dict:
+    """What a reader of `metrics.json` asks next.
+
+    Args:
+        trainer ([`~training_fla.trainer.SignTranslationTrainer`]): after training.
+        seconds (`float`): the whole run.
+
+    Returns:
+        `dict`: seconds, peak memory in MiB, parameters, processes, versions, platform.
+    """
+    packages = ("fla-llm", "torch", "transformers", "accelerate", "datasets", "sacrebleu")
+    parameters = list(trainer.model.parameters())
+    facts = {
+        "seconds": round(seconds, 1),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "processes": trainer.args.world_size,
+        "platform": platform.platform(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+    if torch.cuda.is_available():
+        facts["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() // 2**20
+    return facts
+
+
+def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
+    """Write model, processor, scores and curve; the model's files appear all together.
+
+    Args:
+        trainer ([`~training_fla.trainer.SignTranslationTrainer`]): after training.
+        recipe ([`~training_fla.arguments.Recipe`]): the output folder.
+        report (`dict`): goes to `metrics.json`.
+    """
+    folder = recipe.output_dir
+    trainer.model.generation_config = trainer.generation
+    staging = folder / ".model.partial"
+    trainer.save_model(str(staging), _internal_call=True)
+    trainer.accelerator.wait_for_everyone()
+    if not trainer.is_world_process_zero():
+        return
+    for file in staging.iterdir():
+        if file.name != "training_args.bin":  # a pickle, and the recipe says the same
+            os.replace(file, folder / file.name)
+    shutil.rmtree(staging)
+    plot_curve(trainer.state.log_history, folder / "training_curve.png")
+    with atomic_file(folder / "metrics.json", overwrite=True) as file:
+        Path(file).write_text(json.dumps(report, indent=2, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    for split in ("dev", "test"):
+        scores = report[split]
+        print(f"{split}: " + "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l")))
+    print(f"saved to {folder}")

@@ -1,0 +1,259 @@
+"""Seq2SeqTrainer for sign language translation: own optimizer groups, one loss, and scores against raw sentences."""
+
+import copy
+import json
+import shutil
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import gather_object
+from torch import nn
+from torch.utils.data import SequentialSampler
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, Seq2SeqTrainer, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .arguments import OptimizationArguments
+from .collation import EpochSampler
+from .errors import InputError
+from .optimization import build_optimizer
+
+
+class SmoothedCrossEntropy:
+    """Mean label-smoothed negative log-likelihood per target token, in nats, over the whole accumulated batch.
+
+    Unstated: the paper says "label smoothing of 0.2"; spread over all V tokens as PyTorch does, padding left out.
+
+    Args:
+        smoothing (`float`): share of the probability that is spread, in [0, 1).
+    """
+
+    def __init__(self, smoothing: float):
+        self.smoothing = smoothing
+
+    def __call__(
+        self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Score a batch.
+
+        Args:
+            outputs ([`~transformers.modeling_outputs.Seq2SeqLMOutput`]): `logits` `(B, L, V)`.
+            labels (`torch.LongTensor` of shape `(B, L)`): -100 at padding.
+            num_items_in_batch (`int`, *optional*): target tokens of all micro-batches of the step, on all devices.
+
+        Returns:
+            `torch.Tensor`: a scalar.
+        """
+        total = F.cross_entropy(
+            outputs.logits.float().flatten(0, 1),
+            labels.flatten(),
+            label_smoothing=self.smoothing,
+            ignore_index=-100,
+            reduction="sum",
+        )
+        return total / (labels.ne(-100).sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+class SignTranslationTrainer(Seq2SeqTrainer):
+    """Trains either stage; nothing here knows which.
+
+    Args:
+        optimization ([`OptimizationArguments`]): optimizer, momentum, rates by part.
+        metric ([`~training_fla.metrics.SignTranslationMetric`]): scores translations against raw sentences.
+        generation ([`~transformers.GenerationConfig`]): beam search at evaluation.
+        **kwargs: of [`~transformers.Seq2SeqTrainer`]. Datasets have `lengths`, `sentences` and `ids`.
+    """
+
+    def __init__(self, *, optimization: OptimizationArguments, metric, generation: GenerationConfig, **kwargs):
+        args = kwargs["args"]
+        super().__init__(compute_loss_func=SmoothedCrossEntropy(args.label_smoothing_factor), **kwargs)
+        self.optimization, self.metric, self.generation = optimization, metric, generation
+        self.last_translations: list[str] = []
+        self.add_callback(EpochCallback(self))
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Make the recipe's optimizer once.
+
+        Args:
+            model (`nn.Module`, *optional*): what to optimise; the trainer's model when absent.
+
+        Returns:
+            `torch.optim.Optimizer`: see [`~training_fla.optimization.build_optimizer`].
+        """
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(self.model if model is None else model, self.optimization, self.args)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        groups = self.args.train_sampling_strategy == "group_by_length"
+        total = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
+        return self.train_sampler
+
+    def _get_eval_sampler(self, eval_dataset):
+        return SequentialSampler(sorted_by_length(eval_dataset))
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """As [`~transformers.Trainer.compute_loss`]; a loss that is no number ends the run and names the clips."""
+        indices = inputs.pop("indices")
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if not torch.isfinite(loss):
+            self._report_bad_batch(indices, loss)
+        return (loss, outputs) if return_outputs else loss
+
+    def _report_bad_batch(self, indices: torch.Tensor, loss: torch.Tensor) -> None:
+        names = [self.train_dataset.ids[index] for index in indices.tolist()]
+        file = Path(self.args.output_dir) / f"bad_batch_{self.args.process_index}.json"
+        file.write_text(
+            json.dumps({"step": self.state.global_step, "loss": str(loss.item()), "clips": names}, indent=1)
+        )
+        raise InputError(
+            f"the loss is {loss.item()} at step {self.state.global_step}; the batch's clips are in {file}"
+        )
+
+    @torch.no_grad()
+    def translate(self, dataset, description: str = "translating") -> tuple[list[str], float]:
+        """Translate every clip of a dataset once, on all processes.
+
+        Args:
+            dataset ([`~torch.utils.data.Dataset`]): frames or stored features.
+            description (`str`): shown by the progress bar.
+
+        Returns:
+            `tuple`: the sentences in the dataset's order, and the mean label-smoothed loss per target token.
+        """
+        ordered = sorted_by_length(dataset)
+        self.model.eval()
+        rows: dict[int, tuple[str, float, int]] = {}
+        loader = self.get_eval_dataloader(ordered)
+        for batch in tqdm(
+            loader, desc=description, leave=False, disable=not self.is_local_process_zero() or self.args.disable_tqdm
+        ):
+            batch = self._prepare_inputs(batch)
+            indices, labels = batch.pop("indices"), batch.pop("labels")
+            logits = self.model(**batch).logits.float()
+            losses = F.cross_entropy(
+                logits.transpose(1, 2), labels, label_smoothing=self.args.label_smoothing_factor, reduction="none"
+            )  # (B, L), 0 at padding
+            batch.pop("decoder_input_ids")
+            ids = self.model.generate(**batch, generation_config=copy.deepcopy(self.generation))
+            sentences = self.processing_class.batch_decode(ids, skip_special_tokens=True)
+            counts = labels.ne(-100).sum(1).tolist()
+            for index, sentence, loss, count in zip(
+                indices.tolist(), sentences, losses.sum(1).tolist(), counts, strict=True
+            ):
+                rows[index] = (sentence, loss, count)
+        if self.args.world_size > 1:
+            rows = dict(gather_object(list(rows.items())))  # the last batch may repeat clips: the dictionary keeps one
+        translations = [rows[index][0] for index in range(len(dataset))]
+        return translations, sum(row[1] for row in rows.values()) / max(1, sum(row[2] for row in rows.values()))
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", **_) -> dict[str, float]:
+        """Translate and score a split.
+
+        Args:
+            eval_dataset ([`~torch.utils.data.Dataset`], *optional*): the dev split when absent.
+            ignore_keys (`list[str]`, *optional*): unused, for transformers' signature.
+            metric_key_prefix (`str`): before every figure's name.
+
+        Returns:
+            `dict[str, float]`: `PREFIX_bleu1` ... `PREFIX_bleu4`, `PREFIX_rouge_l`, `PREFIX_loss`, and so on.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        start = time.perf_counter()
+        self.last_translations, loss = self.translate(dataset, description=metric_key_prefix)
+        scores = self.metric.compute(predictions=self.last_translations, references=dataset.sentences)
+        figures = {name: value for name, value in scores.items() if isinstance(value, int | float)}
+        figures |= {"loss": loss, "runtime": round(time.perf_counter() - start, 2)}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class SortedByLength(torch.utils.data.Dataset):
+    """A view of a dataset, longest clip first, so that evaluation pads little and fails at once where memory is short.
+
+    Args:
+        dataset ([`~torch.utils.data.Dataset`]): with `lengths`.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+        self.order = sorted(range(len(dataset)), key=lambda index: (-dataset.lengths[index], index))
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> dict:
+        return self.dataset[self.order[position]]
+
+
+def sorted_by_length(dataset):
+    """Wrap a dataset once.
+
+    Args:
+        dataset ([`~torch.utils.data.Dataset`]): with `lengths`, or already wrapped.
+
+    Returns:
+        [`SortedByLength`]: longest clip first; items keep their own `index`.
+    """
+    return dataset if isinstance(dataset, SortedByLength) else SortedByLength(dataset)
+
+
+class EpochCallback(TrainerCallback):
+    """Tells sampler and dataset which epoch begins, on resuming too (Accelerate does not reach a skipping sampler)."""
+
+    def __init__(self, trainer: SignTranslationTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Set the epoch that `state` is in."""
+        epoch = int(state.epoch or 0)
+        for part in (self.trainer.train_sampler, self.trainer.train_dataset):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+
+
+def last_whole_checkpoint(output_dir: Path) -> Path | None:
+    """Find the newest checkpoint that was written to its end; delete the ones that were not.
+
+    `trainer_state.json` is the last file of a checkpoint: where it cannot be read, the process died while saving.
+
+    Args:
+        output_dir (`Path`): the run's folder.
+
+    Returns:
+        `Path` or `None`: the checkpoint to resume from.
+    """
+    newest: tuple[int, Path] | None = None
+    for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            step = json.loads((folder / "trainer_state.json").read_text())["global_step"]
+        except (OSError, json.JSONDecodeError, KeyError):
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        newest = max(newest or (step, folder), (step, folder))
+    return newest[1] if newest else None
+
+
+def clean_generation_config(model: nn.Module, num_beams: int, max_new_tokens: int) -> GenerationConfig:
+    """What a saved model translates with by default.
+
+    Args:
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): its special token ids are kept.
+        num_beams (`int`): width of the beam.
+        max_new_tokens (`int`): longest translation.
+
+    Returns:
+        [`~transformers.GenerationConfig`]: token ids, beam and length; nothing else.
+    """
+    old = model.generation_config
+    kept = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "forced_bos_token_id")
+    return GenerationConfig(
+        **{name: getattr(old, name, None) for name in kept}, num_beams=num_beams, max_new_tokens=max_new_tokens
+    )
