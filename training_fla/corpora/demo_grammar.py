@@ -1,0 +1,260 @@
+"""The demo corpus's small language: weather reports as signs in signing order, and the German sentence they mean.
+
+A report is one statement or two, each a time, a place, the weather and what is said of it, in the order of the signs:
+
+    MORGEN  SÜD  WARM  GRAD  ZWANZIG        ->  morgen wird es im süden bei zwanzig grad warm
+    NACHT  BERG  NEBEL  STARK  MÖGLICH      ->  in der nacht kann es in den bergen dichten nebel geben
+
+German puts the verb second, the place behind it, the number before its unit, adjectives before their noun and a second
+verb last; the signs do none of that. Every sequence of signs has exactly one sentence, and no two have the same.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_SIGNS = 6  # the longest report
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How German speaks of one kind of weather.
+
+    Args:
+        finite (`str`): The verb in second place.
+        subject (`str`): What follows it at once; may be empty.
+        infinitive (`str`): The verb at the end of a sentence of possibility.
+        plain, strong, weak, negated (`str`): What follows the place, after how strong the weather is.
+        particle (`str`): The part of the verb that German moves to the end.
+        modal (`str`): The verb of possibility.
+    """
+
+    finite: str
+    subject: str
+    infinitive: str
+    plain: str
+    strong: str
+    weak: str
+    negated: str
+    particle: str = ""
+    modal: str = "kann"
+
+
+WEATHER: dict[str, Weather] = {
+    "REGEN": Weather("regnet", "es", "regnen", "", "kräftig", "leicht", "nicht"),
+    "SCHNEE": Weather("schneit", "es", "schneien", "", "kräftig", "leicht", "nicht"),
+    "SONNE": Weather("scheint", "die sonne", "scheinen", "", "sehr viel", "nur wenig", "nicht"),
+    "WIND": Weather("weht", "der wind", "wehen", "", "stark", "schwach", "nicht"),
+    "NEBEL": Weather("gibt", "es", "geben", "nebel", "dichten nebel", "leichten nebel", "keinen nebel"),
+    "GEWITTER": Weather("gibt", "es", "geben", "gewitter", "heftige gewitter", "leichte gewitter", "keine gewitter"),
+    "WOLKE": Weather(
+        "ziehen", "", "aufziehen", "wolken", "dichte wolken", "lockere wolken", "keine wolken", "auf", "können"
+    ),
+    "FROST": Weather("gibt", "es", "geben", "frost", "strengen frost", "leichten frost", "keinen frost"),
+    "STURM": Weather("kommt", "", "kommen", "ein sturm", "ein schwerer sturm", "ein schwacher sturm", "kein sturm"),
+    "WARM": Weather("wird", "es", "werden", "warm", "sehr warm", "mäßig warm", "nicht warm"),
+    "KALT": Weather("wird", "es", "werden", "kalt", "sehr kalt", "etwas kalt", "nicht kalt"),
+    "TROCKEN": Weather("bleibt", "es", "bleiben", "trocken", "sehr trocken", "fast trocken", "nicht trocken"),
+}
+TIMES: dict[tuple[str, ...], str] = {  # from early to late
+    ("HEUTE",): "heute",
+    ("ABEND",): "am abend",
+    ("HEUTE", "ABEND"): "heute abend",
+    ("NACHT",): "in der nacht",
+    ("HEUTE", "NACHT"): "heute nacht",
+    ("MORGEN",): "morgen",
+    ("MORGEN", "ABEND"): "morgen abend",
+    ("WOCHENENDE",): "am wochenende",
+}
+PLACES: dict[tuple[str, ...], str] = {
+    ("NORD",): "im norden",
+    ("SÜD",): "im süden",
+    ("OST",): "im osten",
+    ("WEST",): "im westen",
+    ("KÜSTE",): "an der küste",
+    ("BERG",): "in den bergen",
+    ("TAL",): "in den tälern",
+    ("NORD", "OST"): "im nordosten",
+    ("NORD", "WEST"): "im nordwesten",
+    ("SÜD", "OST"): "im südosten",
+    ("SÜD", "WEST"): "im südwesten",
+}
+STRENGTHS = {"STARK": "stark", "SCHWACH": "schwach"}
+DURATIONS = {"LANG": "lange", "MANCHMAL": "zeitweise"}
+POLARITIES = {"NICHT": "nicht", "MÖGLICH": "möglich"}
+NUMBERS = {"FÜNF": "fünf", "ZEHN": "zehn", "ZWANZIG": "zwanzig", "DREISSIG": "dreißig"}
+DEGREES_OF = {"WARM": ("ZEHN", "ZWANZIG", "DREISSIG"), "KALT": ("FÜNF", "ZEHN")}
+
+GLOSSES: tuple[str, ...] = (
+    *WEATHER,
+    *(gloss for glosses in (*TIMES, *PLACES) if len(glosses) == 1 for gloss in glosses),
+    *STRENGTHS,
+    *DURATIONS,
+    *POLARITIES,
+    *NUMBERS,
+    "GRAD",
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement of a report, by the glosses of its parts; empty parts are not signed.
+
+    Args:
+        weather (`str`): A key of `WEATHER`.
+        time, place (`tuple[str, ...]`): Keys of `TIMES` and `PLACES`, or `()`.
+        number (`str`): Degrees, for warm and cold weather.
+        strength, duration, polarity (`str`): Keys of `STRENGTHS`, `DURATIONS` and `POLARITIES`.
+    """
+
+    weather: str
+    time: tuple[str, ...] = ()
+    place: tuple[str, ...] = ()
+    number: str = ""
+    strength: str = ""
+    duration: str = ""
+    polarity: str = ""
+
+    def glosses(self) -> tuple[str, ...]:
+        """The signs, in signing order."""
+        degrees = ("GRAD", self.number) if self.number else ()
+        remarks = tuple(gloss for gloss in (self.strength, self.duration, self.polarity) if gloss)
+        return (*self.time, *self.place, self.weather, *degrees, *remarks)
+
+    def sentence(self) -> str:
+        """The German main clause."""
+        weather = WEATHER[self.weather]
+        time, place = TIMES.get(self.time, ""), PLACES.get(self.place, "")
+        # The verb comes second: after the time, or without one the place, or without either the subject.
+        first, place = (time, place) if time else (place, "")
+        what = {"STARK": weather.strong, "SCHWACH": weather.weak}.get(self.strength, weather.plain)
+        if self.polarity == "NICHT":
+            what = weather.negated
+        degrees = f"bei {NUMBERS[self.number]} grad" if self.number else ""
+        if self.polarity == "MÖGLICH":
+            verb, end = weather.modal, weather.infinitive
+        else:
+            verb, end = weather.finite, weather.particle
+        words = [verb, weather.subject, place, DURATIONS.get(self.duration, ""), degrees, what, end]
+        if first:
+            words = [first, *words]
+        elif weather.subject:
+            words = [weather.subject, verb, *words[2:]]
+        else:
+            words = ["es", *words]
+        return " ".join(word for word in words if word)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A sentence of the corpus: its signs and its German."""
+
+    glosses: tuple[str, ...]
+    sentence: str
+
+
+def single_sign_reports() -> list[Report]:
+    """Each sign on its own, with the words it stands for: what a learner would look up."""
+    words = {
+        **{gloss: Statement(gloss).sentence() for gloss in WEATHER},
+        **{glosses[0]: words for glosses, words in (*TIMES.items(), *PLACES.items()) if len(glosses) == 1},
+        **STRENGTHS,
+        **DURATIONS,
+        **POLARITIES,
+        **NUMBERS,
+        "GRAD": "grad",
+    }
+    return [Report((gloss,), words[gloss]) for gloss in GLOSSES]
+
+
+def split_of_sentence(sentence: str) -> str:
+    """The one split a sentence of two or more signs may stand in, decided by its letters alone.
+
+    So dev and test sentences are never trained on, whatever the seed or the size of a corpus, and text for denoising
+    can leave them out without knowing either. A tenth of all sentences is for dev and a tenth for test.
+    """
+    share = hashlib.sha256(sentence.encode("utf-8")).digest()[0]
+    return "dev" if share < 26 else "test" if share < 52 else "train"
+
+
+def _choose(rng: np.random.Generator, options):
+    return options[rng.integers(len(options))]
+
+
+def _sample_statement(rng: np.random.Generator, has_time: float, has_place: float, has_remark: float) -> Statement:
+    weather = _choose(rng, tuple(WEATHER))
+    time = _choose(rng, tuple(TIMES)) if rng.random() < has_time else ()
+    place = _choose(rng, tuple(PLACES)) if rng.random() < has_place else ()
+    number = _choose(rng, DEGREES_OF[weather]) if weather in DEGREES_OF and rng.random() < 0.6 else ""
+    duration = strength = polarity = ""
+    if rng.random() < has_remark:
+        polarity = _choose(rng, ("", "", *POLARITIES))
+    if rng.random() < has_remark and not number and polarity != "NICHT":
+        strength = _choose(rng, ("", *STRENGTHS))
+    if rng.random() < has_remark and not number and polarity != "NICHT" and weather not in ("STURM", "WOLKE"):
+        duration = _choose(rng, ("", *DURATIONS))
+    if polarity == "NICHT":
+        number = ""
+    return Statement(weather, time, place, number, strength, duration, polarity)
+
+
+def _follow(first: Statement, second: Statement) -> bool:
+    """Whether the second statement adds to the first: other weather, at a later time or in another place."""
+    if first.weather == second.weather:
+        return False
+    if not second.time:
+        return first.place != second.place
+    times = list(TIMES)
+    return times.index(first.time) < times.index(second.time) and first.time[-1] != second.time[-1]
+
+
+def sample_report(rng: np.random.Generator, num_signs: int) -> Report:
+    """Draw a report of `num_signs` signs (2 to `MAX_SIGNS`).
+
+    Args:
+        rng (`np.random.Generator`): Where the choices come from.
+        num_signs (`int`): How many signs it has.
+
+    Returns:
+        [`Report`]: The signs and the sentence.
+    """
+    while True:
+        statements = [_sample_statement(rng, 0.6, 0.6, 0.5)]
+        if num_signs >= 4 and rng.random() < 0.4:
+            if rng.random() < 0.6:
+                statements = [_sample_statement(rng, 0.4, 1, 0.25), _sample_statement(rng, 0, 1, 0.25)]
+            else:
+                statements = [_sample_statement(rng, 1, 0.3, 0.25), _sample_statement(rng, 1, 0, 0.25)]
+            if not _follow(*statements):
+                continue
+        glosses = tuple(gloss for statement in statements for gloss in statement.glosses())
+        if len(glosses) == num_signs:
+            return Report(glosses, " und ".join(statement.sentence() for statement in statements))
+
+
+def sample_reports(rng: np.random.Generator, split: str, count: int, length_shares: dict[int, float]) -> list[Report]:
+    """Draw reports of two or more signs that belong to a split, as varied as there are sentences.
+
+    Args:
+        rng (`np.random.Generator`): Where the choices come from.
+        split (`str`): `"train"`, `"dev"` or `"test"`.
+        count (`int`): How many to draw. A sentence comes twice only where its length has few others left.
+        length_shares (`dict[int, float]`): The share of each number of signs; need not add up to one.
+
+    Returns:
+        `list[Report]`: `count` reports.
+    """
+    lengths = np.array(list(length_shares))
+    shares = np.array(list(length_shares.values())) / sum(length_shares.values())
+    reports, seen = [], set()
+    for num_signs in rng.choice(lengths, size=count, p=shares):
+        for _ in range(60):
+            report = sample_report(rng, int(num_signs))
+            while split_of_sentence(report.sentence) != split:
+                report = sample_report(rng, int(num_signs))
+            if report.sentence not in seen:
+                break
+        seen.add(report.sentence)
+        reports.append(report)
+    return reports
