@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -169,7 +170,7 @@ def _table_records(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]
     # A quote mark in a TSV file is a quote mark: sentences hold unpaired ones, and no tab needs protection.
     quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
     # strict: a quote that never closes is an error, not one field that swallows the rest of the file.
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, quoting=quoting, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     columns: list[str] | None = None
     try:
         for cells in reader:

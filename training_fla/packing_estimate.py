@@ -1,0 +1,62 @@
+"""How much disk a packed corpus will take, guessed from a few clips before hours are spent on it."""
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training_fla.corpora.row import CorpusRow, DrawnVideo, FrameFolder, VideoFile
+from training_fla.errors import InputError
+from training_fla.shard_writing import PackParameters, encode_frame, frames_of
+
+# Unstated: enough for an estimate within some tens of per cent, in a second or so.
+SAMPLED_CLIPS = 6
+SAMPLED_FRAMES = 3
+
+
+def check_disk(rows: Sequence[CorpusRow], folder: Path, parameters: PackParameters, progress: bool) -> None:
+    """Print what packing `rows` below `folder` is likely to take.
+
+    Raises:
+        InputError: if it clearly does not fit.
+    """
+    needed, free = estimated_bytes(rows, parameters), shutil.disk_usage(folder).free
+    if needed is None:
+        return
+    if progress:
+        print(f"about {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free in {folder.parent}", file=sys.stderr)
+    # Half as much again as there is: an estimate from six clips is no ground to refuse a close call.
+    if needed > 1.5 * free:
+        raise InputError(
+            f"packing needs about {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB free: "
+            f"choose another disk, a smaller --size or --quality, or a larger --frame-stride"
+        )
+
+
+def estimated_bytes(rows: Sequence[CorpusRow], parameters: PackParameters) -> float | None:
+    """Bytes that `rows` will take, from a few of them; `None` where not one of those can be read."""
+    step = max(1, len(rows) // SAMPLED_CLIPS)
+    per_clip = []
+    for row in rows[step // 2 :: step]:
+        with contextlib.suppress(Exception):  # a bad clip is reported when its turn comes
+            frames = list(frames_of(row, parameters.frame_stride, SAMPLED_FRAMES))
+            size = sum(len(encode_frame(frame, parameters)[0]) for frame in frames) / len(frames)
+            per_clip.append(size * estimated_num_frames(row) / parameters.frame_stride)
+    return len(rows) * sum(per_clip) / len(per_clip) if per_clip else None
+
+
+def estimated_num_frames(row: CorpusRow) -> float:
+    """Source frames of a clip, without decoding it where something says."""
+    if row.num_frames:
+        return row.num_frames
+    if isinstance(row.video, FrameFolder):
+        return len(row.video.files())
+    if isinstance(row.video, DrawnVideo):
+        return sum(1 for _ in row.video.frames())
+    from processing_fla.video_processing_fla import count_video_frames
+
+    video: VideoFile = row.video
+    if video.start_seconds is not None and video.end_seconds is not None:
+        return (video.end_seconds - video.start_seconds) * video.fps
+    return count_video_frames(video.path)
