@@ -1,0 +1,413 @@
+"""Vocabularies cut to a corpus: `trim_tokenizer` cuts a released tokenizer, `train_tokenizer` makes one from scratch.
+
+    full tokenizer + training sentences
+            |  pieces used, their characters, specials, language codes, mask        in old order
+    kept_token_ids              old id of every new id
+            |  the same tokenizer class, loaded from an edited `tokenizer.json`
+    trimmed tokenizer           its ids are rows 0..V-1 of the embedding that `kept_token_ids` selects
+
+Paper: Sec. 5.2 trims MBart's vocabulary to the training sentences. Unstated: which pieces that leaves. Here a single
+character that they contain is always kept: the best segmentation of a training sentence then stays the best one, and a
+word not seen in training falls apart into characters instead of becoming `<unk>`.
+"""
+
+import io
+import json
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from tokenizers import pre_tokenizers
+from transformers import MBartTokenizer, PreTrainedTokenizerBase
+from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES
+
+KEEP_CHARACTERS = ("train", "all")
+SUPPORTED_MODELS = ("Unigram", "BPE")
+METASPACE = "\u2581"
+FIRST_CJK = "\u2e80"  # from here on: Chinese and Japanese characters, which no spaces separate
+
+
+class UnsupportedTokenizerError(ValueError):
+    """The tokenizer is not of a kind whose vocabulary can be cut without changing how it splits text."""
+
+
+def trim_tokenizer(
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Iterable[str],
+    min_count: int = 1,
+    keep_characters: str = "train",
+    extra_token_ids: Iterable[int] = (),
+) -> tuple[PreTrainedTokenizerBase, list[int]]:
+    """Cut a tokenizer down to the pieces that `sentences` use.
+
+    With `min_count=1` every one of the sentences (after NFKC, which [`FlaProcessor`] applies) is split as before.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            A Unigram or BPE tokenizer of the `tokenizers` backend: MBart, MBart-50, T5/MT5, NLLB, BART, ... It is not
+            changed.
+        sentences (`Iterable[str]`):
+            The training sentences; NFKC is applied to them here.
+        min_count (`int`, *optional*, defaults to 1):
+            Keep a piece only if the sentences use it at least so often. Above 1 rare words are split more finely.
+        keep_characters (`str`, *optional*, defaults to `"train"`):
+            Which pieces of one character to keep beside the used ones: `"train"`, those the sentences contain;
+            `"all"`, all that the vocabulary has, so that no character of another split becomes unknown.
+        extra_token_ids (`Iterable[int]`, *optional*):
+            Old ids to keep in any case, e.g. those that a model's configuration names.
+
+    Returns:
+        `tuple[PreTrainedTokenizerBase, list[int]]`: a tokenizer of the same class with the ids 0..V-1, and
+        `kept_token_ids`, ascending: the old id of each new id. [`trim_token_embeddings`] takes the second.
+
+    Raises:
+        UnsupportedTokenizerError: if the tokenizer is not a Unigram or BPE tokenizer of the `tokenizers` backend.
+        ValueError: if there is no text, or an argument is out of range.
+
+    Example:
+        ```python
+        >>> full = train_tokenizer(["der regen kommt", "der wind dreht"], vocab_size=70)
+        >>> trimmed, kept_token_ids = trim_tokenizer(full, ["der regen"])
+        >>> trimmed.tokenize("der regen") == full.tokenize("der regen"), len(trimmed) == len(kept_token_ids)
+        (True, True)
+
+        ```
+    """
+    if min_count < 1:
+        raise ValueError(f"`min_count` must be at least 1, got {min_count}.")
+    if keep_characters not in KEEP_CHARACTERS:
+        raise ValueError(f"`keep_characters` must be one of {', '.join(KEEP_CHARACTERS)}, got {keep_characters!r}.")
+    backend = backend_description(tokenizer)
+    texts = _normalized(sentences)
+
+    vocabulary = _model_vocabulary(backend)
+    symbols = _symbols(tokenizer, texts)
+    kept = {token["id"] for token in backend["added_tokens"]} | set(tokenizer.all_special_ids) | set(extra_token_ids)
+    kept |= {piece for piece, count in count_pieces(tokenizer, texts).items() if count >= min_count}
+    kept |= _character_ids(backend, vocabulary, symbols if keep_characters == "train" else None)
+    kept |= _fallback_ids(backend["model"], vocabulary)
+    if backend["model"]["type"] == "Unigram":
+        kept |= _penalty_ids(backend["model"], symbols)
+    else:
+        kept |= _merge_part_ids(kept, backend["model"], vocabulary)
+
+    known = set(vocabulary.values()) | {token["id"] for token in backend["added_tokens"]}
+    if unknown := sorted(kept - known):
+        raise ValueError(f"`extra_token_ids` names ids that the tokenizer does not have: {unknown[:5]}.")
+    kept_token_ids = sorted(kept)
+    return _reload(tokenizer, _cut_backend(backend, kept_token_ids), kept_token_ids), kept_token_ids
+
+
+def train_tokenizer(
+    sentences: Iterable[str], vocab_size: int, language_codes: Sequence[str] = ("de_DE",)
+) -> MBartTokenizer:
+    """Train a small Unigram tokenizer that looks like MBart's: `X </s> <language code>`.
+
+    The same sentences give the same tokenizer on every run. That is why SentencePiece learns the pieces: the scores of
+    the `tokenizers` library's trainer differ from run to run.
+
+    Args:
+        sentences (`Iterable[str]`): the training sentences; NFKC is applied to them here.
+        vocab_size (`int`):
+            The largest length the tokenizer may have, with 4 special tokens, the language codes and the mask. A small
+            corpus gives fewer pieces.
+        language_codes (`Sequence[str]`, *optional*, defaults to `("de_DE",)`):
+            The first is source and target language. MBart's 25 codes are always there (its class adds them); others
+            come behind them.
+
+    Returns:
+        `MBartTokenizer`: specials, pieces by falling score, language codes, mask.
+
+    Raises:
+        ValueError: if there is no text or `vocab_size` cannot hold even its characters.
+    """
+    if not language_codes:
+        raise ValueError("`language_codes` needs at least one code, e.g. ('de_DE',).")
+    texts = _normalized(sentences)
+    codes = [*FAIRSEQ_LANGUAGE_CODES, *(code for code in language_codes if code not in FAIRSEQ_LANGUAGE_CODES)]
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    num_pieces = vocab_size - len(specials) - len(codes) - 1  # 1: the mask
+    # Every space becomes the metaspace, so it is one more character.
+    num_characters = len(set("".join(texts)) - {" ", METASPACE}) + 1
+    if num_pieces < num_characters:
+        needed = vocab_size - num_pieces + num_characters
+        raise ValueError(
+            f"`vocab_size` must be at least {needed} for the characters of these sentences, got {vocab_size}."
+        )
+
+    pieces = _train_pieces(texts, num_pieces)
+    reserved = {*specials, *codes, "<mask>"}
+    vocab = [(token, 0.0) for token in specials]
+    vocab += [(piece, score) for piece, score in pieces if piece not in reserved]
+    vocab += [(code, 0.0) for code in codes] + [("<mask>", 0.0)]
+    return MBartTokenizer(
+        vocab=vocab,
+        src_lang=language_codes[0],
+        tgt_lang=language_codes[0],
+        additional_special_tokens=codes[len(FAIRSEQ_LANGUAGE_CODES) :],
+    )
+
+
+def count_pieces(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> Counter:
+    """How often each token id occurs in the sentences, special tokens around them left out."""
+    counts: Counter = Counter()
+    for ids in _token_ids(tokenizer, sentences):
+        counts.update(ids)
+    return counts
+
+
+def unknown_words(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> Counter:
+    """The words that unknown tokens come from, with the number of unknown tokens in each.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): the tokenizer to try.
+        sentences (`Sequence[str]`): sentences of a split it was not trimmed on; NFKC is applied here.
+
+    Returns:
+        `Counter`: word -> unknown tokens. In Chinese and Japanese the unknown characters stand for the word.
+    """
+    words: Counter = Counter()
+    for sentence in sentences:
+        text = unicodedata.normalize("NFKC", sentence)
+        encoding = tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+        )
+        for token_id, (start, end) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
+            if token_id == tokenizer.unk_token_id:
+                words[_word_around(text, start, end)] += 1
+    return words
+
+
+def backend_description(tokenizer: PreTrainedTokenizerBase) -> dict:
+    """The tokenizer's `tokenizer.json` as a dict, once it is known to be of a supported kind.
+
+    Raises:
+        UnsupportedTokenizerError: if it is not a Unigram or BPE tokenizer of the `tokenizers` backend.
+    """
+    name = type(tokenizer).__name__
+    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not hasattr(tokenizer, "backend_tokenizer"):
+        raise UnsupportedTokenizerError(
+            f"{name} cannot be trimmed: it is not a tokenizer of the `tokenizers` backend, which has a tokenizer.json."
+        )
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    if backend["model"].get("type") not in SUPPORTED_MODELS:
+        raise UnsupportedTokenizerError(
+            f"{name} cannot be trimmed: its model is {backend['model'].get('type')}, supported are "
+            f"{' and '.join(SUPPORTED_MODELS)}."
+        )
+    return backend
+
+
+def _normalized(sentences: Iterable[str]) -> list[str]:
+    """The sentences after NFKC, without empty ones."""
+    if isinstance(sentences, str):
+        raise ValueError("`sentences` must be a list of sentences, got one string.")
+    texts = [unicodedata.normalize("NFKC", sentence).strip() for sentence in sentences]
+    texts = [text for text in texts if text]
+    if not texts:
+        raise ValueError("`sentences` holds no text.")
+    return texts
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> list[list[int]]:
+    """Token ids of each sentence, uncut, without the special tokens around it."""
+    if not sentences:
+        return []
+    return tokenizer(list(sentences), add_special_tokens=False, truncation=False, padding=False, verbose=False)[
+        "input_ids"
+    ]
+
+
+def _model_vocabulary(backend: dict) -> dict[str, int]:
+    vocab = backend["model"]["vocab"]
+    return vocab if isinstance(vocab, dict) else {piece: index for index, (piece, _) in enumerate(vocab)}
+
+
+def _word_around(text: str, start: int, end: int) -> str:
+    """The whitespace-delimited word that holds `text[start:end]`, or those characters alone in text without spaces."""
+    unknown = text[start:end].strip()
+    if any(character >= FIRST_CJK for character in unknown):
+        return unknown
+    return (text[:start].split(" ")[-1] + text[start:end] + text[end:].split(" ")[0]).strip()
+
+
+def _symbols(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> set[str]:
+    """The characters as the model sees them: after the tokenizer's own normalizer and pre-tokenizer."""
+    backend = tokenizer.backend_tokenizer
+    symbols: set[str] = set()
+    for text in texts:
+        if backend.normalizer is not None:
+            text = backend.normalizer.normalize_str(text)
+        words = (
+            [text] if backend.pre_tokenizer is None else [w for w, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+        )
+        for word in words:
+            symbols.update(word)
+    return symbols
+
+
+def _character_ids(backend: dict, vocabulary: dict[str, int], symbols: set[str] | None) -> set[int]:
+    """Ids of the pieces of one character: those in `symbols`, or all of them where it is `None`."""
+    prefix = backend["model"].get("continuing_subword_prefix") or ""
+    suffix = backend["model"].get("end_of_word_suffix") or ""
+    if _is_byte_level(backend):
+        # A byte without a piece is dropped in silence: such a model has no unknown token.
+        symbols = None if symbols is None else symbols | set(pre_tokenizers.ByteLevel.alphabet())
+    ids = set()
+    for piece, index in vocabulary.items():
+        character = piece.removeprefix(prefix) if len(piece) > len(prefix) else piece
+        character = character.removesuffix(suffix) if len(character) > len(suffix) else character
+        if len(character) == 1 and (symbols is None or character in symbols):
+            ids.add(index)
+    return ids
+
+
+def _is_byte_level(backend: dict) -> bool:
+    part = backend.get("pre_tokenizer") or {}
+    return any(p.get("type") == "ByteLevel" for p in (part, *part.get("pretokenizers", ())))
+
+
+def _fallback_ids(model: dict, vocabulary: dict[str, int]) -> set[int]:
+    """The unknown token, and the 256 byte pieces of a model that falls back to them."""
+    unknown = model.get("unk_id") if model["type"] == "Unigram" else vocabulary.get(model.get("unk_token"))
+    ids = set() if unknown is None else {unknown}
+    if model.get("byte_fallback"):
+        ids |= {vocabulary[f"<0x{byte:02X}>"] for byte in range(256) if f"<0x{byte:02X}>" in vocabulary}
+    return ids
+
+
+def _penalty_ids(model: dict, symbols: set[str]) -> set[int]:
+    """The piece with the lowest score, where a sentence has a character without a piece of its own.
+
+    The price of an unknown character is that lowest score less a constant. Losing the piece would make unknown
+    characters cheaper, and a path through one could then beat the segmentation that the full vocabulary chose.
+    """
+    pieces = {piece for piece, _ in model["vocab"]}
+    if symbols <= pieces:
+        return set()
+    return {min(range(len(model["vocab"])), key=lambda index: model["vocab"][index][1])}
+
+
+def _merge_part_ids(kept: set[int], model: dict, vocabulary: dict[str, int]) -> set[int]:
+    """Ids of every piece that BPE passes through on its way to a kept piece.
+
+    The merges inside a piece do not depend on what stands around it, so splitting the piece alone shows them all.
+    """
+    prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
+    ranks = {_merge_pair(merge): rank for rank, merge in enumerate(model["merges"])}
+    pieces = {index: piece for piece, index in vocabulary.items()}
+    parts = set()
+    for index in kept & pieces.keys():
+        symbols = _first_symbols(pieces[index], prefix, suffix)
+        while len(symbols) > 1:
+            rank, place = min((ranks.get(pair, len(ranks)), place) for place, pair in enumerate(pairwise(symbols)))
+            if rank == len(ranks):
+                break
+            symbols[place : place + 2] = [symbols[place] + symbols[place + 1].removeprefix(prefix)]
+            parts.add(vocabulary[symbols[place]])
+        parts |= {vocabulary[s] for s in _first_symbols(pieces[index], prefix, suffix) if s in vocabulary}
+    return parts
+
+
+def _first_symbols(piece: str, prefix: str, suffix: str) -> list[str]:
+    """The characters BPE starts from, with the model's marks for "inside a word" and "end of a word"."""
+    inside = bool(prefix) and piece.startswith(prefix)
+    ends = bool(suffix) and piece.endswith(suffix) and len(piece) > len(suffix)
+    characters = list(piece.removeprefix(prefix) if inside else piece)
+    if ends:
+        characters = characters[: -len(suffix)]
+        characters[-1] += suffix
+    return [prefix + c if inside or position else c for position, c in enumerate(characters)]
+
+
+def _merge_pair(merge: str | list[str]) -> tuple[str, str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
+
+
+def _cut_backend(backend: dict, kept_token_ids: list[int]) -> dict:
+    """The `tokenizer.json` that has only the kept ids, renumbered in old order."""
+    new_ids = {old: new for new, old in enumerate(kept_token_ids)}
+    model = dict(backend["model"])
+    if model["type"] == "Unigram":
+        model["vocab"] = [entry for index, entry in enumerate(model["vocab"]) if index in new_ids]
+        model["unk_id"] = new_ids.get(model.get("unk_id"))
+    else:
+        kept = {piece: new_ids[index] for piece, index in model["vocab"].items() if index in new_ids}
+        prefix = model.get("continuing_subword_prefix") or ""
+        model["vocab"] = kept
+        model["merges"] = [
+            merge
+            for merge, (left, right) in ((merge, _merge_pair(merge)) for merge in model["merges"])
+            if left in kept and right in kept and left + right.removeprefix(prefix) in kept
+        ]
+    added = [{**token, "id": new_ids[token["id"]]} for token in backend["added_tokens"]]
+    cut = {**backend, "model": model, "added_tokens": added, "truncation": None, "padding": None}
+    cut["post_processor"] = _renumber_post_processor(backend.get("post_processor"), new_ids)
+    return cut
+
+
+def _renumber_post_processor(processor: dict | None, new_ids: dict[int, int]) -> dict | None:
+    """A post-processor with new ids, in each of the forms that `tokenizers` writes them."""
+    if processor is None:
+        return None
+    processor = dict(processor)
+    if "processors" in processor:
+        processor["processors"] = [_renumber_post_processor(part, new_ids) for part in processor["processors"]]
+    if isinstance(processor.get("special_tokens"), dict):
+        processor["special_tokens"] = {
+            name: {**token, "ids": [new_ids[index] for index in token["ids"]]}
+            for name, token in processor["special_tokens"].items()
+        }
+    for name in ("sep", "cls"):
+        if isinstance(processor.get(name), list):
+            processor[name] = [processor[name][0], new_ids[processor[name][1]]]
+    return processor
+
+
+def _reload(tokenizer: PreTrainedTokenizerBase, backend: dict, kept_token_ids: list[int]) -> PreTrainedTokenizerBase:
+    """A tokenizer of the same class from the edited files: what `from_pretrained` will give after saving, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        (Path(folder) / "tokenizer.json").write_text(json.dumps(backend, ensure_ascii=False), encoding="utf-8")
+        config_file = Path(folder) / "tokenizer_config.json"
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        if "added_tokens_decoder" in config:
+            new_ids = {str(old): str(new) for new, old in enumerate(kept_token_ids)}
+            config["added_tokens_decoder"] = {new_ids[i]: token for i, token in config["added_tokens_decoder"].items()}
+        # A language set after loading is an attribute, which is not saved.
+        for name in ("src_lang", "tgt_lang"):
+            if getattr(tokenizer, name, None) is not None:
+                config[name] = getattr(tokenizer, name)
+        config_file.write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+        trimmed = type(tokenizer).from_pretrained(folder)
+    trimmed.name_or_path = trimmed.init_kwargs["name_or_path"] = tokenizer.name_or_path
+    return trimmed
+
+
+def _train_pieces(texts: list[str], num_pieces: int) -> list[tuple[str, float]]:
+    """Unigram pieces with their log probabilities, by falling score."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=num_pieces + 1,  # 1: SentencePiece's own <unk>
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        max_sentence_length=1 << 20,  # bytes; a longer sentence would be skipped
+        num_threads=1,
+        minloglevel=2,
+        unk_id=0,
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+    )
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return [(processor.id_to_piece(index), processor.get_score(index)) for index in range(1, len(processor))]
