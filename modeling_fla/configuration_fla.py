@@ -156,7 +156,7 @@ class FlaConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mbart"),  # Paper: Sec. 4.3
         "light_t_config": SubConfigSpec(config_class=AutoConfig, model_type="mbart", optional=True),
     }
-    keys_to_ignore_at_inference = ["past_key_values", "sign_features", "sign_embeds"]
+    keys_to_ignore_at_inference = ["past_key_values"]
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None

@@ -1,0 +1,307 @@
+"""The visual encoder of FLa-LLM (paper Eq. 1): vision backbone, then temporal module, on real frames only.
+
+pixel_values_videos   (B, T, 3, H, W)
+        |  frames that are padding are left behind
+real frames           (sum of lengths, 3, H, W)   channels_last
+        |  vision backbone
+frame features        (B, T, C)                    zeros at padding
+        |  temporal module
+sign features         (B, N, C)                    N = T; zeros at padding
+"""
+
+import contextlib
+import functools
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoBackbone, AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_fla import FlaConfig, FlaVisionConfig
+from .imagenet_weights_fla import read_backbone_weights
+
+
+@dataclass
+class FlaVisualEncoderOutput(ModelOutput):
+    r"""What [`FlaVisualEncoder`] gives.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(B, N, C)`):
+            Sign features, at least 0; zeros at padding.
+        frame_features (`torch.FloatTensor` of shape `(B, T, C)`):
+            The backbone's pooled features; zeros at padding.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    frame_features: torch.FloatTensor | None = None
+
+
+def real_positions_mask(shape: tuple[int, int], attention_mask: torch.Tensor | None, device) -> torch.BoolTensor:
+    """The mask as booleans of the given `(B, T)`, all true where there is none; `ValueError` if it cannot be that."""
+    if attention_mask is None:
+        return torch.ones(shape, dtype=torch.bool, device=device)
+    if tuple(attention_mask.shape) != tuple(shape):
+        raise ValueError(f"`attention_mask` must be (B, T) = {tuple(shape)}, got {tuple(attention_mask.shape)}.")
+    mask = attention_mask.to(device=device, dtype=torch.bool)
+    empty = (~mask.any(dim=1)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"`attention_mask` has no real frame in row(s) {empty}: every video needs at least one.")
+    return mask
+
+
+class FlaTemporalModule(nn.Module):
+    """One temporal convolution, batch normalisation and ReLU (paper Sec. 4.2); keeps the length."""
+
+    def __init__(self, config: FlaVisionConfig):
+        super().__init__()
+        self.convolution = nn.Conv1d(
+            config.frame_feature_size,
+            config.hidden_size,
+            kernel_size=config.temporal_kernel_size,
+            padding=config.temporal_kernel_size // 2,
+            bias=False,  # batch normalisation would take it away again
+        )
+        self.normalization = nn.BatchNorm1d(config.hidden_size)
+
+    def forward(self, frame_features: torch.FloatTensor, positions: torch.LongTensor) -> torch.FloatTensor:
+        """(B, T, C) with zeros at padding -> (B, N, C) with zeros at padding; `positions` are the real ones in B * T."""
+        B, T, _ = frame_features.shape
+        # Zeros at padding are what the convolution pads with at a video's own ends: neighbours in a batch cannot mix.
+        hidden = self.convolution(frame_features.transpose(1, 2)).transpose(1, 2)  # (B, N, C)
+        real = hidden.reshape(B * T, -1).index_select(0, positions)  # statistics are over real positions only
+        return _spread(F.relu(self.normalization(real)), positions, B, T)
+
+
+def _spread(features: torch.FloatTensor, positions: torch.LongTensor, B: int, T: int) -> torch.FloatTensor:
+    """Features of real positions `(sum of lengths, C)` into a batch `(B, T, C)` with zeros at padding."""
+    return features.new_zeros(B * T, features.shape[-1]).index_copy(0, positions, features).view(B, T, -1)
+
+
+@torch.compiler.disable
+def _positions(mask: torch.BoolTensor) -> torch.LongTensor:
+    """Indices of the real frames in `B * T`, of a length `torch.compile` must not specialise on."""
+    positions = mask.flatten().nonzero().squeeze(1)
+    torch._dynamo.maybe_mark_dynamic(positions, 0)
+    return positions
+
+
+class FlaPreTrainedModel(PreTrainedModel):
+    """Initialisation and abilities shared by the two models of this file."""
+
+    config_class = FlaConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values_videos"
+    input_modalities = ("video", "text")
+    supports_gradient_checkpointing = True
+    # Attention is the language model's and the backbone's: each checks what it supports when it is built.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _skip_keys_device_placement = ["past_key_values"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv1d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # Unstated: as in ResNet
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)  # Unstated: as GFSLT-VLP's adapter
+            init.zeros_(module.bias)
+
+
+class FlaVisualEncoder(FlaPreTrainedModel):
+    r"""Vision backbone and temporal module (paper Eq. 1): sampled frames in, sign features out.
+
+    Padding frames never reach the backbone nor any BatchNorm. The convolutions are kept in `channels_last`.
+
+    Args:
+        config ([`FlaVisionConfig`]):
+            The configuration.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from modeling_fla import FlaVisionConfig, FlaVisualEncoder
+        >>> encoder = FlaVisualEncoder(FlaVisionConfig(hidden_size=8)).eval()
+        >>> video = torch.zeros(2, 3, 3, 32, 40, dtype=torch.uint8)
+        >>> tuple(encoder(video, torch.tensor([[1, 1, 1], [1, 1, 0]])).last_hidden_state.shape)
+        (2, 3, 8)
+
+        ```
+    """
+
+    config_class = FlaVisionConfig
+    base_model_prefix = "visual_encoder"
+    input_modalities = ("video",)
+    # It loads from the folder of a whole model too.
+    _keys_to_ignore_on_load_unexpected = [r"^adapter\.", r"^language_model\.", r"^light_t_encoder\."]
+
+    def __init__(self, config: FlaVisionConfig):
+        super().__init__(config)
+        try:
+            self.vision_backbone = AutoModel.from_config(config.backbone_config)
+        except ValueError:  # timm's models come only as backbones
+            self.vision_backbone = AutoBackbone.from_config(config.backbone_config)
+        self.temporal_module = FlaTemporalModule(config)
+        self.frozen_parts: tuple[str, ...] = ()
+        self.gradient_checkpointing = False
+        self.post_init()
+        self._use_channels_last()
+
+    def forward(
+        self, pixel_values_videos: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> FlaVisualEncoderOutput:
+        r"""Sign features of a batch of videos.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
+                `uint8`: raw RGB, 0 to 255, normalised here. Floating point: already normalised, as [`FlaProcessor`] returns
+                it. Padding frames may hold anything, NaN too.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
+                1 for a real frame, 0 for padding. All frames are real where it is absent.
+
+        Returns:
+            [`FlaVisualEncoderOutput`]
+
+        Raises:
+            ValueError: if a shape, the channel count or the pixel dtype is wrong, or a video has no real frame.
+        """
+        frame_features, positions = self._frame_features(pixel_values_videos, attention_mask)
+        return FlaVisualEncoderOutput(
+            last_hidden_state=self.temporal_module(frame_features, positions), frame_features=frame_features
+        )
+
+    def get_frame_features(
+        self, pixel_values_videos: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.FloatTensor:
+        """The backbone's features alone, `(B, T, C)` with zeros at padding. Arguments and errors as in `forward`."""
+        return self._frame_features(pixel_values_videos, attention_mask)[0]
+
+    def _frame_features(self, pixel_values_videos, attention_mask):
+        if pixel_values_videos.ndim != 5 or pixel_values_videos.shape[2] != self.config.num_channels:
+            raise ValueError(
+                f"`pixel_values_videos` must be (B, T, {self.config.num_channels}, H, W), "
+                f"got {tuple(pixel_values_videos.shape)}."
+            )
+        B, T = pixel_values_videos.shape[:2]
+        mask = real_positions_mask((B, T), attention_mask, pixel_values_videos.device)
+        positions = _positions(mask)
+        frames = self._normalized(
+            pixel_values_videos.flatten(0, 1).index_select(0, positions)
+        )  # (real frames, 3, H, W)
+        return _spread(self._pooled(frames), positions, B, T), positions
+
+    def _normalized(self, frames: torch.Tensor) -> torch.FloatTensor:
+        """Frames in the backbone's dtype and memory format; raw ones become normalised."""
+        if frames.dtype == torch.uint8:
+            frames = frames.to(torch.float32, memory_format=torch.channels_last)
+            mean = frames.new_tensor(self.config.image_mean).view(1, -1, 1, 1)
+            std = frames.new_tensor(self.config.image_std).view(1, -1, 1, 1)
+            frames = frames.mul_(1 / (255 * std)).sub_(mean / std)
+        elif not frames.is_floating_point():
+            raise ValueError(
+                f"`pixel_values_videos` must be uint8 (raw, 0 to 255) or floating point (normalised), got {frames.dtype}."
+            )
+        return frames.to(self.vision_backbone.dtype, memory_format=torch.channels_last)
+
+    def _pooled(self, frames: torch.FloatTensor) -> torch.FloatTensor:
+        """One feature vector a frame, whatever the backbone calls it."""
+        if self.gradient_checkpointing and self.training and self.vision_backbone.config.model_type == "resnet":
+            return _checkpointed_resnet(self.vision_backbone, frames).flatten(1)
+        outputs = self.vision_backbone(frames)
+        if getattr(outputs, "pooler_output", None) is not None:
+            return outputs.pooler_output.flatten(1)
+        maps = outputs.feature_maps[-1] if "feature_maps" in outputs else outputs.last_hidden_state
+        return maps.flatten(2).mean(2) if maps.ndim == 4 else maps.mean(1)
+
+    def freeze(self, vision_backbone: bool = True, temporal_module: bool = True) -> None:
+        """Keep the parts named still, in parameters and BatchNorm statistics, and make the others trainable.
+
+        Args:
+            vision_backbone (`bool`, *optional*, defaults to `True`):
+                Whether the backbone is frozen.
+            temporal_module (`bool`, *optional*, defaults to `True`):
+                Whether the temporal module is frozen.
+        """
+        wanted = {"vision_backbone": vision_backbone, "temporal_module": temporal_module}
+        for part in self.frozen_parts:
+            if not wanted[part]:
+                getattr(self, part).requires_grad_(True)
+        self.frozen_parts = tuple(part for part, frozen in wanted.items() if frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "FlaVisualEncoder":
+        """Switch between training and evaluation; frozen parts stay in evaluation and without gradients."""
+        super().train(mode)
+        # `from_pretrained` replaces the parameters and so undoes both, then calls `eval()`, which comes by here.
+        for part in self.frozen_parts:
+            getattr(self, part).eval().requires_grad_(False)
+        self._use_channels_last()
+        return self
+
+    def _use_channels_last(self) -> None:
+        for parameter in self.vision_backbone.parameters():
+            if parameter.ndim == 4 and not parameter.is_contiguous(memory_format=torch.channels_last):
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    def load_imagenet_weights(self, source: str | os.PathLike = "torchvision") -> None:
+        r"""Start the vision backbone from ImageNet weights (paper Sec. 5.2), converted exactly.
+
+        Args:
+            source (`str` or `os.PathLike`, *optional*, defaults to `"torchvision"`):
+                `"torchvision"`: the weights file in `torch.hub`'s cache, downloaded if it is not there. Or the path of such a
+                file (`resnet18-f37072fd.pth`). Or a Hub id or folder, e.g. `"microsoft/resnet-18"`.
+
+        Raises:
+            OSError: if the weights are neither on disk nor to be had; the message names the file and its place.
+            ValueError: if they do not fit the backbone.
+        """
+        state_dict = read_backbone_weights(self.vision_backbone, source)
+        expected = self.vision_backbone.state_dict()
+        wrong = sorted(set(state_dict) ^ set(expected)) or sorted(
+            key for key in expected if state_dict[key].shape != expected[key].shape
+        )
+        if wrong:
+            raise ValueError(
+                f"The weights of {source!s} do not fit this vision backbone; the first to differ: {wrong[0]}."
+            )
+        self.vision_backbone.load_state_dict(state_dict)
+
+
+@contextlib.contextmanager
+def _no_running_statistics(module: nn.Module):
+    """Let BatchNorm layers normalise by the batch without counting it."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _checkpointed_resnet(backbone: PreTrainedModel, frames: torch.FloatTensor) -> torch.FloatTensor:
+    """The pooled output of a ResNet that keeps only its layers' inputs for the backward pass.
+
+    transformers' ResNet has no gradient checkpointing, and a plain one would count every batch twice in BatchNorm.
+    """
+    hidden = frames
+    for layer in [backbone.embedder] + [layer for stage in backbone.encoder.stages for layer in stage.layers]:
+        contexts = functools.partial(_checkpoint_contexts, layer)
+        hidden = checkpoint(layer, hidden, use_reentrant=False, context_fn=contexts)
+    return backbone.pooler(hidden)
+
+
+def _checkpoint_contexts(layer: nn.Module):
+    return contextlib.nullcontext(), _no_running_statistics(layer)
+
+
+__all__ = ["FlaPreTrainedModel", "FlaVisualEncoder", "FlaVisualEncoderOutput", "real_positions_mask"]
