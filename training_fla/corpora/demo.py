@@ -84,7 +84,12 @@ def demo_text(seed: int = 0, num_sentences: int = 6000) -> list[str]:
 
     Returns:
         `list[str]`: Lower-case German, in an order that follows from the seed.
+
+    Raises:
+        InputError: if the seed is negative.
     """
+    if seed < 0:
+        raise InputError(f"the seed must be 0 or more, got {seed}")
     rng = np.random.default_rng([seed, stable_integer("text")])
     reports = [*single_sign_reports(), *sample_reports(rng, "train", num_sentences, TEXT_LENGTH_SHARES)]
     sentences = list(dict.fromkeys(report.sentence for report in reports))
@@ -164,32 +169,37 @@ def _pairs(file: Path) -> Iterator[_Pair]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{file}, line {line}: not UTF-8 text") from error
-    columns = None
+    columns, width = None, 0
     # Not `splitlines()`: rare characters inside a sentence would end a line there.
     for number, line in enumerate(text.split("\n"), start=1):
         cells = [cell.strip() for cell in line.split("\t")]
         if not any(cells):
             continue
         if columns is None:
-            columns, is_header = _columns(cells)
-            if is_header:
+            columns = _header(cells)
+            width = len(cells) if columns else len(COLUMN_NAMES)
+            if columns:
                 continue
+            columns = {name: index for index, name in enumerate(COLUMN_NAMES)}
+        if len(cells) > width:
+            raise InputError(f"{file}, line {number}: {len(cells)} columns where the table has {width}")
         yield _pair(f"{file}, line {number}", number, cells, columns)
 
 
-def _columns(cells: list[str]) -> tuple[dict[str, int], bool]:
-    """Where each column is, by the first line of a table, and whether that line is a header."""
-    found = {name: index for name, names in COLUMN_NAMES.items() for index, cell in enumerate(cells) if cell in names}
-    if "glosses" in found and "sentence" in found:
-        return found, True
-    return {name: index for index, name in enumerate(COLUMN_NAMES)}, False
+def _header(cells: list[str]) -> dict[str, int] | None:
+    """Where each column is, if a line names the columns."""
+    names = [cell.lower() for cell in cells]
+    found = {}
+    for column, spellings in COLUMN_NAMES.items():
+        for spelling in spellings:
+            if spelling in names:
+                found.setdefault(column, names.index(spelling))
+    return found if "glosses" in found and "sentence" in found else None
 
 
 def _pair(where: str, number: int, cells: list[str], columns: dict[str, int]) -> _Pair:
     if len(cells) <= max(columns["glosses"], columns["sentence"]):
-        raise InputError(f"{where}: expected `glosses<TAB>sentence`, got {' '.join(cells)[:60]!r} without its tab")
-    if len(cells) > len(COLUMN_NAMES) and max(columns.values()) < len(COLUMN_NAMES) <= len(columns):
-        raise InputError(f"{where}: {len(cells)} columns, expected at most {len(COLUMN_NAMES)}")
+        raise InputError(f"{where}: expected glosses, a tab and a sentence, got {' '.join(cells)[:60]!r}")
     values = {name: cells[index] if index < len(cells) else "" for name, index in columns.items()}
     glosses = tuple(values["glosses"].split())
     if not glosses:

@@ -2,8 +2,9 @@
 
     signs of a clip  ->  hand tracks (S, 2) with the form of each hand  ->  frames (S, H, W, 3)
 
-All of the signing happens inside the middle four fifths of the picture, so that a training crop of that size loses no
-hand. The dominant hand is the one on the left of the picture and wears a red glove, the other one a blue glove.
+While it signs, the middle of a hand stays inside the middle four fifths of the picture, so that a training crop of
+that size loses none. The dominant hand is the one on the left of the picture and wears a red glove, the other a blue
+one.
 """
 
 import colorsys
@@ -83,9 +84,9 @@ def look_of_signer(signer: str, seed: int) -> SignerLook:
         other_glove=_hsv(rng.uniform(0.53, 0.62), rng.uniform(0.85, 1), rng.uniform(0.9, 1)),
         head_size=rng.uniform(0.92, 1.08),
         shoulder_width=rng.uniform(0.135, 0.165),
-        hand_radius=rng.uniform(0.105, 0.12),
+        hand_radius=rng.uniform(0.113, 0.127),
         speed=rng.uniform(0.88, 1.14),
-        reach=rng.uniform(0.9, 1.15),
+        reach=rng.uniform(0.92, 1.1),
     )
 
 
@@ -192,7 +193,7 @@ def _hand_track(
     place, form, tilt = _rest_place(hand), REST_FORM, 0.0
     for index, num_steps in enumerate(timing.transitions):
         if index < len(signs):
-            reach = look.reach * rng.uniform(0.9, 1.1)
+            reach = look.reach * rng.uniform(0.95, 1.05)
             stroke, stroke_forms = _stroke(signs[index], hand, timing.strokes[index], reach)
             stroke = stroke + rng.uniform(-0.018, 0.018, 2)
             next_tilt = rng.uniform(-10, 10)
@@ -334,7 +335,7 @@ def _draw_arm(draw: ImageDraw.ImageDraw, camera: _Camera, look: SignerLook, hand
 def _draw_frames(tracks: list[_HandTrack], look: SignerLook, size: int, rng: np.random.Generator) -> np.ndarray:
     """Draw every frame of a clip, uint8 (S, H, W, 3)."""
     pixels = SUPERSAMPLING * size
-    camera = _Camera(pixels, rng.uniform(0.94, 1.05), 0.5 + rng.uniform(-0.03, 0.03), rng.uniform(-0.02, 0.02))
+    camera = _Camera(pixels, rng.uniform(0.89, 0.98), 0.5 + rng.uniform(-0.03, 0.03), rng.uniform(-0.02, 0.02))
     room, body = _draw_room(pixels, rng), _draw_body(camera, look)
     brightness = [min(255, round(level * light)) for light in (rng.uniform(0.88, 1.08),) for level in range(256)] * 3
     sway_phase, num_frames = rng.uniform(0, 2 * math.pi), len(tracks[0].forms)

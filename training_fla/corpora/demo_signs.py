@@ -28,15 +28,15 @@ PALM_HEIGHTS = {"fist": 0.0, "flat": 0.0, "spread": 0.3, "wedge": 0.2}  # shapes
 
 # Where the dominant hand signs, in fractions of the picture's side: x from the signer's middle, y down from the top.
 PLACES: dict[str, Point] = {
-    "crown": (0.0, 0.21),
-    "temple": (-0.21, 0.28),
+    "crown": (0.0, 0.22),
+    "temple": (-0.19, 0.29),
     "chin": (0.0, 0.42),
-    "shoulder": (-0.23, 0.48),
+    "shoulder": (-0.22, 0.48),
     "far_shoulder": (0.18, 0.50),
-    "chest": (-0.02, 0.61),
-    "side": (-0.28, 0.66),
-    "belly": (-0.02, 0.79),
-    "hip": (-0.25, 0.83),
+    "chest": (-0.02, 0.60),
+    "side": (-0.25, 0.66),
+    "belly": (-0.02, 0.77),
+    "hip": (-0.22, 0.81),
 }
 BASE_PLACE: Point = (0.20, 0.76)  # where the other hand stands still while the dominant hand signs beside it
 REST_PLACE: Point = (-0.16, 0.98)
@@ -56,7 +56,7 @@ MOVEMENTS: dict[str, list[Point]] = {
     "shake": [(-1, 0), (1, 0), (-1, 0)],
     "nod": [(0, -1), (0, 1), (0, -1)],
 }
-MOVEMENT_REACH = 0.085
+MOVEMENT_REACH = 0.082
 
 
 @dataclass(frozen=True)
