@@ -1,0 +1,42 @@
+"""From video file and sentence to tensors and back, registered with transformers' Auto classes and pipelines.
+
+Importing this package is what lets [`AutoProcessor`] and `pipeline(...)` load a saved folder without
+`trust_remote_code`.
+"""
+
+from transformers import AutoProcessor, AutoVideoProcessor
+
+from modeling_fla import FlaConfig
+
+from .processing_fla import FlaProcessor, normalize_text
+from .tokenization_fla import train_tokenizer, trim_tokenizer
+from .video_decoding_fla import (
+    VideoDecodeError,
+    VideoInfo,
+    count_video_frames,
+    iterate_video_frames,
+    probe_video,
+    read_video_frames,
+)
+from .video_processing_fla import FlaVideoProcessor
+
+AutoVideoProcessor.register(FlaConfig, FlaVideoProcessor, exist_ok=True)
+AutoProcessor.register(FlaConfig, FlaProcessor, exist_ok=True)
+
+# `save_pretrained` then puts the code beside the configs, for those who have not installed this package.
+FlaVideoProcessor.register_for_auto_class()
+FlaProcessor.register_for_auto_class()
+
+__all__ = [
+    "FlaProcessor",
+    "FlaVideoProcessor",
+    "VideoDecodeError",
+    "VideoInfo",
+    "count_video_frames",
+    "iterate_video_frames",
+    "normalize_text",
+    "probe_video",
+    "read_video_frames",
+    "train_tokenizer",
+    "trim_tokenizer",
+]

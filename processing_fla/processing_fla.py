@@ -1,0 +1,154 @@
+"""Videos and sentences to one batch for the model, and the model's token ids back to sentences."""
+
+import unicodedata
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+
+from .video_processing_fla import FlaVideoProcessorKwargs
+
+IGNORED_LABEL = -100  # what torch's cross-entropy leaves out
+
+
+class FlaProcessorKwargs(ProcessingKwargs, total=False):
+    """Options of [`FlaProcessor`]: `videos_kwargs` for the video processor, `text_kwargs` for the tokenizer."""
+
+    videos_kwargs: FlaVideoProcessorKwargs
+
+
+def normalize_text(text: str) -> str:
+    """Bring a sentence to Unicode's NFKC form, as the tokenizers of MBart and MT5 were trained to expect.
+
+    transformers' `MBartTokenizer` no longer does it: full-width punctuation, ligatures and the like would become
+    unknown.
+
+    Args:
+        text (`str`): a sentence.
+
+    Returns:
+        `str`: the same sentence, in NFKC.
+    """
+    return unicodedata.normalize("NFKC", text)
+
+
+class FlaProcessor(ProcessorMixin):
+    """The video processor and the tokenizer behind one door.
+
+    Args:
+        video_processor ([`FlaVideoProcessor`]): makes the pixels.
+        tokenizer ([`PreTrainedTokenizerBase`]): makes the labels, and sentences of the generated ids.
+        chat_template (`str`, *optional*): unused by this model; every transformers processor may carry one.
+
+    Example:
+        ```python
+        batch = processor(videos=["a.mp4", "b.mp4"], text=["ein satz", "noch einer"], return_tensors="pt")
+        loss = model(**batch).loss
+        sentences = processor.batch_decode(model.generate(**batch, num_beams=5))
+        ```
+    """
+
+    valid_processor_kwargs = FlaProcessorKwargs
+    text_kwargs = {"padding": True}
+
+    def __init__(self, video_processor=None, tokenizer=None, chat_template=None):
+        super().__init__(video_processor, tokenizer, chat_template=chat_template)
+
+    def __call__(
+        self, videos=None, text: str | list[str] | None = None, **kwargs: Unpack[FlaProcessorKwargs]
+    ) -> BatchFeature:
+        """Make a batch of videos, of sentences, or of both.
+
+        Args:
+            videos (*optional*): one video or several; see [`FlaVideoProcessor.preprocess`].
+            text (`str` or `list[str]`, *optional*): one sentence for each video.
+            kwargs: options of the video processor and of the tokenizer, and `return_tensors`.
+
+        Returns:
+            [`BatchFeature`]: with videos, `pixel_values_videos` (B, T, 3, H, W) and `attention_mask` (B, T), see the
+                video
+            processor. With text besides, `labels` (`torch.LongTensor` of shape `(B, L)`): target ids, -100 at padding.
+            With text alone, what the tokenizer returns.
+
+        Raises:
+            ValueError: if neither is given, or not one sentence for each video.
+            VideoDecodeError: if a video file cannot be decoded whole.
+        """
+        if videos is None and text is None:
+            raise ValueError("Give `videos`, `text`, or both.")
+        options = self._merge_kwargs(
+            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+        )
+        if text is not None:
+            text = normalize_text(text) if isinstance(text, str) else [normalize_text(sentence) for sentence in text]
+        if videos is None:
+            return BatchFeature(self.tokenizer(text, **options["text_kwargs"]).data)
+        batch = self.video_processor(videos, **options["videos_kwargs"])
+        if text is not None:
+            sentences = [text] if isinstance(text, str) else text
+            if len(sentences) != len(batch["pixel_values_videos"]):
+                raise ValueError(f"Got {len(batch['pixel_values_videos'])} videos, but {len(sentences)} sentences.")
+            batch["labels"] = self.make_labels(sentences, options["text_kwargs"])
+        return batch
+
+    def make_labels(self, sentences: list[str], text_kwargs: dict) -> list[list[int]] | torch.Tensor | np.ndarray:
+        """Tokenize target sentences; padding becomes -100, which the loss leaves out.
+
+        Args:
+            sentences (`list[str]`): in NFKC.
+            text_kwargs (`dict`): options of the tokenizer, `return_tensors` among them.
+
+        Returns:
+            `torch.LongTensor` or `np.ndarray` of shape `(B, L)`, or lists without `return_tensors`.
+        """
+        encoded = self.tokenizer(text_target=sentences, **(text_kwargs | {"return_attention_mask": True}))
+        labels, mask = encoded["input_ids"], encoded["attention_mask"]
+        if isinstance(labels, torch.Tensor):
+            return labels.masked_fill(mask == 0, IGNORED_LABEL)
+        if isinstance(labels, np.ndarray):
+            return np.where(mask == 0, IGNORED_LABEL, labels)
+        return [
+            [token if real else IGNORED_LABEL for token, real in zip(*row, strict=True)]
+            for row in zip(labels, mask, strict=True)
+        ]
+
+    def batch_decode(self, sequences, skip_special_tokens: bool | None = None, **kwargs) -> list[str]:
+        """Turn token ids back into sentences.
+
+        Args:
+            sequences (`torch.Tensor`, `np.ndarray` or `list[list[int]]`): ids of shape `(B, L)`; -100 counts as
+                padding.
+            skip_special_tokens (`bool`, *optional*): leave out padding, end and language tokens. When absent: yes for
+                a tensor or array, as `generate` and the collator make them; lists are decoded as the tokenizer does.
+            kwargs: passed to the tokenizer.
+
+        Returns:
+            `list[str]`: one sentence each; without surrounding blanks where special tokens were left out.
+        """
+        if skip_special_tokens is None:
+            skip_special_tokens = isinstance(sequences, (torch.Tensor, np.ndarray))
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        rows = (
+            sequences.tolist()
+            if hasattr(sequences, "tolist")
+            else [getattr(row, "tolist", lambda r=row: r)() for row in sequences]
+        )
+        rows = [[pad if token == IGNORED_LABEL else token for token in row] for row in rows]
+        sentences = self.tokenizer.batch_decode(rows, skip_special_tokens=skip_special_tokens, **kwargs)
+        return [sentence.strip() for sentence in sentences] if skip_special_tokens else sentences
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """`list[str]`: what the model's `forward` takes of a batch of videos and sentences."""
+        return [*self.video_processor.model_input_names, "labels"]
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """`int`: the tokenizer's; the Trainer asks its processing class for it when it pads predictions."""
+        return self.tokenizer.pad_token_id
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """`int`: the tokenizer's; asked for by the Trainer."""
+        return self.tokenizer.eos_token_id

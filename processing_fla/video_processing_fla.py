@@ -1,0 +1,370 @@
+"""From videos in any form to one batch of pixels: keep one frame in four, resize to 256, crop to 224, normalise, pad.
+
+First box of the data flow. What decodes files is in `video_decoding_fla.py`; here is which frames are kept, and at
+what size.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ChannelDimension, PILImageResampling
+from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata, infer_channel_dimension_format
+
+from .video_decoding_fla import (
+    count_video_frames,
+    frame_files,
+    local_path,
+    probe_video,
+    read_frame_files,
+    read_strided_video_frames,
+    read_video_frames,
+    sample_frame_indices,
+)
+
+
+class FlaVideoProcessorKwargs(VideosKwargs, total=False):
+    """Options of [`FlaVideoProcessor`] beside those of every video processor.
+
+    Args:
+        frame_stride (`int`): keep one frame of each window of so many source frames.
+        random_frame_phase (`bool`): draw which frame of each window is kept (training) instead of the first
+            (evaluation).
+    """
+
+    frame_stride: int | None
+    random_frame_phase: bool | None
+
+
+class FlaVideoProcessor(BaseVideoProcessor):
+    """Samples, resizes, crops and normalises sign videos, and pads them to one batch.
+
+    Args:
+        frame_stride (`int`, *optional*, defaults to 4):
+            Keep one frame of each window of so many source frames; 1, 2, 4 and 8 are the rows of the paper's Table 6.
+        random_frame_phase (`bool`, *optional*, defaults to `False`):
+            Draw the kept frame of each window from torch's global generator instead of taking the first.
+        size (`dict`, *optional*, defaults to `{"height": 256, "width": 256}`):
+            Frames are resized to this. An `int` or `{"shortest_edge": ...}` keeps the aspect ratio instead.
+        crop_size (`dict`, *optional*, defaults to `{"height": 224, "width": 224}`):
+            The middle of this size is cut out.
+        do_rescale, do_normalize (`bool`, *optional*, defaults to `True`):
+            With both `False` the output is `uint8`, which the model scales and normalises on its device.
+        kwargs:
+            Any other option of transformers' video processors.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> processor = FlaVideoProcessor()
+        >>> videos = [np.zeros((9, 48, 64, 3), np.uint8), np.zeros((4, 48, 64, 3), np.uint8)]
+        >>> batch = processor(videos, return_tensors="pt")
+        >>> tuple(batch["pixel_values_videos"].shape), batch["attention_mask"].tolist()
+        ((2, 3, 3, 224, 224), [[1, 1, 1], [1, 0, 0]])
+
+        ```
+    """
+
+    frame_stride = 4  # Paper: Sec. 4.2, Table 6 (25 %)
+    random_frame_phase = False
+    do_sample_frames = True
+    do_convert_rgb = True
+    do_resize = True
+    do_center_crop = True
+    do_rescale = True
+    do_normalize = True
+    do_pad = True
+    size = {"height": 256, "width": 256}  # Unstated: as GFSLT-VLP does, aspect ratio not kept
+    crop_size = {"height": 224, "width": 224}  # Unstated: the same
+    default_to_square = False
+    resample = PILImageResampling.BICUBIC  # Unstated: what PIL resizes with where nothing is said
+    image_mean = IMAGENET_DEFAULT_MEAN  # the backbone starts from ImageNet weights (paper Sec. 5.2)
+    image_std = IMAGENET_DEFAULT_STD
+    valid_kwargs = FlaVideoProcessorKwargs
+    model_input_names = ["pixel_values_videos", "attention_mask"]
+
+    def __init__(self, **kwargs: Unpack[FlaVideoProcessorKwargs]):
+        super().__init__(**kwargs)
+        if not isinstance(self.frame_stride, int) or self.frame_stride < 1:
+            raise ValueError(f"`frame_stride` must be an integer of at least 1, got {self.frame_stride!r}.")
+
+    def preprocess(self, videos, **kwargs: Unpack[FlaVideoProcessorKwargs]) -> BatchFeature:
+        """Turn videos into one batch.
+
+        Args:
+            videos: one video or a list of them. A video is a path, `Path` or `file://` URL of a video file or of a
+                folder of frames; a list of PIL images, of arrays, or (inside a list of videos) of image paths; or an
+                array or tensor `(S, H, W, 3)` or `(S, 3, H, W)`, uint8 RGB from 0 to 255 (or float in that range). One
+                array of five dimensions is a batch. Kinds and lengths may be mixed.
+            kwargs: options of this processor that replace its own for this call, and `return_tensors`.
+
+        Returns:
+            [`BatchFeature`]:
+                - `pixel_values_videos` (`torch.FloatTensor` of shape `(B, T, 3, H, W)`): normalised, or `torch.uint8`
+                  RGB with `do_rescale=False, do_normalize=False`. Padding frames are 0. Without `return_tensors`, a
+                  list of `(T, 3, H, W)` without padding.
+                - `attention_mask` (`torch.LongTensor` of shape `(B, T)`): 1 for a real frame, 0 for padding.
+                - `video_metadata` (only with `return_metadata=True`): source length, rate and kept indices of each
+                  video.
+
+        Raises:
+            VideoDecodeError: if a file cannot be decoded whole; names the file.
+            ValueError: if an input is no video, or is empty.
+        """
+        return super().preprocess(videos, **kwargs)
+
+    def sample_frame_indices(self, num_frames: int, generator: np.random.Generator | None = None) -> np.ndarray:
+        """Choose which of a video's frames are kept: one of each window of `frame_stride`, the last window may be
+        short.
+
+        Args:
+            num_frames (`int`): source frames S, at least 1.
+            generator (`np.random.Generator`, *optional*): draws the frame of each window (training); the first one of
+                each when absent (evaluation).
+
+        Returns:
+            `np.ndarray` of shape `(T,)`, int64: rising indices below S, T = ceil(S / frame_stride).
+
+        Raises:
+            ValueError: if `num_frames` is below 1.
+        """
+        return sample_frame_indices(num_frames, self.frame_stride, generator)
+
+    def sample_frames(
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: int | float | None = None,
+        frame_stride: int | None = None,
+        random_frame_phase: bool | None = None,
+        **kwargs,
+    ) -> np.ndarray:
+        """Choose which frames of a video of known length are kept.
+
+        Args:
+            metadata ([`VideoMetadata`]): says the number of source frames, and their rate where `fps` is used.
+            num_frames (`int`, *optional*): keep so many, evenly spread, instead of one per window.
+            fps (`float`, *optional*): keep so many a second, evenly spread, instead of one per window.
+            frame_stride (`int`, *optional*): length of a window; the processor's own when absent.
+            random_frame_phase (`bool`, *optional*): draw the frame of each window from torch's generator.
+            kwargs: other options of the processor, unused.
+
+        Returns:
+            `np.ndarray` of shape `(T,)`, int64: rising indices.
+        """
+        if num_frames is not None or fps is not None:
+            return super().sample_frames(metadata, num_frames=num_frames, fps=fps)
+        generator = torch_seeded_generator() if random_frame_phase else None
+        return sample_frame_indices(metadata.total_num_frames, frame_stride or self.frame_stride, generator)
+
+    def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
+        """Bring each video, whatever its form, to an array of its kept frames, and say which those are."""
+        videos = list_videos(videos)
+        given = flat_metadata(video_metadata, len(videos))
+        choose = sample_indices_fn if do_sample_frames else None
+        pairs = [load_video(*item, choose, self.do_convert_rgb) for item in zip(videos, given, strict=True)]
+        frames, metadata = zip(*pairs, strict=True)
+        return list(frames), list(metadata)
+
+    def _prepare_input_videos(
+        self, videos, do_convert_rgb=None, input_data_format=None, device=None
+    ) -> list[torch.Tensor]:
+        """Bring each video to a tensor `(T, C, H, W)`; layouts are told apart video by video, so they may be mixed."""
+        prepared = []
+        for video in videos:
+            video = torch.from_numpy(video) if isinstance(video, np.ndarray) else video
+            layout = input_data_format or infer_channel_dimension_format(video, num_channels=(1, 3, 4))
+            if layout in (ChannelDimension.LAST, ChannelDimension.LAST.value):
+                video = video.permute(0, 3, 1, 2)
+            if do_convert_rgb and video.shape[1] != 3:
+                video = self.convert_to_rgb(video)
+            prepared.append(video if device is None else video.to(device))
+        return prepared
+
+    def _preprocess(
+        self, videos, do_resize, size, resample, do_center_crop, crop_size, do_rescale, rescale_factor, do_normalize,
+        image_mean, image_std, return_tensors=None, do_pad=True, **kwargs,
+    ) -> BatchFeature:  # fmt: skip
+        """Resize, crop and normalise each video, then pad them to the longest."""
+        clips = []
+        for video in videos:
+            if do_resize:
+                video = self.resize(video, size=size, resample=resample)
+            if do_center_crop:
+                video = self.center_crop(video, crop_size)
+            clips.append(
+                self.rescale_and_normalize(video, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+            )
+        masks = [torch.ones(len(clip), dtype=torch.long, device=clip.device) for clip in clips]
+        if return_tensors is not None:
+            shapes = {tuple(clip.shape[1:]) for clip in clips}
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"Videos of one batch must have one frame size, got {sorted(shapes)} (C, H, W); set `do_resize` "
+                    "and `do_center_crop`, or leave `return_tensors` out."
+                )
+            clips, masks = pad_to_longest(clips, do_pad), pad_to_longest(masks, do_pad)
+        return BatchFeature({"pixel_values_videos": clips, "attention_mask": masks}, tensor_type=return_tensors)
+
+
+def pad_to_longest(rows: list[torch.Tensor], do_pad: bool | None) -> torch.Tensor:
+    """Stack tensors of unequal length along their first dimension, filling with 0; without `do_pad`, refuse to."""
+    lengths = [len(row) for row in rows]
+    if not do_pad and len(set(lengths)) > 1:
+        raise ValueError(f"Videos of {sorted(set(lengths))} frames cannot be one tensor with `do_pad=False`.")
+    padded = rows[0].new_zeros((len(rows), max(lengths), *rows[0].shape[1:]))
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return padded
+
+
+def torch_seeded_generator() -> np.random.Generator:
+    """A NumPy generator seeded from torch's global one, which `set_seed` and the data loader's workers seed."""
+    return np.random.default_rng(int(torch.randint(2**62, ())))
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is a NumPy array or a torch tensor."""
+    return isinstance(value, (np.ndarray, torch.Tensor))
+
+
+def is_frame(value: Any) -> bool:
+    """Whether a value is one frame in memory."""
+    return isinstance(value, Image.Image) or (is_array(value) and value.ndim in (2, 3))
+
+
+def list_videos(videos: Any) -> list:
+    """Bring one video or a nested batch of them to a flat list of videos.
+
+    Args:
+        videos: see [`FlaVideoProcessor.preprocess`].
+
+    Returns:
+        `list`: each item a path, a 4-dimensional array, a list of frames in memory, or a list of image paths.
+
+    Raises:
+        ValueError: if something in it is no video.
+    """
+    if isinstance(videos, (str, os.PathLike)):
+        return [videos]
+    if is_array(videos):
+        if videos.ndim == 5:
+            return list(videos)
+        if videos.ndim == 4:
+            return [videos]
+        if videos.ndim == 3:
+            return [videos[None]]
+    if isinstance(videos, Image.Image):
+        return [[videos]]
+    if isinstance(videos, (list, tuple)) and len(videos) > 0:
+        if all(map(is_frame, videos)):
+            return [list(videos)]
+        flat = []
+        for video in videos:
+            if (
+                isinstance(video, (list, tuple))
+                and video
+                and all(isinstance(path, (str, os.PathLike)) for path in video)
+            ):
+                flat.append(list(video))
+            else:
+                flat.extend(list_videos(video))
+        return flat
+    what = f"an array of shape {tuple(videos.shape)}" if is_array(videos) else f"{type(videos).__name__} {videos!r}"
+    raise ValueError(
+        "A video must be a path, a list of images, or an array of shape (S, H, W, 3) or (S, 3, H, W), "
+        f"got {what if len(what) < 200 else what[:200] + ' ...'}."
+    )
+
+
+def flat_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
+    """Bring metadata in any of transformers' forms to one entry a video, `None` where nothing was given."""
+    if metadata is None:
+        return [None] * num_videos
+    flat = [metadata] if isinstance(metadata, (dict, VideoMetadata)) else list(metadata)
+    flat = [entry for item in flat for entry in (item if isinstance(item, (list, tuple)) else [item])]
+    if len(flat) != num_videos:
+        raise ValueError(f"Got {num_videos} videos, but `video_metadata` for {len(flat)}.")
+    return [VideoMetadata(**entry) if isinstance(entry, dict) else entry for entry in flat]
+
+
+def load_video(video: Any, metadata: VideoMetadata | None, choose, convert_rgb: bool | None):
+    """Read the kept frames of one video, whatever its form.
+
+    Args:
+        video: a path, a 4-dimensional array, a list of frames in memory, or a list of image paths.
+        metadata ([`VideoMetadata`], *optional*): what the caller knows about it.
+        choose (`Callable[[VideoMetadata], np.ndarray]`, *optional*): says which frames are kept; all when absent.
+        convert_rgb (`bool`, *optional*): make PIL images RGB; a palette or CMYK picture means nothing as an array.
+
+    Returns:
+        `tuple`: an array or tensor of 4 dimensions, and its [`VideoMetadata`] with `frames_indices` filled in.
+    """
+    if isinstance(video, (str, os.PathLike)):
+        path = local_path(video)
+        if not path.is_dir():
+            return load_video_file(path, choose)
+        video = frame_files(path)
+    if len(video) == 0:
+        raise ValueError("A video must have at least one frame, got an empty one.")
+    metadata = metadata or VideoMetadata(total_num_frames=len(video))
+    metadata.frames_indices = indices = (
+        np.arange(len(video)) if choose is None else np.asarray(choose(metadata=metadata))
+    )
+    if len(indices) and indices[-1] >= len(video):
+        raise ValueError(f"`video_metadata` says {metadata.total_num_frames} frames, the video has {len(video)}.")
+    if is_array(video):
+        frames = video if choose is None else video[indices if isinstance(video, np.ndarray) else indices.tolist()]
+    elif is_frame(video[0]):
+        frames = stack_frames([video[index] for index in indices], convert_rgb)
+    else:
+        frames = read_frame_files([video[index] for index in indices])
+    return frames, metadata
+
+
+def load_video_file(path, choose) -> tuple[np.ndarray, VideoMetadata]:
+    """Decode the kept frames of a video file."""
+    info = probe_video(path)
+    metadata = VideoMetadata(
+        total_num_frames=0, fps=info.fps, width=info.width, height=info.height, video_backend="pyav"
+    )
+    options = getattr(choose, "keywords", {})
+    if choose is not None and (options.get("num_frames") or options.get("fps")):
+        metadata.total_num_frames = count_video_frames(path)
+        metadata.frames_indices = np.asarray(choose(metadata=metadata))
+        frames = read_video_frames(path, metadata.frames_indices)
+    else:
+        # One pass: the length of many videos is not known before their end.
+        generator = torch_seeded_generator() if options.get("random_frame_phase") else None
+        stride = 1 if choose is None else options["frame_stride"]
+        frames, metadata.frames_indices, metadata.total_num_frames = read_strided_video_frames(path, stride, generator)
+    if info.fps:
+        metadata.duration = metadata.total_num_frames / info.fps
+    return frames, metadata
+
+
+def stack_frames(frames: list, convert_rgb: bool | None) -> np.ndarray | torch.Tensor:
+    """Stack frames in memory to one video.
+
+    Args:
+        frames (`list`): PIL images, arrays or tensors, all of one kind and size.
+        convert_rgb (`bool`, *optional*): make PIL images RGB.
+
+    Returns:
+        `np.ndarray` or `torch.Tensor` of 4 dimensions, layout as given.
+
+    Raises:
+        ValueError: if the frames have different sizes.
+    """
+    if isinstance(frames[0], Image.Image):
+        frames = [np.asarray(frame.convert("RGB") if convert_rgb else frame) for frame in frames]
+    frames = [frame[..., None] if frame.ndim == 2 else frame for frame in frames]
+    shapes = {tuple(frame.shape) for frame in frames}
+    if len(shapes) > 1:
+        raise ValueError(f"The frames of one video must be of one size, got {sorted(shapes)}.")
+    return torch.stack(frames) if isinstance(frames[0], torch.Tensor) else np.stack(frames)
