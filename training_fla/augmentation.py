@@ -1,0 +1,192 @@
+"""Training-time variation of a clip: one geometric draw for all its frames, on uint8 pixels.
+
+Never a mirror: which hand signs carries meaning.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from training_fla.errors import InputError
+
+
+@dataclass(frozen=True)
+class ClipAugmentation:
+    """Rotates, resizes, shifts and crops all frames of a clip alike, and may change their colours.
+
+    Rotation, resizing and shifting each happen with `probability`, the crop always; what lies beyond the frame's edge
+    repeats the edge.
+
+    Args:
+        crop_size (`int`): height and width of the result in pixels.
+        frame_size (`int`, *optional*): side that frames are resized to before the crop; theirs when absent.
+        rotate_degrees (`float`): rotate by up to so much, either way.
+        resize_factor (`float`): resize by up to this share, either way, about the middle.
+        translate_pixels (`float`): shift by up to so many pixels, either way, in each direction.
+        color (`float`): change brightness, contrast and saturation by up to this share each; 0 for never.
+        probability (`float`): chance of each of them, per clip.
+
+    Raises:
+        InputError: for a number out of its range.
+    """
+
+    crop_size: int = 224  # Unstated: 256 -> 224 as in GFSLT and the works compared with
+    frame_size: int | None = None
+    rotate_degrees: float = 30.0  # Unstated: this and the next three are GFSLT's
+    resize_factor: float = 0.2
+    translate_pixels: float = 10.0
+    color: float = 0.0
+    probability: float = 0.5
+
+    def __post_init__(self):
+        bounds = {
+            "crop_size": (1, math.inf),
+            "rotate_degrees": (0, 180),
+            "resize_factor": (0, 0.9),
+            "translate_pixels": (0, math.inf),
+            "color": (0, 1),
+            "probability": (0, 1),
+        }
+        for name, (low, high) in bounds.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
+        if self.frame_size is not None and self.frame_size < self.crop_size:
+            raise InputError(f"crop_size {self.crop_size} is more than frame_size {self.frame_size}")
+
+    def __call__(self, frames: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        """Vary a clip.
+
+        Args:
+            frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8 RGB.
+            generator (`np.random.Generator`): the same state gives the same result.
+
+        Returns:
+            `torch.Tensor` of shape `(T, 3, crop_size, crop_size)`: uint8 RGB.
+
+        Raises:
+            InputError: if the crop is larger than the frames.
+        """
+        matrix = self.draw_geometry(*frames.shape[-2:], generator)
+        factors = self.draw_color(generator)
+        frames = warp(frames, matrix, self.crop_size)
+        return frames if factors is None else change_color(frames, *factors)
+
+    def draw_geometry(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
+        """Where each pixel of the result comes from.
+
+        Returns:
+            `np.ndarray` of shape `(2, 3)`: takes a column and row of the result, counted in pixels from the middle of
+                the crop, to a column and row of the frame, counted in pixels from its upper left corner.
+        """
+        size = (self.frame_size or height, self.frame_size or width)
+        if self.crop_size > min(size):
+            raise InputError(
+                f"frames of {size[0]} x {size[1]} pixels are smaller than crop_size {self.crop_size}: pack them larger"
+            )
+        # Every draw is made whether it is used or not, so that a clip's crop does not depend on the other options.
+        happens = generator.random(3) < self.probability
+        angle, zoom, shift_x, shift_y, crop_x, crop_y = generator.uniform(-1, 1, 6)
+        angle = math.radians(angle * self.rotate_degrees) if happens[0] else 0.0
+        zoom = 1 + zoom * self.resize_factor if happens[1] else 1.0
+        # Whole pixels: a shift by a fraction would blur and gain nothing.
+        shift_x = round(shift_x * self.translate_pixels) if happens[2] else 0
+        shift_y = round(shift_y * self.translate_pixels) if happens[2] else 0
+        # In frames of `size`: crop about a random point, shift, then resize and rotate about the middle.
+        offset_x = _crop_offset(crop_x, size[1], self.crop_size) + shift_x
+        offset_y = _crop_offset(crop_y, size[0], self.crop_size) + shift_y
+        cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+        to_size = np.array([[cos, -sin, cos * offset_x - sin * offset_y], [sin, cos, sin * offset_x + cos * offset_y]])
+        to_size[:, 2] += (size[1] / 2, size[0] / 2)
+        return to_size * np.array([[width / size[1]], [height / size[0]]])
+
+    def draw_color(self, generator: np.random.Generator) -> tuple[float, float, float] | None:
+        """Factors of brightness, contrast and saturation, or `None` for none."""
+        if self.color == 0 or generator.random() >= self.probability:
+            return None
+        brightness, contrast, saturation = (1 + generator.uniform(-self.color, self.color, 3)).tolist()
+        return brightness, contrast, saturation
+
+
+def _crop_offset(draw: float, side: int, crop: int) -> float:
+    """Middle of the crop against the middle of the frame, such that the crop begins at a whole pixel inside it."""
+    spare = side - crop
+    return min(spare, int((draw + 1) / 2 * (spare + 1))) - spare / 2
+
+
+def warp(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
+    """Resample all frames of a clip by one affine map.
+
+    Args:
+        frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8.
+        matrix (`np.ndarray` of shape `(2, 3)`): as [`ClipAugmentation.draw_geometry`] returns it.
+        size (`int`): height and width of the result.
+
+    Returns:
+        `torch.Tensor` of shape `(T, 3, size, size)`: uint8, channels last in memory.
+    """
+    if matrix[0, 1] == matrix[1, 0] == 0:
+        return _warp_upright(frames, matrix, size)
+    return _warp_bilinear(frames, matrix, size)
+
+
+def _warp_upright(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
+    """Without rotation: cut out whole pixels, and resize them if need be."""
+    windows = []
+    for axis, side in ((1, frames.shape[-2]), (0, frames.shape[-1])):
+        extent = max(1, round(size * matrix[axis, axis]))
+        first = round(matrix[axis, 2] - extent / 2)
+        windows.append((first, extent, side))
+    for dim, (first, extent, side) in zip((-2, -1), windows, strict=True):
+        if first >= 0 and first + extent <= side:
+            frames = frames.narrow(dim, first, extent)
+        else:  # repeat the edge
+            frames = frames.index_select(dim, torch.arange(first, first + extent).clamp_(0, side - 1))
+    if frames.shape[-2:] == (size, size):
+        return frames
+    return F.interpolate(frames, size=(size, size), mode="bilinear", antialias=True)
+
+
+def _warp_bilinear(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
+    """Bilinear resampling of the whole clip at once.
+
+    A pixel of the result mixes four pixels of its frame, the same four in every frame. So with the pixels of all
+    frames side by side in a row of a table, the warp is a weighted sum of four rows, which `embedding_bag` does fast.
+    """
+    T, _, H, W = frames.shape
+    # bfloat16 holds every uint8 exactly; the rounded weights cost at most a level or two of 255.
+    table = torch.empty(H, W, T, 3, dtype=torch.bfloat16).copy_(frames.permute(2, 3, 0, 1)).view(H * W, T * 3)
+    rows, weights = _taps(matrix, size, H, W)
+    mixed = F.embedding_bag(rows, table, per_sample_weights=weights.to(table.dtype), mode="sum")
+    mixed = mixed.clamp_(0, 255).to(torch.uint8).view(size, size, T, 3)
+    return mixed.permute(2, 0, 1, 3).contiguous().permute(0, 3, 1, 2)
+
+
+def _taps(matrix: np.ndarray, size: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The four pixels behind each pixel of the result, as positions in a flattened frame, and their weights."""
+    matrix = torch.from_numpy(matrix).float()
+    place = torch.arange(size) + 0.5 - size / 2
+    columns = place * matrix[0, 0] + place[:, None] * matrix[0, 1] + matrix[0, 2] - 0.5
+    rows = place * matrix[1, 0] + place[:, None] * matrix[1, 1] + matrix[1, 2] - 0.5
+    left, top = columns.floor(), rows.floor()
+    right_share, lower_share = columns - left, rows - top
+    left, right = left.int().clamp(0, width - 1), left.int().add_(1).clamp_(0, width - 1)
+    top, bottom = top.int().clamp(0, height - 1) * width, top.int().add_(1).clamp_(0, height - 1) * width
+    positions = torch.stack([top + left, top + right, bottom + left, bottom + right], dim=-1)
+    upper, lower = 1 - lower_share, lower_share
+    weights = torch.stack(
+        [upper * (1 - right_share), upper * right_share, lower * (1 - right_share), lower * right_share], dim=-1
+    )
+    return positions.view(-1, 4), weights.view(-1, 4)
+
+
+def change_color(frames: torch.Tensor, brightness: float, contrast: float, saturation: float) -> torch.Tensor:
+    """Scale brightness, contrast (about the clip's mean grey) and saturation of uint8 `(T, 3, H, W)` frames."""
+    pixels = frames.float() * brightness
+    red_green_blue = pixels.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    mean = (pixels * red_green_blue).sum(dim=1).mean()
+    pixels = (pixels - mean) * contrast + mean
+    grey = (pixels * red_green_blue).sum(dim=1, keepdim=True)
+    return ((pixels - grey) * saturation + grey).round_().clamp_(0, 255).to(torch.uint8)
