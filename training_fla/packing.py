@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,6 +67,7 @@ def pack(
     corpus: str = "",
     source: str = "",
     machine: tuple[int, int] = (1, 1),
+    add_files: Callable[[Path], None] | None = None,
 ) -> Path | None:
     """Write a packed folder that [`PackedCorpus`] and `datasets.load_dataset` read.
 
@@ -82,9 +83,10 @@ def pack(
         progress (`bool`): whether to show a progress bar and a summary on stderr.
         overwrite (`bool`): whether a packed folder in the way may be replaced.
         corpus (`str`): name of the corpus, kept in the manifest.
-        source (`str`): fingerprint of what the rows were read from, kept in the manifest for [`ensure_packed`].
+        source (`str`): fingerprint of what the rows were read from, kept in the manifest; another one packs anew.
         machine (`tuple[int, int]`): `(i, n)` packs only the i-th of n parts of the shards, 1-based. The run that finds
             all parts done in the work folder, `.<name>.packing` beside `out`, puts `out` in its place.
+        add_files (`Callable[[Path], None]`, *optional*): called with the folder before it appears, to write more.
 
     Returns:
         `Path`: `out`; `None` if parts of other machines are still missing.
@@ -102,25 +104,30 @@ def pack(
     parameters = PackParameters((size, size) if isinstance(size, int) else size, quality, frame_stride)
     out = Path(out).absolute()
     plans = plan_shards(rows, shard_clips)
-    plan = _plan_fingerprint(plans, parameters)
+    plan = _plan_fingerprint(plans, parameters, source)
+    work = out.with_name(f".{out.name}.packing")
     if _is_packed(out, plan):
+        shutil.rmtree(work, ignore_errors=True)  # of a run killed at its very end
         return out
     refuse_existing(out, overwrite)
     bad = _missing_clips(rows, on_error)
-    work = out.with_name(f".{out.name}.packing")
     # Parts may be packed side by side, on machines that share the disk: whole shards with the same bytes cannot clash.
     with locked_folder(work, out) if machine == (1, 1) else contextlib.nullcontext():
-        work.mkdir(parents=True, exist_ok=True)
         try:
+            for folder in (work / "folder", work / "notes"):
+                folder.mkdir(parents=True, exist_ok=True)
             mine = [shard for shard in plans[machine[0] - 1 :: machine[1]] if _entry(work, shard, plan) is None]
             _write_shards(work, mine, plan, parameters, num_workers, on_error, bad, progress)
             if any(_entry(work, shard, plan) is None for shard in plans):
                 return None
             manifest = {"corpus": corpus, "source": source, "plan": plan, "parameters": parameters.to_dict()}
             _finish(work, plans, manifest, progress)
+            if add_files is not None:
+                add_files(work / "folder")
+            replace_folder(work / "folder", out)
+            shutil.rmtree(work)
         except OSError as error:
             raise _explained(error, work) from error
-        replace_folder(work, out)
     return out
 
 
@@ -165,9 +172,9 @@ def plan_shards(rows: Sequence[CorpusRow], shard_clips: int) -> list[ShardPlan]:
     return plans
 
 
-def _plan_fingerprint(plans: Sequence[ShardPlan], parameters: PackParameters) -> str:
+def _plan_fingerprint(plans: Sequence[ShardPlan], parameters: PackParameters, source: str) -> str:
     """Changes when a finished shard of an earlier run could not be used in this one."""
-    digest = hashlib.sha256(json.dumps([FORMAT, parameters.to_dict()]).encode())
+    digest = hashlib.sha256(json.dumps([FORMAT, parameters.to_dict(), source]).encode())
     for plan in plans:
         for row in plan.rows:
             video = row.video
@@ -197,8 +204,8 @@ def _missing_clips(rows: Sequence[CorpusRow], on_error: str) -> dict[tuple[str, 
 def _entry(work: Path, shard: ShardPlan, plan: str) -> dict[str, Any] | None:
     """What is known of a finished shard of this plan; `None` if it is still to be written."""
     try:
-        entry = json.loads((work / f"{shard.file}.json").read_text(encoding="utf-8"))
-        whole = entry["plan"] == plan and (work / shard.file).stat().st_size == entry["bytes"]
+        entry = json.loads((work / "notes" / f"{shard.file}.json").read_text(encoding="utf-8"))
+        whole = entry["plan"] == plan and (work / "folder" / shard.file).stat().st_size == entry["bytes"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return entry if whole else None
@@ -228,7 +235,11 @@ def _write_shards(
     if any(isinstance(row.video, VideoFile) for row in rows):
         import processing_fla.video_processing_fla  # noqa: F401  once here, not in every process that is forked
     write = partial(_write_one, {shard.file: shard for shard in shards}, work, plan, parameters, on_error)
-    with tqdm(total=len(rows), desc="packing", unit="clip", disable=not progress, smoothing=0.05) as bar:
+    interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
+    bar = tqdm(
+        total=len(rows), desc="packing", unit="clip", disable=not progress, smoothing=0.05, mininterval=interval
+    )
+    with bar:
         for job, num_skipped in run_jobs(write, jobs, min(num_workers, len(jobs)), bar.update, on_error):
             if num_skipped:
                 bar.write(f"{job.key}: {num_skipped} clips skipped", file=sys.stderr)
@@ -251,8 +262,8 @@ def _write_one(
             raise BadClipError(f"{reason}; --on-error skip leaves such clips out")
         skipped.append([shard.rows[position].id, reason])
 
-    entry = write_shard(shard.rows, work / shard.file, parameters, job.bad, skip, report)
-    with atomic_file(work / f"{shard.file}.json", overwrite=True) as note:
+    entry = write_shard(shard.rows, work / "folder" / shard.file, parameters, job.bad, skip, report)
+    with atomic_file(work / "notes" / f"{shard.file}.json", overwrite=True) as note:
         note.write_text(json.dumps({**entry, "plan": plan, "skipped": skipped}), encoding="utf-8")
     return len(skipped)
 
@@ -263,7 +274,7 @@ def _finish(work: Path, plans: Sequence[ShardPlan], manifest: dict[str, Any], pr
     skipped: list[tuple[str, str, str]] = []
     for shard in plans:
         entry = _entry(work, shard, manifest["plan"])
-        left_out = {id_: reason for id_, reason in entry.pop("skipped")}
+        left_out = dict(entry.pop("skipped"))
         del entry["plan"]
         split = splits.setdefault(shard.split, {"clips": 0, "frames": 0, "shards": [], "sentences": []})
         split["shards"].append(entry)
@@ -273,14 +284,17 @@ def _finish(work: Path, plans: Sequence[ShardPlan], manifest: dict[str, Any], pr
         skipped += [(shard.split, id_, reason) for id_, reason in left_out.items()]
     if not any(split["clips"] for split in splits.values()):
         raise InputError(f"every clip was bad, the first: {skipped[0][2]}")
+    folder = work / "folder"
     keep = {shard.file for shard in plans}
-    for entry in list(work.iterdir()):
-        if entry.name not in keep:
-            entry.unlink()
+    for leftover in list(folder.iterdir()):  # of a run that was killed
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif leftover.name not in keep:
+            leftover.unlink()
     for name, split in splits.items():
         hashes = "".join(shard["sha256"] for shard in split["shards"])
         split["fingerprint"] = hashlib.sha256(hashes.encode()).hexdigest()[:32]
-        _write_text(work / f"{name}.sentences.txt", "".join(f"{line}\n" for line in split.pop("sentences")))
+        _write_text(folder / f"{name}.sentences.txt", "".join(f"{line}\n" for line in split.pop("sentences")))
     languages = {row.language for shard in plans for row in shard.rows}
     manifest = {
         "format": FORMAT,
@@ -291,9 +305,9 @@ def _finish(work: Path, plans: Sequence[ShardPlan], manifest: dict[str, Any], pr
     }
     if skipped:
         lines = ("\t".join(" ".join(cell.split()) for cell in line) for line in [("split", "id", "reason"), *skipped])
-        _write_text(work / "skipped.tsv", "".join(f"{line}\n" for line in lines))
-    _write_text(work / "README.md", _card(splits))
-    _write_text(work / MANIFEST, json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n")
+        _write_text(folder / "skipped.tsv", "".join(f"{line}\n" for line in lines))
+    _write_text(folder / "README.md", _card(splits))
+    _write_text(folder / MANIFEST, json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n")
     if progress:
         counts = ", ".join(f"{name} {split['clips']}" for name, split in splits.items())
         left_out = f"; {len(skipped)} skipped, see skipped.tsv" if skipped else ""
