@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from processing_fla.video_decoding_fla import sample_frame_indices
+
 from .augmentation import ClipAugmentation
 from .errors import InputError
 
@@ -71,6 +73,13 @@ class SignVideoDataset(Dataset):
     ):
         self.corpus, self.video_processor, self.augmentation = corpus, processor.video_processor, augmentation
         self.random_frame_phase, self.max_source_frames, self.seed = random_frame_phase, max_source_frames, seed
+        # A corpus may have been packed thinned already; what is left to thin is the rest.
+        self.stride, rest = divmod(self.video_processor.frame_stride, corpus.frame_stride)
+        if rest or not self.stride:
+            raise InputError(
+                f"{corpus.folder} keeps one frame in {corpus.frame_stride}, which does not fit "
+                f"frame_stride {self.video_processor.frame_stride}; pack it with every frame"
+            )
         count = len(corpus) if max_clips is None else min(max_clips, len(corpus))
         self.ids, self.sentences = list(corpus.ids[:count]), list(corpus.sentences[:count])
         self.targets = Targets(self.sentences, processor, max_target_tokens, self.ids)
@@ -100,9 +109,10 @@ class SignVideoDataset(Dataset):
             `np.ndarray` of shape `(T,)`, int64: source frames, ascending.
         """
         source_frames = np.arange(self.corpus.num_frames[index])
-        if self.max_source_frames and len(source_frames) > self.max_source_frames:
-            source_frames = np.linspace(0, len(source_frames) - 1, self.max_source_frames).round().astype(np.int64)
-        return source_frames[self.video_processor.sample_frame_indices(len(source_frames), generator=generator)]
+        limit = self.max_source_frames and -(-self.max_source_frames // self.corpus.frame_stride)
+        if limit and len(source_frames) > limit:
+            source_frames = np.linspace(0, len(source_frames) - 1, limit).round().astype(np.int64)
+        return source_frames[sample_frame_indices(len(source_frames), self.stride, generator)]
 
     def __getitem__(self, index: int) -> dict:
         generator = np.random.default_rng([self.seed, int(self._epoch), index])
@@ -111,9 +121,7 @@ class SignVideoDataset(Dataset):
         if self.augmentation is not None:
             frames = self.augmentation(frames, generator)
         else:
-            frames = centre_crop(
-                frames, self.video_processor.crop_size["height"], self.video_processor.crop_size["width"]
-            )
+            frames = evaluation_frames(frames, self.video_processor)
         return {"index": index, "pixel_values_videos": frames, "labels": self.targets[index]}
 
 
@@ -136,25 +144,23 @@ class SignFeatureDataset(Dataset):
         return {"index": index, "sign_features": self.features[index], "labels": self.targets[index]}
 
 
-def centre_crop(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Cut the middle out of every frame.
+def evaluation_frames(frames: torch.Tensor, video_processor) -> torch.Tensor:
+    """Resize and crop frames exactly as the processor does with a video file.
 
     Args:
-        frames (`torch.Tensor` of shape `(T, 3, H, W)`): at least that large.
-        height (`int`): in pixels.
-        width (`int`): in pixels.
+        frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8 RGB as packed.
+        video_processor ([`~processing_fla.FlaVideoProcessor`]): the sizes.
 
     Returns:
-        `torch.Tensor` of shape `(T, 3, height, width)`: a view.
-
-    Raises:
-        InputError: the frames are smaller.
+        `torch.Tensor` of shape `(T, 3, crop, crop)`: uint8 RGB; a view where the packed size is the right one already.
     """
     H, W = frames.shape[-2:]
-    if height > H or width > W:
-        raise InputError(f"frames of {H} x {W} pixels are smaller than crop_size {height} x {width}; pack them larger")
-    top, left = (H - height) // 2, (W - width) // 2
-    return frames[..., top : top + height, left : left + width]
+    size, crop = video_processor.size, video_processor.crop_size
+    if [H, W] != [size["height"], size["width"]]:
+        raw = {"do_sample_frames": False, "do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
+        return video_processor(frames, **raw)["pixel_values_videos"][0]
+    top, left = round((H - crop["height"]) / 2), round((W - crop["width"]) / 2)
+    return frames[..., top : top + crop["height"], left : left + crop["width"]]
 
 
 class SignTranslationCollator:
@@ -173,6 +179,7 @@ class SignTranslationCollator:
         self.prepare_decoder_input_ids = prepare_decoder_input_ids
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """Pad a list of examples; see the class."""
         door = "sign_features" if "sign_features" in examples[0] else "pixel_values_videos"
         clips = [example[door] for example in examples]
         lengths = torch.tensor([len(clip) for clip in clips])

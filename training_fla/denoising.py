@@ -114,6 +114,8 @@ class DenoisingCollator:
         self.pad_id, self.prepare_decoder_input_ids = pad_id, prepare_decoder_input_ids
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """Pad a list of examples to `input_ids`, `attention_mask`, `labels`, `decoder_input_ids` and `indices`."""
+
         def pad(name: str, value: int) -> torch.Tensor:
             rows = [torch.tensor(example[name]) for example in examples]
             return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
@@ -219,7 +221,8 @@ def denoise(
         args = Seq2SeqTrainingArguments(
             output_dir=str(checkpoints), max_steps=max_steps, per_device_train_batch_size=batch_size,
             learning_rate=learning_rate, warmup_steps=warmup_steps, lr_scheduler_type="cosine", weight_decay=0.01,
-            save_steps=save_steps, save_total_limit=1, logging_steps=max(1, max_steps // 10), seed=seed, report_to="none",
+            save_steps=save_steps, save_total_limit=1, logging_steps=max(1, max_steps // 10), seed=seed,
+            report_to="none",
             remove_unused_columns=False, max_grad_norm=1.0, train_sampling_strategy="group_by_length",
         )  # fmt: skip
         dataset = DenoisingDataset(list(sentences), tokenizer, max_tokens, seed)

@@ -27,13 +27,13 @@ from processing_fla import FlaProcessor, FlaVideoProcessor
 from .arguments import Recipe
 from .augmentation import ClipAugmentation
 from .collation import SignFeatureDataset, SignTranslationCollator, SignVideoDataset
-from .corpora.manifest import manifest_fingerprint, read_manifest
 from .errors import InputError
 from .features import check_against_pixels, fingerprint, store_features
 from .metrics import SignTranslationMetric, convention_for
 from .monitoring import EvaluationLines, plot_curve, write_rows
 from .output_folder import atomic_file
-from .packing import PackedCorpus, pack, packed_splits
+from .packed_corpus import PackedCorpus, packed_splits
+from .packing import ensure_packed
 from .trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
 
@@ -172,10 +172,9 @@ def open_splits(recipe: Recipe) -> Splits:
         raise InputError("the recipe must name one of `dataset` (a packed folder) and `manifest` (a table of videos)")
     if data.manifest:
         columns = {"video_column": data.video_column, "sentence_column": data.sentence_column}
-        name = manifest_fingerprint(Path(data.manifest), **columns)[:12]
-        folder = Path(data.packed_dir or recipe.output_dir.parent / f"packed-{name}-{data.packed_size}")
-        if not (folder / "manifest.json").exists():
-            pack(read_manifest(Path(data.manifest), **columns), folder, size=data.packed_size, corpus="manifest")
+        folder = Path(data.packed_dir or recipe.output_dir.parent / f"packed-{data.packed_size}")
+        options = {"size": data.packed_size, "corpus": "manifest"}
+        ensure_packed(Path(data.manifest), folder, pack_options=options, **columns)
     else:
         folder = Path(data.dataset)
         if not folder.is_dir():
