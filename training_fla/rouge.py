@@ -6,6 +6,7 @@ tokens and in the F.
 """
 
 import functools
+import re
 from collections.abc import Callable, Hashable, Sequence
 
 ROUGE_BETA = 1.2  # the evaluation code of MS COCO captions, which the tables of PHOENIX14T and CSL-Daily use
@@ -87,22 +88,21 @@ def _lcs_tokens(first: Sequence[str], second: Sequence[str]) -> set[str]:
     return tokens
 
 
-@functools.lru_cache(maxsize=65536)
+def _google_tokens(sentence: str, stem: bool) -> list[str]:
+    tokens = re.findall("[a-z0-9]+", sentence.lower())
+    return list(map(_google_stem, tokens)) if stem else tokens
+
+
+@functools.lru_cache(maxsize=1 << 16)
 def _google_stem(token: str) -> str:
-    return _google_tokenizer(True).tokenize(token)[0]
+    return _google_tokenizer().tokenize(token)[0]
 
 
 @functools.lru_cache
-def _google_tokenizer(stem: bool):
-    from rouge_score.tokenizers import DefaultTokenizer
+def _google_tokenizer():
+    from rouge_score.tokenizers import DefaultTokenizer  # brings nltk, which takes a second to import
 
-    return DefaultTokenizer(use_stemmer=stem)
-
-
-@functools.lru_cache(maxsize=65536)
-def _google_tokens(sentence: str, stem: bool) -> tuple[str, ...]:
-    tokens = _google_tokenizer(False).tokenize(sentence)
-    return tuple(map(_google_stem, tokens) if stem else tokens)
+    return DefaultTokenizer(use_stemmer=True)
 
 
 def _on_form_tokens(beta: float | None) -> Callable:

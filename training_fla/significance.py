@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .metrics import SCORE_NAMES, SentenceStatistics, bleu_scores, chrf_score
+from .scoring import SCORE_NAMES, SentenceStatistics, bleu_scores, chrf_score
 
 CONFIDENCE = 0.95
 CHUNK = 100  # resampled corpora at once, which bounds the memory
@@ -76,7 +76,7 @@ def pooled(scores: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     """Mean and sample standard deviation over several seeds' scores.
 
     Args:
-        scores (`Sequence[dict[str, float]]`): one [`~training_fla.metrics.corpus_scores`] for each seed, two or more.
+        scores (`Sequence[dict[str, float]]`): one [`~training_fla.scoring.corpus_scores`] for each seed, two or more.
 
     Returns:
         `dict[str, dict[str, float]]`: `mean` and `deviation` by score name.
