@@ -17,17 +17,19 @@ from urllib.request import url2pathname
 
 import numpy as np
 
+from .video_container_fla import is_whole
+
 # Demuxers of FFmpeg that a file may be opened with. The others hold stills (`png_pipe`, `image2`), sound, text that
-# FFmpeg draws (`tty`), or lists that open further files (`concat`, `hls`): none of those is a video of a signer.
-VIDEO_CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,mxf,nut,ivf,obu,h264,hevc,m4v,"
-    "yuv4mpegpipe,dv,rm"
-)
+# FFmpeg draws (`tty`), lists that open further files (`concat`, `hls`), or bare streams, in which nothing tells a short
+# video from one that was cut off (`h264`, `ogg`).
+VIDEO_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,mxf"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
 # 4096 x 4096: above 4K in either orientation. A damaged header may claim more, and FFmpeg would allocate it per
 # thread.
 MAX_PIXELS = 4096 * 4096
+# H.264 and HEVC may hold back so many pictures before they show one.
+MAX_REORDERED_FRAMES = 16
 # More threads than this bring little below 4K and hold a decoded frame each.
 MAX_THREADS = 4
 
@@ -167,21 +169,11 @@ def decode_frames(container, stream, path: Path, start_seconds: float | None = N
     """
     seeked = bool(start_seconds) and seek_to_key_frame(container, stream, start_seconds)
     num_packets = num_frames = 0
-    interlaced = started = False
-    first_key_time = None
-    for packet in container.demux(stream):
+    interlaced = False
+    for packet in decodable_packets(container.demux(stream)):
         if packet.is_corrupt:
             raise VideoDecodeError(f"`{path}` is damaged or cut off: packet {num_packets} is incomplete")
-        if packet.size:
-            # Frames before the first key frame, in decoding order or in time, refer to pictures the file does not
-            # hold.
-            if not started:
-                if not packet.is_keyframe:
-                    continue
-                started, first_key_time = True, packet.pts
-            elif packet.pts is not None and first_key_time is not None and packet.pts < first_key_time:
-                continue
-            num_packets += shows_frame(packet, stream.codec_context.name)
+        num_packets += packet.size > 0 and shows_frame(packet, stream.codec_context.name)
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise VideoDecodeError(f"`{path}` is damaged or cut off: frame {num_frames} cannot be decoded")
@@ -198,6 +190,29 @@ def decode_frames(container, stream, path: Path, start_seconds: float | None = N
         )
     if num_frames == 0:
         raise VideoDecodeError(f"`{path}` holds no decodable frame")
+    if not stream.frames and not is_whole(path, container.format.name):
+        raise VideoDecodeError(f"`{path}` is damaged or cut off: only {num_frames} frames of it can be decoded")
+
+
+def decodable_packets(packets) -> Iterator:
+    """Leave out packets at the start of a cut-out video that refer to pictures it does not hold.
+
+    These are the ones before the first key frame and, in a group of pictures that was open to the one before it, those
+    right behind the key frame that are shown before it.
+    """
+    key_frame_time, num_leading = None, MAX_REORDERED_FRAMES
+    started = False
+    for packet in packets:
+        if packet.size and not started:
+            if not packet.is_keyframe and not packet.is_corrupt:
+                continue
+            started, key_frame_time = True, packet.pts
+        elif packet.size and num_leading:
+            leads = packet.pts is not None and key_frame_time is not None and packet.pts < key_frame_time
+            num_leading = num_leading - 1 if leads else 0
+            if leads:
+                continue
+        yield packet
 
 
 def seek_to_key_frame(container, stream, seconds: float) -> bool:

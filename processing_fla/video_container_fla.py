@@ -1,0 +1,114 @@
+"""Whether a video file holds together and ends where its own structure says: asked where no header counts the frames.
+
+The decoder cannot tell a short video from one that was cut off in copying, and a demuxer that meets a damaged spot goes on
+behind it without a word.
+"""
+
+import os
+from pathlib import Path
+
+EBML_SEGMENT, EBML_CLUSTER = 0x18538067, 0x1F43B675
+# What may stand beside or inside those two, by Matroska's specification (RFC 9559).
+EBML_ELEMENTS = {
+    0x1A45DFA3, 0xEC, 0xBF,  # EBML header, filler, checksum
+    0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367,  # in a segment
+    0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF,  # in a cluster
+}  # fmt: skip
+FLV_TAGS = {8, 9, 18}  # sound, video, script
+ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+TS_PACKET, M2TS_PACKET = 188, 192
+
+
+def is_whole(path: Path, container_format: str) -> bool:
+    """Whether a file's structure has neither a damaged spot nor a missing end.
+
+    Args:
+        path (`Path`): a video file.
+        container_format (`str`): FFmpeg's name of its demuxer, e.g. `"matroska,webm"`.
+
+    Returns:
+        `bool`: `True` also where the format says nothing about its end.
+    """
+    checks = {
+        "matroska": elements_are_whole, "mov": boxes_are_whole, "flv": tags_are_whole, "asf": asf_is_whole,
+        "mpegts": packets_are_whole,
+    }  # fmt: skip
+    check = next((checks[name] for name in container_format.split(",") if name in checks), None)
+    if check is None:
+        return True
+    with open(path, "rb") as file:
+        return check(file, os.path.getsize(path))
+
+
+def elements_are_whole(file, size: int) -> bool:
+    """Walk a Matroska or WebM file block by block. Browsers record live, with clusters that do not know their length."""
+    position = 0
+    while position < size:
+        file.seek(position)
+        head = file.read(12)
+        element, element_bytes = ebml_number(head, keep_marker=True)
+        length, length_bytes = ebml_number(head[element_bytes:], keep_marker=False)
+        position += element_bytes + length_bytes
+        if element in (EBML_SEGMENT, EBML_CLUSTER):
+            if length is not None and position + length > size:
+                return False
+        elif element in EBML_ELEMENTS and length is not None:
+            position += length
+        else:
+            return False
+    return position == size
+
+
+def ebml_number(data: bytes, keep_marker: bool) -> tuple[int | None, int]:
+    """One of EBML's numbers of variable length (`None` for the one that means "unknown"), and its number of bytes."""
+    num_bytes = 9 - data[0].bit_length() if data and data[0] else 1
+    marker = 1 << (7 * num_bytes)
+    value = int.from_bytes(data[:num_bytes], "big")
+    if keep_marker:
+        return value, num_bytes
+    return (None if value % marker == marker - 1 else value % marker), num_bytes
+
+
+def boxes_are_whole(file, size: int) -> bool:
+    """Walk the top-level boxes of an MP4 or QuickTime file."""
+    position = 0
+    while position < size:
+        file.seek(position)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        if length == 0:  # up to the end of the file, wherever that is
+            return True
+        if len(header) < 8 or length < 8:
+            return False
+        position += length
+    return position == size
+
+
+def tags_are_whole(file, size: int) -> bool:
+    """Walk the tags of an FLV file; each is followed by its own length."""
+    position = 9 + 4
+    while position < size:
+        file.seek(position)
+        header = file.read(11)
+        length = 11 + int.from_bytes(header[1:4], "big")
+        file.seek(position + length)
+        if not header or header[0] & 0x1F not in FLV_TAGS or int.from_bytes(file.read(4), "big") != length:
+            return False
+        position += length + 4
+    return position == size
+
+
+def asf_is_whole(file, size: int) -> bool:
+    """Whether an ASF (WMV) file is as long as its header states; a broadcast one states nothing."""
+    header = file.read(1 << 16)
+    place = header.find(ASF_FILE_PROPERTIES)
+    if place < 0 or header[place + 88] & 1:
+        return True
+    return int.from_bytes(header[place + 40 : place + 48], "little") <= size
+
+
+def packets_are_whole(file, size: int) -> bool:
+    """Whether an MPEG transport stream ends with a whole packet, plain or (.m2ts) with a time before it."""
+    return size % TS_PACKET == 0 or size % M2TS_PACKET == 0
