@@ -1,7 +1,7 @@
 """Whether a video file holds together and ends where its own structure says: asked where no header counts the frames.
 
-The decoder cannot tell a short video from one that was cut off in copying, and a demuxer that meets a damaged spot goes on
-behind it without a word.
+The decoder cannot tell a short video from one that was cut off in copying, and a demuxer that meets a damaged spot
+goes on behind it without a word.
 """
 
 import os
@@ -41,7 +41,7 @@ def is_whole(path: Path, container_format: str) -> bool:
 
 
 def elements_are_whole(file, size: int) -> bool:
-    """Walk a Matroska or WebM file block by block. Browsers record live, with clusters that do not know their length."""
+    """Walk a Matroska or WebM file block by block; what browsers record does not know its length."""
     position = 0
     while position < size:
         file.seek(position)

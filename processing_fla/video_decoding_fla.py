@@ -20,8 +20,8 @@ import numpy as np
 from .video_container_fla import is_whole
 
 # Demuxers of FFmpeg that a file may be opened with. The others hold stills (`png_pipe`, `image2`), sound, text that
-# FFmpeg draws (`tty`), lists that open further files (`concat`, `hls`), or bare streams, in which nothing tells a short
-# video from one that was cut off (`h264`, `ogg`).
+# FFmpeg draws (`tty`), lists that open further files (`concat`, `hls`), or bare streams, in which nothing tells a
+# short video from one that was cut off (`h264`, `ogg`).
 VIDEO_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,mxf"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
@@ -180,11 +180,10 @@ def decode_frames(container, stream, path: Path, start_seconds: float | None = N
             num_frames += 1
             interlaced |= frame.interlaced_frame
             yield frame
+    expected = num_packets if seeked else max(num_packets, promised_frames(container, stream))
     # A packet may hold one field, half a frame, of interlaced video.
-    expected = math.ceil(num_packets / 2) if interlaced else num_packets
-    if not seeked:
-        expected = max(expected, promised_frames(container, stream))
-    if num_frames < expected:
+    in_fields = interlaced and num_frames == math.ceil(expected / 2)
+    if num_frames < expected and not in_fields:
         raise VideoDecodeError(
             f"`{path}` is damaged or cut off: it promises {expected} frames, but {num_frames} can be decoded"
         )

@@ -17,8 +17,11 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, infer_channel_dimension_format
 
 from .video_decoding_fla import (
+    VideoDecodeError,
+    VideoInfo,
     count_video_frames,
     frame_files,
+    iterate_video_frames,
     local_path,
     probe_video,
     read_frame_files,
@@ -26,6 +29,16 @@ from .video_decoding_fla import (
     read_video_frames,
     sample_frame_indices,
 )
+
+__all__ = [
+    "FlaVideoProcessor",
+    "VideoDecodeError",
+    "VideoInfo",
+    "count_video_frames",
+    "iterate_video_frames",
+    "probe_video",
+    "read_video_frames",
+]
 
 
 class FlaVideoProcessorKwargs(VideosKwargs, total=False):
