@@ -149,37 +149,54 @@ def _warp_upright(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.
     return F.interpolate(frames, size=(size, size), mode="bilinear", antialias=True)
 
 
+# Sixteenths of a pixel: then the four weights are whole 256ths, which bfloat16 holds exactly, and their sum is 1.
+FRACTIONS = 16
+# Pixels moved at a time: small enough to stay in a core's cache.
+BLOCK = 2048
+
+
 def _warp_bilinear(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
     """Bilinear resampling of the whole clip at once.
 
-    A pixel of the result mixes four pixels of its frame, the same four in every frame. So with the pixels of all
-    frames side by side in a row of a table, the warp is a weighted sum of four rows, which `embedding_bag` does fast.
+    A pixel of the result mixes four pixels of its frame, the same four in every frame. So with a row of a table for
+    each pixel place, which holds that pixel of all frames, the warp is a weighted sum of four rows: `embedding_bag`,
+    which is three times as fast as `grid_sample`.
     """
     T, _, H, W = frames.shape
-    # bfloat16 holds every uint8 exactly; the rounded weights cost at most a level or two of 255.
-    table = torch.empty(H, W, T, 3, dtype=torch.bfloat16).copy_(frames.permute(2, 3, 0, 1)).view(H * W, T * 3)
+    # A pixel's three bytes move as one item, block by block.
+    pixels = frames.permute(0, 2, 3, 1).contiguous().numpy().reshape(T, H * W * 3).view("V3")
+    table = torch.empty(H * W, T * 3, dtype=torch.bfloat16)  # holds every uint8 exactly
+    for start in range(0, H * W, BLOCK):
+        block = np.ascontiguousarray(pixels[:, start : start + BLOCK].T)
+        table[start : start + BLOCK] = torch.from_numpy(block.view(np.uint8).reshape(len(block), -1))
     rows, weights = _taps(matrix, size, H, W)
-    mixed = F.embedding_bag(rows, table, per_sample_weights=weights.to(table.dtype), mode="sum")
-    mixed = mixed.clamp_(0, 255).to(torch.uint8).view(size, size, T, 3)
-    return mixed.permute(2, 0, 1, 3).contiguous().permute(0, 3, 1, 2)
+    result = np.empty((T, size * size), "V3")
+    for start in range(0, size * size, BLOCK):
+        part = slice(start, start + BLOCK)
+        mixed = F.embedding_bag(rows[part], table, per_sample_weights=weights[part], mode="sum")
+        block = mixed.float().add_(0.5).numpy().astype(np.uint8)
+        result[:, part] = block.view("V3").T
+    return torch.from_numpy(result.view(np.uint8).reshape(T, size, size, 3)).permute(0, 3, 1, 2)
 
 
 def _taps(matrix: np.ndarray, size: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The four pixels behind each pixel of the result, as positions in a flattened frame, and their weights."""
-    matrix = torch.from_numpy(matrix).float()
-    place = torch.arange(size) + 0.5 - size / 2
-    columns = place * matrix[0, 0] + place[:, None] * matrix[0, 1] + matrix[0, 2] - 0.5
-    rows = place * matrix[1, 0] + place[:, None] * matrix[1, 1] + matrix[1, 2] - 0.5
-    left, top = columns.floor(), rows.floor()
-    right_share, lower_share = columns - left, rows - top
-    left, right = left.int().clamp(0, width - 1), left.int().add_(1).clamp_(0, width - 1)
-    top, bottom = top.int().clamp(0, height - 1) * width, top.int().add_(1).clamp_(0, height - 1) * width
-    positions = torch.stack([top + left, top + right, bottom + left, bottom + right], dim=-1)
-    upper, lower = 1 - lower_share, lower_share
-    weights = torch.stack(
-        [upper * (1 - right_share), upper * right_share, lower * (1 - right_share), lower * right_share], dim=-1
+    place = np.arange(size) + 0.5 - size / 2
+    columns, rows = (
+        np.rint(FRACTIONS * (axis[0] * place + axis[1] * place[:, None] + axis[2] - 0.5)).astype(np.int32)
+        for axis in matrix
     )
-    return positions.view(-1, 4), weights.view(-1, 4)
+    left, top = columns // FRACTIONS, rows // FRACTIONS
+    positions = np.empty((size, size, 4), np.int32)
+    for corner, (down, right) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        row, column = np.clip(top + down, 0, height - 1), np.clip(left + right, 0, width - 1)
+        np.add(row * width, column, out=positions[..., corner])
+    share = np.arange(FRACTIONS) / FRACTIONS
+    across, down = share, share[:, None]
+    corners = [(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across]
+    weights_of = torch.from_numpy(np.stack(corners, axis=-1)).view(-1, 4).to(torch.bfloat16)
+    fractions = (rows % FRACTIONS) * FRACTIONS + columns % FRACTIONS
+    return torch.from_numpy(positions).view(-1, 4), F.embedding(torch.from_numpy(fractions).view(-1), weights_of)
 
 
 def change_color(frames: torch.Tensor, brightness: float, contrast: float, saturation: float) -> torch.Tensor:
