@@ -40,7 +40,9 @@ from training_fla.shard_writing import BadClipError, PackParameters, write_shard
 __all__ = ["PackedCorpus", "ensure_packed", "pack", "packed_splits", "verify_packed"]
 
 # Unstated: a shard of PHOENIX14T is then about 270 MB and a minute or two of a core, which is what a kill costs.
-SHARD_CLIPS = 128
+MAX_SHARD_CLIPS = 128
+# Small splits are cut as well, so that several cores have something to do.
+MIN_SHARD_CLIPS, SHARDS_OF_A_SPLIT = 8, 16
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def pack(
     quality: int = 95,
     frame_stride: int = 1,
     num_workers: int | None = None,
-    shard_clips: int = SHARD_CLIPS,
+    shard_clips: int | None = None,
     on_error: str = "fail",
     progress: bool = True,
     overwrite: bool = False,
@@ -78,7 +80,7 @@ def pack(
         quality (`int`): JPEG quality.
         frame_stride (`int`): keep every `frame_stride`-th frame only; 1 leaves the choice to training.
         num_workers (`int`, *optional*): processes; 0 works in this one, by default one a core.
-        shard_clips (`int`): clips a shard.
+        shard_clips (`int`, *optional*): clips a shard; by default 8 to 128, by the size of the split.
         on_error (`str`): at a clip that cannot be packed, `fail` or `skip` it and list it in `skipped.tsv`.
         progress (`bool`): whether to show a progress bar and a summary on stderr.
         overwrite (`bool`): whether a packed folder in the way may be replaced.
@@ -99,7 +101,7 @@ def pack(
         raise InputError(f"on_error must be 'fail' or 'skip', not {on_error!r}")
     if not 1 <= machine[0] <= machine[1]:
         raise InputError(f"shard must be i/n with 1 <= i <= n, not {machine[0]}/{machine[1]}")
-    if shard_clips < 1:
+    if shard_clips is not None and shard_clips < 1:
         raise InputError(f"a shard needs at least one clip, not {shard_clips}")
     parameters = PackParameters((size, size) if isinstance(size, int) else size, quality, frame_stride)
     out = Path(out).absolute()
@@ -151,7 +153,7 @@ def ensure_packed(file: str | os.PathLike, out: str | os.PathLike, *, pack_optio
     return pack(rows, out, source=source, overwrite=True, corpus="manifest", **pack_options)
 
 
-def plan_shards(rows: Sequence[CorpusRow], shard_clips: int) -> list[ShardPlan]:
+def plan_shards(rows: Sequence[CorpusRow], shard_clips: int | None = None) -> list[ShardPlan]:
     """Cut the rows of each split into shards, in their order.
 
     Raises:
@@ -165,9 +167,10 @@ def plan_shards(rows: Sequence[CorpusRow], shard_clips: int) -> list[ShardPlan]:
         twice = [id_ for id_, count in Counter(row.id for row in of_split).items() if count > 1]
         if twice:
             raise InputError(f"{len(twice)} ids come twice in split {split}, the first is {twice[0]!r}")
-        num_shards = -(-len(of_split) // shard_clips)
+        clips = shard_clips or min(MAX_SHARD_CLIPS, max(MIN_SHARD_CLIPS, len(of_split) // SHARDS_OF_A_SPLIT))
+        num_shards = -(-len(of_split) // clips)
         for number in range(num_shards):
-            part = of_split[number * shard_clips : (number + 1) * shard_clips]
+            part = of_split[number * clips : (number + 1) * clips]
             plans.append(ShardPlan(f"{split}-{number:05d}-of-{num_shards:05d}.arrow", split, part))
     return plans
 
@@ -233,7 +236,7 @@ def _write_shards(
     if num_workers is None:
         num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if any(isinstance(row.video, VideoFile) for row in rows):
-        import processing_fla.video_processing_fla  # noqa: F401  once here, not in every process that is forked
+        import processing_fla.video_decoding_fla  # noqa: F401  once here, not in every process that is forked
     write = partial(_write_one, {shard.file: shard for shard in shards}, work, plan, parameters, on_error)
     interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
     bar = tqdm(

@@ -1,14 +1,16 @@
 """How much disk a packed corpus will take, guessed from a few clips before hours are spent on it."""
 
 import contextlib
+import math
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
-from training_fla.corpora.row import CorpusRow, DrawnVideo, FrameFolder, VideoFile
+from training_fla.corpora.row import CorpusRow, DrawnVideo, FrameFolder
 from training_fla.errors import InputError
-from training_fla.shard_writing import PackParameters, encode_frame, frames_of
+from training_fla.shard_writing import PackParameters, encode_frame
 
 # Unstated: enough for an estimate within some tens of per cent, in a second or so.
 SAMPLED_CLIPS = 6
@@ -40,8 +42,8 @@ def estimated_bytes(rows: Sequence[CorpusRow], parameters: PackParameters) -> fl
     per_clip = []
     for row in rows[step // 2 :: step]:
         with contextlib.suppress(Exception):  # a bad clip is reported when its turn comes
-            frames = list(frames_of(row, parameters.frame_stride, SAMPLED_FRAMES))
-            size = sum(len(encode_frame(frame, parameters)[0]) for frame in frames) / len(frames)
+            frames = list(islice(row.video.frames(parameters.frame_stride, parameters.size), SAMPLED_FRAMES))
+            size = sum(len(encode_frame(frame, parameters.quality)) for frame in frames) / len(frames)
             per_clip.append(size * estimated_num_frames(row) / parameters.frame_stride)
     return len(rows) * sum(per_clip) / len(per_clip) if per_clip else None
 
@@ -54,9 +56,10 @@ def estimated_num_frames(row: CorpusRow) -> float:
         return len(row.video.files())
     if isinstance(row.video, DrawnVideo):
         return sum(1 for _ in row.video.frames())
-    from processing_fla.video_processing_fla import count_video_frames
+    from processing_fla.video_decoding_fla import probe_video
 
-    video: VideoFile = row.video
-    if video.start_seconds is not None and video.end_seconds is not None:
-        return (video.end_seconds - video.start_seconds) * video.fps
-    return count_video_frames(video.path)
+    video, info = row.video, probe_video(row.video.path)
+    end = min(video.end_seconds or math.inf, info.duration or math.inf)
+    if math.isinf(end):  # a stream that does not say how long it is
+        return sum(1 for _ in video.frames())
+    return (end - (video.start_seconds or 0)) * (info.fps or 25)
