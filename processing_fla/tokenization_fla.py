@@ -152,11 +152,19 @@ def train_tokenizer(
 
 
 def count_pieces(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> Counter:
-    """How often each token id occurs in the sentences, special tokens around them left out."""
+    """How often each token id occurs in the sentences (after NFKC), special tokens around them left out."""
     counts: Counter = Counter()
     for ids in _token_ids(tokenizer, sentences):
         counts.update(ids)
     return counts
+
+
+def tokenized_differently(
+    tokenizer: PreTrainedTokenizerBase, trimmed: PreTrainedTokenizerBase, sentences: Sequence[str]
+) -> int:
+    """How many of the sentences (after NFKC) two tokenizers split into different pieces."""
+    pairs = zip(_token_ids(tokenizer, sentences), _token_ids(trimmed, sentences), strict=True)
+    return sum(tokenizer.convert_ids_to_tokens(a) != trimmed.convert_ids_to_tokens(b) for a, b in pairs)
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> Counter:
@@ -213,12 +221,11 @@ def _normalized(sentences: Iterable[str]) -> list[str]:
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> list[list[int]]:
-    """Token ids of each sentence, uncut, without the special tokens around it."""
+    """Token ids of each sentence after NFKC, uncut, without the special tokens around it."""
     if not sentences:
         return []
-    return tokenizer(list(sentences), add_special_tokens=False, truncation=False, padding=False, verbose=False)[
-        "input_ids"
-    ]
+    texts = [unicodedata.normalize("NFKC", sentence) for sentence in sentences]
+    return tokenizer(texts, add_special_tokens=False, truncation=False, padding=False, verbose=False)["input_ids"]
 
 
 def _model_vocabulary(backend: dict) -> dict[str, int]:
