@@ -31,7 +31,6 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "greater_is_better": True,
     "report_to": "none",
     "logging_steps": 50,
-    "dataloader_pin_memory": True,
     "train_sampling_strategy": "random",
 }
 

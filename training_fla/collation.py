@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from processing_fla import normalize_text
 from processing_fla.video_decoding_fla import sample_frame_indices
 
 from .augmentation import ClipAugmentation
@@ -30,7 +31,7 @@ class Targets:
     """
 
     def __init__(self, sentences: Sequence[str], processor, max_tokens: int, names: Sequence[str]):
-        texts = [processor.normalize_text(sentence) for sentence in sentences]
+        texts = [normalize_text(sentence) for sentence in sentences]
         self.label_ids = processor.tokenizer(text_target=texts)["input_ids"] if texts else []
         for name, text, ids in zip(names, texts, self.label_ids, strict=True):
             if not text.strip():
@@ -156,7 +157,7 @@ def evaluation_frames(frames: torch.Tensor, video_processor) -> torch.Tensor:
     """
     H, W = frames.shape[-2:]
     size, crop = video_processor.size, video_processor.crop_size
-    if [H, W] != [size["height"], size["width"]]:
+    if [size["height"], size["width"]] != [H, W]:
         raw = {"do_sample_frames": False, "do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
         return video_processor(frames, **raw)["pixel_values_videos"][0]
     top, left = round((H - crop["height"]) / 2), round((W - crop["width"]) / 2)

@@ -4,6 +4,7 @@ The demo has no released MBart to download, so `fla denoise` makes a small one; 
 released one on text of the corpus's language or topic.
 """
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,8 +150,9 @@ def small_mbart(tokenizer: PreTrainedTokenizerBase, width: int, layers: int) -> 
     config = MBartConfig(
         vocab_size=len(tokenizer), d_model=width, encoder_layers=layers, decoder_layers=layers,
         encoder_attention_heads=width // 64, decoder_attention_heads=width // 64,
-        encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width, scale_embedding=True,
-        max_position_embeddings=1024, **special_token_ids(tokenizer),
+        encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width, scale_embedding=True, max_position_embeddings=1024,
+        init_std=0.02 * math.sqrt(1024 / width),  # MBart's 0.02 at width 1024; a narrow model would hardly start with it
+        **special_token_ids(tokenizer),
     )  # fmt: skip
     return MBartForConditionalGeneration(config)
 
@@ -222,7 +224,7 @@ def denoise(
             output_dir=str(checkpoints), max_steps=max_steps, per_device_train_batch_size=batch_size,
             learning_rate=learning_rate, warmup_steps=warmup_steps, lr_scheduler_type="cosine", weight_decay=0.01,
             save_steps=save_steps, save_total_limit=1, logging_steps=max(1, max_steps // 10), seed=seed,
-            report_to="none",
+            report_to="none", dataloader_pin_memory=torch.cuda.is_available(),
             remove_unused_columns=False, max_grad_norm=1.0, train_sampling_strategy="group_by_length",
         )  # fmt: skip
         dataset = DenoisingDataset(list(sentences), tokenizer, max_tokens, seed)

@@ -112,7 +112,8 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
         InputError: transformers refuses a value.
     """
     try:
-        return Seq2SeqTrainingArguments(**recipe.training)
+        # Pinned memory is for copies to an accelerator; without one torch only warns.
+        return Seq2SeqTrainingArguments(**{"dataloader_pin_memory": torch.cuda.is_available()} | recipe.training)
     except (ValueError, TypeError) as error:
         raise InputError(f"the recipe's training fields do not fit together: {error}") from None
 
@@ -307,6 +308,8 @@ def make_trainer(
         optimization=recipe.optimization,
         metric=SignTranslationMetric(convention),
         generation=generation,
+        train_dataset=datasets["train"],
+        eval_dataset=datasets["dev"],
         data_collator=SignTranslationCollator(model.prepare_decoder_input_ids_from_labels),
         processing_class=processor,
         callbacks=callbacks,
@@ -314,7 +317,7 @@ def make_trainer(
     lines.trainer = trainer
     if use_feature_cache(recipe, model):
         datasets = cached(recipe, trainer, datasets)
-    trainer.train_dataset, trainer.eval_dataset = datasets["train"], datasets["dev"]
+        trainer.train_dataset, trainer.eval_dataset = datasets["train"], datasets["dev"]
     trainer.test_dataset = datasets["test"]
     return trainer
 

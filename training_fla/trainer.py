@@ -105,6 +105,12 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             self._report_bad_batch(indices, loss)
         return (loss, outputs) if return_outputs else loss
 
+    def _issue_warnings_after_load(self, load_result):
+        # Tied embeddings are saved once; what is filled from its twin is not missing.
+        tied = set(self.model.all_tied_weights_keys)
+        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def _report_bad_batch(self, indices: torch.Tensor, loss: torch.Tensor) -> None:
         names = [self.train_dataset.ids[index] for index in indices.tolist()]
         file = Path(self.args.output_dir) / f"bad_batch_{self.args.process_index}.json"
@@ -170,7 +176,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         figures = {name: value for name, value in scores.items() if isinstance(value, int | float)}
         figures |= {"loss": loss, "runtime": round(time.perf_counter() - start, 2)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        self.log(metrics)
+        self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
