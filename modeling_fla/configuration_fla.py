@@ -30,10 +30,10 @@ class FlaVisionConfig(PreTrainedConfig):
             C, the channels of the sign features the temporal module gives.
         temporal_kernel_size (`int`, *optional*, defaults to 5):
             Frames under the temporal convolution. Odd, so that the convolution keeps the length (N = T).
-        image_mean (`list[float]`, *optional*, defaults to ImageNet's):
-            Channel means of RGB in [0, 1]; `uint8` pixels are normalised with it on the device.
-        image_std (`list[float]`, *optional*, defaults to ImageNet's):
-            Channel standard deviations, likewise.
+        image_mean (`list[float]` or `float`, *optional*, defaults to ImageNet's):
+            Means of R, G and B in [0, 1], or one for all; `uint8` pixels are normalised with it on the device.
+        image_std (`list[float]` or `float`, *optional*, defaults to ImageNet's):
+            Standard deviations, likewise.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Read by transformers' generic initialisation; the layers of this package use their own rule.
 
@@ -64,14 +64,15 @@ class FlaVisionConfig(PreTrainedConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 512  # Unstated: the width of ResNet18's features
     temporal_kernel_size: int = 5  # Unstated: the kernel of GFSLT-VLP's temporal convolutions
-    image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)  # Paper: Sec. 5.2, ImageNet weights
-    image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    image_mean: list[float] | tuple[float, ...] | float = (0.485, 0.456, 0.406)  # Paper: Sec. 5.2, ImageNet weights
+    image_std: list[float] | tuple[float, ...] | float = (0.229, 0.224, 0.225)
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         # A list, so that the configuration equals its own JSON.
-        self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
+        self.image_mean = list(self.image_mean) if isinstance(self.image_mean, tuple) else self.image_mean
+        self.image_std = list(self.image_std) if isinstance(self.image_std, tuple) else self.image_std
         self.backbone_config.dtype = (
             None  # a dtype of its own would pin the backbone when the model is loaded in another
         )
@@ -199,6 +200,18 @@ class FlaConfig(PreTrainedConfig):
             raise ValueError(
                 f"`text_config` must be an encoder-decoder such as MBart; got `{self.text_config.model_type}`, which is not."
             )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs) -> "FlaConfig":
+        """As [`PreTrainedConfig.from_dict`]; the configuration of one part alone is taken for that part.
+
+        So [`FlaForConditionalGeneration.from_pretrained`] can start from a folder with a language model only.
+        """
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            part = "vision_config" if model_type == FlaVisionConfig.model_type else "text_config"
+            config_dict = {part: config_dict}
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def adapter_input_size(self) -> int:

@@ -84,20 +84,20 @@ def _check_positions(stack: nn.Module, length: int, what: str = "video", unit: s
 def _share_token_embeddings(language_model: PreTrainedModel) -> None:
     """Leave the language model one table of token embeddings: the decoder's.
 
-    The adapter takes the place of the encoder's table (paper Sec. 4.3). transformers gives a model with an untied head three
+    The adapter takes the place of the encoder's table (paper Sec. 4.3). Where the head is untied, transformers makes three
     tables (`shared`, encoder, decoder); two would be dead weight that DistributedDataParallel waits for in vain.
     """
-    encoder, decoder = language_model.get_encoder(), language_model.get_decoder()
-    table = decoder.embed_tokens
-    if encoder.embed_tokens.weight is table.weight:
-        return
     core = language_model.base_model
-    ties = {"encoder.embed_tokens.weight": "decoder.embed_tokens.weight"}
-    if isinstance(getattr(core, "shared", None), nn.Embedding):
-        core.shared = table
-        ties = {key: "shared.weight" for key in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")}
-    encoder.embed_tokens = table
     prefix = "" if core is language_model else f"{language_model.base_model_prefix}."
+    # Not by identity: `from_pretrained` ties only after everything is built.
+    if f"{prefix}encoder.embed_tokens.weight" in language_model.all_tied_weights_keys:
+        return
+    table = language_model.get_decoder().embed_tokens
+    language_model.get_encoder().embed_tokens = table
+    ties = {"encoder.embed_tokens.weight": "decoder.embed_tokens.weight"}
+    if getattr(core, "shared", None) is not None:
+        core.shared = table
+        ties = {"encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"}
     # Saving and loading follow this map: without it the shared tensor would be refused, or missed.
     language_model.all_tied_weights_keys |= {
         f"{prefix}{target}": f"{prefix}{source}" for target, source in ties.items()
@@ -177,6 +177,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         self.post_init()
         # Collected from the visual encoder, where it is right; here such a key would be a fault to report.
         self._keys_to_ignore_on_load_unexpected -= set(FlaVisualEncoder._keys_to_ignore_on_load_unexpected)
+        # Saving reads the ties from here; they are the language model's, so known only now.
+        self._tied_weights_keys = dict(self.all_tied_weights_keys)
         self._freeze_as_configured()
 
     def _build_light_t_encoder(self) -> FlaLightTEncoder | None:
@@ -450,6 +452,11 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
     def get_decoder(self) -> nn.Module:
         """The language model's decoder."""
         return self.language_model.get_decoder()
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the language model's vocabulary."""
+        return self.config.vocab_size
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embeddings."""

@@ -94,7 +94,7 @@ class FlaPreTrainedModel(PreTrainedModel):
     """Initialisation and abilities shared by the two models of this file."""
 
     config_class = FlaConfig
-    base_model_prefix = ""
+    base_model_prefix = "language_model"
     main_input_name = "pixel_values_videos"
     input_modalities = ("video", "text")
     supports_gradient_checkpointing = True
@@ -119,7 +119,7 @@ class FlaPreTrainedModel(PreTrainedModel):
 class FlaVisualEncoder(FlaPreTrainedModel):
     r"""Vision backbone and temporal module (paper Eq. 1): sampled frames in, sign features out.
 
-    Padding frames never reach the backbone nor any BatchNorm. The convolutions are kept in `channels_last`.
+    Padding frames never reach the backbone nor any BatchNorm. The convolutions run in `channels_last` by themselves.
 
     Args:
         config ([`FlaVisionConfig`]):
@@ -153,7 +153,7 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         self.frozen_parts: tuple[str, ...] = ()
         self.gradient_checkpointing = False
         self.post_init()
-        self._use_channels_last()
+        self.train(self.training)
 
     def forward(
         self, pixel_values_videos: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -243,13 +243,12 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         # `from_pretrained` replaces the parameters and so undoes both, then calls `eval()`, which comes by here.
         for part in self.frozen_parts:
             getattr(self, part).eval().requires_grad_(False)
-        self._use_channels_last()
+        for name, parameter in self.vision_backbone.named_parameters():
+            if name.endswith(
+                "mask_token"
+            ):  # DINOv2's, of no use here: DistributedDataParallel would wait for its gradient
+                parameter.requires_grad_(False)
         return self
-
-    def _use_channels_last(self) -> None:
-        for parameter in self.vision_backbone.parameters():
-            if parameter.ndim == 4 and not parameter.is_contiguous(memory_format=torch.channels_last):
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def load_imagenet_weights(self, source: str | os.PathLike = "torchvision") -> None:
         r"""Start the vision backbone from ImageNet weights (paper Sec. 5.2), converted exactly.
@@ -276,16 +275,16 @@ class FlaVisualEncoder(FlaPreTrainedModel):
 
 
 @contextlib.contextmanager
-def _no_running_statistics(module: nn.Module):
-    """Let BatchNorm layers normalise by the batch without counting it."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+def _still_running_statistics(module: nn.Module):
+    """Let BatchNorm layers normalise by a batch without counting it."""
+    norms = [(m, m.momentum, m.num_batches_tracked) for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm, _, _ in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, num_batches in norms:
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches
 
 
 def _checkpointed_resnet(backbone: PreTrainedModel, frames: torch.FloatTensor) -> torch.FloatTensor:
@@ -301,7 +300,8 @@ def _checkpointed_resnet(backbone: PreTrainedModel, frames: torch.FloatTensor) -
 
 
 def _checkpoint_contexts(layer: nn.Module):
-    return contextlib.nullcontext(), _no_running_statistics(layer)
+    """What surrounds a layer's forward pass, and its recomputation."""
+    return contextlib.nullcontext(), _still_running_statistics(layer)
 
 
 __all__ = ["FlaPreTrainedModel", "FlaVisualEncoder", "FlaVisualEncoderOutput", "real_positions_mask"]
