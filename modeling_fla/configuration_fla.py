@@ -10,6 +10,11 @@ from transformers.configuration_utils import SubConfigSpec
 
 INPUT_FEATURES = ("frame", "sign", "hidden")
 
+# Where `pipeline(...)` finds this model's task in a saved folder, for those who have not installed this package.
+CUSTOM_PIPELINES = {
+    "sign-language-translation": {"impl": "pipeline_fla.SignTranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
+}
+
 # Paper: Table 7. Layers (each of encoder and decoder), attention heads, hidden size, feed-forward size.
 LIGHT_T_SIZES = {
     "tiny": (1, 4, 256, 1024),
@@ -211,7 +216,14 @@ class FlaConfig(PreTrainedConfig):
         if model_type != cls.model_type:
             part = "vision_config" if model_type == FlaVisionConfig.model_type else "text_config"
             config_dict = {part: config_dict}
+        if not cls.__module__.startswith("transformers_modules"):
+            # The package is installed and its task registered: no need of the folder's code, nor to be asked to trust it.
+            config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
         return super().from_dict(config_dict, **kwargs)
+
+    def to_dict(self) -> dict:
+        """As [`PreTrainedConfig.to_dict`], and where the pipeline's code lies in a saved folder."""
+        return super().to_dict() | {"custom_pipelines": CUSTOM_PIPELINES}
 
     @property
     def adapter_input_size(self) -> int:

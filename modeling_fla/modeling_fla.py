@@ -505,19 +505,17 @@ def trim_token_embeddings(model: PreTrainedModel, kept_token_ids: list[int]) -> 
         ValueError: if an id is repeated, outside the vocabulary, or named by the configuration but not kept.
     """
     language_model = getattr(model, "language_model", model)
-    head, decoder = language_model.get_output_embeddings(), language_model.get_decoder()
+    head = language_model.get_output_embeddings()
     new_ids = _new_token_ids(kept_token_ids, head.weight.shape[0])
     configs = {id(c): c for c in (language_model.config, language_model.generation_config, model.generation_config)}
     # All of them are checked before anything is changed.
     changes = [(config, _remapped_token_ids(config, new_ids)) for config in configs.values()]
 
-    tables = [
-        language_model.get_input_embeddings(),
-        language_model.get_encoder().embed_tokens,
-        decoder.embed_tokens,
-        head,
-    ]
-    _keep_rows([table for table in tables if table.weight.shape[0] == head.weight.shape[0]], kept_token_ids)
+    stacks = (language_model.get_encoder(), language_model.get_decoder())
+    tables = [stack.embed_tokens for stack in stacks] + [getattr(language_model.base_model, "shared", None), head]
+    # An encoder with a vocabulary of its own (some Marian models) never reads a token here.
+    tables = [table for table in tables if table is not None and table.weight.shape[0] == head.weight.shape[0]]
+    _keep_rows(tables, kept_token_ids)
     for table in tables:
         if getattr(table, "padding_idx", None) is not None:
             table.padding_idx = new_ids.get(table.padding_idx)
