@@ -7,6 +7,8 @@ the defaults.
 
 import dataclasses
 import difflib
+import os
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -320,10 +322,36 @@ def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise InputError(f"{file} is not YAML: {error}") from None
     if not isinstance(lines, dict):
         raise InputError(f"{file} is not a recipe: it holds a {type(lines).__name__}, not `key: value` lines")
+    lines = {name: expand_variables(value, file) for name, value in lines.items()}
     base = lines.pop("base", None)
     if base is not None:
         lines = read_recipe(file.parent / str(base), (*seen, file.resolve())) | lines
     return lines
+
+
+def expand_variables(value: Any, file: Path) -> Any:
+    """Fill `${NAME}` and `${NAME:-default}` in a line of text from the environment.
+
+    Args:
+        value (`Any`): of a recipe line; only text is changed.
+        file (`Path`): the recipe, for the message.
+
+    Returns:
+        `Any`: the value with its variables filled in.
+
+    Raises:
+        InputError: a variable without a default is not set.
+    """
+    if not isinstance(value, str):
+        return value
+
+    def fill(match: re.Match) -> str:
+        name, default = match["name"], match["default"]
+        if name not in os.environ and default is None:
+            raise InputError(f"{file} uses ${{{name}}}, which is not set in the environment")
+        return os.environ.get(name, default)
+
+    return re.sub(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}", fill, value)
 
 
 def read_overrides(arguments: list[str]) -> dict[str, Any]:

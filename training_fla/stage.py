@@ -174,7 +174,7 @@ def open_splits(recipe: Recipe) -> Splits:
     if data.manifest:
         columns = {"video_column": data.video_column, "sentence_column": data.sentence_column}
         folder = Path(data.packed_dir or recipe.output_dir.parent / f"packed-{data.packed_size}")
-        options = {"size": data.packed_size, "corpus": "manifest"}
+        options = {"size": data.packed_size}
         ensure_packed(Path(data.manifest), folder, pack_options=options, **columns)
     else:
         folder = Path(data.dataset)

@@ -1,0 +1,97 @@
+"""Optimizer groups, schedule and loss against plain PyTorch written here."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from transformers import Seq2SeqTrainingArguments
+from transformers.optimization import get_scheduler
+
+from training_fla.arguments import OptimizationArguments
+from training_fla.errors import InputError
+from training_fla.optimization import build_optimizer, parameter_groups
+from training_fla.trainer import SmoothedCrossEntropy
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.visual_encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        self.adapter = nn.Linear(4, 5)
+        self.language_model = nn.Linear(5, 7)
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group_with_its_rate():
+    model = Parts()
+    model.visual_encoder.requires_grad_(False)
+    groups = parameter_groups(model, OptimizationArguments(adapter_learning_rate=1e-3), 1e-5, 0.1)
+    assert {g["name"]: (g["lr"], g["weight_decay"]) for g in groups} == {
+        "adapter": (1e-3, 0.1),
+        "adapter (no decay)": (1e-3, 0.0),
+        "language_model": (1e-5, 0.1),
+        "language_model (no decay)": (1e-5, 0.0),
+    }
+    members = [id(p) for g in groups for p in g["params"]]
+    assert sorted(members) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+def test_nothing_trainable_is_refused():
+    model = Parts().requires_grad_(False)
+    with pytest.raises(InputError, match="nothing is trainable"):
+        parameter_groups(model, OptimizationArguments(), 1e-2, 0.0)
+
+
+def test_an_unknown_optimizer_is_named(tmp_path):
+    args = Seq2SeqTrainingArguments(output_dir=str(tmp_path))
+    with pytest.raises(InputError, match="unknown optimizer `lion`"):
+        build_optimizer(Parts(), OptimizationArguments(optimizer="lion"), args)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_steps_equal_the_update_rules_written_out(name, tmp_path):
+    """Momentum SGD and Adam with coupled weight decay, both under a cosine, for 6 steps."""
+    torch.manual_seed(0)
+    model = Parts().double()
+    args = Seq2SeqTrainingArguments(
+        output_dir=str(tmp_path), learning_rate=1e-2, weight_decay=1e-3, adam_beta2=0.998, lr_scheduler_type="cosine"
+    )
+    optimizer = build_optimizer(model, OptimizationArguments(optimizer=name, adapter_learning_rate=5e-2), args)
+    scheduler = get_scheduler("cosine", optimizer, num_warmup_steps=0, num_training_steps=6)
+    mine = {n: p.detach().clone() for n, p in model.named_parameters()}
+    first = {n: torch.zeros_like(p) for n, p in mine.items()}
+    second = {n: torch.zeros_like(p) for n, p in mine.items()}
+    for step in range(6):
+        inputs = torch.randn(8, 3, dtype=torch.float64)
+        loss = model.language_model(model.adapter(model.visual_encoder(inputs))).square().mean()
+        loss.backward()
+        for n, p in model.named_parameters():
+            rate = (5e-2 if n.startswith("adapter") else 1e-2) * 0.5 * (1 + math.cos(math.pi * step / 6))
+            gradient = p.grad + (1e-3 * mine[n] if p.ndim > 1 else 0)
+            if name == "sgd":
+                first[n] = 0.9 * first[n] + gradient
+                mine[n] -= rate * first[n]
+            else:
+                first[n] = 0.9 * first[n] + 0.1 * gradient
+                second[n] = 0.998 * second[n] + 0.002 * gradient**2
+                unbiased = first[n] / (1 - 0.9 ** (step + 1))
+                mine[n] -= rate * unbiased / ((second[n] / (1 - 0.998 ** (step + 1))).sqrt() + args.adam_epsilon)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        for n, p in model.named_parameters():
+            assert torch.allclose(p, mine[n], atol=1e-12), f"{n} at step {step}"
+
+
+def test_the_loss_is_label_smoothing_written_out():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 5), torch.tensor([[1, 4, -100], [0, 2, 3]])
+    log_p = logits.log_softmax(-1)
+    total = 0.0
+    for b in range(2):
+        for position in range(3):
+            if labels[b, position] >= 0:
+                total -= 0.8 * log_p[b, position, labels[b, position]] + 0.2 * log_p[b, position].mean()
+    output = type("Output", (), {"logits": logits})
+    assert torch.allclose(SmoothedCrossEntropy(0.2)(output, labels), total / 5)
+    assert torch.allclose(SmoothedCrossEntropy(0.2)(output, labels, num_items_in_batch=10), total / 10)
