@@ -1,8 +1,10 @@
 """Every architecture number of FLa-LLM, with its default, its source and its check.
 
-[`FlaConfig`] = [`FlaVisionConfig`] (vision backbone + temporal module) + the adapter's few numbers + `text_config`, which is
-the configuration of any encoder-decoder language model that transformers ships.
+[`FlaConfig`] = [`FlaVisionConfig`] (vision backbone + temporal module) + the adapter's few numbers + `text_config`,
+which is the configuration of any encoder-decoder language model that transformers ships.
 """
+
+import copy
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -30,7 +32,8 @@ class FlaVisionConfig(PreTrainedConfig):
 
     Args:
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
-            Any vision model [`AutoModel`] or [`AutoBackbone`] can build: ResNet, ConvNeXt, DINOv2, ... Defaults to ResNet18.
+            Any vision model [`AutoModel`] or [`AutoBackbone`] can build: ResNet, ConvNeXt, DINOv2, ...
+            Defaults to ResNet18.
         hidden_size (`int`, *optional*, defaults to 512):
             C, the channels of the sign features the temporal module gives.
         temporal_kernel_size (`int`, *optional*, defaults to 5):
@@ -122,14 +125,16 @@ class FlaConfig(PreTrainedConfig):
         vision_config ([`FlaVisionConfig`] or `dict`, *optional*):
             The visual encoder.
         text_config (`PreTrainedConfig` or `dict`, *optional*):
-            The language model: MBart, MT5, Marian, BART, T5, Pegasus, M2M-100 or any other encoder-decoder. Defaults to MBart.
+            The language model: MBart, MT5, Marian, BART, T5, Pegasus, M2M-100 or any other encoder-decoder.
+            Defaults to MBart.
         input_features (`str`, *optional*, defaults to `"sign"`):
-            What the adapter reads (paper Table 8): `"frame"`, the backbone's features; `"sign"`, the temporal module's; or
-            `"hidden"`, the states of Light-T's encoder, which is then part of the model and always frozen.
+            What the adapter reads (paper Table 8): `"frame"`, the backbone's features; `"sign"`, the temporal module's;
+            or `"hidden"`, the states of Light-T's encoder, which is then part of the model and always frozen.
         adapter_hidden_size (`int`, *optional*):
             Width of the adapter's one hidden layer. Defaults to D, the language model's width.
         input_embed_scale (`float`, *optional*, defaults to 1.0):
-            Multiplies the adapter's output. Language models scale their word embeddings themselves but not `inputs_embeds`.
+            Multiplies the adapter's output. Language models scale their word embeddings themselves but not
+            `inputs_embeds`.
         freeze_vision_backbone (`bool`, *optional*, defaults to `False`):
             Keep the vision backbone still: no gradient, BatchNorm in evaluation mode (paper Table 9, VB).
         freeze_temporal_module (`bool`, *optional*, defaults to `False`):
@@ -144,7 +149,8 @@ class FlaConfig(PreTrainedConfig):
             Read by transformers' generic initialisation; the layers of this package use their own rule.
 
     Raises:
-        ValueError: if `input_features` is unknown, is `"hidden"` without `light_t_config`, or `text_config` is no encoder-decoder.
+        ValueError: if `input_features` is unknown, is `"hidden"` without `light_t_config`, or `text_config` is no
+            encoder-decoder.
 
     Example:
         ```python
@@ -203,7 +209,7 @@ class FlaConfig(PreTrainedConfig):
             raise ValueError('`input_features="hidden"` needs `light_t_config`: the language model of stage 1.')
         if not self.text_config.is_encoder_decoder:
             raise ValueError(
-                f"`text_config` must be an encoder-decoder such as MBart; got `{self.text_config.model_type}`, which is not."
+                f"`text_config` must be an encoder-decoder such as MBart; `{self.text_config.model_type}` is not."
             )
 
     @classmethod
@@ -217,13 +223,13 @@ class FlaConfig(PreTrainedConfig):
             part = "vision_config" if model_type == FlaVisionConfig.model_type else "text_config"
             config_dict = {part: config_dict}
         if not cls.__module__.startswith("transformers_modules"):
-            # The package is installed and its task registered: no need of the folder's code, nor to be asked to trust it.
+            # The package is installed and its task registered: the folder's code is not needed and need not be trusted.
             config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
         return super().from_dict(config_dict, **kwargs)
 
     def to_dict(self) -> dict:
         """As [`PreTrainedConfig.to_dict`], and where the pipeline's code lies in a saved folder."""
-        return super().to_dict() | {"custom_pipelines": CUSTOM_PIPELINES}
+        return super().to_dict() | {"custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
 
     @property
     def adapter_input_size(self) -> int:
@@ -248,7 +254,7 @@ class FlaConfig(PreTrainedConfig):
             size (`str`, *optional*, defaults to `"base"`):
                 `tiny`, `small`, `base` or `large`.
             vocab_size (`int`, *optional*, defaults to 2429):
-                Tokens of the tokenizer stage 2 will use (paper Sec. 4.2). 2429 gives Table 7's parameter counts exactly.
+                Tokens of the tokenizer stage 2 will use (paper Sec. 4.2). 2429 gives Table 7's parameter counts.
             vision_config ([`FlaVisionConfig`], *optional*):
                 The visual encoder.
             **text_config_overrides:
@@ -273,7 +279,7 @@ class FlaConfig(PreTrainedConfig):
             "decoder_attention_heads": heads,
             "encoder_ffn_dim": ffn_size,
             "decoder_ffn_dim": ffn_size,
-            # Unstated: the five below are GFSLT-VLP's light model; Table 7's counts confirm positions and the untied head.
+            # Unstated: these five are GFSLT-VLP's light model's; Table 7's counts confirm positions and untied head.
             "max_position_embeddings": 1024,
             "activation_function": "relu",
             "dropout": 0.1,

@@ -4,10 +4,12 @@ Importing this package is what lets [`AutoProcessor`] and `pipeline(...)` load a
 `trust_remote_code`.
 """
 
-from transformers import AutoProcessor, AutoVideoProcessor
+from transformers import AutoModelForSeq2SeqLM, AutoProcessor, AutoVideoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from modeling_fla import FlaConfig
 
+from .pipeline_fla import TASK, SignTranslationPipeline
 from .processing_fla import FlaProcessor, normalize_text
 from .tokenization_fla import train_tokenizer, trim_tokenizer
 from .video_decoding_fla import (
@@ -22,6 +24,10 @@ from .video_processing_fla import FlaVideoProcessor
 
 AutoVideoProcessor.register(FlaConfig, FlaVideoProcessor, exist_ok=True)
 AutoProcessor.register(FlaConfig, FlaProcessor, exist_ok=True)
+if TASK not in PIPELINE_REGISTRY.supported_tasks:
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK, pipeline_class=SignTranslationPipeline, pt_model=AutoModelForSeq2SeqLM, type="multimodal"
+    )
 
 # `save_pretrained` then puts the code beside the configs, for those who have not installed this package.
 FlaVideoProcessor.register_for_auto_class()
@@ -30,6 +36,7 @@ FlaProcessor.register_for_auto_class()
 __all__ = [
     "FlaProcessor",
     "FlaVideoProcessor",
+    "SignTranslationPipeline",
     "VideoDecodeError",
     "VideoInfo",
     "count_video_frames",

@@ -7,7 +7,11 @@ import torch
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
+from .pipeline_fla import SignTranslationPipeline
 from .video_processing_fla import FlaVideoProcessorKwargs
+
+# The pipeline is imported here because `save_pretrained` copies the files that the processor's file imports.
+__all__ = ["FlaProcessor", "SignTranslationPipeline", "normalize_text"]
 
 IGNORED_LABEL = -100  # what torch's cross-entropy leaves out
 

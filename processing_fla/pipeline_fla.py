@@ -1,0 +1,242 @@
+"""`pipeline("sign-language-translation", model=...)`: clips in, sentences out. It travels to the Hub beside the
+processor.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import GenerationConfig, Pipeline
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+
+from .video_processing_fla import is_array, is_frame
+
+TASK = "sign-language-translation"
+VIDEO_OPTIONS = ("frame_stride", "num_frames", "fps", "do_sample_frames")
+
+
+class SignTranslationPipeline(Pipeline):
+    """Translates sign videos into spoken-language sentences.
+
+    Args:
+        model ([`FlaForConditionalGeneration`]): a trained model.
+        processor ([`FlaProcessor`]): the one saved with it.
+        kwargs: `device`, `dtype`, `batch_size`, `num_workers`, and defaults for the options of a call.
+
+    Example:
+        ```python
+        translate = pipeline("sign-language-translation", model="path/or/hub-id")
+        translate("clip.mp4")["translation_text"]
+        translate(["a.mp4", "b.mp4"], batch_size=2, num_beams=5, on_error="skip")
+        ```
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+    _pipeline_calls_generate = True
+    _default_generation_config = GenerationConfig(
+        num_beams=5,  # Paper: Sec. 5.2
+        max_new_tokens=100,  # Unstated: longer than any sentence of the three corpora; transformers would stop at 20
+    )
+
+    def _sanitize_parameters(self, on_error: str | None = None, **kwargs):
+        """Sort the options of a call into those of reading, generating and reporting."""
+        if on_error not in (None, "raise", "skip"):
+            raise ValueError(f'`on_error` must be "raise" or "skip", got {on_error!r}.')
+        error_options = {} if on_error is None else {"on_error": on_error}
+        video_options = {name: kwargs.pop(name) for name in VIDEO_OPTIONS if name in kwargs}
+        for name in ("assistant_model", "assistant_tokenizer"):
+            if getattr(self, name, None) is not None:
+                kwargs.setdefault(name, getattr(self, name))
+        return error_options | video_options, error_options | kwargs, {}
+
+    def __call__(self, videos: Any, **kwargs) -> dict | list[dict] | Iterator[dict]:
+        """Translate one clip or many.
+
+        Args:
+            videos: what [`FlaProcessor`] takes: a path, `Path` or `file://` URL of a video file or of a folder of
+                frames, a list of images, an array; or a list, generator or dataset of them.
+            kwargs:
+                - `batch_size` (`int`): clips translated at once, 1 by default; `num_workers` (`int`): processes that
+                  decode.
+                - `on_error` (`str`): `"raise"` (the default) or `"skip"`: a clip that cannot be read or translated
+                  gives a result of `None` values with one more entry, `"error"`, that says why.
+                - `frame_stride`, `num_frames`, `fps`, `do_sample_frames`: options of [`FlaVideoProcessor`].
+                - `num_beams`, `max_new_tokens`, `do_sample` and any other option of `generate`.
+
+        Returns:
+            `dict`, for a list of clips `list[dict]`, for a generator or a dataset an iterator of `dict`:
+                - `translation_text` (`str`): the sentence.
+                - `score` (`float`): from 0 to 1, the geometric mean of the probabilities the model gives the tokens.
+                - `num_frames` (`int`): source frames of the clip, before sampling.
+                - `seconds` (`float` or `None`): its duration; `None` where nothing says how fast its frames follow.
+            With `num_return_sequences` above 1, a list of such results for each clip, best first.
+
+        Raises:
+            VideoDecodeError: if a clip cannot be decoded, with `on_error="raise"`.
+            ValueError: if an input is no video, or is too long for the model, with `on_error="raise"`.
+        """
+        if is_array(videos) and videos.ndim == 5:
+            videos = list(videos)
+        if isinstance(videos, tuple):
+            videos = list(videos)
+        if isinstance(videos, list):
+            if not videos:
+                return []
+            if not all(map(is_frame, videos)):
+                return super().__call__(videos, **kwargs)
+        elif isinstance(videos, Iterable) and not isinstance(videos, (str, os.PathLike)) and not is_array(videos):
+            return super().__call__(videos, **kwargs)
+        return super().__call__([videos], **kwargs)[0]
+
+    def get_iterator(
+        self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
+    ) -> Iterator[dict]:
+        """Read, translate and report batch by batch; transformers' own collation would not know how to pad videos."""
+        dataset_class = PipelineDataset if hasattr(inputs, "__len__") else PipelineIterator
+        clips = dataset_class(inputs, self.preprocess, preprocess_params)
+        for batch in DataLoader(clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list):
+            for output in self.forward(batch, **forward_params):
+                yield self.postprocess(output, **postprocess_params)
+
+    def preprocess(self, video: Any, on_error: str = "raise", **video_options) -> dict:
+        """Read one clip.
+
+        Args:
+            video: one clip.
+            on_error (`str`): `"raise"` or `"skip"`.
+            video_options: options of [`FlaVideoProcessor`].
+
+        Returns:
+            `dict`: the clip's batch of one, its length and a name for messages; or, with `"skip"`, its `error`.
+        """
+        name = f"`{os.fspath(video)}`" if isinstance(video, (str, os.PathLike)) else "a clip given as frames"
+        try:
+            batch = self.processor(videos=[video], return_tensors="pt", return_metadata=True, **video_options)
+        except (ValueError, OSError) as error:
+            if on_error == "raise":
+                raise
+            return {"name": name, "error": one_line(error)}
+        metadata = batch.pop("video_metadata")[0]
+        seconds = metadata.total_num_frames / metadata.fps if metadata.fps else None
+        return {"name": name, "batch": dict(batch), "num_frames": metadata.total_num_frames, "seconds": seconds}
+
+    def _forward(self, clips: list[dict], on_error: str = "raise", **generate_kwargs) -> list[dict]:
+        """Translate the readable clips of one batch.
+
+        Args:
+            clips (`list[dict]`): from [`preprocess`].
+            on_error (`str`): `"raise"` or `"skip"`.
+            generate_kwargs: options of `generate`.
+
+        Returns:
+            `list[dict]`: the clips, with `sequences` and `scores`, or `error`, added.
+        """
+        readable = [clip for clip in clips if "error" not in clip]
+        if not readable:
+            return clips
+        try:
+            # The video is encoded once, for generating and for scoring.
+            states, mask = self.encode(readable)
+        except ValueError as error:
+            if len(readable) == 1:
+                message = f"{readable[0]['name']} cannot be translated: {one_line(error)}"
+                if on_error == "raise":
+                    raise ValueError(message) from error
+                readable[0]["error"] = message
+            else:  # one of them is to blame: find it, and do not lose the others
+                for clip in readable:
+                    self._forward([clip], on_error, **generate_kwargs)
+            return clips
+        sequences = self.model.generate(
+            encoder_outputs=states.copy(), attention_mask=mask, **self._prepare_generate_kwargs(generate_kwargs)
+        )
+        scores = self.sentence_scores(sequences, states, mask)
+        for clip, ids, score in zip(
+            readable, sequences.chunk(len(readable)), scores.chunk(len(readable)), strict=True
+        ):
+            clip["sequences"], clip["scores"] = ids, score
+        return clips
+
+    def encode(self, clips: list[dict]):
+        """Pad clips of unequal length to one batch; gives the language model's encoder states and the mask `(B, T)`."""
+        lengths = [clip["batch"]["attention_mask"].shape[1] for clip in clips]
+        first = clips[0]["batch"]["pixel_values_videos"]
+        pixels = first.new_zeros((len(clips), max(lengths), *first.shape[2:]))
+        mask = torch.zeros((len(clips), max(lengths)), dtype=torch.long, device=first.device)
+        for row, (clip, length) in enumerate(zip(clips, lengths, strict=True)):
+            pixels[row, :length] = clip["batch"]["pixel_values_videos"][0]
+            mask[row, :length] = 1
+        if pixels.is_floating_point():
+            pixels = pixels.to(self.model.dtype)
+        return self.model.get_encoder()(pixel_values_videos=pixels, attention_mask=mask), mask
+
+    def sentence_scores(self, sequences: torch.Tensor, encoder_outputs, mask: torch.Tensor) -> torch.Tensor:
+        """How probable the model finds generated sentences, whatever way they were searched for.
+
+        Args:
+            sequences (`torch.LongTensor` of shape `(B * R, L)`): generated ids, R for each video.
+            encoder_outputs (`BaseModelOutput`): of the B videos.
+            mask (`torch.LongTensor` of shape `(B, T)`): of the videos.
+
+        Returns:
+            `torch.FloatTensor` of shape `(B * R,)`: geometric means of the token probabilities up to the end token.
+        """
+        each = len(sequences) // len(mask)
+        states = type(encoder_outputs)(encoder_outputs.last_hidden_state.repeat_interleave(each, dim=0))
+        logits = self.model(
+            encoder_outputs=states,
+            attention_mask=mask.repeat_interleave(each, dim=0),
+            decoder_input_ids=sequences[:, :-1],
+            use_cache=False,
+        ).logits.float()
+        targets = sequences[:, 1:, None]
+        log_probabilities = logits.gather(2, targets)[..., 0] - logits.logsumexp(2)
+        end = self.model.generation_config.eos_token_id
+        is_end = torch.isin(sequences[:, 1:], torch.tensor([] if end is None else end, device=sequences.device))
+        counts = is_end.cumsum(1) - is_end.long() == 0  # up to the first end token
+        return (log_probabilities * counts).sum(1).div(counts.sum(1).clamp(min=1)).exp()
+
+    def postprocess(self, clip: dict) -> dict | list[dict]:
+        """Turn ids into a result.
+
+        Args:
+            clip (`dict`): from [`_forward`].
+
+        Returns:
+            `dict`, or `list[dict]` where several sentences were asked for: see [`__call__`].
+        """
+        if "error" in clip:
+            nothing = dict.fromkeys(("translation_text", "score", "num_frames", "seconds"))
+            return nothing | {"error": clip["error"]}
+        sentences = self.processor.batch_decode(clip["sequences"], skip_special_tokens=True)
+        results = [
+            {
+                "translation_text": sentence,
+                "score": score,
+                "num_frames": clip["num_frames"],
+                "seconds": clip["seconds"],
+            }
+            for sentence, score in zip(sentences, clip["scores"].tolist(), strict=True)
+        ]
+        return results[0] if len(results) == 1 else results
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """Save the model and the processor, with their code.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): a folder; made if need be.
+            kwargs: as for the model's `save_pretrained`.
+        """
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
+
+def one_line(error: Exception) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split())
