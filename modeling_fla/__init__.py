@@ -1,6 +1,7 @@
 """The network of FLa-LLM, registered with transformers' Auto classes.
 
-Importing this package is what lets [`AutoModelForSeq2SeqLM`] and its kin load a saved folder without `trust_remote_code`.
+Importing this package is what lets [`AutoModelForSeq2SeqLM`] and its kin load a saved folder without
+`trust_remote_code`.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM

@@ -128,8 +128,8 @@ class FlaConfig(PreTrainedConfig):
             The language model: MBart, MT5, Marian, BART, T5, Pegasus, M2M-100 or any other encoder-decoder.
             Defaults to MBart.
         input_features (`str`, *optional*, defaults to `"sign"`):
-            What the adapter reads (paper Table 8): `"frame"`, the backbone's features; `"sign"`, the temporal module's;
-            or `"hidden"`, the states of Light-T's encoder, which is then part of the model and always frozen.
+            What the adapter reads (paper Table 8): `"frame"`, the backbone's features; `"sign"`, the temporal
+            module's; or `"hidden"`, the states of Light-T's encoder, which is then part of the model and always frozen.
         adapter_hidden_size (`int`, *optional*):
             Width of the adapter's one hidden layer. Defaults to D, the language model's width.
         input_embed_scale (`float`, *optional*, defaults to 1.0):

@@ -26,8 +26,8 @@ def read_backbone_weights(backbone: PreTrainedModel, source: str | os.PathLike) 
         loaded = AutoModel.from_pretrained(source)
     except OSError as error:
         raise OSError(
-            f"{source} is neither on this disk nor to be had from the Hub. With a network, `hf download {source}`; without "
-            f"one, copy its folder (config.json and model.safetensors) here and give the folder's path instead."
+            f"{source} is neither on this disk nor to be had from the Hub. With a network, `hf download {source}`; "
+            f"without one, copy its folder (config.json and model.safetensors) here and give the folder's path."
         ) from error
     if loaded.config.model_type != backbone.config.model_type:
         raise ValueError(
@@ -37,13 +37,14 @@ def read_backbone_weights(backbone: PreTrainedModel, source: str | os.PathLike) 
 
 
 def _torchvision_state_dict(backbone: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """torchvision's ImageNet weights for this ResNet, from `torch.hub`'s cache or the network."""
+    """ImageNet weights of torchvision for this ResNet, from `torch.hub`'s cache or the network."""
     config = backbone.config
     names = TORCHVISION_FILES.get(tuple(getattr(config, "depths", ())), {}) if config.model_type == "resnet" else {}
     name = names.get(getattr(config, "layer_type", None))
     if name is None:
         raise ValueError(
-            f"torchvision has no ImageNet weights for this `{config.model_type}` backbone; give a Hub id or a folder instead."
+            f"torchvision has no ImageNet weights for this `{config.model_type}` backbone; "
+            f"give a Hub id or a folder instead."
         )
     folder = os.path.join(torch.hub.get_dir(), "checkpoints")
     path, url = os.path.join(folder, name), f"https://download.pytorch.org/models/{name}"
@@ -66,7 +67,7 @@ def _missing_weights_message(name: str, folder: str, url: str, reason: object) -
 
 
 def _convert_torchvision_resnet(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """torchvision's names for the tensors of a ResNet, in transformers' names. The tensors themselves stay as they are."""
+    """A ResNet's tensors as they are, from torchvision's names to transformers'."""
     converted = {}
     for key, tensor in state_dict.items():
         parts = key.split(".")

@@ -42,7 +42,7 @@ class FlaAdapter(nn.Module):
 
 
 class FlaLightTEncoder(nn.Module):
-    """Stage 1's adapter and Light-T's encoder, carried along frozen: sign features in, sign hidden states out (Eq. 3)."""
+    """Stage 1's adapter and Light-T's encoder, carried along frozen: sign features to sign hidden states (Eq. 3)."""
 
     def __init__(self, adapter: FlaAdapter, encoder: PreTrainedModel, input_embed_scale: float):
         super().__init__()
@@ -84,8 +84,8 @@ def _check_positions(stack: nn.Module, length: int, what: str = "video", unit: s
 def _share_token_embeddings(language_model: PreTrainedModel) -> None:
     """Leave the language model one table of token embeddings: the decoder's.
 
-    The adapter takes the place of the encoder's table (paper Sec. 4.3). Where the head is untied, transformers makes three
-    tables (`shared`, encoder, decoder); two would be dead weight that DistributedDataParallel waits for in vain.
+    The adapter takes the place of the encoder's table (paper Sec. 4.3). Where the head is untied, transformers makes
+    three tables (`shared`, encoder, decoder); two would be dead weight that DistributedDataParallel waits for in vain.
     """
     core = language_model.base_model
     prefix = "" if core is language_model else f"{language_model.base_model_prefix}."
@@ -105,7 +105,7 @@ def _share_token_embeddings(language_model: PreTrainedModel) -> None:
 
 
 class FlaEncoder(nn.Module):
-    """What `generate` takes for the encoder: a view of the model from either door to the language model's encoder states.
+    """What `generate` takes for the encoder: a view of the model, from either door to the encoder's states.
 
     `main_input_name` is one door; the other, sign features, has three axes where pixels have five.
     """
@@ -197,16 +197,17 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         language_model: "PreTrainedModel | str | os.PathLike",
         **config_overrides,
     ) -> "FlaForConditionalGeneration":
-        r"""Assemble stage 2 (paper Sec. 4.3): a trained visual encoder, a new adapter and a pre-trained language model.
+        r"""Assemble stage 2 (paper Sec. 4.3): a trained visual encoder, a new adapter, a pre-trained language model.
 
         Args:
             stage1 ([`FlaForConditionalGeneration`], [`FlaVisualEncoder`], `str` or `os.PathLike`):
-                The model of stage 1, or its visual encoder, or where it was saved. It is copied, and itself left as it is.
+                The model of stage 1, or its visual encoder, or where it was saved. It is copied, and left as it is.
             language_model (`PreTrainedModel`, `str` or `os.PathLike`):
-                An encoder-decoder with a language-modelling head, or where to load one from. It becomes part of the new model.
+                An encoder-decoder with a language-modelling head, or where to load one from. It becomes part of the
+                new model.
             **config_overrides:
-                Fields of [`FlaConfig`]: `freeze_vision_backbone` and `freeze_temporal_module` (both `True` here unless told
-                otherwise), `input_features`, `adapter_hidden_size`, `input_embed_scale`.
+                Fields of [`FlaConfig`]: `freeze_vision_backbone` and `freeze_temporal_module` (both `True` here unless
+                told otherwise), `input_features`, `adapter_hidden_size`, `input_embed_scale`.
 
         Returns:
             [`FlaForConditionalGeneration`]: in evaluation mode.
@@ -350,7 +351,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             *args:
                 As for `GenerationMixin.generate`.
             **kwargs:
-                As for `GenerationMixin.generate`: `pixel_values_videos`, `attention_mask`, `num_beams`, `max_new_tokens`, ...
+                As for `GenerationMixin.generate`: `pixel_values_videos`, `attention_mask`, `num_beams`, ...
 
         Returns:
             As `GenerationMixin.generate`: token ids `(B, L)`, or more with `return_dict_in_generate=True`.
@@ -367,7 +368,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
     def get_sign_features(
         self, pixel_values_videos: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.FloatTensor:
-        r"""What the adapter reads: the features `config.input_features` names. The `sign_features` door takes exactly this.
+        r"""What the adapter reads: the features `config.input_features` names. The `sign_features` door takes this.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
@@ -489,8 +490,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
 def trim_token_embeddings(model: PreTrainedModel, kept_token_ids: list[int]) -> PreTrainedModel:
     r"""Cut a language model's vocabulary down to the tokens named, in place (paper Sec. 5.2).
 
-    Token `kept_token_ids[i]` becomes token `i`: in the embeddings, the head and its bias, and wherever the configuration
-    and the generation configuration name a token.
+    Token `kept_token_ids[i]` becomes token `i`: in the embeddings, the head and its bias, and wherever the
+    configuration and the generation configuration name a token.
 
     Args:
         model (`PreTrainedModel`):

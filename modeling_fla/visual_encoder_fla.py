@@ -69,16 +69,17 @@ class FlaTemporalModule(nn.Module):
         self.normalization = nn.BatchNorm1d(config.hidden_size)
 
     def forward(self, frame_features: torch.FloatTensor, positions: torch.LongTensor) -> torch.FloatTensor:
-        """(B, T, C) with zeros at padding -> (B, N, C) with zeros at padding; `positions` are the real ones in B * T."""
+        """(B, T, C) -> (B, N, C), both with zeros at padding; `positions` are the real ones in B * T."""
         B, T, _ = frame_features.shape
         # Zeros at padding are what the convolution pads with at a video's own ends: neighbours in a batch cannot mix.
         hidden = self.convolution(frame_features.transpose(1, 2)).transpose(1, 2)  # (B, N, C)
         real = hidden.reshape(B * T, -1).index_select(0, positions)  # statistics are over real positions only
-        return _spread(F.relu(self.normalization(real)), positions, B, T)
+        return _spread(F.relu(self.normalization(real)), positions, (B, T))
 
 
-def _spread(features: torch.FloatTensor, positions: torch.LongTensor, B: int, T: int) -> torch.FloatTensor:
-    """Features of real positions `(sum of lengths, C)` into a batch `(B, T, C)` with zeros at padding."""
+def _spread(features: torch.FloatTensor, positions: torch.LongTensor, shape: tuple[int, int]) -> torch.FloatTensor:
+    """Features of real positions `(sum of lengths, C)` into a batch of shape `(B, T)` with zeros at padding."""
+    B, T = shape
     return features.new_zeros(B * T, features.shape[-1]).index_copy(0, positions, features).view(B, T, -1)
 
 
@@ -162,8 +163,8 @@ class FlaVisualEncoder(FlaPreTrainedModel):
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
-                `uint8`: raw RGB, 0 to 255, normalised here. Floating point: already normalised, as [`FlaProcessor`] returns
-                it. Padding frames may hold anything, NaN too.
+                `uint8`: raw RGB, 0 to 255, normalised here. Floating point: already normalised, as [`FlaProcessor`]
+                returns it. Padding frames may hold anything, NaN too.
             attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
                 1 for a real frame, 0 for padding. All frames are real where it is absent.
 
@@ -196,7 +197,7 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         frames = self._normalized(
             pixel_values_videos.flatten(0, 1).index_select(0, positions)
         )  # (real frames, 3, H, W)
-        return _spread(self._pooled(frames), positions, B, T), positions
+        return _spread(self._pooled(frames), positions, (B, T)), positions
 
     def _normalized(self, frames: torch.Tensor) -> torch.FloatTensor:
         """Frames in the backbone's dtype and memory format; raw ones become normalised."""
@@ -207,7 +208,8 @@ class FlaVisualEncoder(FlaPreTrainedModel):
             frames = frames.mul_(1 / (255 * std)).sub_(mean / std)
         elif not frames.is_floating_point():
             raise ValueError(
-                f"`pixel_values_videos` must be uint8 (raw, 0 to 255) or floating point (normalised), got {frames.dtype}."
+                "`pixel_values_videos` must be uint8 (raw, 0 to 255) or floating point (normalised), "
+                f"got {frames.dtype}."
             )
         return frames.to(self.vision_backbone.dtype, memory_format=torch.channels_last)
 
@@ -255,8 +257,8 @@ class FlaVisualEncoder(FlaPreTrainedModel):
 
         Args:
             source (`str` or `os.PathLike`, *optional*, defaults to `"torchvision"`):
-                `"torchvision"`: the weights file in `torch.hub`'s cache, downloaded if it is not there. Or the path of such a
-                file (`resnet18-f37072fd.pth`). Or a Hub id or folder, e.g. `"microsoft/resnet-18"`.
+                `"torchvision"`: the weights file in `torch.hub`'s cache, downloaded if it is not there. Or the path of
+                such a file (`resnet18-f37072fd.pth`). Or a Hub id or folder, e.g. `"microsoft/resnet-18"`.
 
         Raises:
             OSError: if the weights are neither on disk nor to be had; the message names the file and its place.

@@ -1,8 +1,8 @@
 """transformers' own common test classes, run against our model with three language models.
 
-They are in its source distribution (`pip download --no-binary :all: --no-deps transformers`), not in its wheel, so name the
-unpacked folder in `TRANSFORMERS_SOURCE`. That distribution leaves out the modules its tests import from sub-folders; a full
-git checkout has them, and then the generation tests run too.
+They are in its source distribution (`pip download --no-binary :all: --no-deps transformers`), not in its wheel, so
+name the unpacked folder in `TRANSFORMERS_SOURCE`. That distribution leaves out the modules its tests import from
+sub-folders; a full git checkout has them, and then the generation tests run too.
 
     TRANSFORMERS_SOURCE=<folder> pytest -m slow tests/modeling/test_upstream_common.py
 """
