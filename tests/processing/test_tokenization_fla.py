@@ -1,0 +1,315 @@
+import csv
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoTokenizer,
+    BartTokenizer,
+    ByT5Tokenizer,
+    MBart50Tokenizer,
+    MBartTokenizer,
+    NllbTokenizer,
+    PreTrainedTokenizerFast,
+    T5Tokenizer,
+)
+
+from processing_fla.tokenization_fla import (
+    UnsupportedTokenizerError,
+    count_pieces,
+    tokenized_differently,
+    train_tokenizer,
+    trim_tokenizer,
+    unknown_words,
+)
+
+BROAD = [
+    "am dienstag regen und im süden gewitter",
+    "der wind weht schwach bis mäßig aus nordost",
+    "heute nacht klart es auf, morgen wird es wärmer!",
+    "The quick brown fox jumps over the lazy dog.",
+    "im westen freundlicher, im osten zeitweise schauer",
+] * 3
+CORPUS = ["im süden regen", "der wind weht schwach", "morgen gewitter"]
+
+
+def unigram_pieces() -> list[tuple[str, float]]:
+    tokenizer = train_tokenizer(BROAD, vocab_size=200)
+    reserved = set(tokenizer.all_special_tokens)
+    scores = {piece: -1.0 - index / 50 for piece, index in tokenizer.get_vocab().items()}
+    return sorted(((p, s) for p, s in scores.items() if p not in reserved), key=lambda item: -item[1])
+
+
+def mbart():
+    return train_tokenizer(BROAD, vocab_size=200, language_codes=("de_DE",))
+
+
+def mbart50():
+    vocab = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *unigram_pieces()]
+    return MBart50Tokenizer(vocab=vocab, src_lang="de_DE", tgt_lang="de_DE")
+
+
+def t5():
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *unigram_pieces()]
+    return T5Tokenizer(vocab=vocab + [(f"<extra_id_{i}>", 0.0) for i in range(99, -1, -1)])
+
+
+def byte_level_bpe():
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(BROAD, trainer)
+    return tokenizer
+
+
+def merges_of(tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    import json
+
+    return [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
+
+
+def bart():
+    tokenizer = byte_level_bpe()
+    return BartTokenizer(vocab=tokenizer.get_vocab(with_added_tokens=True), merges=merges_of(tokenizer))
+
+
+def nllb():
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        BROAD, trainers.BpeTrainer(vocab_size=150, special_tokens=specials, show_progress=False)
+    )
+    return NllbTokenizer(
+        vocab=tokenizer.get_vocab(), merges=merges_of(tokenizer), src_lang="deu_Latn", tgt_lang="deu_Latn"
+    )
+
+
+def end_of_word_bpe():
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=150, special_tokens=["<unk>", "<pad>"], end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator(BROAD, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+
+
+ALL_KINDS = [mbart, mbart50, t5, bart, nllb, end_of_word_bpe]
+
+
+@pytest.mark.parametrize("make", ALL_KINDS)
+def test_a_trimmed_tokenizer_splits_its_sentences_as_before_and_loads_as_the_same_class(make, tmp_path):
+    tokenizer = make()
+    trimmed, kept_token_ids = trim_tokenizer(tokenizer, CORPUS)
+
+    assert type(trimmed) is type(tokenizer)
+    assert sorted(trimmed.get_vocab().values()) == list(range(len(kept_token_ids))), "ids are dense"
+    assert len(kept_token_ids) < len(tokenizer) and kept_token_ids == sorted(set(kept_token_ids))
+    for new, old in enumerate(kept_token_ids):
+        assert trimmed.convert_ids_to_tokens(new) == tokenizer.convert_ids_to_tokens(old)
+
+    trimmed.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    for sentence in CORPUS:
+        full = tokenizer(text_target=sentence)["input_ids"]
+        assert [kept_token_ids[i] for i in trimmed(text_target=sentence)["input_ids"]] == full
+        assert loaded(text_target=sentence)["input_ids"] == trimmed(text_target=sentence)["input_ids"]
+        decoded = trimmed.decode(trimmed(sentence)["input_ids"], skip_special_tokens=True)
+        assert decoded == tokenizer.decode(tokenizer(sentence)["input_ids"], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("make", ALL_KINDS)
+def test_special_tokens_and_characters_of_the_sentences_are_kept(make):
+    tokenizer = make()
+    trimmed, _ = trim_tokenizer(tokenizer, ["regen"])
+    assert set(tokenizer.all_special_tokens) <= set(trimmed.get_vocab())
+    assert [trimmed.pad_token, trimmed.unk_token] == [tokenizer.pad_token, tokenizer.unk_token]
+    # "genre" is not in the corpus, its characters are
+    assert trimmed.unk_token_id not in trimmed("genre", add_special_tokens=False)["input_ids"]
+
+
+def test_mbart_targets_end_with_the_language_code():
+    tokenizer = mbart()
+    trimmed, kept_token_ids = trim_tokenizer(tokenizer, CORPUS)
+    ids = trimmed(text_target="der wind")["input_ids"]
+    assert trimmed.convert_ids_to_tokens(ids)[-2:] == ["</s>", "de_DE"]
+    assert kept_token_ids[trimmed.lang_code_to_id["de_DE"]] == tokenizer.lang_code_to_id["de_DE"]
+    assert trimmed.mask_token in trimmed.get_vocab() and (trimmed.src_lang, trimmed.tgt_lang) == ("de_DE", "de_DE")
+
+
+def test_a_language_chosen_after_loading_survives():
+    tokenizer = mbart()
+    tokenizer.src_lang = tokenizer.tgt_lang = "zh_CN"
+    trimmed, _ = trim_tokenizer(tokenizer, CORPUS)
+    assert trimmed.convert_ids_to_tokens(trimmed(text_target="regen")["input_ids"])[-1] == "zh_CN"
+
+
+def test_a_lost_character_would_change_the_segmentation_so_characters_are_kept():
+    # a -19, bc -19 beats ab -5, c -35; without a piece "c" the unknown token (-29) would win with ab
+    scores = {"▁": -1.0, "a": -19.0, "bc": -19.0, "ab": -5.0, "c": -35.0, "b": -40.0}
+    specials = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    codes = [(code, 0.0) for code in mbart().lang_code_to_id]
+    tokenizer = MBartTokenizer(vocab=specials + list(scores.items()) + codes + [("<mask>", 0.0)])
+    trimmed, _ = trim_tokenizer(tokenizer, ["abc", "ab"])
+    assert tokenizer.tokenize("abc") == trimmed.tokenize("abc") == ["▁", "a", "bc"]
+
+
+pieces = st.text(alphabet="abc▁", min_size=1, max_size=4)
+words = st.lists(st.text(alphabet="abcd", min_size=1, max_size=6), min_size=1, max_size=4).map(" ".join)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    vocab=st.dictionaries(pieces, st.floats(-30, -1), min_size=1, max_size=20),
+    corpus=st.lists(words, min_size=1, max_size=4),
+)
+def test_any_unigram_vocabulary_splits_its_corpus_as_before(vocab, corpus):
+    # some characters have no piece of their own, "d" never has
+    tokenizer = Tokenizer(models.Unigram([("<unk>", 0.0), *vocab.items()], unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    full = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    trimmed, _ = trim_tokenizer(full, corpus)
+    assert tokenized_differently(full, trimmed, corpus) == 0
+
+
+def test_min_count_drops_rare_pieces_but_no_characters():
+    tokenizer = mbart()
+    corpus = ["der wind"] * 3 + ["gewitter"]
+    trimmed, kept_token_ids = trim_tokenizer(tokenizer, corpus, min_count=2)
+    _, everything = trim_tokenizer(tokenizer, corpus)
+    assert set(kept_token_ids) < set(everything)
+    assert trimmed.unk_token_id not in trimmed("gewitter")["input_ids"]
+    assert trimmed.tokenize("der wind") == tokenizer.tokenize("der wind")
+
+
+def test_keep_characters_all_keeps_characters_that_only_other_splits_have():
+    tokenizer = mbart()
+    trimmed, kept_token_ids = trim_tokenizer(tokenizer, ["regen"])
+    wider, more = trim_tokenizer(tokenizer, ["regen"], keep_characters="all")
+    assert set(kept_token_ids) < set(more)
+    assert unknown_words(trimmed, ["der fuchs regen"]) == {"der": 1, "fuchs": 1}
+    assert not unknown_words(wider, ["der fuchs regen"])
+
+
+def test_unknown_words_are_words_in_german_and_characters_in_chinese():
+    trimmed, _ = trim_tokenizer(mbart(), ["der regen"])
+    assert unknown_words(trimmed, ["der wind, der regen", "der regen藕der"]) == {"wind,": 2, "藕": 1}
+
+
+def test_sentences_are_normalised_before_counting():
+    tokenizer = train_tokenizer(["fix, 10"] * 3 + BROAD, vocab_size=200)
+    trimmed, _ = trim_tokenizer(tokenizer, ["ﬁx， １０"])
+    assert trimmed.tokenize("fix, 10") == tokenizer.tokenize("fix, 10")
+    assert count_pieces(tokenizer, ["ﬁx"]) == count_pieces(tokenizer, ["fix"])
+
+
+def test_extra_token_ids_are_kept():
+    tokenizer = mbart()
+    fox = tokenizer.convert_tokens_to_ids("j")
+    assert fox not in trim_tokenizer(tokenizer, CORPUS)[1]
+    assert fox in trim_tokenizer(tokenizer, CORPUS, extra_token_ids=[fox])[1]
+
+
+def test_the_full_tokenizer_is_not_changed():
+    tokenizer = mbart()
+    before = tokenizer.backend_tokenizer.to_str()
+    trim_tokenizer(tokenizer, CORPUS)
+    assert tokenizer.backend_tokenizer.to_str() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sentences": []}, "`sentences` holds no text"),
+        ({"sentences": ["  "]}, "`sentences` holds no text"),
+        ({"sentences": "regen"}, "must be a list of sentences, got one string"),
+        ({"sentences": ["regen"], "min_count": 0}, "`min_count` must be at least 1, got 0"),
+        ({"sentences": ["regen"], "keep_characters": "some"}, "must be one of train, all, got 'some'"),
+        ({"sentences": ["regen"], "extra_token_ids": [9999]}, r"ids that the tokenizer does not have: \[9999\]"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        trim_tokenizer(mbart(), **arguments)
+
+
+def test_other_kinds_of_tokenizers_are_refused():
+    with pytest.raises(
+        UnsupportedTokenizerError, match="ByT5Tokenizer cannot be trimmed: it is not a tokenizer of the"
+    ):
+        trim_tokenizer(ByT5Tokenizer(), CORPUS)
+    word_level = Tokenizer(models.WordLevel({"<unk>": 0, "regen": 1}, unk_token="<unk>"))
+    with pytest.raises(UnsupportedTokenizerError, match="its model is WordLevel, supported are Unigram and BPE"):
+        trim_tokenizer(PreTrainedTokenizerFast(tokenizer_object=word_level), CORPUS)
+
+
+def test_training_is_deterministic_and_bounded(tmp_path):
+    first, second = (train_tokenizer(BROAD, vocab_size=120, language_codes=("de_DE",)) for _ in range(2))
+    assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
+    assert len(first) <= 120
+    ids = first(text_target="der wind weht")["input_ids"]
+    assert first.convert_ids_to_tokens(ids)[-2:] == ["</s>", "de_DE"] and first.unk_token_id not in ids
+    first.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)(text_target="der wind weht")["input_ids"] == ids
+    assert first.decode(ids, skip_special_tokens=True) == "der wind weht"
+
+
+def test_a_language_mbart_does_not_have_gets_a_code_of_its_own(tmp_path):
+    tokenizer = train_tokenizer(BROAD, vocab_size=150, language_codes=("gsg_DE",))
+    tokenizer.save_pretrained(tmp_path)
+    for tok in (tokenizer, AutoTokenizer.from_pretrained(tmp_path), trim_tokenizer(tokenizer, CORPUS)[0]):
+        ids = tok(text_target="regen")["input_ids"]
+        assert tok.convert_ids_to_tokens(ids)[-1] == "gsg_DE" and "gsg" not in tok.decode(
+            ids, skip_special_tokens=True
+        )
+
+
+def test_training_refuses_a_vocabulary_smaller_than_the_alphabet():
+    with pytest.raises(
+        ValueError, match="`vocab_size` must be at least 34 for the characters of these sentences, got 33"
+    ):
+        train_tokenizer(["abc"], vocab_size=33)
+    assert len(train_tokenizer(["abc"], vocab_size=34)) == 34
+    with pytest.raises(ValueError, match="`language_codes` needs at least one code"):
+        train_tokenizer(["abc"], vocab_size=99, language_codes=())
+
+
+def read_column(file, delimiter: str, column: str) -> list[str]:
+    with open(file, encoding="utf-8", newline="") as lines:
+        return [row[column].strip() for row in csv.DictReader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)]
+
+
+@pytest.mark.real_data
+def test_the_real_vocabulary_trimmed_to_each_corpus_splits_every_sentence_as_before(real_data):
+    tokenizer = MBartTokenizer.from_pretrained(
+        real_data / "tokenizers" / "mbart-large-cc25", src_lang="de_DE", tgt_lang="de_DE"
+    )
+    assert len(tokenizer) == 250027
+    annotations = real_data / "phoenix2014t" / "annotations" / "manual"
+    corpora = {
+        split: read_column(annotations / f"PHOENIX-2014-T.{split}.corpus.csv", "|", "translation")
+        for split in ("train", "dev", "test")
+    }
+    chinese = read_column(real_data / "csl_daily" / "train.tsv", "\t", "text")
+    english = [
+        sentence
+        for split in ("val", "test")
+        for sentence in read_column(real_data / "how2sign" / f"how2sign_realigned_{split}.csv", "\t", "SENTENCE")
+    ]
+    for sentences, number in ((corpora["train"], 7096), (chinese, 18401), (english, 4098)):
+        assert len(sentences) == number
+        trimmed, kept_token_ids = trim_tokenizer(tokenizer, sentences)
+        assert tokenized_differently(tokenizer, trimmed, sentences) == 0
+        assert kept_token_ids[trimmed.convert_tokens_to_ids("zh_CN")] == tokenizer.convert_tokens_to_ids("zh_CN")
+        text = unicodedata.normalize("NFKC", sentences[0])
+        assert trimmed.decode(trimmed(text)["input_ids"], skip_special_tokens=True) == text
+        if sentences is corpora["train"]:
+            assert not unknown_words(trimmed, corpora["dev"] + corpora["test"])
