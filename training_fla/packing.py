@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
-from training_fla.corpora.row import SPLITS, CorpusRow, DrawnVideo, VideoFile
+from training_fla.corpora.row import SPLITS, CorpusRow, VideoFile
 from training_fla.errors import InputError
 from training_fla.output_folder import atomic_file, locked_folder, refuse_existing, replace_folder
 from training_fla.packed_corpus import (
@@ -196,7 +196,7 @@ def _missing_clips(rows: Sequence[CorpusRow], on_error: str) -> dict[tuple[str, 
     missing = {
         (row.split, row.id): f"{row.split} clip {row.id!r}: {row.video.path} is missing"
         for row in rows
-        if not isinstance(row.video, DrawnVideo) and not Path(row.video.path).exists()
+        if row.video.is_missing
     }
     if missing and on_error == "fail":
         first = next(iter(missing.values()))

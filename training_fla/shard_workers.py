@@ -54,7 +54,7 @@ def run_jobs(
         write (`Callable`): writes a job, calling its second argument as [`~training_fla.shard_writing.write_shard`]
             says. Runs in another process, in this one if `num_workers` is 0.
         jobs (`Sequence[ShardJob]`): what to write.
-        num_workers (`int`): processes at a time.
+        num_workers (`int`): processes at a time, where they can be forked.
         on_clip (`Callable`): called in this process whenever a clip is begun.
         on_error (`str`): `skip` to write a shard again without the clip that killed its worker, else `fail`.
 
@@ -62,7 +62,8 @@ def run_jobs(
         InputError: what a worker raised; or, naming the clip, that a worker crashed or went silent.
         OSError: what a worker raised.
     """
-    if num_workers == 0:
+    # Forked, because drawn clips are functions, which cannot be sent; elsewhere than on Linux forking is not safe.
+    if num_workers == 0 or sys.platform != "linux":
         for job in jobs:
             yield job, write(job, lambda position, _: on_clip() if position is not None else None)
         return
@@ -94,8 +95,7 @@ def run_jobs(
 
 
 def _start(write: WriteJob, job: ShardJob) -> _Worker:
-    # fork where it is safe: drawn clips are functions, which cannot be pickled, and nothing need be imported again.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context = multiprocessing.get_context("fork")
     mine, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(write, job, theirs, os.getpid()), daemon=True)
     process.start()

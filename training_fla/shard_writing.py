@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from training_fla.corpora.row import CorpusRow
+from training_fla.corpora.row import CorpusRow, VideoFile
 from training_fla.errors import InputError
 from training_fla.output_folder import atomic_file
 from training_fla.packed_corpus import SCHEMA, file_sha256, index_digest
@@ -110,6 +110,7 @@ def clip_record(row: CorpusRow, parameters: PackParameters, report: Callable[[in
                 raise InputError("more than 2 GiB of JPEG: cut it into clips or raise the frame stride")
             report(len(jpegs))
         fps = float(row.video.fps)
+        _refuse_cut_off(row.video, len(jpegs) * parameters.frame_stride, fps)
     # Whatever a decoder makes of a damaged file is the file's fault; running out of disk happens elsewhere.
     except (ValueError, OSError, ArithmeticError, LookupError, MemoryError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -130,6 +131,17 @@ def clip_record(row: CorpusRow, parameters: PackParameters, report: Callable[[in
         "frame_crc32": [zlib.crc32(jpeg) for jpeg in jpegs],
         "frames": jpegs,
     }
+
+
+def _refuse_cut_off(video: Any, num_frames: int, fps: float) -> None:
+    """Annotated times may lie a little beyond a video's end, but half a sentence is none."""
+    if isinstance(video, VideoFile) and video.end_seconds is not None and fps > 0:
+        wanted = (video.end_seconds - (video.start_seconds or 0.0)) * fps
+        if num_frames < 0.5 * wanted:
+            raise InputError(
+                f"only {num_frames} of about {wanted:.0f} frames: it is to end at {video.end_seconds} s, "
+                f"after the end of its video"
+            )
 
 
 def encode_frame(frame: np.ndarray, quality: int) -> bytes:

@@ -9,6 +9,13 @@ from pathlib import Path
 EXAMPLE = "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t"
 
 
+RELEASES = {
+    "phoenix14t": "RWTH-PHOENIX-Weather 2014 T, release v3: German weather reports",
+    "csl_daily": "CSL-Daily: Chinese everyday sentences, as frames or cropped videos",
+    "how2sign": "How2Sign: American how-to videos and their realigned sentences",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the corpora and their options."""
     corpora = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True, title="corpora")
@@ -18,6 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     manifest = corpora.add_parser("manifest", help="your own videos and a table of their sentences")
     _add_manifest_arguments(manifest)
     _add_packing_arguments(manifest, size=256)
+    for name, text in RELEASES.items():
+        release = corpora.add_parser(name, help=text)
+        release.add_argument("--root", type=Path, metavar="DIR", help="the unpacked release")
+        if name == "how2sign":
+            release.add_argument(
+                "--released-clips", action="store_true", help="use the clips as released, cut at the unaligned times"
+            )
+        _add_packing_arguments(release, size=256)
+    dataset = corpora.add_parser("dataset", help="a `datasets` folder or Hub dataset with videos and sentences")
+    dataset.add_argument("--root", metavar="DIR_OR_ID", help="the folder or the Hub id")
+    dataset.add_argument("--revision", help="of a Hub dataset")
+    for column in ("video", "sentence"):
+        dataset.add_argument(f"--{column}-column", default=column, metavar="NAME", help="[%(default)s]")
+    dataset.add_argument("--language", default="", help="MBart code of the sentences, such as en_XX")
+    _add_packing_arguments(dataset, size=256)
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +52,9 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manifest_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", type=Path, required=True, help="CSV, TSV or JSONL file, or the folder that holds it")
+    parser.add_argument(
+        "--root", type=Path, metavar="FILE_OR_DIR", help="CSV, TSV or JSONL file, or the folder that holds it"
+    )
     parser.add_argument("--video-root", type=Path, help="folder that video paths are relative to [that of the table]")
     for column in ("video", "sentence", "split", "id", "signer", "language", "start", "end"):
         parser.add_argument(f"--{column}-column", default=column, metavar="NAME", help=argparse.SUPPRESS)
@@ -46,7 +70,9 @@ def _add_manifest_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_packing_arguments(parser: argparse.ArgumentParser, size: int) -> None:
     group = parser.add_argument_group("packing")
-    group.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    group.add_argument("--out", type=Path, metavar="DIR", help="the folder to write")
+    group.add_argument("--check", action="store_true", help="only look the corpus over and report; write nothing")
+    group.add_argument("--verify", action="store_true", help="only compare --out, packed before, with its hashes")
     group.add_argument("--size", type=int, default=size, help="side of the stored frames in pixels [%(default)s]")
     group.add_argument("--quality", type=int, default=95, help="JPEG quality [%(default)s]")
     group.add_argument(
@@ -67,13 +93,47 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the corpus and pack it."""
-    return {"demo": _demo, "manifest": _manifest}[args.corpus](args)
+    """Read the corpus and pack it, or check the one or the other."""
+    from ..errors import InputError
+
+    if args.check and args.verify:
+        raise InputError("--check looks at the corpus, --verify at what was packed: give one of them")
+    if args.out is None and not args.check:
+        raise InputError("--out DIR is missing: the folder to write")
+    if args.verify:
+        return _verify(args)
+    if args.corpus != "demo" and args.root is None:
+        raise InputError("--root is missing: where the corpus is")
+    read = {"demo": _read_demo, "manifest": _read_manifest, "dataset": _read_dataset}.get(args.corpus, _read_release)
+    notes: list[str] = []
+    rows, source, details = read(args, notes.append)
+    return _check(args, rows, notes, details) if args.check else _pack(args, rows, source, notes)
 
 
-def _pack(args: argparse.Namespace, rows, source: str = "", add_files=None) -> int:
+def _verify(args: argparse.Namespace) -> int:
+    from ..packing import verify_packed
+
+    wrong = verify_packed(args.out)
+    print("\n".join(wrong) or f"{args.out} is as it was packed")
+    return 1 if wrong else 0
+
+
+def _check(args: argparse.Namespace, rows, notes: list[str], details: dict) -> int:
+    from ..corpora.checking import check_corpus
+
+    report = check_corpus(rows, num_workers=args.workers, **details)
+    report.notes += notes
+    print("\n".join(report.lines()))
+    return 0 if report.is_clean else 1
+
+
+def _pack(args: argparse.Namespace, rows, source: str, notes: list[str]) -> int:
+    import sys
+
     from ..packing import pack
 
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     done = pack(
         rows,
         args.out,
@@ -87,13 +147,24 @@ def _pack(args: argparse.Namespace, rows, source: str = "", add_files=None) -> i
         corpus=args.corpus,
         source=source,
         machine=args.shard,
-        add_files=add_files,
+        add_files=(lambda folder: _add_demo(args, rows, folder)) if args.corpus == "demo" else None,
     )
     print(f"packed into {args.out}" if done else "this part is done; the last of the other parts makes the folder")
     return 0
 
 
-def _demo(args: argparse.Namespace) -> int:
+def _read_release(args: argparse.Namespace, note) -> tuple[list, str, dict]:
+    import importlib
+
+    reader = importlib.import_module(f"training_fla.corpora.{args.corpus}")
+    options = {"released_clips": args.released_clips} if args.corpus == "how2sign" else {}
+    rows = getattr(reader, f"read_{args.corpus}")(args.root, note, **options)
+    if reader.PAPER_COUNTS_NOTE:
+        note(reader.PAPER_COUNTS_NOTE)
+    return rows, "", {"expected": reader.EXPECTED, "on_disk": reader.media(args.root)}
+
+
+def _read_demo(args: argparse.Namespace, note) -> tuple[list, str, dict]:
     import hashlib
 
     from ..corpora.demo import read_demo, read_pairs
@@ -104,9 +175,7 @@ def _demo(args: argparse.Namespace) -> int:
     else:
         rows = read_demo(args.seed, args.num_train, args.num_dev, args.num_test, args.size)
         table = ""
-    return _pack(
-        args, rows, f"seed {args.seed} clips {args.clips} {table}", lambda folder: _add_demo(args, rows, folder)
-    )
+    return rows, f"seed {args.seed} clips {args.clips} {table}", {}
 
 
 def _add_demo(args: argparse.Namespace, rows, folder: Path) -> None:
@@ -118,21 +187,27 @@ def _add_demo(args: argparse.Namespace, rows, folder: Path) -> None:
         for name, sentences in (("demo_text", demo_text(args.seed)), ("broad_text", broad_text(args.seed))):
             (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in sentences), encoding="utf-8")
     (folder / "clips").mkdir(exist_ok=True)
-    for row in [row for row in rows if row.split == "test"][: args.clips]:
-        write_clip(folder / "clips" / f"{row.id}.mp4", row.video.frames(), row.video.fps)
+    for number, row in enumerate([row for row in rows if row.split == "test"][: args.clips]):
+        # The ids of --pairs are the user's, and need not be good file names.
+        name = f"test-{number:05d}" if args.pairs else row.id
+        write_clip(folder / "clips" / f"{name}.mp4", row.video.frames(), row.video.fps)
 
 
-def _manifest(args: argparse.Namespace) -> int:
+def _read_manifest(args: argparse.Namespace, note) -> tuple[list, str, dict]:
     from ..corpora.manifest import manifest_fingerprint, read_manifest
 
     columns = {name: getattr(args, name) for name in vars(args) if name.endswith("_column")}
-    names = {name.removesuffix("_column"): column for name, column in columns.items()}
     options = {
-        "video_column": names.pop("video"),
-        "sentence_column": names.pop("sentence"),
+        **{name: columns.pop(name) for name in ("video_column", "sentence_column")},
         "video_root": args.video_root,
         "default_split": args.default_split,
         "language": args.language,
-        **names,
+        **{name.removesuffix("_column"): column for name, column in columns.items()},
     }
-    return _pack(args, read_manifest(args.root, **options), manifest_fingerprint(args.root, **options))
+    return read_manifest(args.root, **options), manifest_fingerprint(args.root, **options), {}
+
+
+def _read_dataset(args: argparse.Namespace, note) -> tuple[list, str, dict]:
+    from ..corpora.hub_dataset import read_dataset
+
+    return read_dataset(args.root, args.video_column, args.sentence_column, note, args.language, args.revision), "", {}

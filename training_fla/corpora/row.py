@@ -1,10 +1,12 @@
 """One clip of a corpus before packing: where its frames come from and the sentence that belongs to it."""
 
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from training_fla.errors import InputError
 
@@ -75,6 +77,11 @@ class VideoFile:
         return Path(self.path).name
 
     @property
+    def is_missing(self) -> bool:
+        """Whether there is nothing at `path`."""
+        return not Path(self.path).exists()
+
+    @property
     def fps(self) -> float:
         """Frames per second by the file's header."""
         from processing_fla.video_decoding_fla import probe_video
@@ -116,6 +123,11 @@ class FrameFolder:
         """The folder's name, for messages."""
         return Path(self.path).name
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is nothing at `path`."""
+        return not Path(self.path).exists()
+
     def files(self) -> list[Path]:
         """The image files by name; releases pad their numbers with zeros, which makes that the order of time."""
         return sorted(Path(self.path).glob(self.pattern))
@@ -147,10 +159,43 @@ class DrawnVideo:
     draw: "Callable[[], np.ndarray]"
     fps: float = 25.0
     name: str = "drawn clip"
+    is_missing: ClassVar[bool] = False
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
         """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB, of `size` if it is given."""
         return (_resized(frame, size) for frame in self.draw()[::stride])
+
+
+@dataclass(frozen=True)
+class EmbeddedVideo:
+    """A video file inside another file, such as a table of a `datasets` folder.
+
+    Args:
+        load (`Callable[[], bytes]`): returns the bytes of the video file.
+        name (`str`): for messages.
+    """
+
+    load: Callable[[], bytes]
+    name: str
+    is_missing: ClassVar[bool] = False
+
+    @property
+    def fps(self) -> float:
+        """Frames per second by the file's header."""
+        with self._as_file() as video:
+            return video.fps
+
+    def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
+        """As [`VideoFile.frames`]."""
+        with self._as_file() as video:
+            yield from video.frames(stride, size)
+
+    @contextmanager
+    def _as_file(self) -> Iterator[VideoFile]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "video")
+            path.write_bytes(self.load())
+            yield VideoFile(path)
 
 
 @dataclass(frozen=True)
@@ -159,7 +204,7 @@ class CorpusRow:
 
     Args:
         id (`str`): unique in its split.
-        video (`VideoFile`, `FrameFolder` or `DrawnVideo`): where the frames come from.
+        video (`VideoFile`, `FrameFolder`, `DrawnVideo` or `EmbeddedVideo`): where the frames come from.
         sentence (`str`): the spoken-language sentence, as the corpus writes it.
         split (`str`): `train`, `dev` or `test`.
         signer (`str`): the signer's name, empty if unknown.
@@ -168,7 +213,7 @@ class CorpusRow:
     """
 
     id: str
-    video: VideoFile | FrameFolder | DrawnVideo
+    video: VideoFile | FrameFolder | DrawnVideo | EmbeddedVideo
     sentence: str
     split: str
     signer: str = ""
