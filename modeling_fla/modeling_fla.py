@@ -236,8 +236,14 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
                 copy.deepcopy(stage1.language_model.get_encoder()),
                 stage1.config.input_embed_scale,
             )
+        # A composite config resets its parts' attention. A part that does not know its own would be given masks made for
+        # another: SDPA's missing causal mask, read by eager attention, lets the decoder see the future.
+        attention = {part: part.config._attn_implementation for part in (visual_encoder, language_model)}
         config = FlaConfig(vision_config=visual_encoder.config, text_config=language_model.config, **fields)
-        return cls(config, visual_encoder, language_model, light_t_encoder).eval()
+        model = cls(config, visual_encoder, language_model, light_t_encoder)
+        for part, implementation in attention.items():
+            part.config._attn_implementation = implementation
+        return model.eval()
 
     @can_return_tuple
     def forward(
