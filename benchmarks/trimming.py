@@ -1,6 +1,6 @@
 """What memory and time does `fla trim` take for MBart-large, against copying the kept bytes with safetensors alone?
 
-    python benchmarks/trimming.py            about a minute, 7 GB of disk in a temporary folder
+    python benchmarks/trimming.py            about a minute, 10 GB of disk in a temporary folder
 
 A checkpoint of MBart-large's shapes (2.4 GB, random numbers) is made and trimmed from 250,027 to some 2,200 tokens.
 Each measurement runs in a process of its own. Memory is the growth of anonymous resident memory: mapped file pages,
@@ -22,7 +22,7 @@ REPEATS = 3
 
 
 def make_checkpoint(folder: Path) -> None:
-    """Write MBart-large with random numbers: model.safetensors in `folder`, pytorch_model.bin in `folder/bin`."""
+    """Write MBart-large with random numbers: model.safetensors, bin/pytorch_model.bin, old/pytorch_model.bin."""
     import torch
     from safetensors.torch import save_file
     from transformers import MBartConfig, MBartForConditionalGeneration
@@ -35,11 +35,11 @@ def make_checkpoint(folder: Path) -> None:
     tied = set(model.all_tied_weights_keys)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in tied}
     tensors = {name: torch.rand(shape) for name, shape in shapes.items()}
-    (folder / "bin").mkdir()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    torch.save(tensors, folder / "bin" / "pytorch_model.bin")
     config.save_pretrained(folder)
-    config.save_pretrained(folder / "bin")
+    for name, zipped in (("bin", True), ("old", False)):
+        config.save_pretrained(folder / name)
+        torch.save(tensors, folder / name / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
 
 
 def trim(folder: Path, out: Path, kept_token_ids: list[int]) -> None:
@@ -138,7 +138,8 @@ def main() -> int:
             file.unlink()
         (folder / "out").rmdir()
         rows = []
-        for label, source in (("safetensors", folder), ("pytorch_model.bin", folder / "bin")):
+        sources = {"safetensors": folder, "pytorch_model.bin": folder / "bin", "torch<1.6 file": folder / "old"}
+        for label, source in sources.items():
             seconds, memory = best_of(trim, source, folder / "out", kept_token_ids)
             rows.append((f"trim {label}: memory / trimmed size", memory / size, MEMORY_LIMIT))
             rows.append((f"trim {label}: time / copying the kept bytes", seconds / copied, TIME_LIMIT))

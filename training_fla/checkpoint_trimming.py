@@ -10,14 +10,11 @@ The twin for a model in memory is [`~modeling_fla.trim_token_embeddings`].
 
 import dataclasses
 import json
-import math
 import os
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from .checkpoint_files import StoredTensor, read_json, stored_tensors, write_safetensors
 from .errors import InputError
 
 # The last part of the name of every tensor with a row (or, in biases, an element) for each token.
@@ -31,54 +28,8 @@ VOCABULARY_TENSORS = (
 )
 # Lists of tokens to suppress or enforce: an entry of a token that is gone has nothing left to do.
 TOKEN_LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", "sequence_bias")
-COPY_BYTES = 16 << 20  # written at once; only what is being written is in memory
-SAFETENSORS_NAMES = {
-    "torch.float64": "F64",
-    "torch.float32": "F32",
-    "torch.float16": "F16",
-    "torch.bfloat16": "BF16",
-    "torch.float8_e4m3fn": "F8_E4M3",
-    "torch.float8_e5m2": "F8_E5M2",
-    "torch.int64": "I64",
-    "torch.int32": "I32",
-    "torch.int16": "I16",
-    "torch.int8": "I8",
-    "torch.uint8": "U8",
-    "torch.bool": "BOOL",
-}
 # M2M100 and NLLB end with "made-up words" that their tokenizers do not have.
 MADE_UP_WORDS = {"m2m_100": 8, "nllb-moe": 8}
-
-
-@dataclasses.dataclass
-class StoredTensor:
-    """A tensor of a checkpoint whose bytes are still on disk.
-
-    Args:
-        name (`str`): its key.
-        dtype (`str`): as safetensors names it, e.g. `"F32"`.
-        shape (`tuple[int, ...]`): its shape.
-        data (`np.ndarray`): its bytes as `uint8`, memory-mapped.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    data: np.ndarray
-
-    @property
-    def num_elements(self) -> int:
-        """How many numbers it holds."""
-        return math.prod(self.shape)
-
-    def take(self, kept_token_ids: Sequence[int], axis: int) -> "StoredTensor":
-        """The tensor with only the kept indices of one axis; the only bytes that are read."""
-        before, after = math.prod(self.shape[:axis]), math.prod(self.shape[axis + 1 :])
-        item_size = len(self.data) // max(self.num_elements, 1)
-        blocks = self.data.reshape(before, self.shape[axis], after * item_size)
-        shape = (*self.shape[:axis], len(kept_token_ids), *self.shape[axis + 1 :])
-        kept = np.ascontiguousarray(blocks[:, np.asarray(kept_token_ids)])
-        return StoredTensor(self.name, self.dtype, shape, kept.reshape(-1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +83,7 @@ def trim_checkpoint(
 
     _write_json(out / "config.json", renumbered_config(config, new_ids))
     if (folder / "generation_config.json").is_file():
-        generation = _read_json(folder / "generation_config.json")
+        generation = read_json(folder / "generation_config.json")
         _write_json(out / "generation_config.json", renumbered_config(generation, new_ids))
     write_safetensors(after, out / "model.safetensors", progress)
     return TrimmedSize(
@@ -147,7 +98,7 @@ def read_config(folder: Path) -> dict:
     Raises:
         InputError: if it is missing, broken, or not of such a model.
     """
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if not isinstance(config.get("vocab_size"), int):
         raise InputError(
             f"{folder}/config.json has no vocab_size: only a language model can be trimmed, before it becomes part of "
@@ -166,7 +117,7 @@ def named_token_ids(folder: Path) -> set[int]:
     found = set()
     for name in ("config.json", "generation_config.json"):
         if (folder / name).is_file():
-            for field, value in _read_json(folder / name).items():
+            for field, value in read_json(folder / name).items():
                 if field.endswith("_token_id") and value is not None:
                     found.update(value if isinstance(value, list) else [value])
     return found
@@ -248,91 +199,6 @@ def vocabulary_axis(tensor: StoredTensor, config: dict) -> int | None:
     return None
 
 
-def stored_tensors(folder: Path) -> Iterator[StoredTensor]:
-    """The tensors of a checkpoint folder, memory-mapped: safetensors or pytorch_model.bin, one file or shards.
-
-    Raises:
-        InputError: if there are no weights, a shard is missing, or a file is broken.
-    """
-    for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_pytorch)):
-        if (folder / name).is_file():
-            yield from read(folder / name)
-            return
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            for shard in sorted(set(_read_json(index)["weight_map"].values())):
-                if not (folder / shard).is_file():
-                    raise InputError(f"{index} names {shard}, which is missing")
-                yield from read(folder / shard)
-            return
-    raise InputError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
-
-
-def write_safetensors(tensors: Iterable[StoredTensor], path: Path, progress: bool = False) -> None:
-    """Write a safetensors file front to back, without gathering it in memory first.
-
-    Args:
-        tensors (`Iterable[StoredTensor]`): with different names.
-        path (`Path`): the file.
-        progress (`bool`, *optional*, defaults to `False`): show a progress bar.
-    """
-    from tqdm import tqdm
-
-    # Widest numbers first, as the library orders them: each tensor then starts at a multiple of its width.
-    tensors = sorted(tensors, key=lambda t: (-len(t.data) // max(t.num_elements, 1), t.name))
-    header, offset = {"__metadata__": {"format": "pt"}}, 0
-    for tensor in tensors:
-        end = offset + len(tensor.data)
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    bar = tqdm(total=offset, unit="B", unit_scale=True, desc="weights", disable=not progress)
-    with open(path, "wb") as file, bar:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for tensor in tensors:
-            for start in range(0, len(tensor.data), COPY_BYTES):
-                bar.update(file.write(memoryview(tensor.data[start : start + COPY_BYTES])))
-
-
-def _read_safetensors(path: Path) -> Iterator[StoredTensor]:
-    try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > path.stat().st_size:
-                raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
-        content = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + length)
-        entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
-        if entries and max(entry["data_offsets"][1] for _, entry in entries) != len(content):
-            raise ValueError("it is cut short")
-    except (struct.error, ValueError, KeyError) as error:
-        raise InputError(f"{path} is not a whole safetensors file: {error}") from error
-    for name, entry in entries:
-        start, end = entry["data_offsets"]
-        yield StoredTensor(name, entry["dtype"], tuple(entry["shape"]), content[start:end])
-
-
-def _read_pytorch(path: Path) -> Iterator[StoredTensor]:
-    import pickle
-    import zipfile
-
-    import torch
-
-    # Files of torch before 1.6 are no zip archives and cannot be mapped: they are read whole.
-    mmap = zipfile.is_zipfile(path)
-    try:
-        state = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it is cut short"
-        raise InputError(f"{path} cannot be read as weights: {reason}") from error
-    for name, tensor in state.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise InputError(f"{path}: {name} is not a tensor")
-        data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-        yield StoredTensor(name, SAFETENSORS_NAMES[str(tensor.dtype)], tuple(tensor.shape), data)
-
-
 def _without_aliases(tensors: list[StoredTensor]) -> list[StoredTensor]:
     """One tensor for each set of names that share their bytes, as pytorch_model.bin stores tied weights."""
     first: dict[tuple, StoredTensor] = {}
@@ -357,15 +223,6 @@ def _renumbered_list(value, new_ids: dict[int, int]):
         elif new_ids.keys() >= set(entry):
             renumbered.append([new_ids[i] for i in entry])
     return renumbered
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
 
 
 def _write_json(path: Path, content: dict) -> None:
