@@ -164,7 +164,7 @@ class SignTranslationPipeline(Pipeline):
         return clips
 
     def encode(self, clips: list[dict]):
-        """Pad clips of unequal length to one batch; gives the language model's encoder states and the mask `(B, T)`."""
+        """Pad clips of unequal length to one batch; gives the language model's encoder states and the mask (B, T)."""
         lengths = [clip["batch"]["attention_mask"].shape[1] for clip in clips]
         first = clips[0]["batch"]["pixel_values_videos"]
         pixels = first.new_zeros((len(clips), max(lengths), *first.shape[2:]))

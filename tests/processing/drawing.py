@@ -1,0 +1,103 @@
+"""Videos, tokenizers and models small enough to be drawn or drawn at random in a test."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import MBartTokenizer
+
+from modeling_fla import FlaConfig, FlaForConditionalGeneration
+from processing_fla import FlaProcessor, FlaVideoProcessor
+
+RED, GREEN, BLUE = (200, 40, 40), (30, 200, 40), (30, 60, 210)
+WORDS = ["am", "tag", "regen", "im", "norden", "schnee", "lower", "newer", "upper", "older", "longer", "string"]
+
+
+def marked_frame(number: int, height: int = 64, width: int = 96) -> np.ndarray:
+    """Red to the left, blue to the right, a green square top left, and the frame's number as the grey of a square."""
+    frame = np.empty((height, width, 3), np.uint8)
+    frame[:, : width // 2], frame[:, width // 2 :] = RED, BLUE
+    frame[: height // 4, : width // 4] = GREEN
+    frame[height // 2 :, width // 4 : 3 * width // 4] = 16 + 4 * number
+    return frame
+
+
+def number_of(frame: np.ndarray) -> int:
+    """The number that `marked_frame` wrote, read from the middle of its grey square."""
+    height, width = frame.shape[:2]
+    return round(
+        (float(frame[3 * height // 4 - 2 : 3 * height // 4 + 2, width // 2 - 2 : width // 2 + 2].mean()) - 16) / 4
+    )
+
+
+def write_video(
+    path, frames, codec="libx264", format=None, pix_fmt="yuv420p", rate=25, times=None, options=None, **context
+):
+    """Encode frames with PyAV. `times` are presentation times in ticks of 1/1000 s; `context` goes to the encoder."""
+    import av
+
+    container_options = context.pop("container_options", {})
+    with av.open(str(path), "w", format=format, options=container_options) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        stream.options = options if options is not None else {"crf": "4", "preset": "ultrafast", "g": "10"}
+        for name, value in context.items():
+            setattr(stream.codec_context, name, value)
+        if times is not None:
+            from fractions import Fraction
+
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for number, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, "rgb24").reformat(
+                format=pix_fmt,
+                dst_colorspace={1: 1, 9: 9}.get(context.get("colorspace"), 5),
+                dst_color_range=context.get("color_range", 1),
+            )
+            if times is not None:
+                picture.time_base, picture.pts = stream.time_base, times[number]
+            for packet in stream.encode(picture):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return Path(path)
+
+
+def tiny_tokenizer() -> MBartTokenizer:
+    """Whole words, their letters, digits, and a language code."""
+    specials = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    words = [("▁" + word, -2.0) for word in WORDS]
+    characters = [("▁", -3.0), *((character, -5.0) for character in "abcdefghijklmnopqrstuvwxyzäöüß0123456789.,")]
+    return MBartTokenizer(vocab=specials + words + characters, src_lang="de_DE", tgt_lang="de_DE")
+
+
+def tiny_processor(size: int = 40, crop_size: int = 32, **options) -> FlaProcessor:
+    video_processor = FlaVideoProcessor(
+        size={"height": size, "width": size}, crop_size={"height": crop_size, "width": crop_size}, **options
+    )
+    return FlaProcessor(video_processor, tiny_tokenizer())
+
+
+def tiny_model(tokenizer: MBartTokenizer, seed: int = 0) -> FlaForConditionalGeneration:
+    """Random weights; the backbone is a ResNet of two narrow stages."""
+    torch.manual_seed(seed)
+    backbone = {
+        "model_type": "resnet", "layer_type": "basic", "depths": [1, 1], "hidden_sizes": [8, 12], "embedding_size": 8
+    }  # fmt: skip
+    config = FlaConfig.light_t(
+        "tiny",
+        vocab_size=len(tokenizer),
+        vision_config={"backbone_config": backbone, "hidden_size": 20},
+        d_model=16,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=24,
+        max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.convert_tokens_to_ids("de_DE"),
+        init_std=0.7,  # random sentences then differ from video to video
+    )
+    return FlaForConditionalGeneration(config).eval()
