@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -76,9 +77,14 @@ def run_stage(
         checkpoint = open_output_folder(recipe, is_main=args.process_index == 0)
     with args.main_process_first(desc="corpus"):
         splits = open_splits(recipe)
-    processor = build_processor(recipe, splits)
-    set_seed(args.seed)
-    model = build_model(recipe, processor)
+    try:
+        processor = build_processor(recipe, splits)
+        set_seed(args.seed)
+        model = build_model(recipe, processor)
+    except InputError:
+        raise
+    except (ValueError, StrictDataclassError, OSError) as error:
+        raise InputError(f"the recipe's model cannot be built: {error}") from error
     check_belongs_together(model, processor)
     trainer = make_trainer(recipe, args, splits, processor, model)
     if trainer.is_world_process_zero():

@@ -1,0 +1,236 @@
+"""The two scripts, as a person runs them: trained, interrupted, resumed, handed over, and told what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NETWORK = """
+vision_backbone: {model_type: resnet, layer_type: basic, embedding_size: 8, hidden_sizes: [8, 12], depths: [1, 1]}
+visual_feature_size: 16
+"""
+COMMON = """
+language_code: de_DE
+frame_stride: 4
+frame_size: 24
+crop_size: 20
+max_new_tokens: 12
+per_device_train_batch_size: 4
+per_device_eval_batch_size: 3
+generation_num_beams: 2
+eval_strategy: steps
+save_strategy: steps
+logging_steps: 2
+use_cpu: true
+disable_tqdm: true
+"""
+STAGE1 = f"""
+{COMMON}{NETWORK}
+train_tokenizer_pieces: 120
+light_t: tiny
+light_t_overrides: {{d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24}}
+optimizer: sgd
+nesterov: true
+learning_rate: 1e-2
+num_train_epochs: 4
+eval_steps: 3
+save_steps: 3
+"""
+STAGE2 = f"""
+{COMMON}
+language_model_config: {{model_type: mbart, d_model: 16, encoder_layers: 1, decoder_layers: 1, encoder_attention_heads: 2,
+  decoder_attention_heads: 2, encoder_ffn_dim: 24, decoder_ffn_dim: 24}}
+optimizer: adam
+learning_rate: 1e-4
+adapter_learning_rate: 1e-3
+max_steps: 4
+eval_steps: 2
+save_steps: 2
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    from training_fla.corpora.demo import read_demo
+    from training_fla.packing import pack
+
+    folder = tmp_path_factory.mktemp("corpus") / "packed"
+    rows = read_demo(num_train=11, num_dev=4, num_test=5, size=24)
+    pack(rows, folder, size=24, num_workers=0, progress=False, corpus="demo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory, corpus) -> Path:
+    folder = tmp_path_factory.mktemp("recipes")
+    (folder / "stage1.yaml").write_text(f"dataset: {corpus}\n{STAGE1}")
+    (folder / "stage2.yaml").write_text(f"dataset: {corpus}\n{STAGE2}")
+    return folder
+
+
+def run(script: str, *argv) -> int:
+    sys.path.insert(0, str(ROOT))
+    try:
+        module = __import__(script)
+    finally:
+        sys.path.remove(str(ROOT))
+    return module.main([str(word) for word in argv])
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def stage1(recipes, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "stage1"
+    assert run("run_stage1", recipes / "stage1.yaml", "--output_dir", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def stage2(recipes, stage1) -> Path:
+    out = stage1.parent / "stage2"
+    assert (
+        run(
+            "run_stage2",
+            recipes / "stage2.yaml",
+            "--output_dir",
+            out,
+            "--stage1_checkpoint",
+            stage1,
+            "--tokenizer",
+            stage1,
+        )
+        == 0
+    )
+    return out
+
+
+def test_stage1_leaves_all_that_was_promised(stage1):
+    names = {path.name for path in stage1.iterdir()}
+    promised = {"metrics.json", "predictions_dev.tsv", "predictions_test.tsv", "recipe.yaml", "training_curve.png"}
+    promised |= {"model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "modeling_fla.py"}
+    assert promised <= names
+    assert not [name for name in names if name.endswith((".bin", ".partial", ".pt"))]
+    metrics = json.loads((stage1 / "metrics.json").read_text())
+    assert {"bleu1", "bleu4", "rouge_l", "signature", "seconds"} <= metrics["test"].keys()
+    assert metrics["test"]["num_sentences"] == 5 and metrics["dev"]["num_sentences"] == 4
+    table = (stage1 / "predictions_test.tsv").read_text().splitlines()
+    assert table[0] == "id\tprediction\treference" and len(table) == 6
+
+
+def test_a_saved_model_translates_by_default_as_it_was_scored(stage1):
+    generation = json.loads((stage1 / "generation_config.json").read_text())
+    assert (generation["num_beams"], generation["max_new_tokens"]) == (2, 12)
+    assert "max_length" not in generation, "evaluation must not leave its defaults behind"
+
+
+def test_stage2_keeps_the_visual_encoder_to_the_last_bit(stage1, stage2):
+    before, after = weights(stage1), weights(stage2)
+    visual = [name for name in before if name.startswith("visual_encoder.")]
+    assert any("running_mean" in name for name in visual)
+    for name in visual:
+        assert before[name].equal(after[name]), name
+    assert any(name.startswith("adapter.") and not before[name].equal(after[name]) for name in after if name in before)
+
+
+def test_stage2_reads_stored_features(stage2):
+    assert list((stage2.parent / "features").glob("*/features.json"))
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(recipes, stage1, capsys):
+    before = (stage1 / "metrics.json").read_bytes()
+    assert run("run_stage1", recipes / "stage1.yaml", "--output_dir", stage1) == 2
+    assert "already holds a run: give --resume to go on, --overwrite to start anew" in capsys.readouterr().err
+    assert (stage1 / "metrics.json").read_bytes() == before
+
+
+def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
+    status = run("run_stage1", recipes / "stage1.yaml", "--output_dir", stage1, "--resume", "--learning_rate", "0.5")
+    assert status == 2
+    assert "the recipe has changed in learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["--dataset", "nowhere"], "there is no packed corpus nowhere"),
+        (["--dev_split", "validation"], "has no split `validation`"),
+        (["--light_t_overrides", "{d_model: 17}"], "model cannot be built"),
+        (["--frame_size", "16", "--crop_size", "20"], "crop_size"),
+        (["--optimizer", "lion"], "unknown optimizer `lion`"),
+        (["--light_t", "huge"], "huge"),
+    ],
+)
+def test_bad_lines_are_refused_before_training(recipes, tmp_path, capsys, lines, message):
+    assert run("run_stage1", recipes / "stage1.yaml", "--output_dir", tmp_path / "out", *lines) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("run_stage1.py: error: ") and message in error
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["--stage1_checkpoint", "nowhere"], "stage1_checkpoint nowhere cannot be loaded"),
+        (["--frame_stride", "2"], "was trained with frame_stride 4, this recipe says 2"),
+        (["--language_code", "xx_XX"], "language_code xx_XX is no token of the tokenizer"),
+        (["--language_model", "nowhere"], "one of `language_model`"),
+        (["--language_model_overrides", "{vocab_size: 900}"], "do not belong together"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(recipes, stage1, tmp_path, capsys, lines, message):
+    common = ("--output_dir", tmp_path / "out", "--stage1_checkpoint", stage1, "--tokenizer", stage1)
+    assert run("run_stage2", recipes / "stage2.yaml", *common, *lines) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_killed_and_resumed_it_ends_at_the_same_weights(recipes, stage1, tmp_path):
+    """SIGKILL after the first checkpoint; the undisturbed run is the fixture's."""
+    out = tmp_path / "stage1"
+    command = [sys.executable, str(ROOT / "run_stage1.py"), str(recipes / "stage1.yaml"), "--output_dir", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint-3" / "trainer_state.json").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "metrics.json").exists(), "killed too late to show anything"
+    assert run("run_stage1", recipes / "stage1.yaml", "--output_dir", out, "--resume") == 0
+    undisturbed, resumed = weights(stage1), weights(out)
+    assert undisturbed.keys() == resumed.keys()
+    for name in undisturbed:
+        assert undisturbed[name].equal(resumed[name]), name
+    scores = [json.loads((folder / "metrics.json").read_text())["test"] for folder in (stage1, out)]
+    assert scores[0]["bleu1"] == scores[1]["bleu1"] and scores[0]["loss"] == scores[1]["loss"]
+
+
+def test_half_a_checkpoint_is_not_resumed_from(tmp_path):
+    from training_fla.trainer import last_whole_checkpoint
+
+    assert last_whole_checkpoint(tmp_path) is None
+    for step, state in ((3, '{"global_step": 3}'), (6, '{"global_'), (9, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+def test_a_loss_that_is_no_number_names_the_clips(recipes, tmp_path, capsys):
+    status = run("run_stage1", recipes / "stage1.yaml", "--output_dir", tmp_path / "out", "--learning_rate", "1e30")
+    assert status == 2
+    assert "the batch's clips are in" in capsys.readouterr().err
+    report = json.loads((tmp_path / "out" / "bad_batch_0.json").read_text())
+    assert report["clips"] and all(clip.startswith("train-") for clip in report["clips"])
