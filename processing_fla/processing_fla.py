@@ -60,7 +60,7 @@ class FlaProcessor(ProcessorMixin):
         super().__init__(video_processor, tokenizer, chat_template=chat_template)
 
     def to_dict(self) -> dict:
-        """As [`ProcessorMixin.to_dict`]; it says where the code lies in a saved folder before the first save too."""
+        """As [`ProcessorMixin.to_dict`]; says where the code lies in a saved folder before the first save too."""
         output = super().to_dict()
         if self._auto_class is not None:
             output["auto_map"] = {self._auto_class: f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"}

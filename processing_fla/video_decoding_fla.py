@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
@@ -88,7 +88,7 @@ def local_path(source: str | os.PathLike) -> Path:
     if scheme[1].lower() != "file" or url.netloc not in ("", "localhost"):
         raise VideoDecodeError(f"`{text}` is not a local file; download the video and give its path")
     # `?` and `#` are ordinary letters in a file name, so what urlsplit cut off at them is put back.
-    return Path(url2pathname(unquote(text[text.index("://") + 3 + len(url.netloc) :])))
+    return Path(url2pathname(text[text.index("://") + 3 + len(url.netloc) :]))
 
 
 @contextmanager
@@ -215,15 +215,23 @@ def decodable_packets(packets) -> Iterator:
 
 
 def seek_to_key_frame(container, stream, seconds: float) -> bool:
-    """Move to the last key frame at or before a time; `False` (and back at the start) where the container cannot."""
+    """Move to the last key frame at or before a time; `False`, and no move, where that cannot be relied on."""
     import av
 
-    try:
-        container.seek(int(seconds / stream.time_base) + (stream.start_time or 0), stream=stream, backward=True)
-    except av.FFmpegError:
-        container.seek(0)
+    if not {"mov", "matroska"} & set(container.format.name.split(",")):  # without an index FFmpeg guesses by bit rate
         return False
-    return True
+    origin = stream.start_time or 0
+    target = int(seconds / stream.time_base) + origin
+    try:
+        container.seek(target, stream=stream, backward=True)
+        packet = next(container.demux(stream))
+        if packet.is_keyframe and packet.pts is not None and packet.pts <= target:
+            container.seek(target, stream=stream, backward=True)
+            return True
+    except (av.FFmpegError, StopIteration):
+        pass
+    container.seek(min(origin, 0), stream=stream, backward=True)
+    return False
 
 
 def shows_frame(packet, codec: str) -> bool:

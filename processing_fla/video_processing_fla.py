@@ -107,7 +107,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
             raise ValueError(f"`frame_stride` must be an integer of at least 1, got {self.frame_stride!r}.")
 
     def to_dict(self) -> dict:
-        """As [`BaseVideoProcessor.to_dict`]; it says where the code lies in a saved folder before the first save too."""
+        """As [`BaseVideoProcessor.to_dict`]; says where the code lies in a saved folder before the first save too."""
         output = super().to_dict()
         if self._auto_class is not None:
             output["auto_map"] = {self._auto_class: f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"}

@@ -1,5 +1,6 @@
 """Videos, tokenizers and models small enough to be drawn or drawn at random in a test."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from modeling_fla import FlaConfig, FlaForConditionalGeneration
 from processing_fla import FlaProcessor, FlaVideoProcessor
 
 RED, GREEN, BLUE = (200, 40, 40), (30, 200, 40), (30, 60, 210)
+GREY_STEP = 8
 WORDS = ["am", "tag", "regen", "im", "norden", "schnee", "lower", "newer", "upper", "older", "longer", "string"]
 
 
@@ -18,16 +20,15 @@ def marked_frame(number: int, height: int = 64, width: int = 96) -> np.ndarray:
     frame = np.empty((height, width, 3), np.uint8)
     frame[:, : width // 2], frame[:, width // 2 :] = RED, BLUE
     frame[: height // 4, : width // 4] = GREEN
-    frame[height // 2 :, width // 4 : 3 * width // 4] = 16 + 4 * number
+    frame[height // 2 :, width // 4 : 3 * width // 4] = 16 + GREY_STEP * number
     return frame
 
 
 def number_of(frame: np.ndarray) -> int:
     """The number that `marked_frame` wrote, read from the middle of its grey square."""
     height, width = frame.shape[:2]
-    return round(
-        (float(frame[3 * height // 4 - 2 : 3 * height // 4 + 2, width // 2 - 2 : width // 2 + 2].mean()) - 16) / 4
-    )
+    middle = frame[3 * height // 4 - 2 : 3 * height // 4 + 2, width // 2 - 2 : width // 2 + 2]
+    return round((float(middle.mean()) - 16) / GREY_STEP)
 
 
 def write_video(
@@ -38,16 +39,14 @@ def write_video(
 
     container_options = context.pop("container_options", {})
     with av.open(str(path), "w", format=format, options=container_options) as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream = container.add_stream(codec, rate=rate if times is None else 1000)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
         stream.options = options if options is not None else {"crf": "4", "preset": "ultrafast", "g": "10"}
         for name, value in context.items():
             setattr(stream.codec_context, name, value)
         if times is not None:
-            from fractions import Fraction
-
-            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+            stream.codec_context.time_base = Fraction(1, 1000)
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, "rgb24").reformat(
                 format=pix_fmt,
@@ -55,7 +54,7 @@ def write_video(
                 dst_color_range=context.get("color_range", 1),
             )
             if times is not None:
-                picture.time_base, picture.pts = stream.time_base, times[number]
+                picture.time_base, picture.pts = stream.codec_context.time_base, times[number]
             for packet in stream.encode(picture):
                 container.mux(packet)
         for packet in stream.encode():

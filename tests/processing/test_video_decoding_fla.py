@@ -1,0 +1,424 @@
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from processing_fla import (
+    VideoDecodeError,
+    count_video_frames,
+    iterate_video_frames,
+    probe_video,
+    read_video_frames,
+)
+from processing_fla.video_decoding_fla import (
+    frame_files,
+    local_path,
+    orientation,
+    read_frame_files,
+    read_strided_video_frames,
+    sample_frame_indices,
+    upright,
+)
+
+from .drawing import BLUE, GREEN, RED, marked_frame, number_of, write_video
+
+S = 23
+CONTAINERS = {
+    "plain.mp4": {"codec": "libx264"},
+    "fragments.mp4": {"codec": "libx264", "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "faststart.mov": {"codec": "libx264", "container_options": {"movflags": "faststart"}},
+    "plain.mkv": {"codec": "libx264"},
+    "recorded.webm": {"codec": "libvpx", "options": {"g": "10"}, "container_options": {"live": "1"}},
+    "plain.webm": {"codec": "libvpx-vp9", "options": {"g": "10", "deadline": "realtime"}},
+    "plain.avi": {"codec": "mpeg4", "options": {"g": "10", "qscale": "2"}},
+    "plain.flv": {"codec": "libx264"},
+    "plain.ts": {"codec": "libx264"},
+    "plain.wmv": {"codec": "wmv2", "options": {"g": "10"}},
+}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> dict[str, Path]:
+    """One short video in each container, its frames numbered."""
+    folder = tmp_path_factory.mktemp("videos")
+    frames = [marked_frame(number) for number in range(S)]
+    return {name: write_video(folder / name, frames, **options) for name, options in CONTAINERS.items()}
+
+
+def close_to(pixel, color, tolerance=12) -> bool:
+    return bool(np.abs(np.asarray(pixel, int) - color).max() <= tolerance)
+
+
+# --- which frames
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_frame_comes_out_once_and_in_order(videos, name):
+    frames = list(iterate_video_frames(videos[name]))
+    assert [number_of(frame) for frame in frames] == list(range(S))
+    assert frames[0].shape == (64, 96, 3) and frames[0].dtype == np.uint8
+    assert count_video_frames(videos[name]) == S
+
+
+@pytest.mark.parametrize("name", ["plain.mp4", "plain.webm"])
+def test_chosen_frames_come_in_the_order_asked_for(videos, name):
+    frames = read_video_frames(videos[name], [5, 0, 22, 5])
+    assert [number_of(frame) for frame in frames] == [5, 0, 22, 5]
+
+
+def test_asking_beyond_the_end_is_an_error_that_says_how_long_the_video_is(videos):
+    with pytest.raises(VideoDecodeError, match=r"plain\.mp4` has 23 frames, but frame 23 was asked for"):
+        read_video_frames(videos["plain.mp4"], [1, 23])
+    with pytest.raises(ValueError, match=r"none below 0, got \[-1\]"):
+        read_video_frames(videos["plain.mp4"], [-1])
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "stride", "kept"),
+    [
+        (1, 4, [0]),
+        (3, 4, [0]),
+        (4, 4, [0]),
+        (5, 4, [0, 4]),
+        (9, 8, [0, 8]),
+        (5, 1, [0, 1, 2, 3, 4]),
+        (5, 2, [0, 2, 4]),
+    ],
+)
+def test_evaluation_keeps_the_first_frame_of_each_window(num_frames, stride, kept):
+    assert sample_frame_indices(num_frames, stride).tolist() == kept
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 4, 5, 300])
+def test_training_keeps_one_frame_of_each_window(num_frames):
+    generator = np.random.default_rng(0)
+    draws = np.stack([sample_frame_indices(num_frames, 4, generator) for _ in range(200)])
+    assert (draws // 4 == np.arange(draws.shape[1])).all() and draws.max() < num_frames
+    for window, column in enumerate(draws.T):
+        assert set(column) == set(range(4 * window, min(4 * window + 4, num_frames)))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 8, 40])
+def test_one_pass_over_a_file_keeps_what_the_length_would_choose(videos, stride):
+    for seed in (None, 3):
+        seeded = lambda seed=seed: None if seed is None else np.random.default_rng(seed)  # noqa: E731
+        frames, indices, num_frames = read_strided_video_frames(videos["plain.mkv"], stride, seeded())
+        assert num_frames == S
+        assert indices.tolist() == sample_frame_indices(S, stride, seeded()).tolist()
+        assert [number_of(frame) for frame in frames] == indices.tolist()
+
+
+@pytest.mark.parametrize(("frames", "stride"), [(0, 4), (4, 0), (-1, 4)])
+def test_sampling_from_nothing_is_an_error(frames, stride):
+    with pytest.raises(ValueError, match=f"at least 1, got {frames} and {stride}"):
+        sample_frame_indices(frames, stride)
+
+
+# --- times
+
+
+@pytest.mark.parametrize("name", ["plain.mp4", "plain.mkv", "plain.ts", "plain.avi"])
+def test_a_stretch_of_a_video_is_cut_at_its_times(videos, name):
+    frames = iterate_video_frames(videos[name], start_seconds=12 / 25, end_seconds=17 / 25)
+    assert [number_of(frame) for frame in frames] == [12, 13, 14, 15, 16]
+
+
+def test_a_stretch_may_end_beyond_the_video_but_not_start_there(videos):
+    frames = iterate_video_frames(videos["plain.mp4"], start_seconds=0.8, end_seconds=9.0)
+    assert [number_of(frame) for frame in frames] == [20, 21, 22]
+    with pytest.raises(VideoDecodeError, match=r"no frame between 5\.0 s and 6\.0 s"):
+        list(iterate_video_frames(videos["plain.mp4"], start_seconds=5.0, end_seconds=6.0))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_at_irregular_times_are_all_there(tmp_path, suffix):
+    times = [0, 10, 200, 210, 700, 701, 1500, 1533, 1566, 4000]
+    path = write_video(tmp_path / f"irregular{suffix}", [marked_frame(n) for n in range(10)], times=times)
+    assert [number_of(frame) for frame in iterate_video_frames(path)] == list(range(10))
+    assert [number_of(f) for f in iterate_video_frames(path, start_seconds=0.2, end_seconds=1.5)] == [2, 3, 4, 5]
+
+
+# --- colour, size and orientation
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le", "yuv444p", "yuvj420p"])
+@pytest.mark.parametrize("color_range", [1, 2])
+@pytest.mark.parametrize("colorspace", [1, 5, 9])
+def test_colors_survive_range_depth_and_matrix(tmp_path, pix_fmt, color_range, colorspace):
+    if pix_fmt == "yuvj420p" and color_range == 1:
+        pytest.skip("yuvj420p is full range by its name")
+    path = write_video(
+        tmp_path / "video.mp4", [marked_frame(15)] * 3, pix_fmt=pix_fmt, color_range=color_range, colorspace=colorspace
+    )
+    frame = read_video_frames(path, [1])[0]
+    for row, column, color in ((40, 8, RED), (40, 88, BLUE), (5, 5, GREEN), (48, 48, (136, 136, 136))):
+        assert close_to(frame[row, column], color, tolerance=6), (row, column, frame[row, column])
+
+
+def test_luma_is_expanded_by_the_standard_formula():
+    """Independent of FFmpeg's own way back: limited range 16..235 becomes 0..255, full range stays."""
+    import av
+
+    from processing_fla.video_decoding_fla import RgbConverter
+
+    for color_range, luma, grey in ((1, 16, 0), (1, 235, 255), (1, 126, 128), (2, 0, 0), (2, 255, 255), (2, 128, 128)):
+        planes = np.full((48, 32), 128, np.uint8)  # 32 rows of luma, then the two chroma planes
+        planes[:32] = luma
+        frame = av.VideoFrame.from_ndarray(planes, "yuv420p")
+        frame.color_range = color_range
+        assert np.abs(RgbConverter(Path("drawn"))(frame).astype(int) - grey).max() <= 1, (color_range, luma)
+
+
+@pytest.mark.parametrize(("height", "width"), [(97, 65), (33, 51), (130, 48)])
+def test_odd_and_portrait_sizes_keep_their_shape(tmp_path, height, width):
+    frames = [marked_frame(number, height, width) for number in range(4)]
+    path = write_video(tmp_path / "odd.mp4", frames, pix_fmt="yuv444p")
+    assert probe_video(path).height == height and probe_video(path).width == width
+    decoded = list(iterate_video_frames(path))
+    assert decoded[0].shape == (height, width, 3)
+    assert [number_of(frame) for frame in decoded] == [0, 1, 2, 3]
+
+
+def set_display_matrix(path: Path, target: Path, xx: float, xy: float, yx: float, yy: float) -> Path:
+    """Write a rotation into the track header of an MP4 file, as telephones do."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4
+    place += 40 if content[place] == 0 else 52  # up to the matrix, by version of the box
+    fixed = [round(value * 65536) for value in (xx, xy)] + [0] + [round(value * 65536) for value in (yx, yy)]
+    content[place : place + 20] = struct.pack(">5i", *fixed)
+    target.write_bytes(content)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turn", "rotation", "mirrored"),
+    [
+        ((1, 0, 0, 1), lambda frame: frame, 0, False),
+        ((0, 1, -1, 0), lambda frame: np.rot90(frame, -1), 90, False),
+        ((-1, 0, 0, -1), lambda frame: np.rot90(frame, 2), 180, False),
+        ((0, -1, 1, 0), lambda frame: np.rot90(frame, 1), 270, False),
+        ((-1, 0, 0, 1), lambda frame: frame[:, ::-1], 0, True),
+        ((1, 0, 0, -1), lambda frame: frame[::-1], 180, True),
+        ((0, 1, 1, 0), lambda frame: frame.transpose(1, 0, 2), 90, True),
+    ],
+)
+def test_rotation_in_side_data_stands_the_frame_upright(videos, tmp_path, matrix, turn, rotation, mirrored):
+    path = set_display_matrix(videos["plain.mp4"], tmp_path / "turned.mp4", *matrix)
+    frame, expected = read_video_frames(path, [3])[0], turn(read_video_frames(videos["plain.mp4"], [3])[0])
+    assert np.array_equal(frame, expected)
+    info = probe_video(path)
+    assert (info.height, info.width) == expected.shape[:2]
+    assert (info.rotation, info.mirrored) == (rotation, mirrored)
+
+
+def test_a_quarter_turn_puts_the_marks_where_they_belong(videos, tmp_path):
+    """Absolute places, not another program's idea of a rotation: clockwise, left becomes top."""
+    path = set_display_matrix(videos["plain.mp4"], tmp_path / "turned.mp4", 0, 1, -1, 0)
+    frame = read_video_frames(path, [0])[0]
+    assert frame.shape == (96, 64, 3)
+    assert close_to(frame[5, 60], GREEN) and close_to(frame[10, 2], RED) and close_to(frame[90, 2], BLUE)
+
+
+def test_scaling_happens_before_the_turn_and_ends_at_the_size_asked_for(videos, tmp_path):
+    path = set_display_matrix(videos["plain.mp4"], tmp_path / "turned.mp4", 0, 1, -1, 0)
+    frame = next(iterate_video_frames(path, size=(48, 20), interpolation="AREA"))
+    assert frame.shape == (48, 20, 3)
+    assert close_to(frame[2, 18], GREEN, 20) and close_to(frame[44, 2], BLUE, 20)
+
+
+def test_a_slanted_rotation_is_refused(videos, tmp_path):
+    path = set_display_matrix(videos["plain.mp4"], tmp_path / "slanted.mp4", 0.7, 0.7, -0.7, 0.7)
+    with pytest.raises(VideoDecodeError, match=r"slanted\.mp4` asks to be turned by an angle"):
+        read_video_frames(path, [0])
+
+
+def test_an_empty_matrix_turns_nothing():
+    frame = marked_frame(0)
+    assert orientation(np.zeros(9, np.int32), Path("x")) == (False, False, False)
+    assert upright(frame, None, Path("x")) is frame
+
+
+# --- what is refused
+
+
+def test_paths_may_be_urls_of_local_files_only(videos, tmp_path):
+    strange = tmp_path / "a b#c%20d:e?.mp4"
+    shutil.copy(videos["plain.mp4"], strange)
+    assert local_path(strange.as_uri()) == strange
+    assert count_video_frames(strange.as_uri()) == count_video_frames(str(strange)) == S
+    with pytest.raises(VideoDecodeError, match="`https://example.org/a.mp4` is not a local file"):
+        count_video_frames("https://example.org/a.mp4")
+
+
+def test_names_that_look_like_protocols_or_options_are_files(videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("concat:a.mp4", "-i.mp4", "pipe:0"):
+        shutil.copy(videos["plain.mp4"], name)
+        assert count_video_frames(name) == S
+
+
+def write_sound(path: Path) -> Path:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode()]:
+            container.mux(packet)
+    return path
+
+
+def unreadable_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    from PIL import Image
+
+    def file(name: str, content: bytes) -> Path:
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    picture = folder / "still.png"
+    Image.fromarray(marked_frame(0)).save(picture)
+    playlist = b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n#EXT-X-ENDLIST\n"
+    return {
+        "nothing": (file("nothing.mp4", b""), "is empty"),
+        "missing": (folder / "missing.mp4", "does not exist"),
+        "folder": (folder, "is a folder"),
+        "still": (picture, "is a still image"),
+        "still in disguise": (file("still.mp4", picture.read_bytes()), "cannot be decoded"),
+        "sound": (write_sound(folder / "sound.m4a"), "holds no video stream, only audio"),
+        "text": (file("text.mp4", b"not a video\n" * 100), "cannot be decoded"),
+        "playlist": (file("list.mp4", playlist), "cannot be decoded"),
+        "zeros": (file("zeros.mp4", bytes(5000)), "cannot be decoded"),
+        "device": (Path("/dev/zero"), "not a regular file"),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["nothing", "missing", "folder", "still", "still in disguise", "sound", "text", "playlist", "zeros", "device"],
+)
+def test_what_is_no_video_is_refused_by_name(tmp_path, kind):
+    path, reason = unreadable_files(tmp_path)[kind]
+    for read in (count_video_frames, probe_video, lambda path: list(iterate_video_frames(path))):
+        with pytest.raises(VideoDecodeError, match=reason) as error:
+            read(path)
+        assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_truncated_file_never_gives_fewer_frames_in_silence(videos, tmp_path, name):
+    """Cut at a grid of places. Between two packets of a transport stream no cut shows: it is a shorter stream."""
+    content = videos[name].read_bytes()
+    path = tmp_path / f"cut{videos[name].suffix}"
+    silent = []
+    cuts = {*np.linspace(1, len(content) - 1, 40).astype(int).tolist(), *range(len(content) - 6, len(content))}
+    for cut in sorted(cuts if name != "plain.ts" else {cut for cut in cuts if cut % 188}):
+        path.write_bytes(content[:cut])
+        try:
+            num_frames = count_video_frames(path)
+        except VideoDecodeError as error:
+            assert str(path) in str(error)
+        else:
+            if num_frames != S:
+                silent.append((cut, num_frames))
+    assert not silent
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_flipped_bits_give_frames_or_a_clear_error(videos, tmp_path, name):
+    rounds = int(os.environ.get("FLA_FUZZ_ROUNDS", "10"))
+    content, generator = videos[name].read_bytes(), np.random.default_rng(len(name))
+    path = tmp_path / f"flipped{videos[name].suffix}"
+    for _ in range(rounds):
+        flipped = np.frombuffer(content, np.uint8).copy()
+        places = generator.integers(0, len(flipped), generator.integers(1, 12))
+        flipped[places] ^= 1 << generator.integers(0, 8, len(places)).astype(np.uint8)
+        path.write_bytes(flipped.tobytes())
+        try:
+            for frame in iterate_video_frames(path):
+                assert frame.ndim == 3 and frame.dtype == np.uint8
+        except VideoDecodeError as error:
+            assert str(path) in str(error)
+
+
+def test_a_video_cut_out_without_its_first_key_frame_starts_at_the_next(videos, tmp_path):
+    """A transport stream that was tuned into late: its first pictures refer to ones that are not there."""
+    content = videos["plain.ts"].read_bytes()
+    late = tmp_path / "late.ts"
+    late.write_bytes(content[188 * (len(content) // 188 // 5) :])
+    numbers = [number_of(frame) for frame in iterate_video_frames(late)]
+    assert numbers == list(range(numbers[0], S)) and 0 < numbers[0] <= 10
+
+
+# --- folders of frames
+
+
+def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
+    from PIL import Image
+
+    for number in (0, 2, 10, 9, 1):
+        Image.fromarray(marked_frame(number)).save(tmp_path / f"frame{number}.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    assert [number_of(frame) for frame in read_frame_files(frame_files(tmp_path))] == [0, 1, 2, 9, 10]
+
+
+def test_a_folder_without_images_a_broken_one_and_unequal_sizes_are_named(tmp_path):
+    from PIL import Image
+
+    with pytest.raises(VideoDecodeError, match="holds no image files"):
+        frame_files(tmp_path)
+    Image.fromarray(marked_frame(0)).save(tmp_path / "1.png")
+    Image.fromarray(marked_frame(0, 20, 30)).save(tmp_path / "2.png")
+    with pytest.raises(VideoDecodeError, match=r"2\.png` is 30 x 20 pixels, the first frame of its video 96 x 64"):
+        read_frame_files(frame_files(tmp_path))
+    (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:100])
+    with pytest.raises(VideoDecodeError, match=r"2\.png` cannot be read as an image"):
+        read_frame_files(frame_files(tmp_path))
+
+
+def test_images_are_turned_as_their_exif_says(tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(marked_frame(0)).save(tmp_path / "1.jpg", exif=exif, quality=95)
+    frame = read_frame_files([tmp_path / "1.jpg"])[0]
+    assert frame.shape == (96, 64, 3) and close_to(frame[5, 60], GREEN, 25)
+
+
+# --- real files
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "num_frames", "height", "width", "fps", "rotation"),
+    [
+        ("av1_video.mkv", 125, 360, 640, 25, 0),
+        ("h264_10bits.mp4", 30, 200, 200, 30, 0),
+        ("realshort.mp4", 36, 240, 320, 30.02, 0),
+        ("signing_540x720.mp4", 58, 720, 540, 29.917, 0),
+        ("unordered.mov", 4, 50, 50, 32, 0),
+        ("video_0.mov", 3, 320, 568, 30, 0),
+        ("video_90.mov", 3, 568, 320, 30, 90),
+    ],
+)
+def test_real_videos_give_what_their_description_says(real_data, name, num_frames, height, width, fps, rotation):
+    path = real_data / "video_files" / name
+    info = probe_video(path)
+    assert (info.height, info.width, info.rotation) == (height, width, rotation)
+    assert info.fps == pytest.approx(fps, rel=1e-3)
+    frames = list(iterate_video_frames(path))
+    assert len(frames) == num_frames and {frame.shape for frame in frames} == {(height, width, 3)}
+
+
+@pytest.mark.real_data
+def test_the_real_video_that_breaks_off_is_refused(real_data):
+    path = real_data / "video_files" / "corrupted.mp4"
+    assert len(read_video_frames(path, range(20))) == 20  # what lies before the break can be had by asking for it
+    for read in (count_video_frames, lambda path: list(iterate_video_frames(path))):
+        with pytest.raises(VideoDecodeError, match=r"corrupted\.mp4"):
+            read(path)
