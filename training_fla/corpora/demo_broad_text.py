@@ -83,12 +83,12 @@ PLACES = [place.strip() for place in _PLACES.split("|")]
 TIMES = [time.strip() for time in _TIMES.split("|")]
 
 
-def broad_text(seed: int = 0, num_sentences: int = 12000) -> list[str]:
+def broad_text(seed: int = 0, num_sentences: int = 30000) -> list[str]:
     """Distinct everyday sentences with thousands of word forms, every German letter and punctuation.
 
     Args:
         seed (`int`, defaults to 0): Decides which sentences are made.
-        num_sentences (`int`, defaults to 12000): How many to make; the few that repeat are dropped.
+        num_sentences (`int`, defaults to 30000): How many to make; the few that repeat are dropped.
 
     Returns:
         `list[str]`: Lower-case German; numbers are written as words.
