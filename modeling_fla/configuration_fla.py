@@ -26,6 +26,24 @@ LIGHT_T_SIZES = {
 }
 
 
+def _attention_choices(*configs) -> list[tuple[PreTrainedConfig, str | None]]:
+    """Every ready configuration among these and inside them, with its attention implementation."""
+    ready = [config for config in configs if isinstance(config, PreTrainedConfig)]
+    inner = [getattr(config, name) for config in ready for name in config.sub_configs]
+    choices = [(config, config._attn_implementation) for config in ready]
+    return choices + (_attention_choices(*inner) if inner else [])
+
+
+def _restore_attention(choices: list[tuple[PreTrainedConfig, str | None]]) -> None:
+    """Undo that a composite configuration resets the attention of its parts.
+
+    A part may belong to a living model. One that no longer knew its attention would be given masks made for another:
+    SDPA's missing causal mask, read by eager attention, lets the decoder see the future.
+    """
+    for config, attention in choices:
+        config._attn_implementation_internal = attention
+
+
 @strict
 class FlaVisionConfig(PreTrainedConfig):
     r"""Configuration of [`FlaVisualEncoder`]: vision backbone and temporal module (paper Sec. 4.2).
@@ -77,7 +95,9 @@ class FlaVisionConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
+        attention = _attention_choices(self.backbone_config) if kwargs.get("attn_implementation") is None else []
         super().__post_init__(**kwargs)
+        _restore_attention(attention)
         # A list, so that the configuration equals its own JSON.
         self.image_mean = list(self.image_mean) if isinstance(self.image_mean, tuple) else self.image_mean
         self.image_std = list(self.image_std) if isinstance(self.image_std, tuple) else self.image_std
@@ -129,7 +149,7 @@ class FlaConfig(PreTrainedConfig):
             Defaults to MBart.
         input_features (`str`, *optional*, defaults to `"sign"`):
             What the adapter reads (paper Table 8): `"frame"`, the backbone's features; `"sign"`, the temporal
-            module's; or `"hidden"`, the states of Light-T's encoder, which is then part of the model and always frozen.
+            module's; or `"hidden"`, the states of Light-T's encoder, which is then a part of the model, always frozen.
         adapter_hidden_size (`int`, *optional*):
             Width of the adapter's one hidden layer. Defaults to D, the language model's width.
         input_embed_scale (`float`, *optional*, defaults to 1.0):
@@ -193,7 +213,10 @@ class FlaConfig(PreTrainedConfig):
     num_hidden_layers = _of_text_config("num_hidden_layers")
 
     def __post_init__(self, **kwargs):
+        parts = (self.vision_config, self.text_config, self.light_t_config)
+        attention = _attention_choices(*parts) if kwargs.get("attn_implementation") is None else []
         super().__post_init__(**kwargs)
+        _restore_attention(attention)
         for sub_config in (self.vision_config, self.text_config, self.light_t_config):
             if sub_config is not None:
                 sub_config.dtype = None  # it would pin that part to its dtype when the whole is loaded in another
@@ -223,7 +246,7 @@ class FlaConfig(PreTrainedConfig):
             part = "vision_config" if model_type == FlaVisionConfig.model_type else "text_config"
             config_dict = {part: config_dict}
         if not cls.__module__.startswith("transformers_modules"):
-            # The package is installed and its task registered: the folder's code is not needed and need not be trusted.
+            # The package is installed and its task registered: the folder's code is not needed nor to be trusted.
             config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
         return super().from_dict(config_dict, **kwargs)
 

@@ -128,6 +128,8 @@ class FlaEncoder(nn.Module):
         """Encoder states of a batch. No `**kwargs`: `generate` passes on only what this signature names."""
         if pixel_values_videos is not None and pixel_values_videos.ndim == 3 and sign_features is None:
             pixel_values_videos, sign_features = None, pixel_values_videos
+        elif pixel_values_videos is not None and pixel_values_videos.ndim == 2:
+            pixel_values_videos = None  # `generate` was given neither and made up a start token
         sign_embeds, mask = self.model._sign_embeds(pixel_values_videos, sign_features, attention_mask)
         return self.model.language_model.get_encoder()(
             inputs_embeds=sign_embeds,
@@ -236,14 +238,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
                 copy.deepcopy(stage1.language_model.get_encoder()),
                 stage1.config.input_embed_scale,
             )
-        # A composite config resets its parts' attention. A part that does not know its own would be given masks made for
-        # another: SDPA's missing causal mask, read by eager attention, lets the decoder see the future.
-        attention = {part: part.config._attn_implementation for part in (visual_encoder, language_model)}
         config = FlaConfig(vision_config=visual_encoder.config, text_config=language_model.config, **fields)
-        model = cls(config, visual_encoder, language_model, light_t_encoder)
-        for part, implementation in attention.items():
-            part.config._attn_implementation = implementation
-        return model.eval()
+        return cls(config, visual_encoder, language_model, light_t_encoder).eval()
 
     @can_return_tuple
     def forward(

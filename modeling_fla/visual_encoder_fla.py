@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoBackbone, AutoModel, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoBackbone, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -117,6 +117,18 @@ class FlaPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
 
 
+def _build_backbone(config: PreTrainedConfig) -> PreTrainedModel:
+    auto_class = AutoModel if type(config) in MODEL_MAPPING else AutoBackbone  # timm's come only as backbones
+    try:
+        return auto_class.from_config(config)
+    except ValueError:
+        if config._attn_implementation in (None, "eager"):
+            raise
+        # A ResNet has no attention and refuses any implementation of it: what was asked for is the language model's.
+        config._attn_implementation = None
+        return auto_class.from_config(config)
+
+
 class FlaVisualEncoder(FlaPreTrainedModel):
     r"""Vision backbone and temporal module (paper Eq. 1): sampled frames in, sign features out.
 
@@ -146,10 +158,7 @@ class FlaVisualEncoder(FlaPreTrainedModel):
 
     def __init__(self, config: FlaVisionConfig):
         super().__init__(config)
-        try:
-            self.vision_backbone = AutoModel.from_config(config.backbone_config)
-        except ValueError:  # timm's models come only as backbones
-            self.vision_backbone = AutoBackbone.from_config(config.backbone_config)
+        self.vision_backbone = _build_backbone(config.backbone_config)
         self.temporal_module = FlaTemporalModule(config)
         self.frozen_parts: tuple[str, ...] = ()
         self.gradient_checkpointing = False

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoConfig, BertConfig, MT5Config
+
+from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
+
+from .conftest import tiny_config
+
+# Paper, Table 7: millions of parameters.
+TABLE_7 = {"tiny": 3.61, "small": 18.25, "base": 25.61, "large": 124.66}
+
+
+@pytest.mark.parametrize(("size", "millions"), TABLE_7.items())
+def test_light_t_has_the_parameters_of_table_7(size, millions):
+    with torch.device("meta"):
+        model = FlaForConditionalGeneration(FlaConfig.light_t(size, vocab_size=2429))
+    light_t_parameters = sum(p.numel() for p in model.language_model.parameters())
+    assert round(light_t_parameters / 1e6, 2) == millions
+
+
+def test_an_unknown_light_t_is_refused():
+    with pytest.raises(ValueError, match="sizes tiny, small, base, large; got 'huge'"):
+        FlaConfig.light_t("huge")
+
+
+def test_light_t_takes_overrides():
+    config = FlaConfig.light_t("tiny", vocab_size=50, dropout=0.3, vision_config=FlaVisionConfig(hidden_size=64))
+    assert (config.text_config.dropout, config.vocab_size, config.adapter_input_size) == (0.3, 50, 64)
+
+
+def test_defaults_are_the_papers():
+    config = FlaConfig()
+    assert config.vision_config.backbone_config.depths == [2, 2, 2, 2]
+    assert config.vision_config.backbone_config.layer_type == "basic"
+    assert config.text_config.model_type == "mbart" and config.input_features == "sign"
+
+
+def test_round_trip_through_json():
+    config = tiny_config("mt5", input_features="hidden", light_t_config=FlaConfig.light_t("tiny").text_config)
+    again = FlaConfig.from_dict(json.loads(config.to_json_string(use_diff=False)))
+    assert again.to_dict() == config.to_dict()
+    assert isinstance(again.text_config, MT5Config) and again.light_t_config.model_type == "mbart"
+
+
+def test_auto_config_knows_a_saved_folder(tmp_path):
+    tiny_config("marian").save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(config, FlaConfig) and config.text_config.model_type == "marian"
+
+
+def test_token_ids_are_the_language_models():
+    config = tiny_config()
+    config.pad_token_id = 5
+    assert config.text_config.pad_token_id == 5 and config.decoder_start_token_id == 3
+
+
+def test_sub_configurations_keep_no_dtype_that_would_pin_them():
+    text_config = MT5Config(dtype="float32")
+    assert FlaConfig(text_config=text_config).text_config.dtype is None
+
+
+def test_a_language_models_configuration_becomes_the_text_configuration(tmp_path):
+    MT5Config(vocab_size=77).save_pretrained(tmp_path)
+    assert FlaConfig.from_pretrained(tmp_path).vocab_size == 77
+
+
+@pytest.mark.parametrize(("features", "size"), [("frame", 12), ("sign", 24), ("hidden", 256)])
+def test_the_adapter_reads_what_input_features_says(features, size):
+    light_t_config = FlaConfig.light_t("tiny").text_config if features == "hidden" else None
+    assert tiny_config(input_features=features, light_t_config=light_t_config).adapter_input_size == size
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"input_features": "gloss"}, "must be one of frame, sign, hidden; got 'gloss'"),
+        ({"input_features": "hidden"}, "needs `light_t_config`"),
+        ({"text_config": BertConfig()}, "must be an encoder-decoder such as MBart; `bert` is not"),
+    ],
+)
+def test_what_no_network_can_be_built_from_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        FlaConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temporal_kernel_size": 4}, "`temporal_kernel_size` must be odd, so that N = T; got 4"),
+        ({"hidden_size": 0}, "`hidden_size` must be at least 1, got 0"),
+    ],
+)
+def test_a_visual_encoder_that_cannot_be_built_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        FlaVisionConfig(**fields)
