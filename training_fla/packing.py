@@ -244,7 +244,7 @@ def _write_shards(
     )
     with bar:
         for job, num_skipped in run_jobs(write, jobs, min(num_workers, len(jobs)), bar.update, on_error):
-            if num_skipped:
+            if num_skipped and progress:
                 bar.write(f"{job.key}: {num_skipped} clips skipped", file=sys.stderr)
 
 
