@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .output_folder import atomic_file
 from .prediction_file import PredictionFile
+from .rouge import lcs_rows
 from .scoring import MAX_NGRAM_ORDER, SCORE_NAMES, SentenceStatistics, TextForm, bleu_scores
 
 COLUMNS = (
@@ -108,21 +109,16 @@ def align(prediction: Sequence[str], reference: Sequence[str]) -> list[tuple[str
 
         ```
     """
-    # rest[i][j]: length of the longest common subsequence of prediction[i:] and reference[j:]
-    rest = [[0] * (len(reference) + 1)]
-    for token in reversed(prediction):
-        below, row = rest[-1], [0] * (len(reference) + 1)
-        for j in range(len(reference) - 1, -1, -1):
-            row[j] = below[j + 1] + 1 if token == reference[j] else max(below[j], row[j + 1])
-        rest.append(row)
-    rest.reverse()
+    # Rows of the reversed sequences speak of what is still to come.
+    rows = lcs_rows(prediction[::-1], reference[::-1])[::-1]
     i = j = 0
     alignment = []
     while i < len(prediction) or j < len(reference):
         if i < len(prediction) and j < len(reference) and prediction[i] == reference[j]:
             alignment.append(("same", prediction[i]))
             i, j = i + 1, j + 1
-        elif j < len(reference) and (i == len(prediction) or rest[i][j + 1] >= rest[i + 1][j]):
+        elif j < len(reference) and (i == len(prediction) or rows[i] >> (len(reference) - 1 - j) & 1):
+            # nothing is lost without reference[j]
             alignment.append(("missed", reference[j]))
             j += 1
         else:

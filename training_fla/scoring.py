@@ -24,7 +24,7 @@ from sacrebleu import __version__ as sacrebleu_version
 from sacrebleu.metrics import BLEU
 
 from .errors import InputError
-from .rouge import ROUGE_VARIANTS
+from .rouge import ROUGE_BETAS, ROUGE_VARIANTS, f_scores, google_tokens, lcs_counts, pypi_score
 
 MAX_NGRAM_ORDER = 4
 CHRF_ORDER, CHRF_BETA = 6, 2  # sacrebleu's chrF2
@@ -68,6 +68,10 @@ class TextForm:
         """What ROUGE-L compares: the characters or the words between spaces."""
         text = self.normalize(sentence)
         return list(text) if self.characters else text.split()
+
+    def rouge_form(self) -> "TextForm":
+        """The form less what only BLEU sees: forms that agree in it have the same ROUGE-L."""
+        return dataclasses.replace(self, tokenize="none")
 
     def spaced(self, sentence: str) -> str:
         """What a scorer with its own splitting gets: spaced characters, or the sentence with its spaces as given."""
@@ -114,7 +118,6 @@ _OF_WORDS = {
 }
 _OF_CHARACTERS = {
     "zh": TextForm(nfkc=True, characters=True, tokenize="zh"),
-    "13a": TextForm(nfkc=True, characters=True, tokenize="13a"),
     "without_nfkc": TextForm(characters=True),
 }
 # By convention: other forms that papers on the corpus have used.
@@ -176,24 +179,55 @@ def sentence_statistics(
         predictions (`Sequence[str]`): sentences of the system; an empty one is scored like any other.
         references (`Sequence[str]`): the raw references.
         form ([`TextForm`]): what to do to both before.
-        rouge (`str`, *optional*, defaults to `"beta1.2"`): a key of `ROUGE_VARIANTS`.
+        rouge (`str`, *optional*, defaults to `"beta1.2"`): one of `ROUGE_VARIANTS`.
 
     Returns:
         [`SentenceStatistics`]
     """
-    pairs = [[form.bleu_tokens(s) for s in side] for side in (predictions, references)]
-    matches, prediction_totals, _ = ngram_matches(*pairs, MAX_NGRAM_ORDER)
-    lengths = np.array([[len(p), len(r)] for p, r in zip(*pairs, strict=True)], dtype=np.int64).reshape(-1, 2)
-    bleu = np.concatenate([lengths, matches, prediction_totals], axis=1)
-
     pairs = [["".join(form.normalize(s).split()) for s in side] for side in (predictions, references)]
     matches, prediction_totals, reference_totals = ngram_matches(*pairs, CHRF_ORDER)
     prediction_totals = np.where(reference_totals > 0, prediction_totals, 0)  # as sacrebleu counts
     chrf = np.stack([prediction_totals, reference_totals, matches], axis=2).reshape(len(pairs[0]), -1)
+    bleu = bleu_statistics(predictions, references, form)
+    return SentenceStatistics(bleu, chrf, rouge_scores(predictions, references, form, rouge))
 
-    score = ROUGE_VARIANTS[rouge]
-    rouge_l = np.array([score(p, r, form) for p, r in zip(predictions, references, strict=True)], dtype=np.float64)
-    return SentenceStatistics(bleu, chrf, rouge_l)
+
+def bleu_statistics(predictions: Sequence[str], references: Sequence[str], form: TextForm) -> np.ndarray:
+    """The rows of [`SentenceStatistics.bleu`]."""
+    pairs = [[form.bleu_tokens(s) for s in side] for side in (predictions, references)]
+    matches, prediction_totals, _ = ngram_matches(*pairs, MAX_NGRAM_ORDER)
+    lengths = np.array([[len(p), len(r)] for p, r in zip(*pairs, strict=True)], dtype=np.int64).reshape(-1, 2)
+    return np.concatenate([lengths, matches, prediction_totals], axis=1)
+
+
+def rouge_scores(predictions: Sequence[str], references: Sequence[str], form: TextForm, rouge: str) -> np.ndarray:
+    """ROUGE-L of each sentence.
+
+    Args:
+        predictions (`Sequence[str]`): sentences of the system.
+        references (`Sequence[str]`): the references.
+        form ([`TextForm`]): gives the tokens, except to Google's `rouge-score`, which splits the sentence as it is.
+        rouge (`str`): one of `ROUGE_VARIANTS`.
+
+    Returns:
+        `np.ndarray` of shape `(N,)`: 0 to 100.
+    """
+    if rouge in ROUGE_BETAS:
+        return f_scores(_form_counts(predictions, references, form), ROUGE_BETAS[rouge])
+    if rouge == "rouge_pypi":
+        pairs = zip(map(form.spaced, predictions), map(form.spaced, references), strict=True)
+        return np.array([pypi_score(*pair) for pair in pairs], dtype=np.float64)
+    stem = rouge == "rouge_score_stem"
+    sides = [[google_tokens(sentence, stem) for sentence in side] for side in (predictions, references)]
+    return f_scores(lcs_counts(*sides), beta=1.0)
+
+
+def _form_counts(predictions: Sequence[str], references: Sequence[str], form: TextForm) -> np.ndarray:
+    return lcs_counts(*([form.tokens(sentence) for sentence in side] for side in (predictions, references)))
+
+
+def _mean(values: np.ndarray) -> float:
+    return math.fsum(values) / len(values)
 
 
 def ngram_matches(
@@ -213,24 +247,24 @@ def ngram_matches(
         `int64` of shape `(N, O)`.
     """
     num_sentences = len(predictions)
-    ids: dict[str, int] = {}
     segments = [segment for pair in zip(predictions, references, strict=True) for segment in pair]
-    tokens = np.array([ids.setdefault(token, len(ids)) for segment in segments for token in segment], dtype=np.int64)
+    tokens = _numbered(segments)
+    vocabulary_size = int(tokens.max(initial=0)) + 1
     lengths = np.array([len(segment) for segment in segments], dtype=np.int64)
     segment_of = np.repeat(np.arange(len(segments)), lengths)  # 2 * sentence + (1 for the reference)
 
     totals = np.maximum(lengths[:, None] - np.arange(max_order), 0)  # (2N, O)
     matches = np.zeros((num_sentences, max_order), dtype=np.int64)
-    ngrams, bound = tokens, len(ids)
+    ngrams, bound = tokens, vocabulary_size
     for order in range(1, max_order + 1):
         if len(tokens) < order:
             break
         if order > 1:
-            if bound * len(ids) * len(segments) >= 2**62:
+            if bound * vocabulary_size * len(segments) >= 2**62:
                 ngrams = np.unique(ngrams, return_inverse=True)[1]
                 bound = int(ngrams.max()) + 1
             # An n-gram is an (n-1)-gram and one more token.
-            ngrams, bound = ngrams[:-1] * len(ids) + tokens[order - 1 :], bound * len(ids)
+            ngrams, bound = ngrams[:-1] * vocabulary_size + tokens[order - 1 :], bound * vocabulary_size
         starts = segment_of[: len(ngrams)]
         inside = starts == segment_of[order - 1 :]
         sentence, side = np.divmod(starts[inside], 2)
@@ -241,6 +275,15 @@ def ngram_matches(
         found = np.bincount((keys[both] >> 1) // bound, weights=clipped, minlength=num_sentences)
         matches[:, order - 1] = found.astype(np.int64)
     return matches, totals[0::2], totals[1::2]
+
+
+def _numbered(segments: Sequence[Sequence[str]]) -> np.ndarray:
+    """The tokens of all segments in a row, each as a small number."""
+    if all(isinstance(segment, str) for segment in segments):
+        codes = np.frombuffer("".join(segments).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        return np.unique(codes, return_inverse=True)[1].astype(np.int64)
+    ids: dict[str, int] = {}
+    return np.array([ids.setdefault(token, len(ids)) for segment in segments for token in segment], dtype=np.int64)
 
 
 def bleu_scores(totals: Sequence[int], smooth_method: str = "exp", effective_order: bool = False) -> list[float]:
@@ -286,7 +329,7 @@ def chrf_score(totals: Sequence[int]) -> float:
 def corpus_scores(statistics: SentenceStatistics) -> dict[str, float]:
     """`bleu1` ... `bleu4`, `rouge_l` and `chrf` of a whole file, 0 to 100."""
     bleu = bleu_scores(statistics.bleu.sum(axis=0))
-    figures = (*bleu, math.fsum(statistics.rouge_l) / len(statistics.rouge_l), chrf_score(statistics.chrf.sum(axis=0)))
+    figures = (*bleu, _mean(statistics.rouge_l), chrf_score(statistics.chrf.sum(axis=0)))
     return dict(zip(SCORE_NAMES, figures, strict=True))
 
 
@@ -318,25 +361,29 @@ def alternative_scores(
         convention (`str`): a key of `CONVENTIONS`.
 
     Returns:
-        `dict`: for each other text form its BLEU-1..4, ROUGE-L, chrF and signature; for `smooth_floor0` (no smoothing,
+        `dict`: for each other text form its BLEU-1..4, ROUGE-L and signature; for `smooth_floor0` (no smoothing,
         effective order, as neccam/slt) BLEU-1..4; for each other ROUGE variant its figure.
     """
     form = CONVENTIONS[convention]
     found: dict[str, dict | float] = {}
+    counts = {form.rouge_form(): _form_counts(predictions, references, form)}
     for name, other in ALTERNATIVES[convention].items():
-        found[name] = {
-            **corpus_scores(sentence_statistics(predictions, references, other)),
-            "signature": signature_of(other),
-        }
-    pairs = [[form.bleu_tokens(s) for s in side] for side in (predictions, references)]
-    matches, totals, _ = ngram_matches(*pairs, MAX_NGRAM_ORDER)
-    row = [sum(map(len, pairs[0])), sum(map(len, pairs[1])), *matches.sum(axis=0), *totals.sum(axis=0)]
-    floor = bleu_scores(row, smooth_method="floor", effective_order=True)
+        key = other.rouge_form()
+        if key not in counts:
+            counts[key] = _form_counts(predictions, references, other)
+        bleu = bleu_scores(bleu_statistics(predictions, references, other).sum(axis=0))
+        rouge_l = _mean(f_scores(counts[key], ROUGE_BETAS["beta1.2"]))
+        figures = dict(zip(SCORE_NAMES, (*bleu, rouge_l), strict=False))
+        found[name] = figures | {"signature": signature_of(other)}
+    total = bleu_statistics(predictions, references, form).sum(axis=0)
+    floor = bleu_scores(total, smooth_method="floor", effective_order=True)
     found["smooth_floor0"] = dict(zip(SCORE_NAMES, floor, strict=False))
-    for name, score in ROUGE_VARIANTS.items():
-        if name != "beta1.2" and not (form.characters and name == "rouge_score_stem"):
-            scores = [score(p, r, form) for p, r in zip(predictions, references, strict=True)]
-            found[name if name.startswith("rouge") else f"rouge_l_{name}"] = math.fsum(scores) / len(scores)
+    for name, beta in ROUGE_BETAS.items():
+        if name != "beta1.2":
+            found[f"rouge_l_{name}"] = _mean(f_scores(counts[form.rouge_form()], beta))
+    for name in ROUGE_VARIANTS[len(ROUGE_BETAS) :]:
+        if not (form.characters and name == "rouge_score_stem"):
+            found[name] = _mean(rouge_scores(predictions, references, form, name))
     return found
 
 
