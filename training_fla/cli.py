@@ -1,10 +1,10 @@
-"""The `fla` command: finds the subcommand, prints usage without importing anything heavy, turns bad input into one line."""
+"""The `fla` command: finds the subcommand, explains it at once, turns bad input into one line."""
 
 import argparse
 import importlib
 import sys
 
-# name -> one line of help. The module is `training_fla.commands.<name>`; it is imported only when it is the one asked for.
+# name -> one line of help. `training_fla.commands.<name>` is imported only when it is the one asked for.
 COMMANDS = {
     "prepare": "turn a corpus release into a packed dataset",
     "trim": "cut a language model and its tokenizer down to the words a corpus uses",

@@ -200,9 +200,8 @@ def draw_contact_sheet(out: Path) -> Path:
     Returns:
         `Path`: a PNG.
     """
-    from processing_fla.video_processing_fla import count_video_frames, read_video_frames
-
     from processing_fla import FlaVideoProcessor
+    from processing_fla.video_processing_fla import count_video_frames, read_video_frames
 
     from .monitoring import contact_sheet
 

@@ -27,6 +27,7 @@ from processing_fla import train_tokenizer
 from .arguments import OptimizationArguments
 from .assembly import load_tokenizer, special_token_ids
 from .errors import InputError
+from .monitoring import show_progress
 from .output_folder import atomic_folder
 from .trainer import SignTranslationTrainer, last_whole_checkpoint
 
@@ -151,7 +152,7 @@ def small_mbart(tokenizer: PreTrainedTokenizerBase, width: int, layers: int) -> 
         vocab_size=len(tokenizer), d_model=width, encoder_layers=layers, decoder_layers=layers,
         encoder_attention_heads=width // 64, decoder_attention_heads=width // 64,
         encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width, scale_embedding=True, max_position_embeddings=1024,
-        init_std=0.02 * math.sqrt(1024 / width),  # MBart's 0.02 at width 1024; a narrow model would hardly start with it
+        init_std=0.02 * math.sqrt(1024 / width),  # MBart's 0.02, widened as the model is narrowed
         **special_token_ids(tokenizer),
     )  # fmt: skip
     return MBartForConditionalGeneration(config)
@@ -234,6 +235,7 @@ def denoise(
             data_collator=DenoisingCollator(tokenizer.pad_token_id, network.prepare_decoder_input_ids_from_labels),
             processing_class=tokenizer,
         )  # fmt: skip
+        show_progress(trainer)
         checkpoint = last_whole_checkpoint(checkpoints) if resume else None
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         network.save_pretrained(folder)

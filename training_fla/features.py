@@ -1,7 +1,7 @@
 """Sign features on disk: a frozen visual encoder is run once over the corpus, and stage 2 never decodes a frame again.
 
 A cache belongs to one encoder, one processor and one corpus: its folder is named by a fingerprint of all three, so a
-changed encoder cannot meet stale features. Shards are written beside and renamed; a killed run goes on with the next shard.
+changed encoder cannot meet stale features. Shards are written beside and renamed; a killed run goes on with the next.
 """
 
 import hashlib

@@ -5,8 +5,30 @@ from pathlib import Path
 
 import numpy as np
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from .output_folder import atomic_file
+
+
+class TrainingProgress(ProgressCallback):
+    """A bar of the steps with the latest loss beside it; evaluations have lines of their own."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Show the loss of `logs`, in nats per token."""
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+
+
+def show_progress(trainer) -> None:
+    """Replace transformers' bar, which prints every logged figure, by ours.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): before training. Where its bars are off (`disable_tqdm`) nothing is shown.
+    """
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(TrainingProgress())
 
 
 class EvaluationLines(TrainerCallback):

@@ -20,7 +20,7 @@ import torch
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor, FlaVideoProcessor
@@ -31,7 +31,7 @@ from .collation import SignFeatureDataset, SignTranslationCollator, SignVideoDat
 from .errors import InputError
 from .features import check_against_pixels, fingerprint, store_features
 from .metrics import SignTranslationMetric, convention_for
-from .monitoring import EvaluationLines, plot_curve, write_rows
+from .monitoring import EvaluationLines, plot_curve, show_progress, write_rows
 from .output_folder import atomic_file
 from .packed_corpus import PackedCorpus, packed_splits
 from .packing import ensure_packed
@@ -72,6 +72,7 @@ def run_stage(
         InputError: anything in the recipe that cannot be used; before training where it can be known before.
     """
     started = time.perf_counter()
+    transformers_logging.disable_progress_bar()  # of reading and writing weights, which takes a blink here
     args = training_arguments(recipe)
     with args.main_process_first(desc="output folder"):
         checkpoint = open_output_folder(recipe, is_main=args.process_index == 0)
@@ -321,6 +322,7 @@ def make_trainer(
         callbacks=callbacks,
     )
     lines.trainer = trainer
+    show_progress(trainer)
     if use_feature_cache(recipe, model):
         datasets = cached(recipe, trainer, datasets)
         trainer.train_dataset, trainer.eval_dataset = datasets["train"], datasets["dev"]
@@ -441,8 +443,6 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     plot_curve(trainer.state.log_history, folder / "training_curve.png")
     with atomic_file(folder / "metrics.json", overwrite=True) as file:
         Path(file).write_text(json.dumps(report, indent=2, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
-    for callback in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(callback)
     for split in ("dev", "test"):
         scores = report[split]
         print(f"{split}: " + "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l")))
