@@ -1,10 +1,10 @@
-"""Stage 2, LLM fine-tuning (paper Sec. 4.3): freeze stage 1's visual encoder, train an LLM-Adapter and a pre-trained MBart.
+"""Stage 2, LLM fine-tuning (paper Sec. 4.3): stage 1's visual encoder, frozen, a new LLM-Adapter, a pre-trained MBart.
 
     python run_stage2.py recipes/demo/stage2.yaml
     accelerate launch run_stage2.py recipes/phoenix14t/stage2.yaml --stage1_checkpoint runs/phoenix14t/stage1
 
 The first word is a recipe; any of its lines can be given as --name value as well, and then wins. --resume goes on
-after an interruption, --overwrite starts anew. The folder it leaves is for `from_pretrained`, `fla translate` and `fla score`.
+after an interruption, --overwrite starts anew. The folder it leaves is for `from_pretrained` and `fla translate`.
 """
 
 import sys
