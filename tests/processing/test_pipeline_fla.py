@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+from transformers import pipeline
+
+from processing_fla import SignTranslationPipeline, VideoDecodeError
+
+from .drawing import marked_frame, tiny_model, tiny_processor, write_video
+
+SHORT = {"max_new_tokens": 8, "num_beams": 2}
+KEYS = {"translation_text", "score", "num_frames", "seconds"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline") / "model"
+    processor = tiny_processor()
+    tiny_model(processor.tokenizer).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def translate(folder) -> SignTranslationPipeline:
+    return pipeline("sign-language-translation", model=folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list:
+    """Files of unequal length and size."""
+    clips = tmp_path_factory.mktemp("clips")
+    sizes = [(9, 64, 96), (30, 50, 40), (17, 33, 41)]
+    return [
+        write_video(clips / f"{n}.mkv", [marked_frame(i, h, w) for i in range(length)], pix_fmt="yuv444p")
+        for n, (length, h, w) in enumerate(sizes)
+    ]
+
+
+def test_a_clip_becomes_a_sentence_with_its_score_and_length(translate, clips):
+    result = translate(clips[1], **SHORT)
+    assert set(result) == KEYS
+    batch = translate.processor(videos=clips[1], return_tensors="pt")
+    ids = translate.model.generate(**batch, **SHORT)
+    assert result["translation_text"] == translate.processor.batch_decode(ids)[0] != ""
+    assert result["num_frames"] == 30 and result["seconds"] == pytest.approx(1.2)
+    labels = ids[:, 1:].masked_fill(ids[:, 1:] == 1, -100)
+    loss = translate.model(**batch, decoder_input_ids=ids[:, :-1], labels=labels).loss
+    assert result["score"] == pytest.approx(float(torch.exp(-loss)), rel=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_batches_of_any_size_give_what_each_clip_gives_alone(translate, clips, batch_size):
+    together = translate(clips, batch_size=batch_size, **SHORT)
+    for clip, result in zip(clips, together, strict=True):
+        alone = translate(clip, **SHORT)
+        assert result == {**alone, "score": pytest.approx(alone["score"], rel=1e-4)}
+
+
+def test_one_clip_of_images_is_one_clip_and_many_are_many(translate):
+    frames = [marked_frame(number) for number in range(8)]
+    alone = translate(frames, **SHORT)
+    assert set(alone) == KEYS and alone["num_frames"] == 8 and alone["seconds"] is None
+    assert translate(np.stack(frames), **SHORT) == alone
+    assert translate([frames, np.stack(frames)], **SHORT) == [alone, alone]
+    assert translate(np.stack([frames, frames]), **SHORT) == [alone, alone]
+    assert translate([], **SHORT) == []
+
+
+def test_generators_are_translated_as_they_come(translate, clips):
+    asked = []
+
+    def stream():
+        for clip in clips:
+            asked.append(clip)
+            yield clip
+
+    results = translate(stream(), **SHORT)
+    assert set(next(results)) == KEYS and len(asked) == 1
+    assert len(list(results)) == 2
+
+
+def test_generation_options_pass_through(translate, clips):
+    beams = translate(clips[0], num_beams=4, num_return_sequences=3, max_new_tokens=6)
+    assert len(beams) == 3 and all(set(beam) == KEYS for beam in beams)
+    short = translate(clips[0], num_beams=1, max_new_tokens=1)
+    assert len(translate.processor.tokenizer(short["translation_text"], add_special_tokens=False)["input_ids"]) <= 2
+    with pytest.raises(ValueError, match="num_beamz"):
+        translate(clips[0], num_beamz=3, on_error="skip")
+
+
+def test_video_options_pass_through(translate, clips):
+    assert translate(clips[1], frame_stride=30, **SHORT) == translate(clips[1], num_frames=1, **SHORT)
+
+
+def test_five_beams_are_the_default(translate, clips):
+    options = translate._prepare_generate_kwargs({})
+    assert options["num_beams"] == 5 and options["max_new_tokens"] == 100
+
+
+def test_a_bad_clip_is_named_and_the_others_are_not_lost(translate, clips, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    bad = [tmp_path / "broken.mp4", tmp_path / "missing.mp4", np.zeros((4 * 70, 8, 8, 3), np.uint8)]
+    mixed = [clips[0], bad[0], bad[1], bad[2], clips[2]]
+    for batch_size in (2, 5):
+        results = translate(mixed, on_error="skip", batch_size=batch_size, **SHORT)
+        assert [result["translation_text"] for result in results[::4]] == [
+            translate(clip, **SHORT)["translation_text"] for clip in (clips[0], clips[2])
+        ]
+        assert all(result["translation_text"] is None and set(result) == KEYS | {"error"} for result in results[1:4])
+        assert "broken.mp4` cannot be decoded" in results[1]["error"]
+        assert "missing.mp4` does not exist" in results[2]["error"]
+        assert "70 sampled frames" in results[3]["error"]
+
+
+def test_a_bad_clip_raises_unless_skipping_is_asked_for(translate, clips, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    with pytest.raises(VideoDecodeError, match=r"broken\.mp4"):
+        translate([clips[0], tmp_path / "broken.mp4"], **SHORT)
+    with pytest.raises(ValueError, match="a clip given as frames cannot be translated: .*70 sampled frames"):
+        translate(np.zeros((4 * 70, 8, 8, 3), np.uint8), **SHORT)
+    with pytest.raises(ValueError, match='`on_error` must be "raise" or "skip", got \'ignore\''):
+        translate(clips[0], on_error="ignore")
+
+
+def test_other_processes_may_decode(translate, clips):
+    with_workers = translate(clips, num_workers=1, batch_size=2, **SHORT)
+    assert with_workers == translate(clips, batch_size=2, **SHORT)
+
+
+def test_a_saved_pipeline_is_whole(translate, clips, tmp_path):
+    translate.save_pretrained(tmp_path)
+    again = pipeline("sign-language-translation", model=tmp_path, device="cpu")
+    assert again(clips[0], **SHORT) == translate(clips[0], **SHORT)
+
+
+def test_half_precision_models_translate(folder, clips):
+    half = pipeline("sign-language-translation", model=folder, device="cpu", dtype=torch.bfloat16)
+    assert half.model.dtype == torch.bfloat16 and 0 <= half(clips[0], **SHORT)["score"] <= 1

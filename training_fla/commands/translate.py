@@ -1,0 +1,200 @@
+"""Translate sign videos: one line a clip, its path and the sentence.
+
+A clip is a video file or a folder of frames. A folder of clips and a quoted pattern stand for all the clips in them. A
+clip that cannot be read is reported on stderr and the others are translated all the same; the exit status is then 2.
+"""
+
+import argparse
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import InputError
+
+EXAMPLE = "fla translate runs/stage2 clips/*.mp4 --num-beams 5 --batch-size 4"
+
+VIDEO_SUFFIXES = {
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".flv", ".wmv", ".3gp", ".mxf",
+}  # fmt: skip
+FRAME_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `fla translate`."""
+    parser.add_argument("model", metavar="MODEL", help="folder of a trained model, or its Hub id")
+    parser.add_argument(
+        "videos", nargs="+", metavar="VIDEO", help="video file, folder of frames, folder of clips, pattern"
+    )
+    parser.add_argument(
+        "--num-beams", type=positive, metavar="N", help="width of the beam search (default: the model's)"
+    )
+    parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="longest sentence (default: the model's)")
+    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="clips at once (default 1)")
+    parser.add_argument(
+        "--num-workers", type=int, default=0, metavar="N", help="processes that decode (default 0: none)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="default: as saved"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("tsv", "jsonl", "table"),
+        default="tsv",
+        help="tsv: path, tab, sentence (default); jsonl: score, length and errors besides; table: in columns",
+    )
+    parse_args = parser.parse_args
+    parser.parse_args = lambda argv: parse_args(protect_file_names(argv))
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def protect_file_names(argv: list[str]) -> list[str]:
+    """Keep existing files whose names start with a dash, as many of How2Sign's do, from being taken for options."""
+    taken_from = argv.index("--") if "--" in argv else len(argv)
+    return [
+        f".{os.sep}{argument}" if place < taken_from and argument[:1] == "-" and os.path.exists(argument) else argument
+        for place, argument in enumerate(argv)
+    ]
+
+
+def run(args) -> int:
+    """Translate the clips and print the results as they come."""
+    clips = list(list_clips(args.videos))
+    translate = load_pipeline(args)
+
+    from tqdm import tqdm
+
+    options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
+    options = {name: value for name, value in options.items() if value is not None}
+    results = translate(
+        (clip for clip in clips),  # a generator, so that results are printed as they come
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        on_error="skip",
+        **options,
+    )
+    num_bad = 0
+    rows = []
+    progress = tqdm(zip(clips, results, strict=True), total=len(clips), unit="clip", file=sys.stderr, disable=None)
+    for clip, result in progress:
+        num_bad += "error" in result
+        if "error" in result:
+            progress.write(f"fla translate: error: {result['error']}", file=sys.stderr)
+        if args.format == "jsonl":
+            progress.write(json.dumps({"video": printable(clip), **result}, ensure_ascii=False), file=sys.stdout)
+        elif args.format == "tsv" and "error" not in result:
+            progress.write(f"{printable(clip)}\t{one_line(result['translation_text'])}", file=sys.stdout)
+        rows.append((clip, result))
+    if args.format == "table":
+        print_table(rows)
+    return 2 if num_bad else 0
+
+
+def list_clips(arguments: list[str]) -> Iterator[str]:
+    """Bring files, folders and patterns to single clips.
+
+    Args:
+        arguments (`list[str]`): from the command line.
+
+    Yields:
+        `str`: a video file or a folder of frames. One that does not exist is passed on, to be reported as its own.
+
+    Raises:
+        InputError: for a folder or a pattern without clips.
+    """
+    for argument in arguments:
+        if not os.path.exists(argument) and glob.has_magic(argument):
+            matches = sorted(glob.glob(argument, recursive=True))
+            if not matches:
+                raise InputError(f"no file matches `{argument}`")
+        else:
+            matches = [argument]
+        for match in matches:
+            if os.path.isdir(match) and not holds(match, FRAME_SUFFIXES):
+                inside = sorted(path for path in Path(match).iterdir() if is_clip(path))
+                if not inside:
+                    raise InputError(f"`{match}` holds neither videos nor frames")
+                yield from map(str, inside)
+            else:
+                yield match
+
+
+def holds(folder: str | Path, suffixes: set[str]) -> bool:
+    """Whether a folder has a file with one of these suffixes directly in it."""
+    return any(entry.is_file() and Path(entry.name).suffix.lower() in suffixes for entry in os.scandir(folder))
+
+
+def is_clip(path: Path) -> bool:
+    """Whether a folder's entry is a video file or a folder of frames."""
+    if path.is_dir():
+        return holds(path, FRAME_SUFFIXES)
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+def load_pipeline(args):
+    """Load the model and its processor.
+
+    Args:
+        args (`argparse.Namespace`): `model`, `device` and `dtype`.
+
+    Returns:
+        [`SignTranslationPipeline`]: ready to translate.
+
+    Raises:
+        InputError: if there is no such model, or no such device.
+    """
+    folder = Path(args.model)
+    if not folder.exists() and args.model.strip("/").count("/") != 1:  # what is left may be a Hub id
+        raise InputError(f"`{args.model}` does not exist")
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise InputError(f"`{args.model}` is not the folder of a trained model: it holds no config.json")
+
+    import torch
+    from transformers import pipeline
+    from transformers.utils import logging
+
+    import processing_fla  # noqa: F401  registers the task
+
+    logging.disable_progress_bar()
+    try:
+        device = None if args.device is None else torch.device(args.device)
+        return pipeline("sign-language-translation", model=args.model, device=device, dtype=args.dtype)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"cannot load `{args.model}`: {one_line(str(error))}") from error
+
+
+def one_line(text: str) -> str:
+    """Text without tabs and line breaks."""
+    return " ".join(text.split())
+
+
+def printable(path: str) -> str:
+    """A path as it was given, as text, whatever bytes its name is made of."""
+    path = path[2:] if path.startswith(f".{os.sep}-") else path
+    return os.fsencode(path).decode("utf-8", errors="replace")
+
+
+def print_table(rows: list[tuple[str, dict]]) -> None:
+    """Print paths, lengths, scores and sentences in columns."""
+    lines = [("video", "frames", "seconds", "score", "sentence")]
+    for clip, result in rows:
+        if "error" in result:
+            lines.append((printable(clip), "", "", "", "(not translated)"))
+            continue
+        seconds = "" if result["seconds"] is None else f"{result['seconds']:.2f}"
+        sentence = one_line(result["translation_text"])
+        lines.append((printable(clip), str(result["num_frames"]), seconds, f"{result['score']:.3f}", sentence))
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    for line in lines:
+        cells = [line[0].ljust(widths[0]), *(line[column].rjust(widths[column]) for column in (1, 2, 3)), line[4]]
+        print("  ".join(cells))
