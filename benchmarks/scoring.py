@@ -1,15 +1,16 @@
 """How long do 10,000 sentences take to score, and to bootstrap with 1,000 samples?
 
-    python benchmarks/scoring.py             half a minute
+    python -m benchmarks.scoring             half a minute
 
-The sentences are drawn, with the lengths of CSL-Daily (characters) and How2Sign (words). Seconds are those of one core.
-For comparison: sacrebleu's own time for BLEU-4 and chrF of the second.
+The sentences are drawn, with the lengths of CSL-Daily (characters) and How2Sign (words). Seconds are those of one
+core. For comparison: sacrebleu's own time for BLEU-4 and chrF of the second.
 """
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy is imported
 
+import argparse
 import random
 import sys
 import time
@@ -46,10 +47,14 @@ def seconds(work, *args) -> tuple[float, object]:
     return time.process_time() - start, result
 
 
-def main() -> int:
+def main(args: list[str] | None = None) -> int:
     """Measure and print; 1 where a limit is exceeded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    options = parser.parse_args(args)
     import sacrebleu
 
+    from benchmarks.measuring import report
     from training_fla.scoring import CONVENTIONS, alternative_scores, corpus_scores, sentence_statistics
     from training_fla.significance import bootstrap_intervals, paired_significance
 
@@ -65,10 +70,7 @@ def main() -> int:
         rows.append((f"{convention}: bootstrap of {NUM_SAMPLES} samples", bootstrap, BOOTSTRAP_LIMIT))
         rows.append((f"{convention}: paired test of {NUM_SAMPLES} samples", paired, BOOTSTRAP_LIMIT))
     theirs = sum(seconds(f, predictions, [references])[0] for f in (sacrebleu.corpus_bleu, sacrebleu.corpus_chrf))
-    print(f"sacrebleu alone, BLEU-4 and chrF: {theirs:.2f} s")
-    for label, value, limit in rows:
-        print(f"{label:<50} {value:6.2f} s   limit {limit:g} s   {'ok' if value <= limit else 'EXCEEDED'}")
-    return int(any(value > limit for _, value, limit in rows))
+    return report(rows, " s", options.json, sacrebleu_bleu4_and_chrf_seconds=theirs)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """What memory and time does `fla trim` take for MBart-large, against copying the kept bytes with safetensors alone?
 
-    python benchmarks/trimming.py            about a minute, 10 GB of disk in a temporary folder
+    python -m benchmarks.trimming            about a minute, 10 GB of disk in a temporary folder
 
 A checkpoint of MBart-large's shapes (2.4 GB, random numbers) is made and trimmed from 250,027 to some 2,200 tokens.
 Each measurement runs in a process of its own. Memory is the growth of anonymous resident memory: mapped file pages,
 which the kernel takes back when it needs them, do not count. Limits: 1.3 times the trimmed model; twice the time.
 """
 
-import json
+import argparse
 import multiprocessing
 import os
 import sys
@@ -15,6 +15,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+from benchmarks.measuring import report
 
 MEMORY_LIMIT, TIME_LIMIT = 1.3, 2.0
 KEEP_EVERY = 115
@@ -123,8 +125,11 @@ def best_of(work, folder: Path, out: Path, kept_token_ids: list[int]) -> tuple[f
     return min(seconds for seconds, _ in runs), max(memory for _, memory in runs)
 
 
-def main() -> int:
+def main(args: list[str] | None = None) -> int:
     """Measure and print; 1 where a limit is exceeded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    options = parser.parse_args(args)
     kept_token_ids = list(range(0, 250027, KEEP_EVERY))
     with tempfile.TemporaryDirectory(dir=os.environ.get("FLA_BENCH_DIR")) as name:
         folder = Path(name)
@@ -143,10 +148,7 @@ def main() -> int:
             seconds, memory = best_of(trim, source, folder / "out", kept_token_ids)
             rows.append((f"trim {label}: memory / trimmed size", memory / size, MEMORY_LIMIT))
             rows.append((f"trim {label}: time / copying the kept bytes", seconds / copied, TIME_LIMIT))
-    print(json.dumps({"copy_seconds": copied, "trimmed_gib": size / 2**30}))
-    for label, value, limit in rows:
-        print(f"{label:<60} {value:6.2f}   limit {limit}   {'ok' if value <= limit else 'EXCEEDED'}")
-    return int(any(value > limit for _, value, limit in rows))
+    return report(rows, as_json=options.json, copy_seconds=copied, trimmed_bytes=size)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ def trim_tokenizer(
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
-            A Unigram or BPE tokenizer of the `tokenizers` backend: MBart, MBart-50, T5/MT5, NLLB, BART, ... It is not
-            changed.
+            A Unigram or BPE tokenizer of the `tokenizers` backend (MBart, MBart-50, T5/MT5, NLLB, BART, ...) or an
+            M2M100 tokenizer. It is not changed.
         sentences (`Iterable[str]`):
             The training sentences; NFKC is applied to them here.
         min_count (`int`, *optional*, defaults to 1):
@@ -64,7 +64,7 @@ def trim_tokenizer(
         `kept_token_ids`, ascending: the old id of each new id. [`trim_token_embeddings`] takes the second.
 
     Raises:
-        UnsupportedTokenizerError: if the tokenizer is not a Unigram or BPE tokenizer of the `tokenizers` backend.
+        UnsupportedTokenizerError: if the tokenizer is of another kind.
         ValueError: if there is no text, or an argument is out of range.
 
     Example:
@@ -80,6 +80,8 @@ def trim_tokenizer(
         raise ValueError(f"`min_count` must be at least 1, got {min_count}.")
     if keep_characters not in KEEP_CHARACTERS:
         raise ValueError(f"`keep_characters` must be one of {', '.join(KEEP_CHARACTERS)}, got {keep_characters!r}.")
+    if _is_m2m100(tokenizer):
+        return _trim_m2m100(tokenizer, _normalized(sentences), min_count, keep_characters, set(extra_token_ids))
     backend = backend_description(tokenizer)
     texts = _normalized(sentences)
 
@@ -94,11 +96,9 @@ def trim_tokenizer(
     else:
         kept |= _merge_part_ids(kept, backend["model"], vocabulary)
 
-    known = set(vocabulary.values()) | {token["id"] for token in backend["added_tokens"]}
-    if unknown := sorted(kept - known):
-        raise ValueError(f"`extra_token_ids` names ids that the tokenizer does not have: {unknown[:5]}.")
-    kept_token_ids = sorted(kept)
-    return _reload(tokenizer, _cut_backend(backend, kept_token_ids), kept_token_ids), kept_token_ids
+    kept_token_ids = _sorted_known(kept, {*vocabulary.values(), *(token["id"] for token in backend["added_tokens"])})
+    cut = _cut_backend(backend, kept_token_ids)
+    return _reload(tokenizer, "tokenizer.json", cut, kept_token_ids), kept_token_ids
 
 
 def train_tokenizer(
@@ -151,6 +151,13 @@ def train_tokenizer(
     )
 
 
+def vocabulary_length(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The largest token id plus 1, which a model has to have rows for."""
+    if _is_m2m100(tokenizer):  # its languages stand behind its vocabulary
+        return tokenizer.encoder_size + len(tokenizer.lang_token_to_id)
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def count_pieces(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> Counter:
     """How often each token id occurs in the sentences (after NFKC), special tokens around them left out."""
     counts: Counter = Counter()
@@ -178,12 +185,16 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) 
         `Counter`: word -> unknown tokens. In Chinese and Japanese the unknown characters stand for the word.
     """
     words: Counter = Counter()
-    for sentence in sentences:
-        text = unicodedata.normalize("NFKC", sentence)
-        encoding = tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
-        )
-        for token_id, (start, end) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
+    texts = [unicodedata.normalize("NFKC", sentence) for sentence in sentences]
+    if not tokenizer.is_fast:  # no offsets: try each word alone
+        split = [word for text in texts for word in text.split()]
+        for word, ids in zip(split, _token_ids(tokenizer, split), strict=True):
+            words[word] += ids.count(tokenizer.unk_token_id)
+        return +words
+    tokenizer.backend_tokenizer.no_truncation()
+    for text in texts:
+        encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+        for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if token_id == tokenizer.unk_token_id:
                 words[_word_around(text, start, end)] += 1
     return words
@@ -231,6 +242,38 @@ def _token_ids(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> 
 def _model_vocabulary(backend: dict) -> dict[str, int]:
     vocab = backend["model"]["vocab"]
     return vocab if isinstance(vocab, dict) else {piece: index for index, (piece, _) in enumerate(vocab)}
+
+
+def _sorted_known(ids: set[int], known: Iterable[int]) -> list[int]:
+    if unknown := sorted(ids - set(known)):
+        raise ValueError(f"`extra_token_ids` names ids that the tokenizer does not have: {unknown[:5]}.")
+    return sorted(ids)
+
+
+def _is_m2m100(tokenizer: PreTrainedTokenizerBase) -> bool:
+    from transformers import M2M100Tokenizer
+
+    return isinstance(tokenizer, M2M100Tokenizer)
+
+
+def _trim_m2m100(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], min_count: int, keep_characters: str, kept: set[int]
+) -> tuple[PreTrainedTokenizerBase, list[int]]:
+    """Trim a tokenizer whose SentencePiece model splits text by itself and whose vocabulary only numbers the pieces.
+
+    Such a tokenizer does not fall back to characters: a piece that is not kept is unknown as a whole.
+    """
+    vocabulary, symbols = tokenizer.encoder, {METASPACE, *"".join(texts)}
+    kept |= {index for index, count in count_pieces(tokenizer, texts).items() if count >= min_count}
+    kept |= {vocabulary[str(token)] for token in tokenizer.all_special_tokens if str(token) in vocabulary}
+    kept |= set(tokenizer.lang_token_to_id.values())
+    kept |= {
+        i for piece, i in vocabulary.items() if len(piece) == 1 and (keep_characters == "all" or piece in symbols)
+    }
+    kept_token_ids = _sorted_known(kept, range(vocabulary_length(tokenizer)))
+    pieces = [tokenizer.decoder[index] for index in kept_token_ids if index in tokenizer.decoder]
+    new_vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    return _reload(tokenizer, "vocab.json", new_vocabulary, kept_token_ids), kept_token_ids
 
 
 def _word_around(text: str, start: int, end: int) -> str:
@@ -375,11 +418,13 @@ def _renumber_post_processor(processor: dict | None, new_ids: dict[int, int]) ->
     return processor
 
 
-def _reload(tokenizer: PreTrainedTokenizerBase, backend: dict, kept_token_ids: list[int]) -> PreTrainedTokenizerBase:
-    """A tokenizer of the same class from the edited files: what `from_pretrained` will give after saving, too."""
+def _reload(
+    tokenizer: PreTrainedTokenizerBase, file: str, content: dict, kept_token_ids: list[int]
+) -> PreTrainedTokenizerBase:
+    """A tokenizer of the same class with one file edited: what `from_pretrained` will give after saving, too."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        (Path(folder) / "tokenizer.json").write_text(json.dumps(backend, ensure_ascii=False), encoding="utf-8")
+        (Path(folder) / file).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         config_file = Path(folder) / "tokenizer_config.json"
         config = json.loads(config_file.read_text(encoding="utf-8"))
         if "added_tokens_decoder" in config:
@@ -391,6 +436,8 @@ def _reload(tokenizer: PreTrainedTokenizerBase, backend: dict, kept_token_ids: l
                 config[name] = getattr(tokenizer, name)
         config_file.write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
         trimmed = type(tokenizer).from_pretrained(folder)
+    if hasattr(tokenizer, "spm_file"):  # the folder is gone; the SentencePiece model is the old one
+        trimmed.spm_file = tokenizer.spm_file
     trimmed.name_or_path = trimmed.init_kwargs["name_or_path"] = tokenizer.name_or_path
     return trimmed
 

@@ -1,7 +1,12 @@
 import csv
+import json
+import pickle
+import tempfile
 import unicodedata
+from pathlib import Path
 
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -9,6 +14,7 @@ from transformers import (
     AutoTokenizer,
     BartTokenizer,
     ByT5Tokenizer,
+    M2M100Tokenizer,
     MBart50Tokenizer,
     MBartTokenizer,
     NllbTokenizer,
@@ -23,6 +29,7 @@ from processing_fla.tokenization_fla import (
     train_tokenizer,
     trim_tokenizer,
     unknown_words,
+    vocabulary_length,
 )
 
 BROAD = [
@@ -69,8 +76,6 @@ def byte_level_bpe():
 
 
 def merges_of(tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    import json
-
     return [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
 
 
@@ -102,17 +107,31 @@ def end_of_word_bpe():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
 
 
+def m2m100():
+    with tempfile.TemporaryDirectory() as folder:
+        return m2m100_in(Path(folder))
+
+
+def m2m100_in(folder: Path):
+    options = {"model_type": "bpe", "vocab_size": 70, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(BROAD), model_prefix=str(folder / "m"), **options)
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "m.model"))
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *(model.id_to_piece(i) for i in range(3, len(model)))]
+    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+    return M2M100Tokenizer(str(folder / "vocab.json"), str(folder / "m.model"), src_lang="de", tgt_lang="de")
+
+
 ALL_KINDS = [mbart, mbart50, t5, bart, nllb, end_of_word_bpe]
 
 
-@pytest.mark.parametrize("make", ALL_KINDS)
+@pytest.mark.parametrize("make", [*ALL_KINDS, m2m100])
 def test_a_trimmed_tokenizer_splits_its_sentences_as_before_and_loads_as_the_same_class(make, tmp_path):
     tokenizer = make()
     trimmed, kept_token_ids = trim_tokenizer(tokenizer, CORPUS)
 
     assert type(trimmed) is type(tokenizer)
-    assert sorted(trimmed.get_vocab().values()) == list(range(len(kept_token_ids))), "ids are dense"
-    assert len(kept_token_ids) < len(tokenizer) and kept_token_ids == sorted(set(kept_token_ids))
+    assert vocabulary_length(trimmed) == len(kept_token_ids), "ids are dense"
+    assert len(kept_token_ids) < vocabulary_length(tokenizer) and kept_token_ids == sorted(set(kept_token_ids))
     for new, old in enumerate(kept_token_ids):
         assert trimmed.convert_ids_to_tokens(new) == tokenizer.convert_ids_to_tokens(old)
 
@@ -249,6 +268,18 @@ def test_other_kinds_of_tokenizers_are_refused():
     word_level = Tokenizer(models.WordLevel({"<unk>": 0, "regen": 1}, unk_token="<unk>"))
     with pytest.raises(UnsupportedTokenizerError, match="its model is WordLevel, supported are Unigram and BPE"):
         trim_tokenizer(PreTrainedTokenizerFast(tokenizer_object=word_level), CORPUS)
+
+
+def test_m2m100_keeps_its_languages_and_survives_its_temporary_folder(tmp_path):
+    tokenizer = m2m100_in(tmp_path)
+    trimmed, kept_token_ids = trim_tokenizer(tokenizer, CORPUS)
+    assert kept_token_ids[trimmed.get_lang_id("de")] == tokenizer.get_lang_id("de")
+    ids = trimmed(text_target="der wind")["input_ids"]
+    assert trimmed.convert_ids_to_tokens(ids)[0] == "__de__"
+    copied = pickle.loads(pickle.dumps(trimmed))
+    assert copied(text_target="der wind")["input_ids"] == ids
+    # it cannot fall back to characters
+    assert unknown_words(trimmed, ["der fuchs"]).keys() <= {"fuchs"}
 
 
 def test_training_is_deterministic_and_bounded(tmp_path):

@@ -55,6 +55,8 @@ def run(args) -> int:
     named = {"dev": args.dev, "test": args.test, **{str(file): file for file in args.check}}
     checks = {name: read_sentences([file], args.column) for name, file in named.items() if file}
 
+    from processing_fla.tokenization_fla import vocabulary_length
+
     from ..checkpoint_trimming import check_vocabulary_sizes, named_token_ids, read_config, trim_checkpoint
 
     folder = find_model(args.model)
@@ -62,7 +64,7 @@ def run(args) -> int:
     tokenizer = load_tokenizer(args.tokenizer or args.model, folder)
     if args.language:
         set_language(tokenizer, args.language)
-    check_vocabulary_sizes(max(tokenizer.get_vocab().values()) + 1, config, args.allow_unused_rows)
+    check_vocabulary_sizes(vocabulary_length(tokenizer), config, args.allow_unused_rows)
     trimmed, kept_token_ids = trim(tokenizer, sentences, args, named_token_ids(folder))
     with atomic_folder(args.out, args.overwrite) as out:
         size = trim_checkpoint(folder, kept_token_ids, out, progress=True)
