@@ -10,60 +10,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-NETWORK = """
-vision_backbone: {model_type: resnet, layer_type: basic, embedding_size: 8, hidden_sizes: [8, 12], depths: [1, 1]}
-visual_feature_size: 16
-"""
-COMMON = """
-language_code: de_DE
-frame_stride: 4
-frame_size: 24
-crop_size: 20
-max_new_tokens: 12
-per_device_train_batch_size: 4
-per_device_eval_batch_size: 3
-generation_num_beams: 2
-eval_strategy: steps
-save_strategy: steps
-logging_steps: 2
-use_cpu: true
-disable_tqdm: true
-"""
-STAGE1 = f"""
-{COMMON}{NETWORK}
-train_tokenizer_pieces: 120
-light_t: tiny
-light_t_overrides: {{d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24}}
-optimizer: sgd
-nesterov: true
-learning_rate: 1e-2
-num_train_epochs: 4
-eval_steps: 3
-save_steps: 3
-"""
-STAGE2 = f"""
-{COMMON}
-language_model_config: {{model_type: mbart, d_model: 16, encoder_layers: 1, decoder_layers: 1, encoder_attention_heads: 2,
-  decoder_attention_heads: 2, encoder_ffn_dim: 24, decoder_ffn_dim: 24}}
-optimizer: adam
-learning_rate: 1e-4
-adapter_learning_rate: 1e-3
-max_steps: 4
-eval_steps: 2
-save_steps: 2
-"""
+from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run, weights
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    from training_fla.corpora.demo import read_demo
-    from training_fla.packing import pack
-
-    folder = tmp_path_factory.mktemp("corpus") / "packed"
-    rows = read_demo(num_train=11, num_dev=4, num_test=5, size=24)
-    pack(rows, folder, size=24, num_workers=0, progress=False, corpus="demo")
-    return folder
+    return pack_demo(tmp_path_factory.mktemp("corpus") / "packed", num_train=11, num_dev=4, num_test=5)
 
 
 @pytest.fixture(scope="module")
@@ -72,21 +24,6 @@ def recipes(tmp_path_factory, corpus) -> Path:
     (folder / "stage1.yaml").write_text(f"dataset: {corpus}\n{STAGE1}")
     (folder / "stage2.yaml").write_text(f"dataset: {corpus}\n{STAGE2}")
     return folder
-
-
-def run(script: str, *argv) -> int:
-    sys.path.insert(0, str(ROOT))
-    try:
-        module = __import__(script)
-    finally:
-        sys.path.remove(str(ROOT))
-    return module.main([str(word) for word in argv])
-
-
-def weights(folder: Path) -> dict:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -189,6 +189,10 @@ class OptimizationArguments:
     visual_learning_rate: float | None = field(
         default=None, metadata={"help": "of the visual encoder where it is trained; default: `learning_rate`"}
     )
+    freeze_batch_norm_statistics: bool = field(
+        default=False,
+        metadata={"help": "normalise with BatchNorm's running statistics in training too: no clip sees its batch"},
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after so many evaluations without a better dev score"}
     )

@@ -100,6 +100,10 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """As [`~transformers.Trainer.compute_loss`]; a loss that is no number ends the run and names the clips."""
         indices = inputs.pop("indices")
+        if self.optimization.freeze_batch_norm_statistics and model.training:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if not torch.isfinite(loss):
             self._report_bad_batch(indices, loss)

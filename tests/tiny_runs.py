@@ -1,0 +1,71 @@
+"""Both stages on a corpus and a network so small that a run takes seconds, for the tests that train."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NETWORK = """
+vision_backbone: {model_type: resnet, layer_type: basic, embedding_size: 8, hidden_sizes: [8, 12], depths: [1, 1]}
+visual_feature_size: 16
+"""
+COMMON = """
+language_code: de_DE
+frame_stride: 4
+frame_size: 24
+crop_size: 20
+max_new_tokens: 12
+per_device_train_batch_size: 4
+per_device_eval_batch_size: 3
+generation_num_beams: 2
+eval_strategy: steps
+save_strategy: steps
+logging_steps: 2
+use_cpu: true
+disable_tqdm: true
+"""
+STAGE1 = f"""
+{COMMON}{NETWORK}
+train_tokenizer_pieces: 120
+light_t: tiny
+light_t_overrides: {{d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24}}
+optimizer: sgd
+nesterov: true
+learning_rate: 1e-2
+num_train_epochs: 4
+eval_steps: 3
+save_steps: 3
+"""
+STAGE2 = f"""
+{COMMON}
+language_model_config: {{model_type: mbart, d_model: 16, encoder_layers: 1, decoder_layers: 1,
+  encoder_attention_heads: 2, decoder_attention_heads: 2, encoder_ffn_dim: 24, decoder_ffn_dim: 24}}
+optimizer: adam
+learning_rate: 1e-4
+adapter_learning_rate: 1e-3
+max_steps: 4
+eval_steps: 2
+save_steps: 2
+"""
+
+
+def pack_demo(folder: Path, **counts) -> Path:
+    from training_fla.corpora.demo import read_demo
+    from training_fla.packing import pack
+
+    pack(read_demo(size=24, **counts), folder, size=24, num_workers=0, progress=False, corpus="demo")
+    return folder
+
+
+def run(script: str, *argv) -> int:
+    sys.path.insert(0, str(ROOT))
+    try:
+        module = __import__(script)
+    finally:
+        sys.path.remove(str(ROOT))
+    return module.main([str(word) for word in argv])
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")

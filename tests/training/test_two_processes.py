@@ -1,0 +1,80 @@
+"""Two processes with half the batch each do what one process does with the whole."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run
+
+# Twenty steps of eight clips; no dropout, which draws differently in every process.
+CURVE = """
+max_steps: 20
+logging_steps: 1
+eval_steps: 20
+save_steps: 20
+random_frame_phase: true
+per_device_eval_batch_size: 2
+train_sampling_strategy: group_by_length
+"""
+RECIPES = {
+    "stage1": STAGE1.replace("light_t_overrides: {", "light_t_overrides: {dropout: 0.0, ")
+    + "freeze_batch_norm_statistics: true\n",
+    "stage2": STAGE2 + "language_model_overrides: {dropout: 0.0}\n",
+}
+OVERRIDDEN = ("max_steps", "logging_steps", "eval_steps", "save_steps", "per_device_eval_batch_size")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Sixteen training clips are two whole steps an epoch; five and seven divide by neither 2 nor 4."""
+    folder = tmp_path_factory.mktemp("two")
+    corpus = pack_demo(folder / "corpus", num_train=16, num_dev=5, num_test=7)
+    for stage, text in RECIPES.items():
+        lines = [line for line in text.splitlines() if line.split(":")[0] not in OVERRIDDEN]
+        (folder / f"{stage}.yaml").write_text("\n".join([f"dataset: {corpus}", *lines, CURVE]))
+    return folder
+
+
+def run_on_two(script: str, *argv) -> None:
+    """Gloo on this machine's processor: `accelerate launch --cpu --num_processes 2` would start one process."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [*launcher, str(ROOT / f"{script}.py"), *map(str, argv), "--ddp_backend", "gloo"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def losses(out: Path) -> list[float]:
+    history = json.loads((out / "checkpoint-20" / "trainer_state.json").read_text())["log_history"]
+    return [row["loss"] for row in history if "loss" in row]
+
+
+def rows(out: Path, split: str) -> list[str]:
+    return (out / f"predictions_{split}.tsv").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_two_processes_follow_the_curve_of_one(folder, stage):
+    one, two = folder / f"{stage}-one", folder / f"{stage}-two"
+    argv = [folder / f"{stage}.yaml"]
+    if stage == "stage2":
+        argv += ["--stage1_checkpoint", folder / "stage1-one", "--tokenizer", folder / "stage1-one"]
+    assert run(f"run_{stage}", *argv, "--output_dir", one, "--per_device_train_batch_size", 8) == 0
+    if stage == "stage2":
+        argv += ["--feature_cache", folder / "features-of-two"]  # so that two processes fill one too
+    run_on_two(f"run_{stage}", *argv, "--output_dir", two, "--per_device_train_batch_size", 4)
+
+    reports = [json.loads((out / "metrics.json").read_text()) for out in (one, two)]
+    assert [report["processes"] for report in reports] == [1, 2]
+    assert len(losses(one)) == 20 and losses(one)[0] > losses(one)[-1]
+    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
+    for split, count in (("dev", 5), ("test", 7)):
+        ids = [row.split("\t")[0] for row in rows(two, split)]
+        assert ids == ["id"] + [f"{split}-{number:05d}" for number in range(count)]
+        assert reports[1][split]["num_sentences"] == count
+        assert reports[1][split]["loss"] == pytest.approx(reports[0][split]["loss"], abs=1e-4)
+        assert rows(two, split) == rows(one, split)
