@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from training_fla.errors import InputError
+from training_fla.jpeg_decoding import decode_jpeg_into
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +61,7 @@ class PackedCorpus:
         ids, sentences, signers, languages (`list[str]`): by clip.
         num_frames (`list[int]`): packed frames of each clip.
         frame_strides (`list[int]`): source frames to each packed frame, by clip.
+        heights, widths (`list[int]`): of the frames of each clip, in pixels.
         corpus (`str`): name of the corpus (`phoenix14t`, `demo`, ...).
         language (`str`): MBart code of the corpus's language, empty if rows differ or do not say.
         fingerprint (`str`): changes when any packed byte of the split changes.
@@ -89,6 +91,8 @@ class PackedCorpus:
         self.languages: list[str] = index["language"]
         self.num_frames: list[int] = index["num_frames"]
         self.frame_strides: list[int] = index["frame_stride"]
+        self.heights: list[int] = index["height"]
+        self.widths: list[int] = index["width"]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,52 +116,41 @@ class PackedCorpus:
         """
         import torch
 
-        frames: torch.Tensor | None = None
-        for row, jpeg in enumerate(self.read_jpegs(index, frame_indices)):
-            image = self._decode(jpeg, index, int(frame_indices[row]))
-            if frames is None:
-                frames = torch.empty(len(frame_indices), *image.shape[1:], 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-            if image.shape != frames.shape[1:]:
-                raise InputError(f"{self.folder}: frame {frame_indices[row]} of {self.ids[index]!r} has another size")
-            frames[row] = image
-        if frames is None:
+        if not len(frame_indices):
             raise IndexError("no frame was asked for")
-        return frames
+        pixels = np.empty((len(frame_indices), self.heights[index], self.widths[index], 3), dtype=np.uint8)
+        for row, jpeg in enumerate(self.read_jpegs(index, frame_indices)):
+            try:
+                decode_jpeg_into(jpeg, pixels[row])
+            except InputError as error:
+                frame, clip = frame_indices[row], f"{self.split} clip {self.ids[index]!r}"
+                raise InputError(f"{self.folder}: frame {frame} of {clip} is damaged: {error}") from error
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
-    def read_jpegs(self, index: int, frame_indices: Sequence[int]) -> list[bytearray]:
-        """The JPEG bytes of some frames of a clip, checked against their checksums; raises as [`read_frames`] does."""
+    def read_jpegs(self, index: int, frame_indices: Sequence[int]) -> list[memoryview]:
+        """The JPEG bytes of some frames of a clip, where they lie, checked; raises as [`read_frames`] does."""
         if self._clips is None:  # unpickled in another process
             tables = [open_shard(self.folder, shard, check_index=False) for shard in self._shards]
             self._clips = [clip for table in tables for clip in table.to_batches()]
         clip = self._clips[index]
-        checksums = clip.column("frame_crc32").values
+        checksums = clip.column("frame_crc32").values.to_numpy()
         frames = clip.column("frames").values
         _, offsets, data = frames.buffers()
         offsets = np.frombuffer(offsets, dtype=np.int32)
-        data = memoryview(data)
+        data = memoryview(data).cast("B")
         jpegs = []
         for frame in map(int, frame_indices):
             if not 0 <= frame < self.num_frames[index]:
                 raise IndexError(
                     f"{self.ids[index]!r} has {self.num_frames[index]} frames, frame {frame} was asked for"
                 )
-            jpeg = bytearray(data[offsets[frame] : offsets[frame + 1]])
-            if zlib.crc32(jpeg) != checksums[frame].as_py():
+            jpeg = data[offsets[frame] : offsets[frame + 1]]
+            if zlib.crc32(jpeg) != checksums[frame]:
                 raise InputError(
                     f"{self.folder}: frame {frame} of {self.split} clip {self.ids[index]!r} is damaged: pack it again"
                 )
             jpegs.append(jpeg)
         return jpegs
-
-    def _decode(self, jpeg: bytearray, index: int, frame: int) -> "torch.Tensor":
-        import torch
-        from torchvision.io import ImageReadMode, decode_jpeg
-
-        try:
-            return decode_jpeg(torch.frombuffer(jpeg, dtype=torch.uint8), mode=ImageReadMode.RGB)
-        except RuntimeError as error:
-            message = f"{self.folder}: frame {frame} of {self.split} clip {self.ids[index]!r} is not a JPEG: {error}"
-            raise InputError(message) from error
 
 
 def packed_splits(folder: str | os.PathLike) -> list[str]:
