@@ -48,6 +48,7 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     for split, count in (("train", 800), ("dev", 80), ("test", 100)):
         parser.add_argument(f"--num-{split}", type=int, default=count, help=f"{split} clips [%(default)s]")
     parser.add_argument("--clips", type=int, default=5, help="test clips also written as mp4 files [%(default)s]")
+    parser.add_argument("--clip-size", type=int, default=160, help="side of those mp4 files in pixels [%(default)s]")
     parser.add_argument("--language", default="de_DE", help="MBart code of the --pairs sentences [%(default)s]")
 
 
@@ -147,7 +148,7 @@ def _pack(args: argparse.Namespace, rows, source: str, notes: list[str]) -> int:
         corpus=args.corpus,
         source=source,
         machine=args.shard,
-        add_files=(lambda folder: _add_demo(args, rows, folder)) if args.corpus == "demo" else None,
+        add_files=(lambda folder: _add_demo(args, folder)) if args.corpus == "demo" else None,
     )
     print(f"packed into {args.out}" if done else "this part is done; the last of the other parts makes the folder")
     return 0
@@ -167,18 +168,20 @@ def _read_release(args: argparse.Namespace, note) -> tuple[list, str, dict]:
 def _read_demo(args: argparse.Namespace, note) -> tuple[list, str, dict]:
     import hashlib
 
+    table = hashlib.sha256(args.pairs.read_bytes()).hexdigest()[:32] if args.pairs and args.pairs.is_file() else ""
+    source = f"seed {args.seed} clips {args.clips} of {args.clip_size} pixels {table}"
+    return _demo_rows(args, args.size), source, {}
+
+
+def _demo_rows(args: argparse.Namespace, size: int) -> list:
     from ..corpora.demo import read_demo, read_pairs
 
     if args.pairs:
-        rows = read_pairs(args.pairs, size=args.size, seed=args.seed, language=args.language)
-        table = hashlib.sha256(args.pairs.read_bytes()).hexdigest()[:32]
-    else:
-        rows = read_demo(args.seed, args.num_train, args.num_dev, args.num_test, args.size)
-        table = ""
-    return rows, f"seed {args.seed} clips {args.clips} {table}", {}
+        return read_pairs(args.pairs, size=size, seed=args.seed, language=args.language)
+    return read_demo(args.seed, args.num_train, args.num_dev, args.num_test, size)
 
 
-def _add_demo(args: argparse.Namespace, rows, folder: Path) -> None:
+def _add_demo(args: argparse.Namespace, folder: Path) -> None:
     """Text to pre-train a language model on, and a few clips as files to translate."""
     from ..clip_files import write_clip
     from ..corpora.demo import broad_text, demo_text
@@ -187,6 +190,8 @@ def _add_demo(args: argparse.Namespace, rows, folder: Path) -> None:
         for name, sentences in (("demo_text", demo_text(args.seed)), ("broad_text", broad_text(args.seed))):
             (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in sentences), encoding="utf-8")
     (folder / "clips").mkdir(exist_ok=True)
+    # What is packed is as small as training likes it; a file to watch and to translate is drawn larger.
+    rows = _demo_rows(args, args.clip_size)
     for number, row in enumerate([row for row in rows if row.split == "test"][: args.clips]):
         # The ids of --pairs are the user's, and need not be good file names.
         name = f"test-{number:05d}" if args.pairs else row.id
