@@ -10,6 +10,7 @@ which the kernel takes back when it needs them, do not count. Limits: 1.3 times 
 import argparse
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -114,14 +115,21 @@ def in_new_process(work, *args) -> tuple[float, int]:
     return outcome
 
 
+def warm(folder: Path) -> None:
+    """Have the weights in the file cache, where a busy machine does not keep them."""
+    for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(16 << 20):
+                pass
+
+
 def best_of(work, folder: Path, out: Path, kept_token_ids: list[int]) -> tuple[float, int]:
     """The fastest run's seconds and the largest growth of memory."""
     runs = []
     for _ in range(REPEATS):
+        warm(folder)
         runs.append(in_new_process(work, folder, out, kept_token_ids))
-        for file in out.iterdir():
-            file.unlink()
-        out.rmdir()
+        shutil.rmtree(out)
     return min(seconds for seconds, _ in runs), max(memory for _, memory in runs)
 
 
@@ -139,9 +147,7 @@ def main(args: list[str] | None = None) -> int:
         copied, _ = best_of(copy, folder, folder / "out", kept_token_ids)
         in_new_process(trim, folder, folder / "out", kept_token_ids)
         size = (folder / "out" / "model.safetensors").stat().st_size
-        for file in (folder / "out").iterdir():
-            file.unlink()
-        (folder / "out").rmdir()
+        shutil.rmtree(folder / "out")
         rows = []
         sources = {"safetensors": folder, "pytorch_model.bin": folder / "bin", "torch<1.6 file": folder / "old"}
         for label, source in sources.items():
