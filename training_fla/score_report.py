@@ -245,7 +245,7 @@ def _script_section(scored: Sequence[ScoredSentence]) -> str:
 
 
 def _sentences_section(scored: Sequence[ScoredSentence]) -> str:
-    joint = "" if scored and all(len(token) == 1 for _, token in scored[0].alignment) else " "
+    joint = "" if all(len(token) == 1 for s in scored for _, token in s.alignment) else " "  # characters or words
     rows = []
     for s in scored:
         marked = joint.join(
