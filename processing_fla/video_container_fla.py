@@ -5,6 +5,7 @@ goes on behind it without a word.
 """
 
 import os
+import struct
 from pathlib import Path
 
 EBML_SEGMENT, EBML_CLUSTER = 0x18538067, 0x1F43B675
@@ -15,6 +16,7 @@ EBML_ELEMENTS = {
     0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF,  # in a cluster
 }  # fmt: skip
 FLV_TAGS = {8, 9, 18}  # sound, video, script
+FLV_FILE_SIZE = b"\x00\x08filesize\x00"  # a key of the script tag, then the sign of a number
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 TS_PACKET, M2TS_PACKET = 188, 192
 
@@ -87,7 +89,11 @@ def boxes_are_whole(file, size: int) -> bool:
 
 
 def tags_are_whole(file, size: int) -> bool:
-    """Walk the tags of an FLV file; each is followed by its own length."""
+    """Walk the tags of an FLV file; each is followed by its own length. The first may state the size of the file."""
+    header = file.read(1 << 16)
+    place = header.find(FLV_FILE_SIZE)
+    if place >= 0 and struct.unpack_from(">d", header.ljust(place + 19, b"\0"), place + len(FLV_FILE_SIZE))[0] > size:
+        return False
     position = 9 + 4
     while position < size:
         file.seek(position)

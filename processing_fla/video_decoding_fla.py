@@ -322,8 +322,7 @@ class RgbConverter:
             height=height,
             format="rgb24",
             interpolation=self.interpolation,
-            # Left alone, FFmpeg would hand on the source's limited range, and black would come out as 16.
-            dst_color_range="JPEG",
+            dst_color_range="JPEG",  # black is 0 and white 255, whatever the source's range
             threads=1,
         )
         return upright(rgb.to_ndarray(), matrix, self.path)

@@ -308,23 +308,67 @@ def test_what_is_no_video_is_refused_by_name(tmp_path, kind):
         assert str(path) in str(error.value)
 
 
+def frames_or_error(path: Path) -> list[bytes] | None:
+    """All frames of a file, or `None` if it was refused by name."""
+    try:
+        return [frame.tobytes() for frame in iterate_video_frames(path)]
+    except VideoDecodeError as error:
+        assert str(path) in str(error)
+        return None
+
+
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_a_truncated_file_never_gives_fewer_frames_in_silence(videos, tmp_path, name):
+def test_a_truncated_file_never_gives_fewer_or_other_frames_in_silence(videos, tmp_path, name):
     """Cut at a grid of places. Between two packets of a transport stream no cut shows: it is a shorter stream."""
-    content = videos[name].read_bytes()
+    content, whole = videos[name].read_bytes(), frames_or_error(videos[name])
     path = tmp_path / f"cut{videos[name].suffix}"
     silent = []
     cuts = {*np.linspace(1, len(content) - 1, 40).astype(int).tolist(), *range(len(content) - 6, len(content))}
     for cut in sorted(cuts if name != "plain.ts" else {cut for cut in cuts if cut % 188}):
         path.write_bytes(content[:cut])
-        try:
-            num_frames = count_video_frames(path)
-        except VideoDecodeError as error:
-            assert str(path) in str(error)
-        else:
-            if num_frames != S:
-                silent.append((cut, num_frames))
+        frames = frames_or_error(path)
+        if frames not in (None, whole):
+            silent.append((cut, len(frames)))
     assert not silent
+
+
+def packet_ends(path: Path) -> list[int]:
+    import av
+
+    with av.open(str(path)) as container:
+        return sorted(packet.pos + packet.size for packet in container.demux(video=0) if packet.size)
+
+
+@pytest.mark.parametrize("name", ["faststart.mov", "plain.avi", "plain.mkv", "plain.flv"])
+def test_a_cut_exactly_between_two_frames_is_seen(videos, tmp_path, name):
+    """Nothing is damaged then: only the frames that a header or the structure promises are missing."""
+    content = videos[name].read_bytes()
+    path = tmp_path / f"cut{videos[name].suffix}"
+    for cut in packet_ends(videos[name])[3:-1:4]:
+        path.write_bytes(content[: cut + (4 if name == "plain.flv" else 0)])  # there the length follows the frame
+        with pytest.raises(VideoDecodeError, match="damaged or cut off"):
+            count_video_frames(path)
+
+
+def test_a_cut_off_last_picture_is_seen(tmp_path):
+    """A JPEG without its end decodes to a picture that is grey below; only the container knows that it is cut off."""
+    path = write_video(
+        tmp_path / "motion.avi", [marked_frame(n) for n in range(4)], codec="mjpeg", pix_fmt="yuvj420p", options={}
+    )
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(path.read_bytes()[: packet_ends(path)[-1] - 300])
+    with pytest.raises(VideoDecodeError, match="damaged or cut off: packet 3 is incomplete"):
+        count_video_frames(cut)
+
+
+def test_a_damaged_picture_is_refused_rather_than_painted_over(videos, tmp_path):
+    content, ends = bytearray(videos["plain.mp4"].read_bytes()), packet_ends(videos["plain.mp4"])
+    middle = (ends[0] + ends[0] // 2) // 2  # inside the first key frame's data
+    content[middle : middle + 60] = bytes(range(100, 160))
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(content)
+    with pytest.raises(VideoDecodeError, match=r"damaged\.mp4"):
+        count_video_frames(damaged)
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
@@ -351,6 +395,25 @@ def test_a_video_cut_out_without_its_first_key_frame_starts_at_the_next(videos, 
     late.write_bytes(content[188 * (len(content) // 188 // 5) :])
     numbers = [number_of(frame) for frame in iterate_video_frames(late)]
     assert numbers == list(range(numbers[0], S)) and 0 < numbers[0] <= 10
+
+
+def test_a_video_cut_out_at_an_open_group_of_pictures_starts_at_its_key_frame(tmp_path):
+    """Pictures shown before that key frame refer to the group before, which the file does not hold."""
+    import av
+
+    options = {
+        "preset": "veryfast",
+        "crf": "4",
+        "x264-params": "open-gop=1:keyint=8:min-keyint=8:bframes=3:scenecut=0",
+    }
+    path = write_video(tmp_path / "open.ts", [marked_frame(n) for n in range(S)], options=options)
+    assert [number_of(frame) for frame in iterate_video_frames(path)] == list(range(S))
+    with av.open(str(path)) as container:
+        starts = [packet.pos for packet in container.demux(video=0) if packet.size and packet.is_keyframe]
+    late = tmp_path / "late.ts"
+    late.write_bytes(path.read_bytes()[: 188 * 3] + path.read_bytes()[starts[1] :])
+    numbers = [number_of(frame) for frame in iterate_video_frames(late)]
+    assert numbers == list(range(numbers[0], S)) and numbers[0] in (7, 8)
 
 
 # --- folders of frames
