@@ -397,6 +397,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         if (pixel_values_videos is None) == (sign_features is None):
             given = "neither" if sign_features is None else "both"
             raise ValueError(f"Give either `pixel_values_videos` or `sign_features`; got {given}.")
+        door = pixel_values_videos if sign_features is None else sign_features
+        _check_positions(self.language_model.get_encoder(), door.shape[1])  # N = T: known before any work is done
         if sign_features is None:
             sign_features = self.get_sign_features(pixel_values_videos, attention_mask)
         elif sign_features.ndim != 3 or sign_features.shape[2] != self.config.adapter_input_size:
@@ -405,7 +407,6 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
                 f"`input_features={self.config.input_features!r}`, got {tuple(sign_features.shape)}."
             )
         mask = real_positions_mask(sign_features.shape[:2], attention_mask, sign_features.device)
-        _check_positions(self.language_model.get_encoder(), sign_features.shape[1])
         return self.adapter(_without_padding(sign_features, mask)) * self.config.input_embed_scale, mask
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
