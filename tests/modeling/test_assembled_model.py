@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, ResNetConfig
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 
@@ -17,9 +17,9 @@ SMALL = {
 def stage1() -> FlaForConditionalGeneration:
     torch.manual_seed(0)
     vision = FlaVisionConfig(
-        backbone_config={"model_type": "resnet", "layer_type": "basic", "embedding_size": 6, "hidden_sizes": [6, 8], "depths": [1, 1]},
+        backbone_config=ResNetConfig(layer_type="basic", embedding_size=6, hidden_sizes=[6, 8], depths=[1, 1]),
         hidden_size=10,
-    )  # fmt: skip
+    )
     return FlaForConditionalGeneration(FlaConfig.light_t("tiny", vocab_size=20, vision_config=vision))
 
 
