@@ -125,8 +125,7 @@ def open_video(path: str | os.PathLike, num_threads: int | None = None):
             stream = video_stream(container, path)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = num_threads or min(MAX_THREADS, os.cpu_count() or 1)
-            # Without `explode` the decoder paints over what it cannot read and says nothing.
-            stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             yield container, stream
     except av.FFmpegError as error:
         raise VideoDecodeError(f"`{path}` cannot be decoded as a video: {error.strerror or error}") from error
