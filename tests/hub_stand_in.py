@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 
 @dataclass
 class StoredRepository:
-    """One repository: whether it is private, what was committed, and which files it now holds."""
+    """One repository: whether it is private, what was committed, its tags, and which files it now holds."""
 
     private: bool
     files: dict[str, bytes] = field(default_factory=dict)
     commits: list[str] = field(default_factory=list)
+    branches: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
 
     def write_to(self, folder: Path) -> None:
         folder.mkdir()
@@ -104,7 +106,7 @@ class HubRequestHandler(BaseHTTPRequestHandler):
         name, rest = self.repository_of(parts)
         if name not in hub.repositories:
             return self.answer(404, {"error": f"{path} not found"})
-        action = next((word for word in ("preupload", "commit", "batch") if word in rest), "read")
+        action = next((word for word in ("preupload", "commit", "batch", "branch", "tag") if word in rest), "read")
         hub.requests.append(f"{self.command} {action}")
         return getattr(self, action)(name, rest, body)
 
@@ -138,6 +140,17 @@ class HubRequestHandler(BaseHTTPRequestHandler):
             200, {"id": name, "sha": sha, "private": repository.private, "siblings": siblings, "tags": []}
         )
 
+    def branch(self, name: str, rest: list[str], body: bytes) -> None:
+        self.stand_in.repositories[name].branches.append(rest[-1])
+        self.answer(200, {})
+
+    def tag(self, name: str, rest: list[str], body: bytes) -> None:
+        tags, tag = self.stand_in.repositories[name].tags, json.loads(body)["tag"]
+        if tag in tags:
+            return self.answer(409, {"error": f"Tag {tag} exists"})
+        tags[tag] = rest[-1]
+        self.answer(200, {})
+
     def preupload(self, name: str, rest: list[str], body: bytes) -> None:
         """Which files are large enough to be stored apart."""
         files = [
@@ -163,6 +176,8 @@ class HubRequestHandler(BaseHTTPRequestHandler):
                 repository.commits.append(value["summary"])
             elif line["key"] == "file":
                 repository.files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "deletedFile":
+                del repository.files[value["path"]]
             elif line["key"] == "lfsFile":
                 repository.files[value["path"]] = self.stand_in.large_files[value["oid"]]
         commit = hashlib.sha1(str(len(repository.commits)).encode()).hexdigest()

@@ -10,6 +10,7 @@ COMMANDS = {
     "trim": "cut a language model and its tokenizer down to the words a corpus uses",
     "denoise": "(continue to) pre-train a small MBart by text infilling",
     "translate": "translate sign videos with a trained model",
+    "push": "upload a trained model with its card to the Hugging Face Hub",
     "score": "BLEU and ROUGE-L of a predictions file, by the conventions of the literature",
     "demo": "run both stages on the drawn demo corpus and compare them",
 }

@@ -30,6 +30,8 @@ from .augmentation import ClipAugmentation
 from .collation import SignFeatureDataset, SignTranslationCollator, SignVideoDataset
 from .errors import InputError
 from .features import check_against_pixels, fingerprint, store_features
+from .hub_card import training_facts, write_card
+from .hub_push import push_trained
 from .metrics import SignTranslationMetric, convention_for
 from .monitoring import EvaluationLines, plot_curve, show_progress, write_rows
 from .output_folder import atomic_file
@@ -101,7 +103,7 @@ def run_stage(
     }
     for split in ("dev", "test"):
         report[split] = score_split(trainer, split, recipe)
-    report |= run_facts(trainer, time.perf_counter() - started)
+    report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
     save(trainer, recipe, report)
     return 0
 
@@ -120,7 +122,9 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
     """
     try:
         # Pinned memory is for copies to an accelerator; without one torch only warns.
-        return Seq2SeqTrainingArguments(**{"dataloader_pin_memory": torch.cuda.is_available()} | recipe.training)
+        # Hub: once, at the end; on every save transformers would upload whatever lies in the folder.
+        own = {"dataloader_pin_memory": torch.cuda.is_available(), "hub_strategy": "end"}
+        return Seq2SeqTrainingArguments(**own | recipe.training)
     except (ValueError, TypeError) as error:
         raise InputError(f"the recipe's training fields do not fit together: {error}") from None
 
@@ -181,7 +185,7 @@ def open_splits(recipe: Recipe) -> Splits:
     if data.manifest:
         columns = {"video_column": data.video_column, "sentence_column": data.sentence_column}
         folder = Path(data.packed_dir or recipe.output_dir.parent / f"packed-{data.packed_size}")
-        options = {"size": data.packed_size}
+        options = {"size": data.packed_size, "on_error": data.on_error}
         ensure_packed(Path(data.manifest), folder, pack_options=options, **columns)
     else:
         folder = Path(data.dataset)
@@ -443,7 +447,10 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     plot_curve(trainer.state.log_history, folder / "training_curve.png")
     with atomic_file(folder / "metrics.json", overwrite=True) as file:
         Path(file).write_text(json.dumps(report, indent=2, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
+    write_card(folder, trainer.hub_model_id if trainer.args.push_to_hub else None)
     for split in ("dev", "test"):
         scores = report[split]
         print(f"{split}: " + "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l")))
     print(f"saved to {folder}")
+    if trainer.args.push_to_hub:
+        print(f"pushed to {push_trained(folder, trainer.args, trainer.hub_model_id)}")
