@@ -52,6 +52,9 @@ class DataArguments:
         default=None, metadata={"help": "where `manifest` is packed to; default: beside `output_dir`, kept and reused"}
     )
     packed_size: int = field(default=256, metadata={"help": "side in pixels of the frames packed from `manifest`"})
+    on_error: str = field(
+        default="fail", metadata={"help": "at a clip of `manifest` that cannot be packed: fail, or skip and list it"}
+    )
     train_split: str = field(default="train", metadata={"help": "split that is trained on"})
     dev_split: str = field(default="dev", metadata={"help": "split that chooses the model"})
     test_split: str = field(default="test", metadata={"help": "split that is reported"})
@@ -192,6 +195,16 @@ class OptimizationArguments:
     freeze_batch_norm_statistics: bool = field(
         default=False,
         metadata={"help": "normalise with BatchNorm's running statistics in training too: no clip sees its batch"},
+    )
+    norm_logging_steps: int | None = field(
+        default=None,
+        metadata={"help": "every so many steps, norms of the last layers go to norms.tsv and norms.png (Figure 2)"},
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "evaluate and save a moving average of the weights, e.g. 0.999; null: the weights themselves"
+        },
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after so many evaluations without a better dev score"}

@@ -34,6 +34,7 @@ from .hub_card import training_facts, write_card
 from .hub_push import push_trained
 from .metrics import SignTranslationMetric, convention_for
 from .monitoring import EvaluationLines, plot_curve, show_progress, write_rows
+from .norms import LayerNorms
 from .output_folder import atomic_file
 from .packed_corpus import PackedCorpus, packed_splits
 from .packing import ensure_packed
@@ -310,6 +311,8 @@ def make_trainer(
     callbacks = [lines]
     if recipe.optimization.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(recipe.optimization.early_stopping_patience))
+    if recipe.optimization.norm_logging_steps:
+        callbacks.append(LayerNorms(recipe.output_dir, recipe.optimization.norm_logging_steps))
     if args.world_size > 1 and args.device.type == "cuda" and not model.visual_encoder_is_frozen:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     generation = clean_generation_config(model, args.generation_num_beams or 1, recipe.text.max_new_tokens)

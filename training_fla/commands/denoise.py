@@ -38,10 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and say what came out."""
-    from ..text_files import read_sentences
+    from ..sentence_files import read_sentences
 
-    sentences = [sentence for file in args.text for sentence in read_sentences(file)]
-    vocab_sentences = [sentence for file in args.vocab_text for sentence in read_sentences(file)]
+    sentences, vocab_sentences = read_sentences(args.text), read_sentences(args.vocab_text)
     from ..denoising import denoise
 
     options = {
