@@ -59,13 +59,13 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
     with_text = [*common, "--language_model", trimmed]
     with_encoder = [*with_text, "--stage1_checkpoint", stage1]
     mbart_size = ["--width", 192, "--layers", 3]
-    schedule = ["--max-steps", 500, "--batch-size", 64, "--warmup-steps", 50, "--seed", seed]
+    schedule = ["--max-steps", 500, "--batch-size", 32, "--warmup-steps", 50, "--seed", seed]
     text = ["--text", corpus / "demo_text.txt", "--vocab-text", corpus / "broad_text.txt"]
     sentences = ["--sentences", corpus / "train.sentences.txt"]
     stage1_inputs = [*common, "--tokenizer", trimmed]
     stage2 = out / "stage2"
     steps = [
-        Step("prepare", ["fla", "prepare", "demo", "--out", corpus, "--size", 40, "--seed", seed], corpus),
+        Step("prepare", ["fla", "prepare", "demo", "--out", corpus, "--num-train", 1200, "--size", 40, "--seed", seed], corpus),
         Step("denoise", ["fla", "denoise", *text, "--out", mbart, *mbart_size, *schedule], mbart),
         Step("trim", ["fla", "trim", "--model", mbart, *sentences, "--out", trimmed], trimmed),
         Step("stage1", ["run_stage1.py", "recipes/demo/stage1.yaml", *stage1_inputs, "--output_dir", stage1], stage1),
