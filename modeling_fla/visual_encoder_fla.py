@@ -203,10 +203,8 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         B, T = pixel_values_videos.shape[:2]
         mask = real_positions_mask((B, T), attention_mask, pixel_values_videos.device)
         positions = _positions(mask)
-        frames = self._normalized(
-            pixel_values_videos.flatten(0, 1).index_select(0, positions)
-        )  # (real frames, 3, H, W)
-        return _spread(self._pooled(frames), positions, (B, T)), positions
+        frames = pixel_values_videos.flatten(0, 1).index_select(0, positions)  # (sum of lengths, 3, H, W)
+        return _spread(self._pooled(self._normalized(frames)), positions, (B, T)), positions
 
     def _normalized(self, frames: torch.Tensor) -> torch.FloatTensor:
         """Frames in the backbone's dtype and memory format; raw ones become normalised."""
@@ -255,9 +253,8 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         for part in self.frozen_parts:
             getattr(self, part).eval().requires_grad_(False)
         for name, parameter in self.vision_backbone.named_parameters():
-            if name.endswith(
-                "mask_token"
-            ):  # DINOv2's, of no use here: DistributedDataParallel would wait for its gradient
+            # DINOv2 has one for its own training only: DistributedDataParallel would wait for its gradient.
+            if name.endswith("mask_token"):
                 parameter.requires_grad_(False)
         return self
 
@@ -288,14 +285,15 @@ class FlaVisualEncoder(FlaPreTrainedModel):
 @contextlib.contextmanager
 def _still_running_statistics(module: nn.Module):
     """Let BatchNorm layers normalise by a batch without counting it."""
-    norms = [(m, m.momentum, m.num_batches_tracked) for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm, _, _ in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # SyncBatchNorm too
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
     try:
         yield
     finally:
-        for norm, momentum, num_batches in norms:
-            norm.momentum, norm.num_batches_tracked = momentum, num_batches
+        for norm, (momentum, num_batches_tracked) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked
 
 
 def _checkpointed_resnet(backbone: PreTrainedModel, frames: torch.FloatTensor) -> torch.FloatTensor:
