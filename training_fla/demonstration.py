@@ -64,8 +64,9 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
     sentences = ["--sentences", corpus / "train.sentences.txt"]
     stage1_inputs = [*common, "--tokenizer", trimmed]
     stage2 = out / "stage2"
+    clips = ["--num-train", 1200, "--size", 40]
     steps = [
-        Step("prepare", ["fla", "prepare", "demo", "--out", corpus, "--num-train", 1200, "--size", 40, "--seed", seed], corpus),
+        Step("prepare", ["fla", "prepare", "demo", "--out", corpus, *clips, "--seed", seed], corpus),
         Step("denoise", ["fla", "denoise", *text, "--out", mbart, *mbart_size, *schedule], mbart),
         Step("trim", ["fla", "trim", "--model", mbart, *sentences, "--out", trimmed], trimmed),
         Step("stage1", ["run_stage1.py", "recipes/demo/stage1.yaml", *stage1_inputs, "--output_dir", stage1], stage1),
