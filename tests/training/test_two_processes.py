@@ -1,4 +1,4 @@
-"""Two processes with half the batch each do what one process does with the whole."""
+"""Two processes with half the batch each, or four small batches one after the other, do what one big batch does."""
 
 import json
 import os
@@ -57,24 +57,46 @@ def rows(out: Path, split: str) -> list[str]:
     return (out / f"predictions_{split}.tsv").read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_two_processes_follow_the_curve_of_one(folder, stage):
-    one, two = folder / f"{stage}-one", folder / f"{stage}-two"
-    argv = [folder / f"{stage}.yaml"]
-    if stage == "stage2":
-        argv += ["--stage1_checkpoint", folder / "stage1-one", "--tokenizer", folder / "stage1-one"]
-    assert run(f"run_{stage}", *argv, "--output_dir", one, "--per_device_train_batch_size", 8) == 0
+@pytest.fixture(scope="module")
+def one(folder) -> dict[str, Path]:
+    """One process with batches of eight: what the others are held against."""
+    out = {stage: folder / f"{stage}-one" for stage in RECIPES}
+    for stage in RECIPES:
+        argv = (*given(folder, stage), "--output_dir", out[stage], "--per_device_train_batch_size", 8)
+        assert run(f"run_{stage}", *argv) == 0
+        assert len(losses(out[stage])) == 20 and losses(out[stage])[0] > losses(out[stage])[-1]
+    return out
+
+
+def given(folder: Path, stage: str) -> list:
+    first = folder / "stage1-one"
+    handed_over = ["--stage1_checkpoint", first, "--tokenizer", first] if stage == "stage2" else []
+    return [folder / f"{stage}.yaml", *handed_over]
+
+
+@pytest.mark.parametrize("stage", RECIPES)
+def test_two_processes_follow_the_curve_of_one(folder, one, stage):
+    two = folder / f"{stage}-two"
+    argv = [*given(folder, stage), "--output_dir", two, "--per_device_train_batch_size", 4]
     if stage == "stage2":
         argv += ["--feature_cache", folder / "features-of-two"]  # so that two processes fill one too
-    run_on_two(f"run_{stage}", *argv, "--output_dir", two, "--per_device_train_batch_size", 4)
+    run_on_two(f"run_{stage}", *argv)
 
-    reports = [json.loads((out / "metrics.json").read_text()) for out in (one, two)]
+    reports = [json.loads((out / "metrics.json").read_text()) for out in (one[stage], two)]
     assert [report["processes"] for report in reports] == [1, 2]
-    assert len(losses(one)) == 20 and losses(one)[0] > losses(one)[-1]
-    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
+    assert losses(two) == pytest.approx(losses(one[stage]), abs=1e-4)
     for split, count in (("dev", 5), ("test", 7)):
         ids = [row.split("\t")[0] for row in rows(two, split)]
         assert ids == ["id"] + [f"{split}-{number:05d}" for number in range(count)]
         assert reports[1][split]["num_sentences"] == count
         assert reports[1][split]["loss"] == pytest.approx(reports[0][split]["loss"], abs=1e-4)
-        assert rows(two, split) == rows(one, split)
+        assert rows(two, split) == rows(one[stage], split)
+
+
+@pytest.mark.parametrize("stage", RECIPES)
+def test_accumulated_gradients_follow_the_curve_of_a_big_batch(folder, one, stage):
+    """Sentences differ in length, so a mean of the small batches' means would be another loss."""
+    out = folder / f"{stage}-accumulated"
+    sizes = ("--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 4)
+    assert run(f"run_{stage}", *given(folder, stage), "--output_dir", out, *sizes) == 0
+    assert losses(out) == pytest.approx(losses(one[stage]), abs=1e-4)
