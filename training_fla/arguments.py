@@ -203,7 +203,7 @@ class OptimizationArguments:
     ema_decay: float | None = field(
         default=None,
         metadata={
-            "help": "evaluate and save a moving average of the weights, e.g. 0.999; null: the weights themselves"
+            "help": "evaluate and save a moving average of the weights, e.g. 0.999; null: the weights"
         },
     )
     early_stopping_patience: int | None = field(
