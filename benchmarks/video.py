@@ -29,6 +29,7 @@ from PIL import Image
 
 from training_fla.augmentation import ClipAugmentation
 from training_fla.clip_files import write_clip
+from training_fla.collation import empty_batch
 from training_fla.corpora.row import CorpusRow, DrawnVideo, VideoFile
 from training_fla.jpeg_decoding import decode_jpeg_into
 from training_fla.packing import PackedCorpus, pack
@@ -93,9 +94,9 @@ def our_batch(corpus: PackedCorpus, augmentation: ClipAugmentation | None, seed:
         edge = (SIZE - CROP) // 2
         cut = frames[..., edge : edge + CROP, edge : edge + CROP]
         clips.append(cut if augmentation is None else augmentation(frames, generator))
-    batch = clips[0].new_zeros((len(clips), max(map(len, clips)), *clips[0].shape[1:]))
+    batch = empty_batch(clips)
     for row, clip in zip(batch, clips, strict=True):
-        row[: len(clip)] = clip
+        row[: len(clip)], row[len(clip) :] = clip, 0
     return batch
 
 

@@ -28,6 +28,8 @@ class ClipAugmentation:
         translate_pixels (`float`): shift by up to so many pixels, either way, in each direction.
         color (`float`): change brightness, contrast and saturation by up to this share each; 0 for never.
         probability (`float`): chance of each of them, per clip.
+        interpolation (`str`): how rotated pixels are found, `nearest` or `bilinear`; the second takes seven times as
+            long, more than decoding. Without rotation, resizing is bilinear and antialiased.
 
     Raises:
         InputError: for a number out of its range.
@@ -40,6 +42,7 @@ class ClipAugmentation:
     translate_pixels: float = 10.0
     color: float = 0.0
     probability: float = 0.5
+    interpolation: str = "nearest"  # Unstated: GFSLT rotates by PIL's default, which is this too
 
     def __post_init__(self):
         bounds = {
@@ -53,6 +56,8 @@ class ClipAugmentation:
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
+        if self.interpolation not in ("nearest", "bilinear"):
+            raise InputError(f"interpolation must be nearest or bilinear, not {self.interpolation!r}")
         if self.frame_size is not None and self.frame_size < self.crop_size:
             raise InputError(f"crop_size {self.crop_size} is more than frame_size {self.frame_size}")
 
@@ -69,9 +74,12 @@ class ClipAugmentation:
         Raises:
             InputError: if the crop is larger than the frames.
         """
+        if self.frame_size is not None and frames.shape[-2:] != (self.frame_size, self.frame_size):
+            size = (self.frame_size, self.frame_size)
+            frames = F.interpolate(frames, size=size, mode="bilinear", antialias=True)
         matrix = self.draw_geometry(*frames.shape[-2:], generator)
         factors = self.draw_color(generator)
-        frames = warp(frames, matrix, self.crop_size)
+        frames = warp(frames, matrix, self.crop_size, self.interpolation)
         return frames if factors is None else change_color(frames, *factors)
 
     def draw_geometry(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
@@ -81,10 +89,9 @@ class ClipAugmentation:
             `np.ndarray` of shape `(2, 3)`: takes a column and row of the result, counted in pixels from the middle of
                 the crop, to a column and row of the frame, counted in pixels from its upper left corner.
         """
-        size = (self.frame_size or height, self.frame_size or width)
-        if self.crop_size > min(size):
+        if self.crop_size > min(height, width):
             raise InputError(
-                f"frames of {size[0]} x {size[1]} pixels are smaller than crop_size {self.crop_size}: pack them larger"
+                f"frames of {height} x {width} pixels are smaller than crop_size {self.crop_size}: pack them larger"
             )
         # Every draw is made whether it is used or not, so that a clip's crop does not depend on the other options.
         happens = generator.random(3) < self.probability
@@ -94,13 +101,11 @@ class ClipAugmentation:
         # Whole pixels: a shift by a fraction would blur and gain nothing.
         shift_x = round(shift_x * self.translate_pixels) if happens[2] else 0
         shift_y = round(shift_y * self.translate_pixels) if happens[2] else 0
-        # In frames of `size`: crop about a random point, shift, then resize and rotate about the middle.
-        offset_x = _crop_offset(crop_x, size[1], self.crop_size) + shift_x
-        offset_y = _crop_offset(crop_y, size[0], self.crop_size) + shift_y
+        # Crop about a random point, shift, then resize and rotate about the middle.
+        x = _crop_offset(crop_x, width, self.crop_size) + shift_x
+        y = _crop_offset(crop_y, height, self.crop_size) + shift_y
         cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
-        to_size = np.array([[cos, -sin, cos * offset_x - sin * offset_y], [sin, cos, sin * offset_x + cos * offset_y]])
-        to_size[:, 2] += (size[1] / 2, size[0] / 2)
-        return to_size * np.array([[width / size[1]], [height / size[0]]])
+        return np.array([[cos, -sin, cos * x - sin * y + width / 2], [sin, cos, sin * x + cos * y + height / 2]])
 
     def draw_color(self, generator: np.random.Generator) -> tuple[float, float, float] | None:
         """Factors of brightness, contrast and saturation, or `None` for none."""
@@ -116,37 +121,57 @@ def _crop_offset(draw: float, side: int, crop: int) -> float:
     return min(spare, int((draw + 1) / 2 * (spare + 1))) - spare / 2
 
 
-def warp(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
+def warp(frames: torch.Tensor, matrix: np.ndarray, size: int, interpolation: str = "nearest") -> torch.Tensor:
     """Resample all frames of a clip by one affine map.
 
     Args:
         frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8.
         matrix (`np.ndarray` of shape `(2, 3)`): as [`ClipAugmentation.draw_geometry`] returns it.
         size (`int`): height and width of the result.
+        interpolation (`str`): as of [`ClipAugmentation`].
 
     Returns:
-        `torch.Tensor` of shape `(T, 3, size, size)`: uint8, channels last in memory.
+        `torch.Tensor` of shape `(T, 3, size, size)`: uint8; a view of `frames` where whole pixels are cut out.
     """
     if matrix[0, 1] == matrix[1, 0] == 0:
         return _warp_upright(frames, matrix, size)
-    return _warp_bilinear(frames, matrix, size)
+    return (_warp_nearest if interpolation == "nearest" else _warp_bilinear)(frames, matrix, size)
 
 
 def _warp_upright(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
     """Without rotation: cut out whole pixels, and resize them if need be."""
-    windows = []
-    for axis, side in ((1, frames.shape[-2]), (0, frames.shape[-1])):
-        extent = max(1, round(size * matrix[axis, axis]))
+    pixels = frames.permute(0, 2, 3, 1)  # channels last, or resizing is several times slower
+    for dim, axis in ((1, 1), (2, 0)):
+        side, extent = pixels.shape[dim], max(1, round(size * matrix[axis, axis]))
         first = round(matrix[axis, 2] - extent / 2)
-        windows.append((first, extent, side))
-    for dim, (first, extent, side) in zip((-2, -1), windows, strict=True):
         if first >= 0 and first + extent <= side:
-            frames = frames.narrow(dim, first, extent)
+            pixels = pixels.narrow(dim, first, extent)
         else:  # repeat the edge
-            frames = frames.index_select(dim, torch.arange(first, first + extent).clamp_(0, side - 1))
+            pixels = pixels.index_select(dim, torch.arange(first, first + extent).clamp_(0, side - 1))
+    frames = pixels.permute(0, 3, 1, 2)
     if frames.shape[-2:] == (size, size):
         return frames
     return F.interpolate(frames, size=(size, size), mode="bilinear", antialias=True)
+
+
+def _warp_nearest(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
+    """Each pixel of the result is the pixel of its frame that it falls on, at the same place in every frame."""
+    T, _, H, W = frames.shape
+    columns, rows = (np.floor(axis).astype(np.int64) for axis in _sources(matrix, size))
+    places = np.empty((size, size, 3), np.int64)
+    places[:] = 3 * (np.clip(rows, 0, H - 1) * W + np.clip(columns, 0, W - 1))[..., None]
+    places += np.arange(3)
+    source = frames.permute(0, 2, 3, 1).contiguous().numpy().reshape(T, -1)
+    result = np.empty((T, size * size * 3), np.uint8)
+    for frame, taken in zip(source, result, strict=True):
+        np.take(frame, places.reshape(-1), out=taken, mode="clip")  # clip: the places are inside, and need no checking
+    return torch.from_numpy(result.reshape(T, size, size, 3)).permute(0, 3, 1, 2)
+
+
+def _sources(matrix: np.ndarray, size: int) -> list[np.ndarray]:
+    """Column and row in the frame, in pixels from its corner, of the middle of each pixel of the result."""
+    place = np.arange(size) + 0.5 - size / 2
+    return [axis[0] * place + axis[1] * place[:, None] + axis[2] for axis in matrix]
 
 
 # Sixteenths of a pixel: then the four weights are whole 256ths, which bfloat16 holds exactly, and their sum is 1.
@@ -181,11 +206,7 @@ def _warp_bilinear(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch
 
 def _taps(matrix: np.ndarray, size: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The four pixels behind each pixel of the result, as positions in a flattened frame, and their weights."""
-    place = np.arange(size) + 0.5 - size / 2
-    columns, rows = (
-        np.rint(FRACTIONS * (axis[0] * place + axis[1] * place[:, None] + axis[2] - 0.5)).astype(np.int32)
-        for axis in matrix
-    )
+    columns, rows = (np.rint(FRACTIONS * (axis - 0.5)).astype(np.int32) for axis in _sources(matrix, size))
     left, top = columns // FRACTIONS, rows // FRACTIONS
     positions = np.empty((size, size, 4), np.int32)
     for corner, (down, right) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):

@@ -15,14 +15,14 @@ def smooth_clip(num_frames=3, height=50, width=56, seed=0):
     return frames.contiguous(memory_format=torch.channels_last)
 
 
-def reference_warp(frames, matrix, size):
+def reference_warp(frames, matrix, size, mode="bilinear"):
     """The same map by `grid_sample`, in float."""
     T, _, H, W = frames.shape
     place = torch.arange(size) + 0.5 - size / 2
     x = place * matrix[0, 0] + place[:, None] * matrix[0, 1] + matrix[0, 2]
     y = place * matrix[1, 0] + place[:, None] * matrix[1, 1] + matrix[1, 2]
     grid = torch.stack([2 * x / W - 1, 2 * y / H - 1], dim=-1).float().expand(T, -1, -1, -1)
-    return F.grid_sample(frames.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(frames.float(), grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def turn(degrees, zoom=1.0, x=28.0, y=25.0):
@@ -31,11 +31,18 @@ def turn(degrees, zoom=1.0, x=28.0, y=25.0):
 
 
 @pytest.mark.parametrize("matrix", [turn(17), turn(-30, 1.2), turn(8, 0.7, 20, 31)])
-def test_a_warp_is_bilinear_resampling(matrix):
+def test_a_bilinear_warp_is_what_grid_sample_gives(matrix):
     frames = smooth_clip()
-    difference = (warp(frames, matrix, 40).float() - reference_warp(frames, matrix, 40)).abs()
+    difference = (warp(frames, matrix, 40, "bilinear").float() - reference_warp(frames, matrix, 40)).abs()
     assert difference.mean() < 0.35  # rounding alone gives 0.25
     assert difference.max() < 4
+
+
+@pytest.mark.parametrize("matrix", [turn(17), turn(-30, 1.2), turn(8, 0.7, 20, 31)])
+def test_a_nearest_warp_is_what_grid_sample_gives(matrix):
+    frames = smooth_clip()
+    differs = warp(frames, matrix, 40, "nearest") != reference_warp(frames, matrix, 40, "nearest")
+    assert differs.float().mean() < 0.002  # places on the edge between two pixels
 
 
 @pytest.mark.parametrize("zoom", [0.8, 1.2])
@@ -57,7 +64,8 @@ def test_whole_pixel_shifts_move_pixels_and_repeat_the_edge():
 def test_a_warp_neither_brightens_nor_darkens():
     for value in (0, 1, 100, 255):
         frames = torch.full((2, 3, 50, 56), value, dtype=torch.uint8)
-        assert (warp(frames, turn(23, 1.1), 40) == value).all()
+        for interpolation in ("nearest", "bilinear"):
+            assert (warp(frames, turn(23, 1.1), 40, interpolation) == value).all()
 
 
 def test_all_frames_of_a_clip_get_one_draw_and_others_get_another():
@@ -101,10 +109,10 @@ def test_without_other_draws_the_crop_alone_is_random_and_inside():
 
 def test_frames_of_another_size_are_resized_before_the_crop():
     frames = smooth_clip(height=100, width=100)
-    cut = ClipAugmentation(40, frame_size=50, probability=0.0)(frames, np.random.default_rng(0))
-    assert cut.shape == (3, 3, 40, 40)
-    matrix = ClipAugmentation(40, frame_size=50, probability=0.0).draw_geometry(100, 100, np.random.default_rng(0))
-    np.testing.assert_allclose(matrix[:, :2], 2 * np.eye(2))
+    resized = F.interpolate(frames, size=(50, 50), mode="bilinear", antialias=True)
+    for seed in range(3):
+        cut = ClipAugmentation(40, frame_size=50)(frames, np.random.default_rng(seed))
+        assert torch.equal(cut, ClipAugmentation(40)(resized, np.random.default_rng(seed)))
 
 
 def test_colours_change_as_asked():
@@ -121,6 +129,7 @@ def test_colours_change_as_asked():
     ("options", "message"),
     [
         ({"crop_size": 0}, "crop_size must be 1 to inf, not 0"),
+        ({"interpolation": "cubic"}, "interpolation must be nearest or bilinear, not 'cubic'"),
         ({"probability": 1.5}, "probability must be 0 to 1, not 1.5"),
         ({"resize_factor": 1.0}, "resize_factor must be 0 to 0.9"),
         ({"crop_size": 60, "frame_size": 50}, "crop_size 60 is more than frame_size 50"),
