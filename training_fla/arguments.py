@@ -202,9 +202,7 @@ class OptimizationArguments:
     )
     ema_decay: float | None = field(
         default=None,
-        metadata={
-            "help": "evaluate and save a moving average of the weights, e.g. 0.999; null: the weights"
-        },
+        metadata={"help": "evaluate and save a moving average of the weights, e.g. 0.999; null: the weights"},
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after so many evaluations without a better dev score"}

@@ -4,11 +4,13 @@ import copy
 import json
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import SequentialSampler
 from tqdm.auto import tqdm
@@ -19,6 +21,7 @@ from .arguments import OptimizationArguments
 from .collation import EpochSampler
 from .errors import InputError
 from .optimization import build_optimizer
+from .weight_average import WeightAverage
 
 
 class SmoothedCrossEntropy:
@@ -71,7 +74,31 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         super().__init__(compute_loss_func=SmoothedCrossEntropy(args.label_smoothing_factor), **kwargs)
         self.optimization, self.metric, self.generation = optimization, metric, generation
         self.last_translations: list[str] = []
+        self.average: WeightAverage | None = None
         self.add_callback(EpochCallback(self))
+
+    def train(self, *args, **kwargs):
+        """As [`~transformers.Trainer.train`]; with `ema_decay` the model holds the average afterwards."""
+        if self.optimization.ema_decay:
+            self.average = WeightAverage(self.model.to(self.args.device), self.optimization.ema_decay)
+        outcome = super().train(*args, **kwargs)
+        if self.average is not None:
+            best = self.state.best_model_checkpoint
+            if self.args.load_best_model_at_end and best:
+                self.average.load(Path(best))
+            self.average.copy_to_model()
+            self.average = None
+        return outcome
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.average is not None and self.args.should_save:
+            self.average.save(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.average is not None and checkpoint is not None:
+            self.average.load(Path(checkpoint))
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Make the recipe's optimizer once.
@@ -109,6 +136,18 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             self._report_bad_batch(indices, loss)
         return (loss, outputs) if return_outputs else loss
 
+    def _save_checkpoint(self, model, trial) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        # A full disk is an OSError to Python, a SafetensorError to safetensors and a RuntimeError to torch.save.
+        except (OSError, SafetensorError, RuntimeError) as error:
+            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            # Older checkpoints are deleted only after this one is whole, so they are still there.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise InputError(
+                f"cannot save {folder}: {error}; make room, then --resume goes on from the checkpoint before"
+            ) from error
+
     def _issue_warnings_after_load(self, load_result):
         # Tied embeddings are saved once; what is filled from its twin is not missing.
         tied = set(self.model.all_tied_weights_keys)
@@ -136,7 +175,15 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         Returns:
             `tuple`: the sentences in the dataset's order, and the mean label-smoothed loss per target token.
         """
-        ordered = sorted_by_length(dataset)
+        with nullcontext() if self.average is None else self.average.in_model():
+            rows = self._translate_rows(sorted_by_length(dataset), description)
+        if self.args.world_size > 1:
+            rows = dict(gather_object(list(rows.items())))  # the last batch may repeat clips: the dictionary keeps one
+        translations = [rows[index][0] for index in range(len(dataset))]
+        return translations, sum(row[1] for row in rows.values()) / max(1, sum(row[2] for row in rows.values()))
+
+    def _translate_rows(self, ordered, description: str) -> dict[int, tuple[str, float, int]]:
+        """Sentence, summed loss and target tokens of every clip this process was given."""
         self.model.eval()
         rows: dict[int, tuple[str, float, int]] = {}
         loader = self.get_eval_dataloader(ordered)
@@ -157,10 +204,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
                 indices.tolist(), sentences, losses.sum(1).tolist(), counts, strict=True
             ):
                 rows[index] = (sentence, loss, count)
-        if self.args.world_size > 1:
-            rows = dict(gather_object(list(rows.items())))  # the last batch may repeat clips: the dictionary keeps one
-        translations = [rows[index][0] for index in range(len(dataset))]
-        return translations, sum(row[1] for row in rows.values()) / max(1, sum(row[2] for row in rows.values()))
+        return rows
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", **_) -> dict[str, float]:
         """Translate and score a split.
@@ -216,7 +260,13 @@ def sorted_by_length(dataset):
 
 
 class EpochCallback(TrainerCallback):
-    """Tells sampler and dataset which epoch begins, on resuming too (Accelerate does not reach a skipping sampler)."""
+    """Tells sampler and dataset which epoch begins, on resuming too (Accelerate does not reach a skipping sampler).
+
+    And the average of the weights that a step was made.
+
+    Args:
+        trainer ([`SignTranslationTrainer`]): whose parts they are.
+    """
 
     def __init__(self, trainer: SignTranslationTrainer):
         self.trainer = trainer
@@ -227,6 +277,11 @@ class EpochCallback(TrainerCallback):
         for part in (self.trainer.train_sampler, self.trainer.train_dataset):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        """Average the weights; `state` does not count this step yet."""
+        if self.trainer.average is not None:
+            self.trainer.average.update(state.global_step + 1)
 
 
 def last_whole_checkpoint(output_dir: Path) -> Path | None:
