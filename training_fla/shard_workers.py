@@ -1,6 +1,5 @@
 """Processes that write shards and survive what decoders do to them: a crash or a hang costs one clip, not the run."""
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -37,9 +36,13 @@ class ShardJob:
 class _Worker:
     process: multiprocessing.Process
     connection: Connection
-    job: ShardJob
+    job: ShardJob | None = None
     position: int | None = None
-    heard: float = field(default_factory=time.monotonic)
+    heard: float = 0.0
+
+    def give(self, job: ShardJob) -> None:
+        self.connection.send((job.key, job.bad))
+        self.job, self.position, self.heard = job, None, time.monotonic()
 
 
 WriteJob = Callable[[ShardJob, Callable[[int | None, int], None]], Any]
@@ -70,56 +73,77 @@ def run_jobs(
     waiting = list(reversed(jobs))
     workers: list[_Worker] = []
     try:
-        while waiting or workers:
+        while waiting or any(worker.job for worker in workers):
+            for worker in workers:
+                if worker.job is None and waiting:
+                    worker.give(waiting.pop())
             while waiting and len(workers) < num_workers:
-                workers.append(_start(write, waiting.pop()))
-            ready = wait([worker.connection for worker in workers], timeout=1.0)
-            for worker in list(workers):
-                outcome = _listen(worker, on_clip) if worker.connection in ready else None
-                if outcome is None and time.monotonic() - worker.heard > SILENCE_SECONDS:
-                    outcome = ("lost", f"no progress in {SILENCE_SECONDS:.0f} seconds")
-                if outcome is None:
-                    continue
-                workers.remove(worker)
-                _stop(worker)
-                kind, value = outcome
-                if kind == "done":
-                    yield worker.job, value
-                elif kind == "error":
+                workers.append(_start(write, jobs))
+                workers[-1].give(waiting.pop())
+            for worker, kind, value in _outcomes([worker for worker in workers if worker.job], on_clip):
+                if kind == "error":
                     raise value
+                if kind == "done":
+                    job, worker.job = worker.job, None
+                    yield job, value
                 else:
+                    workers.remove(worker)
+                    _stop(worker)
                     waiting.append(_without_culprit(worker, value, on_error))
     finally:
         for worker in workers:
             _stop(worker)
 
 
-def _start(write: WriteJob, job: ShardJob) -> _Worker:
+def _start(write: WriteJob, jobs: Sequence[ShardJob]) -> _Worker:
     context = multiprocessing.get_context("fork")
-    mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(write, job, theirs, os.getpid()), daemon=True)
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(write, jobs, theirs, os.getpid()), daemon=True)
     process.start()
     theirs.close()
-    return _Worker(process, mine, job)
+    return _Worker(process, mine)
 
 
-def _work(write: WriteJob, job: ShardJob, connection: Connection, parent: int) -> None:
+def _work(write: WriteJob, jobs: Sequence[ShardJob], connection: Connection, parent: int) -> None:
+    """A worker's life: write the jobs it is given until it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
+    by_key = {job.key: job for job in jobs}
+
+    def leave_if_orphaned() -> None:
+        if os.getppid() != parent:  # it was killed, and these shards are somebody else's by now
+            os._exit(1)
 
     def report(position: int | None, frames: int) -> None:
-        if os.getppid() != parent:  # killed, and this shard is somebody else's by now
-            os._exit(1)
+        leave_if_orphaned()
         if position is not None or frames % FRAMES_PER_REPORT == 0:
             connection.send(("clip", position))
 
-    try:
-        message = ("done", write(job, report))
-    except (InputError, OSError) as error:
-        # Rebuilt, because not every subclass can be pickled.
-        plain = OSError(error.errno, error.strerror) if isinstance(error, OSError) else InputError(str(error))
-        message = ("error", plain)
-    with contextlib.suppress(OSError):  # a parent that was killed does not listen
+    while True:
+        # Not a plain recv(): other workers inherited the parent's end too, so its death would not end the wait.
+        while not connection.poll(1.0):
+            leave_if_orphaned()
+        try:
+            key, bad = connection.recv()
+            job = by_key[key]
+            job.bad.update(bad)
+            message = ("done", write(job, report))
+        except (InputError, OSError) as error:
+            # Rebuilt, because not every subclass can be sent.
+            plain = OSError(error.errno, error.strerror) if isinstance(error, OSError) else InputError(str(error))
+            message = ("error", plain)
+        leave_if_orphaned()
         connection.send(message)
+
+
+def _outcomes(workers: Sequence[_Worker], on_clip: Callable[[], None]) -> Iterator[tuple[_Worker, str, Any]]:
+    """Wait for news of busy workers, at most a second; yield those that are done with their job, well or not."""
+    ready = wait([worker.connection for worker in workers], timeout=1.0)
+    for worker in workers:
+        outcome = _listen(worker, on_clip) if worker.connection in ready else None
+        if outcome is None and time.monotonic() - worker.heard > SILENCE_SECONDS:
+            outcome = ("lost", f"no progress in {SILENCE_SECONDS:.0f} seconds")
+        if outcome is not None:
+            yield worker, *outcome
 
 
 def _listen(worker: _Worker, on_clip: Callable[[], None]) -> tuple[str, Any] | None:

@@ -84,9 +84,10 @@ class VideoFile:
     @property
     def fps(self) -> float:
         """Frames per second by the file's header."""
-        from processing_fla.video_decoding_fla import probe_video
+        from processing_fla.video_decoding_fla import open_video
 
-        return float(probe_video(self.path).fps or 0.0)
+        with open_video(self.path, num_threads=1) as (_, stream):
+            return float(stream.average_rate or stream.guessed_rate or 0.0)
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
         """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB, upright, of `size` if it is given."""
