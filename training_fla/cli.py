@@ -12,6 +12,7 @@ COMMANDS = {
     "translate": "translate sign videos with a trained model",
     "push": "upload a trained model with its card to the Hugging Face Hub",
     "score": "BLEU and ROUGE-L of a predictions file, by the conventions of the literature",
+    "ablate": "run a table of the paper's ablations and print it beside the paper's",
     "demo": "run both stages on the drawn demo corpus and compare them",
 }
 
