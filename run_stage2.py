@@ -28,13 +28,14 @@ def build_model(recipe: Recipe, processor):
     """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model."""
     from modeling_fla import FlaForConditionalGeneration
     from training_fla.assembly import load_language_model, load_stage1, untrained_visual_model
+    from training_fla.parameter_efficient import add_peft
 
     stage = recipe.stage
     language_model = load_language_model(stage, processor.tokenizer)
     visual = (
         load_stage1(stage.stage1_checkpoint, processor) if stage.stage1_checkpoint else untrained_visual_model(stage)
     )
-    return FlaForConditionalGeneration.from_visual_encoder_and_language_model(
+    model = FlaForConditionalGeneration.from_visual_encoder_and_language_model(
         visual,
         language_model,
         input_features=stage.input_features,
@@ -43,6 +44,9 @@ def build_model(recipe: Recipe, processor):
         adapter_hidden_size=stage.adapter_hidden_size,
         input_embed_scale=stage.input_embed_scale,
     )
+    if stage.peft:
+        add_peft(model, stage.peft)
+    return model
 
 
 def main(argv: list[str] | None = None) -> int:

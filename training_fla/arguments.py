@@ -157,6 +157,10 @@ class Stage2Arguments(VisualArguments):
     language_model_overrides: dict = field(
         default_factory=dict, metadata={"help": "fields of the language model's config to change, e.g. dropout"}
     )
+    peft: dict | None = field(
+        default=None,
+        metadata={"help": "train few parameters of the language model, e.g. {type: lora, r: 8}; merged at the end"},
+    )
     input_features: str = field(
         default="sign", metadata={"help": "what the LLM-Adapter reads: frame, sign or hidden (Table 8)"}
     )

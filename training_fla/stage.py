@@ -38,6 +38,8 @@ from .norms import LayerNorms
 from .output_folder import atomic_file
 from .packed_corpus import PackedCorpus, packed_splits
 from .packing import ensure_packed
+from .parameter_efficient import FOLDER as PEFT_FOLDER
+from .parameter_efficient import is_peft, merge_peft, save_peft
 from .trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
 
@@ -438,6 +440,10 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     """
     folder = recipe.output_dir
     trainer.model.generation_config = trainer.generation
+    if is_peft(trainer.model):
+        if trainer.is_world_process_zero():
+            save_peft(trainer.model, folder / PEFT_FOLDER)
+        merge_peft(trainer.model)
     staging = folder / ".model.partial"
     trainer.save_model(str(staging), _internal_call=True)
     trainer.accelerator.wait_for_everyone()

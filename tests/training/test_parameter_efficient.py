@@ -1,0 +1,118 @@
+"""LoRA in stage 2: what is trained, what is saved, and that the merged folder is a plain model."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_fla import FlaForConditionalGeneration
+from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
+from training_fla.errors import InputError
+from training_fla.parameter_efficient import add_peft, is_peft, merge_peft, save_peft
+
+LORA = {"type": "lora", "r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("peft")
+    corpus = pack_demo(folder / "corpus", num_train=8, num_dev=3, num_test=3)
+    (folder / "stage1.yaml").write_text(f"dataset: {corpus}\n{STAGE1}")
+    (folder / "stage2.yaml").write_text(
+        f"dataset: {corpus}\n{STAGE2}learning_rate: 0.01\n".replace("learning_rate: 1e-4\n", "")
+    )
+    assert run("run_stage1", folder / "stage1.yaml", "--max_steps", 3, "--output_dir", folder / "stage1") == 0
+    return folder
+
+
+@pytest.fixture
+def model(folder) -> FlaForConditionalGeneration:
+    return FlaForConditionalGeneration.from_pretrained(folder / "stage1")
+
+
+def inputs(model) -> dict:
+    torch.manual_seed(0)
+    features = torch.randn(2, 5, model.config.adapter_input_size)
+    return {"sign_features": features, "decoder_input_ids": torch.tensor([[4, 5, 6], [4, 7, 8]])}
+
+
+def stir(model) -> None:
+    """Give the added matrices values, as training would: LoRA begins as no change at all."""
+    torch.manual_seed(1)
+    for parameter in model.language_model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(torch.randn_like(parameter) * 0.3)
+
+
+@pytest.mark.parametrize("spec", [LORA, {"type": "lora", "r": 2}, {"type": "ia3"}])
+def test_merged_it_computes_the_same_and_loads_like_any_model(model, tmp_path, spec):
+    names = set(model.state_dict())
+    add_peft(model, spec)
+    stir(model)
+    model.eval()
+    trained = {name for name, p in model.language_model.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name or "ia3_" in name for name in trained)
+    assert all(p.requires_grad for p in model.adapter.parameters())
+    with torch.no_grad():
+        before = model(**inputs(model)).logits
+        merge_peft(model)
+        after = model(**inputs(model)).logits
+    assert torch.allclose(before, after, atol=1e-4) and not is_peft(model)
+    assert set(model.state_dict()) == names
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        loaded = FlaForConditionalGeneration.from_pretrained(tmp_path)(**inputs(model)).logits
+    assert torch.equal(after, loaded)
+
+
+def test_what_is_saved_alone_is_what_peft_reads(model, tmp_path):
+    from peft import PeftModel
+
+    plain = copy.deepcopy(model).eval()
+    add_peft(model, LORA)
+    stir(model)
+    save_peft(model, tmp_path)
+    plain.language_model = PeftModel.from_pretrained(plain.language_model, tmp_path).merge_and_unload()
+    with torch.no_grad():
+        assert torch.allclose(plain(**inputs(model)).logits, model.eval()(**inputs(model)).logits, atol=1e-4)
+
+
+def test_a_run_trains_adapter_and_lora_alone_and_resumes(folder, tmp_path):
+    spec = json.dumps(LORA)
+    argv = [folder / "stage2.yaml", "--stage1_checkpoint", folder / "stage1", "--tokenizer", folder / "stage1"]
+    argv += ["--peft", spec, "--output_dir", tmp_path / "out", "--load_best_model_at_end", "false"]
+    assert run("run_stage2", *argv) == 0
+    saved = weights(tmp_path / "out")
+    assert not any("lora" in name or "base_layer" in name for name in saved)
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert report["trained_parameters"] < report["parameters"] / 3
+    assert {path.name for path in (tmp_path / "out" / "peft").iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    model = FlaForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert model.state_dict().keys() == FlaForConditionalGeneration(model.config).state_dict().keys()
+
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    (tmp_path / "out" / "model.safetensors").unlink()
+    assert run("run_stage2", *argv, "--resume") == 0
+    resumed = weights(tmp_path / "out")
+    assert all(saved[name].equal(resumed[name]) for name in saved)
+    assert any("lora_B" in name and value.any() for name, value in weights(tmp_path / "out" / "checkpoint-4").items())
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"type": "prefix"}, "type must be one of lora, ia3"),
+        ({"r": 8}, "got None"),
+        ({"type": "lora", "rank": 8}, "unexpected keyword argument 'rank'"),
+        ({"type": "lora", "target_modules": ["nothing"]}, "nothing"),
+    ],
+)
+def test_what_cannot_be_is_refused(model, spec, message):
+    with pytest.raises(InputError, match=message):
+        add_peft(model, spec)
