@@ -161,6 +161,13 @@ class Stage2Arguments(VisualArguments):
         default=None,
         metadata={"help": "train few parameters of the language model, e.g. {type: lora, r: 8}; merged at the end"},
     )
+    one_run_light_t: str | None = field(
+        default=None,
+        metadata={"help": "size of a Light-T that teaches the visual encoder in the same run; null: two stages"},
+    )
+    one_run_light_t_overrides: dict = field(
+        default_factory=dict, metadata={"help": "fields of that Light-T's config to change"}
+    )
     input_features: str = field(
         default="sign", metadata={"help": "what the LLM-Adapter reads: frame, sign or hidden (Table 8)"}
     )
@@ -194,7 +201,10 @@ class OptimizationArguments:
         default=None, metadata={"help": "of the adapter; default: `learning_rate`"}
     )
     visual_learning_rate: float | None = field(
-        default=None, metadata={"help": "of the visual encoder where it is trained; default: `learning_rate`"}
+        default=None,
+        metadata={
+            "help": "of the visual encoder where it is trained, and of a Light-T beside it; default: `learning_rate`"
+        },
     )
     freeze_batch_norm_statistics: bool = field(
         default=False,

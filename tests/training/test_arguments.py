@@ -19,7 +19,9 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def test_lines_reach_the_dataclass_they_belong_to(tmp_path):
-    file = write(tmp_path, "r.yaml", "output_dir: out\nframe_stride: 2\nlearning_rate: 1e-2\nlight_t: tiny\nmomentum: 0.5\n")
+    file = write(
+        tmp_path, "r.yaml", "output_dir: out\nframe_stride: 2\nlearning_rate: 1e-2\nlight_t: tiny\nmomentum: 0.5\n"
+    )
     recipe = parse_recipe(Stage1Arguments, [str(file)], "usage")
     assert recipe.data.frame_stride == 2
     assert recipe.training["learning_rate"] == 0.01, "YAML reads 1e-2 as text; a rate must be a number all the same"
@@ -59,7 +61,10 @@ def test_a_key_of_the_other_stage_is_unknown_here(tmp_path):
         ("frame_stride:", "`frame_stride` needs a value, got none"),
         ("- a\n- b", "holds a list, not `key: value` lines"),
         ("a: [", "is not YAML"),
-        ("frame_stride: 1\nframe_stride: 2", "line 2: key `frame_stride` is given twice|key `frame_stride` is given twice"),
+        (
+            "frame_stride: 1\nframe_stride: 2",
+            "line 2: key `frame_stride` is given twice|key `frame_stride` is given twice",
+        ),
         ("frame_stride: 2", "names no `output_dir`"),
     ],
 )
