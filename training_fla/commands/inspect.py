@@ -1,0 +1,65 @@
+"""Draw what the model saw of a clip: sampled frames, what each word attended to, how alike the features are.
+
+Without --model: the sampled frames and how alike their pixels are. The output is one PNG, or one HTML page that also
+says in a table what each word attended to.
+"""
+
+from pathlib import Path
+
+from ..errors import InputError
+from .translate import load_pipeline, positive
+
+EXAMPLE = "fla inspect clip.mp4 --model runs/stage2 --out clip.html"
+
+
+def add_arguments(parser) -> None:
+    """Declare the options of `fla inspect`."""
+    parser.add_argument("clip", metavar="CLIP", help="video file or folder of frames")
+    parser.add_argument("--model", metavar="MODEL", help="folder of a trained model, or its Hub id")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=".png or .html (default: the clip's name, .png)")
+    parser.add_argument(
+        "--num-beams", type=positive, metavar="N", help="width of the beam search (default: the model's)"
+    )
+    parser.add_argument(
+        "--frame-stride",
+        type=positive,
+        default=4,
+        metavar="N",
+        help="without --model: keep one frame in N (default 4)",
+    )
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the model"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+
+def run(args) -> int:
+    """Inspect the clip and write the picture."""
+    out = args.out or Path(f"{Path(args.clip).stem}.png")
+    if out.suffix.lower() not in (".png", ".html"):
+        raise InputError(f"--out {out}: its name must end in .png or .html")
+    if not Path(args.clip).exists():
+        raise InputError(f"there is no clip {args.clip}")
+    if out.exists() and not args.overwrite:
+        raise InputError(f"{out} exists already: choose another name or pass --overwrite")
+    from ..inspection import inspect_frames, inspect_translation
+
+    if args.model:
+        pipe = load_pipeline(args)
+        options = {} if args.num_beams is None else {"num_beams": args.num_beams}
+        inspection = inspect_translation(args.clip, pipe.model, pipe.processor, **options)
+    else:
+        from processing_fla import FlaVideoProcessor
+
+        inspection = inspect_frames(args.clip, FlaVideoProcessor(frame_stride=args.frame_stride))
+
+    from ..inspection_picture import draw_png, write_page
+    from ..output_folder import atomic_file
+
+    with atomic_file(out, args.overwrite) as file:
+        (write_page if out.suffix.lower() == ".html" else draw_png)(inspection, file)
+    if inspection.sentence:
+        print(inspection.sentence)
+    print(f"wrote {out}")
+    return 0
