@@ -331,9 +331,10 @@ def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
     def construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise InputError(f"{file}: line {node.start_mark.line + 1}: key `{twice[0]}` is given twice")
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                line = node.value[place][0].start_mark.line + 1
+                raise InputError(f"{file}, line {line}: key `{key}` is given twice")
         return {
             key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)
         }

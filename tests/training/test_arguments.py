@@ -61,10 +61,7 @@ def test_a_key_of_the_other_stage_is_unknown_here(tmp_path):
         ("frame_stride:", "`frame_stride` needs a value, got none"),
         ("- a\n- b", "holds a list, not `key: value` lines"),
         ("a: [", "is not YAML"),
-        (
-            "frame_stride: 1\nframe_stride: 2",
-            "line 2: key `frame_stride` is given twice|key `frame_stride` is given twice",
-        ),
+        ("frame_stride: 1\nframe_stride: 2", "line 2: key `frame_stride` is given twice"),
         ("frame_stride: 2", "names no `output_dir`"),
     ],
 )
