@@ -27,7 +27,8 @@ def build_processor(recipe: Recipe, splits):
 def build_model(recipe: Recipe, processor):
     """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model."""
     from modeling_fla import FlaForConditionalGeneration
-    from training_fla.assembly import load_language_model, load_stage1, untrained_visual_model
+    from training_fla.assembly import load_language_model, load_stage1, special_token_ids, untrained_visual_model
+    from training_fla.one_run import OneRunModel, add_light_t
     from training_fla.parameter_efficient import add_peft
 
     stage = recipe.stage
@@ -35,7 +36,8 @@ def build_model(recipe: Recipe, processor):
     visual = (
         load_stage1(stage.stage1_checkpoint, processor) if stage.stage1_checkpoint else untrained_visual_model(stage)
     )
-    model = FlaForConditionalGeneration.from_visual_encoder_and_language_model(
+    model_class = OneRunModel if stage.one_run_light_t else FlaForConditionalGeneration
+    model = model_class.from_visual_encoder_and_language_model(
         visual,
         language_model,
         input_features=stage.input_features,
@@ -44,6 +46,9 @@ def build_model(recipe: Recipe, processor):
         adapter_hidden_size=stage.adapter_hidden_size,
         input_embed_scale=stage.input_embed_scale,
     )
+    if stage.one_run_light_t:
+        ids = special_token_ids(processor.tokenizer)
+        add_light_t(model, stage.one_run_light_t, stage.one_run_light_t_overrides, ids)
     if stage.peft:
         add_peft(model, stage.peft)
     return model

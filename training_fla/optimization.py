@@ -27,6 +27,7 @@ def parameter_groups(
     rates = {
         "adapter": arguments.adapter_learning_rate or learning_rate,
         "visual_encoder": arguments.visual_learning_rate or learning_rate,
+        "light_t": arguments.visual_learning_rate or learning_rate,  # they learn together, as in stage 1
     }
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

@@ -35,6 +35,7 @@ from .hub_push import push_trained
 from .metrics import SignTranslationMetric, convention_for
 from .monitoring import EvaluationLines, plot_curve, show_progress, write_rows
 from .norms import LayerNorms
+from .one_run import OneRunModel, without_light_t
 from .output_folder import atomic_file
 from .packed_corpus import PackedCorpus, packed_splits
 from .packing import ensure_packed
@@ -444,6 +445,8 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
         if trainer.is_world_process_zero():
             save_peft(trainer.model, folder / PEFT_FOLDER)
         merge_peft(trainer.model)
+    if isinstance(trainer.model, OneRunModel):
+        trainer.model = without_light_t(trainer.model)
     staging = folder / ".model.partial"
     trainer.save_model(str(staging), _internal_call=True)
     trainer.accelerator.wait_for_everyone()

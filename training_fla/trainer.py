@@ -49,12 +49,17 @@ class SmoothedCrossEntropy:
         Returns:
             `torch.Tensor`: a scalar.
         """
-        total = F.cross_entropy(
-            outputs.logits.float().flatten(0, 1),
-            labels.flatten(),
-            label_smoothing=self.smoothing,
-            ignore_index=-100,
-            reduction="sum",
+        # Light-T's logits are there in a one-run training, whose loss is the sum of both models'.
+        total = sum(
+            F.cross_entropy(
+                logits.float().flatten(0, 1),
+                labels.flatten(),
+                label_smoothing=self.smoothing,
+                ignore_index=-100,
+                reduction="sum",
+            )
+            for logits in (outputs.logits, getattr(outputs, "light_t_logits", None))
+            if logits is not None
         )
         return total / (labels.ne(-100).sum() if num_items_in_batch is None else num_items_in_batch)
 
