@@ -1,4 +1,4 @@
-# demo | test | style | bench: CI runs exactly these. Each makes its own .venv and installs what it needs.
+# demo | test | style | bench | docs: CI runs exactly these. Each makes its own .venv and installs what it needs.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo demo-ablations test style bench clean
+.PHONY: demo demo-ablations test style bench docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/fla demo --out runs/demo
@@ -22,9 +22,15 @@ test: $(INSTALLED)
 style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests/test_docstrings.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# The API reference, from the docstrings, into site/.
+docs: $(INSTALLED)
+	$(BIN)/python -c "import pdoc" 2>/dev/null || $(BIN)/python -m pip install --quiet ".[docs]"
+	$(BIN)/pdoc --docformat google --output-directory site modeling_fla processing_fla training_fla
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,4 +39,4 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) runs build site *.egg-info
