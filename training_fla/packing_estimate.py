@@ -13,8 +13,10 @@ from training_fla.errors import InputError
 from training_fla.shard_writing import PackParameters, encode_frame
 
 # Unstated: enough for an estimate within some tens of per cent, in a second or so.
-SAMPLED_CLIPS = 6
-SAMPLED_FRAMES = 3
+SAMPLED_CLIPS = 5
+SAMPLED_FRAMES = 2
+# Not worth an estimate: so few clips on so large a disk.
+FEW_CLIPS, AMPLE_BYTES = 64, 10 * 10**9
 
 
 def check_disk(rows: Sequence[CorpusRow], folder: Path, parameters: PackParameters, progress: bool) -> None:
@@ -23,12 +25,15 @@ def check_disk(rows: Sequence[CorpusRow], folder: Path, parameters: PackParamete
     Raises:
         InputError: if it clearly does not fit.
     """
-    needed, free = estimated_bytes(rows, parameters), shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder).free
+    if len(rows) <= FEW_CLIPS and free > AMPLE_BYTES:
+        return
+    needed = estimated_bytes(rows, parameters)
     if needed is None:
         return
     if progress:
         print(f"about {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free in {folder.parent}", file=sys.stderr)
-    # Half as much again as there is: an estimate from six clips is no ground to refuse a close call.
+    # Half as much again as there is: an estimate from five clips is no ground to refuse a close call.
     if needed > 1.5 * free:
         raise InputError(
             f"packing needs about {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB free: "
@@ -56,10 +61,12 @@ def estimated_num_frames(row: CorpusRow) -> float:
         return len(row.video.files())
     if isinstance(row.video, DrawnVideo):
         return sum(1 for _ in row.video.frames())
-    from processing_fla.video_decoding_fla import probe_video
+    from processing_fla.video_decoding_fla import open_video
 
-    video, info = row.video, probe_video(row.video.path)
-    end = min(video.end_seconds or math.inf, info.duration or math.inf)
+    with open_video(row.video.path, num_threads=1) as (container, stream):
+        seconds = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
+        fps = float(stream.average_rate or stream.guessed_rate or 25)
+    end = min(row.video.end_seconds or math.inf, seconds or math.inf)
     if math.isinf(end):  # a stream that does not say how long it is
-        return sum(1 for _ in video.frames())
-    return (end - (video.start_seconds or 0)) * (info.fps or 25)
+        return sum(1 for _ in row.video.frames())
+    return (end - (row.video.start_seconds or 0)) * fps

@@ -148,5 +148,13 @@ def encode_frame(frame: np.ndarray, quality: int) -> bytes:
     """Compress a `(H, W, 3)` uint8 RGB frame to JPEG."""
     buffer = io.BytesIO()
     # Chroma at half size ("4:2:0", as video has it): a third fewer bytes and a faster decode.
-    Image.fromarray(np.ascontiguousarray(frame)).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    _as_image(frame).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return buffer.getvalue()
+
+
+def _as_image(frame: np.ndarray) -> Image.Image:
+    height, width = frame.shape[:2]
+    if frame.strides == (4 * width, 4, 1):  # four bytes a pixel is how Pillow has it, so nothing need be copied
+        pixels = np.lib.stride_tricks.as_strided(frame, (height, width, 4), frame.strides)
+        return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+    return Image.fromarray(np.ascontiguousarray(frame))

@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -93,16 +92,17 @@ class VideoFile:
         """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB, upright, of `size` if it is given."""
         from processing_fla.video_decoding_fla import iterate_video_frames
 
-        frames = iterate_video_frames(
+        return iterate_video_frames(
             self.path,
             self.start_seconds,
             self.end_seconds,
             size=size,
             # Averages the pixels behind each one, in a third less time than bicubic; see benchmarks/video.py.
             interpolation="AREA",
+            spaced=size is not None,
+            frame_stride=stride,
             num_threads=1,  # packing has a process a core
         )
-        return islice(frames, 0, None, stride)
 
 
 @dataclass(frozen=True)
