@@ -126,6 +126,15 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
         return self.train_sampler
 
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
+        # Accelerate fills an epoch's last batch with clips of its first, so that all processes have equally many;
+        # without labels they weigh nothing, and on any number of processes a clip counts once an epoch.
+        state = self.accelerator.gradient_state
+        if self.args.world_size > 1 and batch_samples and state.end_of_dataloader and state.remainder > 0:
+            real = max(0, state.remainder - self.args.process_index * self.args.train_batch_size)
+            batch_samples[-1]["labels"][real:] = -100
+        return super()._get_num_items_in_batch(batch_samples, device)
+
     def _get_eval_sampler(self, eval_dataset):
         return SequentialSampler(sorted_by_length(eval_dataset))
 

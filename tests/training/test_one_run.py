@@ -9,6 +9,7 @@ import torch
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from tests.tiny_runs import NETWORK, STAGE2, pack_demo, run, weights
 from training_fla.errors import InputError
+from training_fla.norms import read_norms
 from training_fla.one_run import OneRunModel, add_light_t, without_light_t
 from training_fla.trainer import SmoothedCrossEntropy
 
@@ -93,6 +94,7 @@ freeze_temporal_module: false
 one_run_light_t: tiny
 one_run_light_t_overrides: {{d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24}}
 visual_learning_rate: 1e-3
+norm_logging_steps: 2
 {NETWORK}{STAGE2}""")
     argv = [tmp_path / "one_run.yaml", "--output_dir", tmp_path / "out", "--load_best_model_at_end", "false"]
     assert run("run_stage2", *argv) == 0
@@ -108,6 +110,9 @@ visual_learning_rate: 1e-3
     assert run("run_stage2", *argv, "--resume") == 0
     resumed = weights(tmp_path / "out")
     assert all(saved[name].equal(resumed[name]) for name in saved)
+    norms = read_norms(tmp_path / "out" / "norms.tsv")
+    assert [row[0] for row in norms] == [2, 4] and all(value > 0 for row in norms for value in row)
+    assert (tmp_path / "out" / "norms.png").exists()
 
 
 def test_a_frozen_encoder_cannot_be_taught(model):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run
+from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run
 
 # Twenty steps of eight clips; no dropout, which draws differently in every process.
 CURVE = """
@@ -25,15 +25,28 @@ RECIPES = {
     + "freeze_batch_norm_statistics: true\n",
     "stage2": STAGE2 + "language_model_overrides: {dropout: 0.0}\n",
 }
+# Variants of stage 2 that wrap or extend the model: each must still be one model to DistributedDataParallel.
+VARIANTS = {
+    "one_run": RECIPES["stage2"]
+    + NETWORK
+    + """
+freeze_vision_backbone: false
+freeze_temporal_module: false
+freeze_batch_norm_statistics: true
+one_run_light_t: tiny
+one_run_light_t_overrides: {d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24, dropout: 0.0}
+""",
+    "lora": RECIPES["stage2"] + "peft: {type: lora, r: 2}\nema_decay: 0.9\n",
+}
 OVERRIDDEN = ("max_steps", "logging_steps", "eval_steps", "save_steps", "per_device_eval_batch_size")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Sixteen training clips are two whole steps an epoch; five and seven divide by neither 2 nor 4."""
+    """Nineteen clips: an epoch ends with a batch of three, all on the first process. Five and seven are odd too."""
     folder = tmp_path_factory.mktemp("two")
-    corpus = pack_demo(folder / "corpus", num_train=16, num_dev=5, num_test=7)
-    for stage, text in RECIPES.items():
+    corpus = pack_demo(folder / "corpus", num_train=19, num_dev=5, num_test=7)
+    for stage, text in {**RECIPES, **VARIANTS}.items():
         lines = [line for line in text.splitlines() if line.split(":")[0] not in OVERRIDDEN]
         (folder / f"{stage}.yaml").write_text("\n".join([f"dataset: {corpus}", *lines, CURVE]))
     return folder
@@ -91,6 +104,19 @@ def test_two_processes_follow_the_curve_of_one(folder, one, stage):
         assert reports[1][split]["num_sentences"] == count
         assert reports[1][split]["loss"] == pytest.approx(reports[0][split]["loss"], abs=1e-4)
         assert rows(two, split) == rows(one[stage], split)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_follow_the_curve_of_one(folder, one, variant):
+    argv = [folder / f"{variant}.yaml", "--tokenizer", one["stage1"]]
+    argv += ["--stage1_checkpoint", one["stage1"]] if variant == "lora" else []
+    alone, two = folder / f"{variant}-one", folder / f"{variant}-two"
+    assert run("run_stage2", *argv, "--output_dir", alone, "--per_device_train_batch_size", 8) == 0
+    run_on_two("run_stage2", *argv, "--output_dir", two, "--per_device_train_batch_size", 4)
+    assert len(losses(two)) == 20 and losses(two) == pytest.approx(losses(alone), abs=1e-4)
+    reports = [json.loads((out / "metrics.json").read_text())["test"] for out in (alone, two)]
+    assert reports[1]["loss"] == pytest.approx(reports[0]["loss"], abs=1e-4)
 
 
 @pytest.mark.parametrize("stage", RECIPES)
