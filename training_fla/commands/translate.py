@@ -42,9 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("tsv", "jsonl", "table"),
+        choices=("tsv", "jsonl", "table", "srt", "vtt"),
         default="tsv",
-        help="tsv: path, tab, sentence (default); jsonl: score, length and errors besides; table: in columns",
+        help="tsv: path, tab, sentence (default); jsonl: score, length and errors besides; table: in columns; "
+        "srt, vtt: subtitles for one long recording, cut into windows",
+    )
+    parser.add_argument(
+        "--window", type=seconds, metavar="S", help="subtitles: seconds translated at once (default 6)"
+    )
+    parser.add_argument(
+        "--stride",
+        type=seconds,
+        metavar="S",
+        help="subtitles: seconds between the windows' starts (default: --window)",
     )
     parse_args = parser.parse_args
     parser.parse_args = lambda argv: parse_args(protect_file_names(argv))
@@ -55,6 +65,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A length of time above 0, for argparse."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return number
 
 
@@ -70,12 +88,21 @@ def protect_file_names(argv: list[str]) -> list[str]:
 def run(args) -> int:
     """Translate the clips and print the results as they come."""
     clips = list(list_clips(args.videos))
+    subtitles = args.format in ("srt", "vtt")
+    check_subtitle_options(args, clips, subtitles)
     translate = load_pipeline(args)
 
     from tqdm import tqdm
 
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     options = {name: value for name, value in options.items() if value is not None}
+    if subtitles:
+        from ..subtitles import print_subtitles
+
+        window = args.window or 6.0
+        options["batch_size"] = args.batch_size
+        print_subtitles(translate, clips[0], args.format, window, args.stride or window, **options)
+        return 0
     results = translate(
         (clip for clip in clips),  # a generator, so that results are printed as they come
         batch_size=args.batch_size,
@@ -98,6 +125,25 @@ def run(args) -> int:
     if args.format == "table":
         print_table(rows)
     return 2 if num_bad else 0
+
+
+def check_subtitle_options(args, clips: list[str], subtitles: bool) -> None:
+    """Refuse what makes no subtitles.
+
+    Args:
+        args (`argparse.Namespace`): `window` and `stride`.
+        clips (`list[str]`): what is to be translated.
+        subtitles (`bool`): whether subtitles were asked for.
+
+    Raises:
+        InputError: several clips, a folder of frames, or windows without subtitles.
+    """
+    if not subtitles and (args.window or args.stride):
+        raise InputError("--window and --stride are for subtitles: add --format srt or --format vtt")
+    if subtitles and (len(clips) != 1 or os.path.isdir(clips[0])):
+        raise InputError("subtitles are made of one video file at a time")
+    if subtitles and (args.stride or 0) > (args.window or 6.0):
+        raise InputError(f"--stride {args.stride} is longer than the window: what lies between would be lost")
 
 
 def list_clips(arguments: list[str]) -> Iterator[str]:
