@@ -58,7 +58,7 @@ def test_the_demo_goes_on_after_an_interruption_and_ends_with_all_it_promises(mi
 def test_the_ablations_are_the_recipes_of_the_papers_tables(tmp_path):
     plain, more = (demo_steps(tmp_path, 0, ablations) for ablations in (False, True))
     names = [step.name for step in more[len(plain) :]]
-    assert names == ["joint", "untrained_encoder", "random_language_model"]
+    assert names == ["joint", "untrained_encoder", "random_language_model", "one_run"]
     assert all(name in demonstration.ROWS for name in names)
 
 

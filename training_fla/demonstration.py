@@ -20,6 +20,7 @@ ROWS = {
     "joint": "joint training (Table 4)",
     "untrained_encoder": "stage 2, untrained visual encoder (Table 5)",
     "random_language_model": "stage 2, language model not pre-trained (Table 10)",
+    "one_run": "both stages in one run (not in the paper)",
 }
 
 
@@ -49,7 +50,7 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
     Args:
         out (`Path`): the demo's folder.
         seed (`int`): of corpus, weights and order.
-        ablations (`bool`): add the rows of Tables 4, 5 and 10.
+        ablations (`bool`): add the rows of Tables 4, 5 and 10, and one-run training.
 
     Returns:
         `list[Step]`: to be run one after the other.
@@ -79,6 +80,7 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
             ("joint", with_text),
             ("untrained_encoder", with_text),
             ("random_language_model", with_encoder),
+            ("one_run", with_text),
         ):
             command = ["run_stage2.py", f"recipes/demo/{name}.yaml", *inputs, "--output_dir", out / name]
             steps.append(Step(name, command, out / name))

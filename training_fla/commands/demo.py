@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of corpus, weights and order [%(default)s]")
     parser.add_argument(
-        "--ablations", action="store_true", help="add joint training and two more rows of the paper's tables"
+        "--ablations", action="store_true", help="add joint and one-run training and two more rows of tables"
     )
     parser.add_argument("--overwrite", action="store_true", help="start anew where an interrupted demo would go on")
 
