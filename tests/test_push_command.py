@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -14,7 +15,7 @@ from tests.hub_stand_in import HubStandIn, StoredRepository
 from tests.tiny_runs import ROOT, STAGE1, pack_demo
 from training_fla.cli import main
 from training_fla.errors import InputError
-from training_fla.hub_card import _base_model, check_card, fill_card, find_template
+from training_fla.hub_card import _base_model, check_card, fill_card, find_template, training_facts
 
 SECRET = "sentence of the corpus"
 
@@ -104,6 +105,17 @@ def test_intervals_are_left_out_where_the_predictions_are_not_those_scored(copy)
     (copy / "predictions_test.tsv").write_text("\n".join(lines[:-1]) + "\n")
     (copy / "predictions_dev.tsv").unlink()
     assert "95 % intervals" not in fill_card(copy).text
+
+
+def test_a_base_model_whose_weights_were_not_taken_is_none():
+    corpus = SimpleNamespace(corpus="demo", language="de_DE", signers=["a", "", "a"], num_frames=[3, 4, 5])
+    corpus = type("Corpus", (SimpleNamespace,), {"__len__": lambda self: 3})(**vars(corpus))
+    splits = SimpleNamespace(train=corpus, dev=corpus, test=corpus)
+    for is_random in (False, True):
+        stage = SimpleNamespace(language_model="facebook/mbart-large-cc25", random_language_model=is_random)
+        facts = training_facts(SimpleNamespace(stage=stage), splits)
+        assert ("base_model" in facts) != is_random
+        assert facts["data"]["train"] == {"clips": 3, "frames": 12, "signers": 1}
 
 
 def test_base_model_is_a_hub_id_or_nothing(tmp_path):

@@ -72,7 +72,7 @@ def run(args) -> int:
         if args.language:
             start_with_language(out, trimmed, args.language)
         (out / "kept_token_ids.json").write_text(json.dumps(kept_token_ids) + "\n")
-        report = make_report(tokenizer, trimmed, sentences, checks, size)
+        report = {"model": args.model, **make_report(tokenizer, trimmed, sentences, checks, size)}
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (out / "trim_report.json").write_text(text, encoding="utf-8")
     if args.report:
