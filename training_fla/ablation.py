@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DIFFERENCES = ROOT / "recipes" / "phoenix14t" / "ablations"
 SCORES = {"R": "rouge_l", "B1": "bleu1", "B2": "bleu2", "B3": "bleu3", "B4": "bleu4"}
 JOURNAL = "ablation_runs.json"
+# A stage 2 that trains the visual encoder augments as stage 1 does; on stored features the lines are idle.
+AUGMENTATION = ("augmentation_probability", "rotate_degrees", "resize_factor", "translate_pixels", "color_jitter")
 
 
 @dataclass
@@ -217,13 +219,14 @@ def runs_of(row: Row, ablation: Ablation, seed: int) -> list[Run]:
     if row.stage2 is None:
         return runs
     name = row.stage2 + ("" if row.stage1 in (None, "stage1") else f"-after-{row.stage1}")
+    first, second = (read_recipe(ablation.recipes / f"{stage}.yaml") for stage in ("stage1", "stage2"))
+    lines = {name: first[name] for name in AUGMENTATION if name in first and name not in second}
     if row.stage1:
-        lines = {"stage1_checkpoint": str(folder / row.stage1)}
+        lines |= {"stage1_checkpoint": str(folder / row.stage1)}
     else:
         # The visual encoder that stage 1 would have trained, but for its weights.
-        first = read_recipe(ablation.recipes / "stage1.yaml")
         visual = [f.name for f in dataclasses.fields(VisualArguments)]
-        lines = {"imagenet_weights": None} | {name: first[name] for name in visual if name in first}
+        lines |= {"imagenet_weights": None} | {name: first[name] for name in visual if name in first}
     return [*runs, plan(folder / name, row.stage2, ablation, seed, lines)]
 
 

@@ -57,6 +57,7 @@ def test_a_row_after_another_stage_1_reads_that_one():
     (joint,) = runs_of(Row("", (), None, "stage2_joint"), PLANNED, 3)
     assert joint.lines["imagenet_weights"] == "torchvision" and joint.lines["visual_feature_size"] == 512
     assert joint.lines["seed"] == 3 and joint.lines["stage1_checkpoint"] is None
+    assert joint.lines["rotate_degrees"] == 30, "augmented as in stage 1"
     assert joint.folder == Path("out/seed-3/stage2_joint")
 
 
