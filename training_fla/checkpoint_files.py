@@ -221,7 +221,10 @@ def _read_old_pytorch(path: Path) -> Iterator[StoredTensor]:
             sizes = {t[0].key: ITEM_SIZES[t[0].dtype] for t in state.values()}
             starts = {}
             for key in keys:
-                (count,) = struct.unpack("<q", file.read(8))
+                length = file.read(8)
+                if len(length) < 8:
+                    raise EOFError("it is cut short")
+                (count,) = struct.unpack("<q", length)
                 starts[key] = file.tell()
                 file.seek(count * sizes[key], 1)
             end = file.tell()
