@@ -160,6 +160,10 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         super().__init__(config)
         self.vision_backbone = _build_backbone(config.backbone_config)
         self.temporal_module = FlaTemporalModule(config)
+        self.has_narrow_shortcut = any(
+            isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and max(m.stride) > 1 and m.in_channels < 16
+            for m in self.vision_backbone.modules()
+        )
         self.frozen_parts: tuple[str, ...] = ()
         self.gradient_checkpointing = False
         self.post_init()
@@ -208,8 +212,9 @@ class FlaVisualEncoder(FlaPreTrainedModel):
 
     def _normalized(self, frames: torch.Tensor) -> torch.FloatTensor:
         """Frames in the backbone's dtype and memory format; raw ones become normalised."""
+        memory_format = self._memory_format(frames.device)
         if frames.dtype == torch.uint8:
-            frames = frames.to(torch.float32, memory_format=torch.channels_last)
+            frames = frames.to(torch.float32, memory_format=memory_format)
             mean = frames.new_tensor(self.config.image_mean).view(1, -1, 1, 1)
             std = frames.new_tensor(self.config.image_std).view(1, -1, 1, 1)
             frames = frames.mul_(1 / (255 * std)).sub_(mean / std)
@@ -218,7 +223,15 @@ class FlaVisualEncoder(FlaPreTrainedModel):
                 "`pixel_values_videos` must be uint8 (raw, 0 to 255) or floating point (normalised), "
                 f"got {frames.dtype}."
             )
-        return frames.to(self.vision_backbone.dtype, memory_format=torch.channels_last)
+        return frames.to(self.vision_backbone.dtype, memory_format=memory_format)
+
+    def _memory_format(self, device: torch.device) -> torch.memory_format:
+        """`channels_last`, in which convolutions are fastest; but for a backbone so narrow that it is not safe."""
+        # oneDNN 3.13 (torch 2.15) writes out of bounds in the backward pass of a strided 1 x 1 convolution in
+        # channels_last of fewer than 16 channels, on several threads. Only toy backbones have such a one.
+        if device.type == "cpu" and self.has_narrow_shortcut:
+            return torch.contiguous_format
+        return torch.channels_last
 
     def _pooled(self, frames: torch.FloatTensor) -> torch.FloatTensor:
         """One feature vector a frame, whatever the backbone calls it."""
