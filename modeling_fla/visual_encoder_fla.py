@@ -207,7 +207,9 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         B, T = pixel_values_videos.shape[:2]
         mask = real_positions_mask((B, T), attention_mask, pixel_values_videos.device)
         positions = _positions(mask)
-        frames = pixel_values_videos.flatten(0, 1).index_select(0, positions)  # (sum of lengths, 3, H, W)
+        # Channels last while they are gathered: one copy of the frames, not two.
+        frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1).index_select(0, positions)
+        frames = frames.permute(0, 3, 1, 2)  # (sum of lengths, 3, H, W)
         return _spread(self._pooled(self._normalized(frames)), positions, (B, T)), positions
 
     def _normalized(self, frames: torch.Tensor) -> torch.FloatTensor:
