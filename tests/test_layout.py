@@ -81,3 +81,8 @@ def test_an_unknown_command_is_refused():
         [sys.executable, "-m", "training_fla.cli", "trnslate"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2 and "trnslate" in done.stderr
+
+
+def test_the_bare_command_lists_the_commands():
+    done = subprocess.run([sys.executable, "-m", "training_fla.cli"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and all(f"  {command}" in done.stderr for command in commands())

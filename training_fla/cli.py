@@ -44,6 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         `int`: the exit status. 0 done, 1 finished but something failed on the way, 2 bad input, 130 interrupted.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        build_parser().print_help(sys.stderr)
+        return 2
     args = build_parser().parse_args(argv)
     command = importlib.import_module(f"training_fla.commands.{args.command}")
     parser = argparse.ArgumentParser(
