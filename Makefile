@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Of `make demo-ablations`: about twenty minutes each on two cores.
+SEEDS ?= 0 1 2
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -14,7 +16,7 @@ demo: $(INSTALLED)
 	$(BIN)/fla demo --out runs/demo
 
 demo-ablations: $(INSTALLED)
-	$(BIN)/fla demo --out runs/demo --ablations
+	$(BIN)/fla demo --out runs/demo-ablations --ablations --seeds $(SEEDS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

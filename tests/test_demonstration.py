@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training_fla import demonstration
-from training_fla.demonstration import SCORES, Step, demo_steps, read_predictions, run_demo, run_step
+from training_fla.demonstration import SCORES, Step, demo_steps, read_predictions, run_demo, run_seeds, run_step
 from training_fla.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,3 +78,36 @@ def test_a_failing_command_ends_the_demo_with_its_status(tmp_path, monkeypatch, 
 def test_the_makefile_runs_the_demo_command():
     dry = subprocess.run(["make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert "fla demo" in dry.stdout
+
+
+def fake_demo(calls, status=0):
+    def run(out, seed, ablations, overwrite):
+        calls.append(seed)
+        if status:
+            return status
+        out.mkdir(parents=True)
+        figures = {score: 80.0 + 10 * seed for score in (*SCORES, "seconds")}
+        (out / "summary.json").write_text(json.dumps({"stage1": figures, "stage2": figures, "seconds": 1.0}))
+        return 0
+
+    return run
+
+
+def test_several_seeds_are_compared_by_mean_and_deviation(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(demonstration, "run_demo", fake_demo(calls))
+    assert run_seeds(tmp_path, [0, 1]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["seeds"] == [0, 1] and summary["rows"]["stage2"]["bleu4"] == [80.0, 90.0]
+    assert "| stage 2 (LLM fine-tuning) | 85.0 ± 7.1 |" in capsys.readouterr().out
+    assert run_seeds(tmp_path, [0, 1, 2]) == 0
+    assert calls == [0, 1, 2], "a finished seed was run again"
+    assert "90.0 ± 10.0" in (tmp_path / "summary.md").read_text()
+
+
+def test_several_seeds_stop_at_the_first_failure_and_refuse_a_seed_given_twice(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(demonstration, "run_demo", fake_demo(calls, status=3))
+    assert run_seeds(tmp_path, [4, 5]) == 3 and calls == [4]
+    with pytest.raises(InputError, match="--seeds 1 1: a seed is given twice"):
+        run_seeds(tmp_path, [1, 1])

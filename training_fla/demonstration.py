@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
+from .output_folder import atomic_file
 
 ROOT = Path(__file__).resolve().parent.parent
 SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l")
@@ -76,6 +78,7 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
         Step("translate", ["fla", "translate", stage2, corpus / "clips"]),
     ]  # fmt: skip
     if ablations:
+        # Joint and one-run training as long as both stages together take; the others as long as stage 2.
         for name, inputs in (
             ("joint", with_text),
             ("untrained_encoder", with_text),
@@ -131,6 +134,74 @@ def run_demo(out: Path, seed: int = 0, ablations: bool = False, overwrite: bool 
     return 0
 
 
+def run_seeds(out: Path, seeds: list[int], ablations: bool = False, overwrite: bool = False) -> int:
+    """Run the demo once a seed, each in its own folder, and compare the rows by mean and deviation.
+
+    Args:
+        out (`Path`): holds `seed-N` folders, each as [`run_demo`] leaves it.
+        seeds (`list[int]`): at least two, all different.
+        ablations (`bool`): as in [`run_demo`].
+        overwrite (`bool`): as in [`run_demo`].
+
+    Returns:
+        `int`: 0, or the exit status of the command that failed.
+
+    Raises:
+        InputError: as [`run_demo`]; or a seed that is given twice.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds {' '.join(map(str, seeds))}: a seed is given twice")
+    for seed in seeds:
+        folder = out / f"seed-{seed}"
+        rows = [name for name in ROWS if ablations or name in ("stage1", "stage2")]
+        if not overwrite and has_rows(folder, rows):
+            continue
+        status = run_demo(folder, seed, ablations, overwrite)
+        if status:
+            return status
+    summaries = [read_summary(out / f"seed-{seed}") for seed in seeds]
+    names = [name for name in ROWS if all(name in summary for summary in summaries)]
+    columns = (*SCORES, "seconds")
+    table = {name: {column: [s[name][column] for s in summaries] for column in columns} for name in names}
+    lines = [f"| test split, seeds {', '.join(map(str, seeds))} | " + " | ".join(columns) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for name, row in table.items():
+        cells = [f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" for values in row.values()]
+        lines.append(f"| {ROWS[name]} | " + " | ".join(cells) + " |")
+    with atomic_file(out / "summary.json", overwrite=True) as file:
+        Path(file).write_text(json.dumps({"seeds": seeds, "rows": table}, indent=2) + "\n", encoding="utf-8")
+    with atomic_file(out / "summary.md", overwrite=True) as file:
+        Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n" + "\n".join(lines) + f"\n\nmean ± sample deviation; every figure: {out / 'summary.json'}")
+    return 0
+
+
+def read_summary(folder: Path) -> dict:
+    """What [`run_demo`] wrote of one seed.
+
+    Args:
+        folder (`Path`): the demo's folder.
+
+    Returns:
+        `dict`: empty where the demo has not ended.
+    """
+    file = folder / "summary.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def has_rows(folder: Path, rows: list[str]) -> bool:
+    """Whether a seed is done.
+
+    Args:
+        folder (`Path`): the demo's folder.
+        rows (`list[str]`): names in `ROWS`.
+
+    Returns:
+        `bool`: its summary has them all.
+    """
+    return set(rows) <= read_summary(folder).keys()
+
+
 def run_step(step: Step) -> int:
     """Print a command and run it from the repository's root.
 
@@ -159,8 +230,6 @@ def show(out: Path, seconds: dict[str, float]) -> None:
         out (`Path`): the demo's folder, all steps done.
         seconds (`dict[str, float]`): of every step.
     """
-    from .output_folder import atomic_file
-
     sheet = draw_contact_sheet(out)
     summary = {}
     for name in ROWS:

@@ -16,6 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of corpus, weights and order [%(default)s]")
     parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="SEED",
+        help="one demo a seed in DIR/seed-SEED; rows as mean and deviation",
+    )
+    parser.add_argument(
         "--ablations", action="store_true", help="add joint and one-run training and two more rows of tables"
     )
     parser.add_argument("--overwrite", action="store_true", help="start anew where an interrupted demo would go on")
@@ -23,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo."""
-    from ..demonstration import run_demo
+    from ..demonstration import run_demo, run_seeds
 
-    return run_demo(args.out, seed=args.seed, ablations=args.ablations, overwrite=args.overwrite)
+    if args.seeds and len(args.seeds) > 1:
+        return run_seeds(args.out, args.seeds, ablations=args.ablations, overwrite=args.overwrite)
+    return run_demo(
+        args.out, seed=args.seeds[0] if args.seeds else args.seed, ablations=args.ablations, overwrite=args.overwrite
+    )
