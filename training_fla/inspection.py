@@ -65,13 +65,25 @@ class Inspection:
         Returns:
             `tuple[int, int]`: first and last sampled frame.
         """
-        total = np.concatenate([[0.0], np.cumsum(self.attention[word])])
-        stretches = []
-        for first in range(len(total) - 1):
-            last = int(np.searchsorted(total, total[first] + 0.5 * total[-1] - 1e-9))
-            if last < len(total):
-                stretches.append((last - 1 - first, first, last - 1))
-        return min(stretches)[1:]
+        return shortest_half(self.attention[word])
+
+
+def shortest_half(weights: np.ndarray) -> tuple[int, int]:
+    """The shortest stretch that holds half of the sum.
+
+    Args:
+        weights (`np.ndarray` of shape `(T,)`): not negative.
+
+    Returns:
+        `tuple[int, int]`: its first and last position.
+    """
+    total = np.concatenate([[0.0], np.cumsum(weights)])
+    stretches = []
+    for first in range(len(total) - 1):
+        last = int(np.searchsorted(total, total[first] + 0.5 * total[-1] - 1e-9))
+        if last < len(total):
+            stretches.append((last - 1 - first, first, last - 1))
+    return min(stretches)[1:]
 
 
 def inspect_frames(clip: str, processor) -> Inspection:
@@ -114,17 +126,9 @@ def inspect_translation(clip: str, model, processor, **generate_options) -> Insp
     try:
         features = model.get_sign_features(pixels[None].to(model.device))
         sequence = model.generate(sign_features=features, **generate_options)
-        outputs = model(
-            sign_features=features, decoder_input_ids=sequence[:, :-1], output_attentions=True, use_cache=False
-        )
+        words, attention, score = attended_words(model, processor.tokenizer, sequence, sign_features=features)
     except ValueError as error:
         raise InputError(f"{clip} cannot be translated: {' '.join(str(error).split())}") from error
-    ids = sequence[0, 1:].tolist()
-    tokens = torch.stack(outputs.cross_attentions).float().mean((0, 2))[0].cpu().numpy()  # (L, T)
-    probabilities = outputs.logits[0].float().log_softmax(-1)
-    words, groups = words_of(ids, processor.tokenizer)
-    score = probabilities.gather(1, sequence[0, 1:, None]).mean().exp().item() if ids else None
-    attention = [tokens[group].mean(0) for group in groups]
     return Inspection(
         *_clip_part(clip, pixels, metadata),
         centred_cosines(features[0].float().cpu()),
@@ -132,8 +136,33 @@ def inspect_translation(clip: str, model, processor, **generate_options) -> Insp
         sentence=processor.batch_decode(sequence, skip_special_tokens=True)[0],
         score=score,
         words=words,
-        attention=np.stack(attention) if attention else np.zeros((0, len(pixels))),
+        attention=attention,
     )
+
+
+@torch.no_grad()
+def attended_words(model, tokenizer, sequence: torch.Tensor, **video) -> tuple[list[str], np.ndarray, float | None]:
+    """What the language model attended to as it wrote a sentence, word by word.
+
+    Args:
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): with eager attention, the only one that says what was
+            attended to.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): of the sentence.
+        sequence (`torch.LongTensor` of shape `(1, L)`): as `generate` gave it, with its start token.
+        **video: one clip by any door of `forward`: `pixel_values_videos`, `sign_features` or `encoder_outputs`.
+
+    Returns:
+        `tuple`: the words; their attention `(W, T)`, see [`Inspection`]; and the geometric mean of the token
+        probabilities, `None` for an empty sentence.
+    """
+    outputs = model(**video, decoder_input_ids=sequence[:, :-1], output_attentions=True, use_cache=False)
+    ids = sequence[0, 1:].tolist()
+    tokens = torch.stack(outputs.cross_attentions).float().mean((0, 2))[0].cpu().numpy()  # (L, T)
+    probabilities = outputs.logits[0].float().log_softmax(-1)
+    words, groups = words_of(ids, tokenizer)
+    score = probabilities.gather(1, sequence[0, 1:, None]).mean().exp().item() if ids else None
+    attention = [tokens[group].mean(0) for group in groups]
+    return words, np.stack(attention) if attention else np.zeros((0, tokens.shape[1])), score
 
 
 def words_of(ids: list[int], tokenizer) -> tuple[list[str], list[list[int]]]:
