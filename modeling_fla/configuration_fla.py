@@ -159,6 +159,8 @@ class FlaConfig(PreTrainedConfig):
             Keep the vision backbone still: no gradient, BatchNorm in evaluation mode (paper Table 9, VB).
         freeze_temporal_module (`bool`, *optional*, defaults to `False`):
             The same for the temporal module (paper Table 9, TM).
+        num_prefix_tokens (`int`, *optional*, defaults to 0):
+            Virtual tokens the decoder attends to before every sentence, as prefix tuning learned them.
         light_t_config (`PreTrainedConfig` or `dict`, *optional*):
             With `input_features="hidden"`: the language model of stage 1, whose encoder gives the hidden states.
         light_t_adapter_hidden_size (`int`, *optional*):
@@ -169,8 +171,8 @@ class FlaConfig(PreTrainedConfig):
             Read by transformers' generic initialisation; the layers of this package use their own rule.
 
     Raises:
-        ValueError: if `input_features` is unknown, is `"hidden"` without `light_t_config`, or `text_config` is no
-            encoder-decoder.
+        ValueError: if `input_features` is unknown, is `"hidden"` without `light_t_config`, `num_prefix_tokens` is
+            negative, or `text_config` is no encoder-decoder.
 
     Example:
         ```python
@@ -198,6 +200,7 @@ class FlaConfig(PreTrainedConfig):
     input_embed_scale: float = 1.0  # Unstated: GFSLT-VLP feeds its Light model unscaled
     freeze_vision_backbone: bool = False
     freeze_temporal_module: bool = False
+    num_prefix_tokens: int = 0
     light_t_adapter_hidden_size: int | None = None
     light_t_input_embed_scale: float = 1.0
     is_encoder_decoder: bool = True
@@ -228,6 +231,8 @@ class FlaConfig(PreTrainedConfig):
             raise ValueError(
                 f"`input_features` must be one of {', '.join(INPUT_FEATURES)}; got {self.input_features!r}."
             )
+        if self.num_prefix_tokens < 0:
+            raise ValueError(f"`num_prefix_tokens` must be 0 or more; got {self.num_prefix_tokens}.")
         if self.input_features == "hidden" and self.light_t_config is None:
             raise ValueError('`input_features="hidden"` needs `light_t_config`: the language model of stage 1.')
         if not self.text_config.is_encoder_decoder:

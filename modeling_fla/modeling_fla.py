@@ -24,6 +24,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_fla import FlaConfig
+from .prefix_fla import FlaDecoderPrefix
 from .visual_encoder_fla import FlaPreTrainedModel, FlaVisualEncoder, real_positions_mask
 
 
@@ -173,6 +174,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         else:
             self.language_model = language_model
             self.generation_config = language_model.generation_config
+        prefix = config.num_prefix_tokens
+        self.decoder_prefix = FlaDecoderPrefix(self.language_model.config, prefix) if prefix else None
         _share_token_embeddings(self.language_model)
         # One object, so that a change of vocabulary is seen in both.
         config.text_config = self.language_model.config
@@ -310,11 +313,19 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-            _check_positions(self.language_model.get_decoder(), labels.shape[1], "sentence", "tokens")
+            length = labels.shape[1] + (0 if self.decoder_prefix is None else self.decoder_prefix.num_tokens)
+            _check_positions(self.language_model.get_decoder(), length, "sentence", "tokens")
         sign_embeds = None
         if encoder_outputs is None:
             sign_embeds, mask = self._sign_embeds(pixel_values_videos, sign_features, attention_mask)
             attention_mask = mask.long()
+        if self.decoder_prefix is not None:
+            if self.training and getattr(self.get_decoder(), "gradient_checkpointing", False):
+                raise ValueError("A decoder's prefix cannot be trained with gradient checkpointing, which drops it.")
+            sentence = decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds
+            past_key_values, decoder_attention_mask = self.decoder_prefix.put_before(
+                past_key_values, decoder_attention_mask, sentence.shape[0]
+            )
 
         outputs = self.language_model(
             inputs_embeds=sign_embeds,
@@ -328,6 +339,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             return_dict=True,
             **kwargs,
         )
+        if self.decoder_prefix is not None and use_cache is False:
+            outputs = type(outputs)(**{**outputs, "past_key_values": None})  # it was there for the prefix alone
         if labels is not None:
             # This model owns the loss: the language models' own ones do not know `num_items_in_batch`.
             loss = self.loss_function(

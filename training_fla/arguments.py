@@ -159,7 +159,10 @@ class Stage2Arguments(VisualArguments):
     )
     peft: dict | None = field(
         default=None,
-        metadata={"help": "train few parameters of the language model, e.g. {type: lora, r: 8}; merged at the end"},
+        metadata={
+            "help": "train little beside a still language model: {type: lora, r: 8}, ia3, or "
+            "{type: prefix, num_virtual_tokens: 20}; merged at the end"
+        },
     )
     one_run_light_t: str | None = field(
         default=None,

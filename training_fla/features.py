@@ -35,7 +35,7 @@ def fingerprint(model: nn.Module, videos: SignVideoDataset, dtype: str) -> str:
     """
     digest = hashlib.sha256()
     state = model.state_dict()
-    for name in sorted(name for name in state if not name.startswith(("adapter.", "language_model."))):
+    for name in sorted(name for name in state if name.startswith(("visual_encoder.", "light_t_encoder."))):
         digest.update(name.encode())
         digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     settings = {
