@@ -11,22 +11,24 @@ from training_fla.subtitles import cue_end, cut_windows, subtitle, timestamp
 
 
 def numbered(count: int):
-    return (np.full((2, 3, 3), number, np.uint8) for number in range(count))
+    return ((number / 10, np.full((2, 3, 3), number, np.uint8)) for number in range(count))
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 24, 25, 61])
 @pytest.mark.parametrize(("window", "stride"), [(2.0, 2.0), (2.0, 0.8), (0.01, 0.01), (99, 99), (1.3, 5)])
 def test_windows_hold_every_sampled_frame_once_or_where_they_overlap_more_often(count, window, stride):
-    windows = list(cut_windows(numbered(count), 10.0, window, stride, frame_stride=4))
+    windows = list(cut_windows(numbered(count), lambda frame: frame, 10.0, window, stride, frame_stride=4))
     seen = [part.frames[:, 0, 0, 0].tolist() for part in windows]
     assert sorted({number for part in seen for number in part}) == list(range(0, count, 4))
     length = max(1, round(window * 10 / 4))
     assert all(len(part) == length for part in seen[:-1]) and 1 <= len(seen[-1]) <= length
     for part, numbers in zip(windows, seen, strict=True):
-        assert part.start_seconds == numbers[0] / 10 and part.end_seconds == min(count, numbers[-1] + 4) / 10
+        assert part.start_seconds == numbers[0] / 10 and part.end_seconds == pytest.approx(
+            min(count, numbers[-1] + 4) / 10
+        )
     for part, following in zip(windows, windows[1:], strict=False):
         assert part.start_seconds < cue_end(part, following) <= following.start_seconds
-    assert cue_end(windows[-1], None) == count / 10
+    assert cue_end(windows[-1], None) == pytest.approx(count / 10)
 
 
 def test_forms():

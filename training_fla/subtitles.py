@@ -1,9 +1,22 @@
-"""Long recordings: cut into windows in one pass over the frames, translated one by one, written as SRT or WebVTT."""
+"""Long recordings: cut into windows or at pauses in the signing, translated cue by cue, written as SRT or WebVTT."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from processing_fla.video_decoding_fla import (
+    RgbConverter,
+    VideoDecodeError,
+    local_path,
+    open_video,
+    probe_video,
+    timed_frames,
+)
+
+from .errors import InputError
+from .signing_pauses import PICTURE_SIDE, STEP_SECONDS, PauseRules, find_stretches, measure_motion
 
 
 @dataclass
@@ -22,12 +35,18 @@ class Window:
 
 
 def cut_windows(
-    frames: Iterable[np.ndarray], fps: float, window_seconds: float, stride_seconds: float, frame_stride: int
+    frames: Iterable[tuple[float, object]],
+    convert: Callable[[object], np.ndarray],
+    fps: float,
+    window_seconds: float,
+    stride_seconds: float,
+    frame_stride: int,
 ) -> Iterator[Window]:
     """Cut a recording into windows that may overlap; no more frames are held than one window samples.
 
     Args:
-        frames (`Iterable[np.ndarray]`): every source frame `(H, W, 3)`, uint8.
+        frames (`Iterable[tuple[float, object]]`): when each source frame is shown, and the frame as decoded.
+        convert (`Callable[[object], np.ndarray]`): makes `(H, W, 3)`, uint8, of a frame; called on sampled ones only.
         fps (`float`): source frames a second.
         window_seconds (`float`): length of a window; rounded to whole sampled frames, at least one.
         stride_seconds (`float`): from one window's start to the next one's; rounded alike, at most a window.
@@ -38,24 +57,54 @@ def cut_windows(
     """
     window = max(1, round(window_seconds * fps / frame_stride))
     stride = min(window, max(1, round(stride_seconds * fps / frame_stride)))
-    held: list[np.ndarray] = []
-    start = num_new = num_frames = 0
-
-    def cut() -> Window:
-        end = min(num_frames, (start + len(held)) * frame_stride)
-        return Window(start * frame_stride / fps, end / fps, np.stack(held))
-
-    for frame in frames:
-        if num_frames % frame_stride == 0:
+    held: list[tuple[float, np.ndarray]] = []
+    num_new, seconds = 0, 0.0
+    for number, (seconds, frame) in enumerate(frames):
+        if number % frame_stride == 0:
             if len(held) == window:
-                yield cut()
+                yield Window(held[0][0], seconds, np.stack([picture for _, picture in held]))
                 del held[:stride]
-                start, num_new = start + stride, 0
-            held.append(frame)
+                num_new = 0
+            held.append((seconds, convert(frame)))
             num_new += 1
-        num_frames += 1
     if num_new:
-        yield cut()
+        yield Window(held[0][0], seconds + 1 / fps, np.stack([picture for _, picture in held]))
+
+
+def cut_stretches(
+    frames: Iterable[tuple[float, object]],
+    convert: Callable[[object], np.ndarray],
+    stretches: Iterable[tuple[float, float]],
+    frame_stride: int,
+) -> Iterator[Window]:
+    """Cut given stretches out of a recording; no more frames are held than one of them samples.
+
+    Args:
+        frames (`Iterable[tuple[float, object]]`): when each source frame is shown, and the frame as decoded.
+        convert (`Callable[[object], np.ndarray]`): makes `(H, W, 3)`, uint8, of a frame; called on sampled ones only.
+        stretches (`Iterable[tuple[float, float]]`): first and last second of each, rising, without overlap.
+        frame_stride (`int`): keep one frame in so many, counted from a stretch's first.
+
+    Yields:
+        [`Window`]: one a stretch; none for a stretch that no frame is shown in.
+    """
+    waiting = iter(stretches)
+    stretch = next(waiting, None)
+    held: list[np.ndarray] = []
+    count = 0
+    for seconds, frame in frames:
+        while stretch and seconds >= stretch[1]:
+            if held:
+                yield Window(*stretch, np.stack(held))
+            stretch, held, count = next(waiting, None), [], 0
+        if stretch is None:
+            return
+        if seconds >= stretch[0]:
+            if count % frame_stride == 0:
+                held.append(convert(frame))
+            count += 1
+    if held:
+        yield Window(*stretch, np.stack(held))
 
 
 def cue_end(window: Window, following: Window | None) -> float:
@@ -106,8 +155,86 @@ def timestamp(seconds: float, mark: str) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}{mark}{milliseconds % 1000:03}"
 
 
-def print_subtitles(translate, video: str, form: str, window_seconds: float, stride_seconds: float, **options) -> None:
-    """Translate a recording window by window and print each subtitle as soon as it is known.
+def read_stretches(video: str, rules: PauseRules, progress: Callable = iter) -> list[tuple[float, float]]:
+    """Find where somebody signs in a video file, in one pass over small pictures of it.
+
+    Args:
+        video (`str`): a video file.
+        rules ([`PauseRules`]): what counts as a pause and as a sentence.
+        progress (`Callable`): wraps the iterator over source frames.
+
+    Returns:
+        `list[tuple[float, float]]`: as [`~training_fla.signing_pauses.find_stretches`].
+
+    Raises:
+        VideoDecodeError: it cannot be decoded.
+    """
+    info = probe_video(video)
+    scale = PICTURE_SIDE / max(info.height, info.width)
+    size = (max(2, round(info.height * scale)), max(2, round(info.width * scale)))
+
+    def pictures(frames) -> Iterator[tuple[float, np.ndarray]]:
+        convert = RgbConverter(local_path(video), size, "AREA")
+        due = 0.0
+        for seconds, frame in frames:
+            if seconds >= due - 1e-3:
+                due = seconds + STEP_SECONDS
+                yield seconds, convert(frame).mean(2, dtype=np.float32)
+
+    with open_video(video) as (container, stream):
+        frames = progress(timed_frames(container, stream, local_path(video), None))
+        return find_stretches(measure_motion(pictures(frames), 1 / (info.fps or 25)), rules)
+
+
+def open_cues(video: str, info, rules: PauseRules | None, window_seconds: float, stride_seconds: float, stride: int):
+    """Choose the cuts of a recording.
+
+    Args:
+        video (`str`): a video file.
+        info ([`~processing_fla.video_decoding_fla.VideoInfo`]): of it.
+        rules ([`~training_fla.signing_pauses.PauseRules`], *optional*): cut at pauses instead of into windows.
+        window_seconds (`float`): how much is translated at once, without `rules`.
+        stride_seconds (`float`): from one window's start to the next one's, without `rules`.
+        stride (`int`): keep one frame in so many.
+
+    Returns:
+        `tuple[Iterator[Window], int | None]`: the cues, and how many there are, where that is known.
+
+    Raises:
+        InputError: nobody signs for long enough.
+        VideoDecodeError: it cannot be decoded.
+    """
+    from tqdm import tqdm
+
+    stretches = None
+    if rules:
+        bar = {"total": info.num_frames, "unit": "frame", "desc": "pauses", "file": sys.stderr, "disable": None}
+        stretches = read_stretches(video, rules, lambda frames: tqdm(frames, **bar))
+        if not stretches:
+            raise InputError(f"{video} holds no signing of {rules.min_length:g} s: lower --min-length, or cut windows")
+
+    def cues() -> Iterator[Window]:
+        with open_video(video) as (container, stream):
+            frames = timed_frames(container, stream, local_path(video), None)
+            convert = RgbConverter(local_path(video))
+            if stretches is None:
+                yield from cut_windows(frames, convert, info.fps, window_seconds, stride_seconds, stride)
+            else:
+                yield from cut_stretches(frames, convert, stretches, stride)
+
+    return cues(), stretches and len(stretches)
+
+
+def print_subtitles(
+    translate,
+    video: str,
+    form: str,
+    window_seconds: float,
+    stride_seconds: float,
+    rules: PauseRules | None = None,
+    **options,
+) -> None:
+    """Translate a recording cue by cue and print each subtitle as soon as it is known.
 
     Args:
         translate ([`~processing_fla.SignTranslationPipeline`]): of a trained model.
@@ -115,40 +242,48 @@ def print_subtitles(translate, video: str, form: str, window_seconds: float, str
         form (`str`): `srt` or `vtt`.
         window_seconds (`float`): how much is translated at once.
         stride_seconds (`float`): from one window's start to the next one's.
+        rules ([`~training_fla.signing_pauses.PauseRules`], *optional*): cut at pauses instead of into windows; the
+            longest cue is what the model can take, where that is shorter.
         **options: of the pipeline's call.
 
     Raises:
-        InputError: the file does not say how fast its frames follow.
+        InputError: the file does not say how fast its frames follow, nobody signs in it, or a window is too long for
+            the model.
         VideoDecodeError: it cannot be decoded.
     """
-    import sys
-
     from tqdm import tqdm
-
-    from processing_fla.video_processing_fla import iterate_video_frames, probe_video
-
-    from .errors import InputError
 
     info = probe_video(video)
     if not info.fps:
         raise InputError(f"{video} does not say how many frames a second it has, so subtitles cannot be timed")
+    stride = translate.processor.video_processor.frame_stride
+    most = getattr(translate.model.config.get_text_config(), "max_position_embeddings", None)
+    if rules and most:
+        rules = replace(rules, max_length=min(rules.max_length, (most - 1) * stride / info.fps))
+    cues, total = open_cues(video, info, rules, window_seconds, stride_seconds, stride)
     read: list[Window] = []
 
     def arrays() -> Iterator[np.ndarray]:
-        stride = translate.processor.video_processor.frame_stride
-        for window in cut_windows(iterate_video_frames(video), info.fps, window_seconds, stride_seconds, stride):
-            read.append(Window(window.start_seconds, window.end_seconds, window.frames[:0]))
-            yield window.frames
+        for cue in cues:
+            read.append(Window(cue.start_seconds, cue.end_seconds, cue.frames[:0]))
+            yield cue.frames
+
+    def show(number: int) -> None:
+        end = cue_end(*read[number : number + 2], *([None] if number + 1 == len(read) else []))
+        print(subtitle(number + 1, read[number].start_seconds, end, sentences[number], form), flush=True)
 
     if form == "vtt":
         print("WEBVTT\n")
     sentences: list[str] = []
     results = translate(arrays(), do_sample_frames=False, **options)
-    for result in tqdm(results, unit="window", file=sys.stderr, disable=None):
-        sentences.append(result["translation_text"])
-        number = len(sentences) - 1  # the one before this one: its end is known now
-        if number:
-            start, end = read[number - 1].start_seconds, cue_end(read[number - 1], read[number])
-            print(subtitle(number, start, end, sentences[number - 1], form), flush=True)
+    try:
+        for result in tqdm(results, total=total, unit="cue", file=sys.stderr, disable=None):
+            sentences.append(result["translation_text"])
+            if len(sentences) > 1:  # the end of the one before this one is known now
+                show(len(sentences) - 2)
+    except ValueError as error:
+        if isinstance(error, VideoDecodeError):
+            raise
+        raise InputError(f"{video} cannot be translated: {error}") from error
     if sentences:
-        print(subtitle(len(sentences), read[-1].start_seconds, read[-1].end_seconds, sentences[-1], form), flush=True)
+        show(len(sentences) - 1)

@@ -16,6 +16,7 @@ from ..errors import InputError
 
 EXAMPLE = "fla translate runs/stage2 clips/*.mp4 --num-beams 5 --batch-size 4"
 
+WINDOW_SECONDS = 6.0  # Unstated: a sentence of middling length
 VIDEO_SUFFIXES = {
     ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".flv", ".wmv", ".3gp", ".mxf",
 }  # fmt: skip
@@ -45,19 +46,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("tsv", "jsonl", "table", "srt", "vtt"),
         default="tsv",
         help="tsv: path, tab, sentence (default); jsonl: score, length and errors besides; table: in columns; "
-        "srt, vtt: subtitles for one long recording, cut into windows",
+        "srt, vtt: subtitles for one long recording",
     )
-    parser.add_argument(
-        "--window", type=seconds, metavar="S", help="subtitles: seconds translated at once (default 6)"
-    )
-    parser.add_argument(
-        "--stride",
-        type=seconds,
-        metavar="S",
-        help="subtitles: seconds between the windows' starts (default: --window)",
-    )
+    add_subtitle_arguments(parser)
     parse_args = parser.parse_args
     parser.parse_args = lambda argv: parse_args(protect_file_names(argv))
+
+
+def add_subtitle_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how a long recording is cut."""
+    parser = parser.add_argument_group(
+        "subtitles",
+        "A long recording is cut into windows of equal length, or at pauses, where little moves for a while.\n"
+        "A pause of the hands is not always the end of a sentence, nor the other way round.",
+    )
+    parser.add_argument("--cut", choices=("windows", "pauses"), help="where a cue ends (default windows)")
+    for option, default, text in (
+        ("--window", "6", "windows: seconds translated at once"),
+        ("--stride", "--window", "windows: seconds between their starts"),
+        ("--min-pause", "0.4", "pauses: a shorter rest lies within a sentence"),
+        ("--min-length", "0.3", "pauses: shorter signing is left out"),
+        ("--max-length", "15, or the model's", "pauses: longer signing is cut at its stillest moment"),
+    ):
+        parser.add_argument(option, type=seconds, metavar="S", help=f"{text} (default {default})")
 
 
 def positive(text: str) -> int:
@@ -99,9 +110,9 @@ def run(args) -> int:
     if subtitles:
         from ..subtitles import print_subtitles
 
-        window = args.window or 6.0
+        window = args.window or WINDOW_SECONDS
         options["batch_size"] = args.batch_size
-        print_subtitles(translate, clips[0], args.format, window, args.stride or window, **options)
+        print_subtitles(translate, clips[0], args.format, window, args.stride or window, pause_rules(args), **options)
         return 0
     results = translate(
         (clip for clip in clips),  # a generator, so that results are printed as they come
@@ -131,19 +142,49 @@ def check_subtitle_options(args, clips: list[str], subtitles: bool) -> None:
     """Refuse what makes no subtitles.
 
     Args:
-        args (`argparse.Namespace`): `window` and `stride`.
+        args (`argparse.Namespace`): `cut` and the lengths.
         clips (`list[str]`): what is to be translated.
         subtitles (`bool`): whether subtitles were asked for.
 
     Raises:
-        InputError: several clips, a folder of frames, or windows without subtitles.
+        InputError: several clips, a folder of frames, options without subtitles or of the other cut, or lengths that
+            contradict each other.
     """
-    if not subtitles and (args.window or args.stride):
-        raise InputError("--window and --stride are for subtitles: add --format srt or --format vtt")
+    of_cut = {"windows": ("window", "stride"), "pauses": ("min_pause", "min_length", "max_length")}
+    cut = args.cut or "windows"
+    for name in ("cut", *of_cut["windows"], *of_cut["pauses"]):
+        option = f"--{name.replace('_', '-')}"
+        if getattr(args, name) is None:
+            continue
+        if not subtitles:
+            raise InputError(f"{option} is for subtitles: add --format srt or --format vtt")
+        if name != "cut" and name not in of_cut[cut]:
+            raise InputError(
+                f"{option} does not go with --cut {cut}, which is {'given' if args.cut else 'the default'}"
+            )
     if subtitles and (len(clips) != 1 or os.path.isdir(clips[0])):
         raise InputError("subtitles are made of one video file at a time")
-    if subtitles and (args.stride or 0) > (args.window or 6.0):
+    if subtitles and (args.stride or 0) > (args.window or WINDOW_SECONDS):
         raise InputError(f"--stride {args.stride} is longer than the window: what lies between would be lost")
+    if args.min_length and args.max_length and args.min_length > args.max_length:
+        raise InputError(f"--min-length {args.min_length} is longer than --max-length {args.max_length}")
+
+
+def pause_rules(args):
+    """The rules of `--cut pauses`.
+
+    Args:
+        args (`argparse.Namespace`): `cut` and the lengths.
+
+    Returns:
+        [`~training_fla.signing_pauses.PauseRules`]: with the options that were given; `None` for windows.
+    """
+    if args.cut != "pauses":
+        return None
+    from ..signing_pauses import PauseRules
+
+    given = {name: getattr(args, name) for name in ("min_pause", "min_length", "max_length")}
+    return PauseRules(**{name: value for name, value in given.items() if value is not None})
 
 
 def list_clips(arguments: list[str]) -> Iterator[str]:
