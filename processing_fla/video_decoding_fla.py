@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -292,8 +293,8 @@ class RgbConverter:
         size (`tuple[int, int]`, *optional*): height and width of the upright result; that of the first frame when
             absent.
         interpolation (`str`): FFmpeg's scaler where `size` differs: `"AREA"`, `"BICUBIC"`, `"BILINEAR"`, ...
-        spaced (`bool`): leave a byte unused after each pixel's three, which FFmpeg writes a quarter faster; the result
-            is then a view of `(H, W, 4)` memory.
+        spaced (`bool`): give `(H, W, 4)` with a byte unused after each pixel's three, which FFmpeg fills a quarter
+            faster; to be read only.
     """
 
     def __init__(
@@ -301,9 +302,10 @@ class RgbConverter:
     ):
         from av.video.reformatter import Interpolation, VideoReformatter
 
-        self.path, self.size, self.pixel_format = path, size, "rgba" if spaced else "rgb24"
+        self.path, self.size, self.spaced = path, size, spaced
         self.interpolation = Interpolation[interpolation]
         self.reformatter = VideoReformatter()
+        self.rotation, self.matrix = None, None
 
     def __call__(self, frame) -> np.ndarray:
         """Convert one frame.
@@ -312,10 +314,13 @@ class RgbConverter:
             frame (`av.VideoFrame`): as decoded.
 
         Returns:
-            `np.ndarray` of shape `(H, W, 3)`, uint8: RGB, 0 to 255.
+            `np.ndarray` of shape `(H, W, 3)`, or `(H, W, 4)` where spaced, uint8: RGB, 0 to 255.
         """
-        matrix = display_matrix(frame)
-        transposed = matrix is not None and orientation(matrix, self.path)[0]
+        # Asked for again only where it changes: a frame that was asked for its side data refers to itself, and with
+        # it all of its memory waits for the garbage collector.
+        if frame.rotation != self.rotation:
+            self.rotation, self.matrix = frame.rotation, display_matrix(frame)
+        transposed = self.matrix is not None and orientation(self.matrix, self.path)[0]
         if self.size is None:  # later frames follow the first: a stream may change its size midway
             self.size = (frame.width, frame.height) if transposed else (frame.height, frame.width)
         height, width = self.size[::-1] if transposed else self.size
@@ -323,12 +328,16 @@ class RgbConverter:
             frame,
             width=width,
             height=height,
-            format=self.pixel_format,
+            format="rgba" if self.spaced else "rgb24",
             interpolation=self.interpolation,
             dst_color_range="JPEG",  # black is 0 and white 255, whatever the source's range
             threads=1,
         )
-        return upright(rgb.to_ndarray(), matrix, self.path)[..., :3]
+        if not self.spaced:
+            return upright(rgb.to_ndarray(), self.matrix, self.path)
+        # The frame's own memory, not a copy: it may be the decoder's, and is not to be written to.
+        rows = np.frombuffer(rgb.planes[0], np.uint8).reshape(height, -1)
+        return upright(rows[:, : 4 * width].reshape(height, width, 4), self.matrix, self.path)
 
 
 def iterate_video_frames(
@@ -338,7 +347,6 @@ def iterate_video_frames(
     *,
     size: tuple[int, int] | None = None,
     interpolation: str = "BICUBIC",
-    spaced: bool = False,
     frame_stride: int = 1,
     num_threads: int | None = None,
 ) -> Iterator[np.ndarray]:
@@ -351,7 +359,6 @@ def iterate_video_frames(
             beyond the end of the video.
         size (`tuple[int, int]`, *optional*): height and width to scale to; the video's own when absent.
         interpolation (`str`): FFmpeg's scaler, used with `size`: `"AREA"`, `"BICUBIC"`, `"BILINEAR"`, ...
-        spaced (`bool`): give views of `(H, W, 4)` memory, which is filled faster; see [`RgbConverter`].
         frame_stride (`int`): give only every so many frames; the others are not converted.
         num_threads (`int`, *optional*): threads of the decoder; one per core up to four when absent.
 
@@ -361,21 +368,63 @@ def iterate_video_frames(
     Raises:
         VideoDecodeError: if the file is no video, is damaged or cut off, or holds no frame between the two times.
     """
+    with open_frames(
+        path,
+        start_seconds,
+        end_seconds,
+        size=size,
+        interpolation=interpolation,
+        frame_stride=frame_stride,
+        num_threads=num_threads,
+    ) as (_, frames):
+        yield from frames
+
+
+@contextmanager
+def open_frames(
+    path: str | os.PathLike,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    interpolation: str = "BICUBIC",
+    spaced: bool = False,
+    frame_stride: int = 1,
+    num_threads: int | None = None,
+) -> Iterator[tuple[float | None, Iterator[np.ndarray]]]:
+    """[`iterate_video_frames`], and the frame rate, from one look into the file.
+
+    With `spaced`, frames are `(H, W, 4)`, which are filled faster; see [`RgbConverter`]. The other arguments, and what
+    is raised, are those of [`iterate_video_frames`].
+
+    Yields:
+        `tuple[float or None, Iterator[np.ndarray]]`: average source frames per second, `None` where the file does not
+            say, and the frames.
+    """
     path = local_path(path)
     with open_video(path, num_threads) as (container, stream):
         convert = RgbConverter(path, size, interpolation, spaced)
-        num_frames = 0
-        for seconds, frame in timed_frames(container, stream, path, start_seconds):
-            # Times are rounded in files and in annotations: a millisecond is far below any frame.
-            if start_seconds is not None and seconds < start_seconds - 1e-3:
-                continue
-            if end_seconds is not None and seconds >= end_seconds - 1e-3:
-                break
-            if num_frames % frame_stride == 0:
-                yield convert(frame)
-            num_frames += 1
-        if num_frames == 0:
-            raise VideoDecodeError(f"`{path}` has no frame between {start_seconds or 0} s and {end_seconds} s")
+        timed = timed_frames(container, stream, path, start_seconds)
+        frames = frames_between(timed, path, start_seconds, end_seconds)
+        rate = stream.average_rate or stream.guessed_rate
+        yield float(rate) if rate else None, map(convert, islice(frames, 0, None, frame_stride))
+
+
+def frames_between(
+    timed: Iterator[tuple[float, object]], path: Path, start_seconds: float | None, end_seconds: float | None
+) -> Iterator:
+    """The frames of a stretch; it is an error that it holds none."""
+    num_frames = 0
+    for seconds, frame in timed:
+        # Times are rounded in files and in annotations: a millisecond is far below any frame.
+        if start_seconds is not None and seconds < start_seconds - 1e-3:
+            continue
+        if end_seconds is not None and seconds >= end_seconds - 1e-3:
+            break
+        num_frames += 1
+        yield frame
+    if num_frames == 0:
+        raise VideoDecodeError(f"`{path}` has no frame between {start_seconds or 0} s and {end_seconds} s")
 
 
 def timed_frames(container, stream, path: Path, start_seconds: float | None) -> Iterator[tuple[float, object]]:

@@ -41,8 +41,8 @@ __all__ = ["PackedCorpus", "ensure_packed", "pack", "packed_splits", "verify_pac
 
 # Unstated: a shard of PHOENIX14T is then about 270 MB and a minute or two of a core, which is what a kill costs.
 MAX_SHARD_CLIPS = 128
-# Small splits are cut as well, so that several cores have something to do.
-MIN_SHARD_CLIPS, SHARDS_OF_A_SPLIT = 8, 16
+# Small splits are cut as well, so that several cores have something to do, and end at about the same time.
+MIN_SHARD_CLIPS, SHARDS_OF_A_SPLIT = 2, 16
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def pack(
         quality (`int`): JPEG quality.
         frame_stride (`int`): keep every `frame_stride`-th frame only; 1 leaves the choice to training.
         num_workers (`int`, *optional*): processes; 0 works in this one, by default one a core.
-        shard_clips (`int`, *optional*): clips a shard; by default 8 to 128, by the size of the split.
+        shard_clips (`int`, *optional*): clips a shard; by default 2 to 128, by the size of the split.
         on_error (`str`): at a clip that cannot be packed, `fail` or `skip` it and list it in `skipped.tsv`.
         progress (`bool`): whether to show a progress bar and a summary on stderr.
         overwrite (`bool`): whether a packed folder in the way may be replaced.
@@ -235,8 +235,10 @@ def _write_shards(
         jobs.append(ShardJob(shard.file, [row.id for row in shard.rows], known))
     if num_workers is None:
         num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if any(isinstance(row.video, VideoFile) for row in rows):
-        import processing_fla.video_decoding_fla  # noqa: F401  once here, not in every process that is forked
+    if any(isinstance(row.video, VideoFile) for row in rows):  # once here, not in every process that is forked
+        import av.video.reformatter  # noqa: F401
+
+        import processing_fla.video_decoding_fla  # noqa: F401
     write = partial(_write_one, {shard.file: shard for shard in shards}, work, plan, parameters, on_error)
     interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
     bar = tqdm(
@@ -266,8 +268,12 @@ def _write_one(
         skipped.append([shard.rows[position].id, reason])
 
     entry = write_shard(shard.rows, work / "folder" / shard.file, parameters, job.bad, skip, report)
-    with atomic_file(work / "notes" / f"{shard.file}.json", overwrite=True) as note:
-        note.write_text(json.dumps({**entry, "plan": plan, "skipped": skipped}), encoding="utf-8")
+    note = work / "notes" / f"{shard.file}.json"
+    text = json.dumps({**entry, "plan": plan, "skipped": skipped})
+    # Not synced to the disk as the shard is: a note that a power cut spoils costs the shard once more, no harm else.
+    beside = note.with_name(f".{note.name}.{os.getpid()}.writing")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, note)
     return len(skipped)
 
 

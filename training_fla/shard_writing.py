@@ -102,14 +102,14 @@ def clip_record(row: CorpusRow, parameters: PackParameters, report: Callable[[in
     jpegs: list[bytes] = []
     num_bytes, shape = 0, None
     try:
-        for frame in row.video.frames(parameters.frame_stride, parameters.size):
-            jpeg, shape = encode_frame(frame, parameters.quality), frame.shape
-            jpegs.append(jpeg)
-            num_bytes += len(jpeg)
-            if num_bytes > MAX_CLIP_BYTES:
-                raise InputError("more than 2 GiB of JPEG: cut it into clips or raise the frame stride")
-            report(len(jpegs))
-        fps = float(row.video.fps)
+        with row.video.opened(parameters.frame_stride, parameters.size) as (fps, frames):
+            for frame in frames:
+                jpeg, shape = encode_frame(frame, parameters.quality), frame.shape
+                jpegs.append(jpeg)
+                num_bytes += len(jpeg)
+                if num_bytes > MAX_CLIP_BYTES:
+                    raise InputError("more than 2 GiB of JPEG: cut it into clips or raise the frame stride")
+                report(len(jpegs))
         _refuse_cut_off(row.video, len(jpegs) * parameters.frame_stride, fps)
     # Whatever a decoder makes of a damaged file is the file's fault; running out of disk happens elsewhere.
     except (ValueError, OSError, ArithmeticError, LookupError, MemoryError, RuntimeError) as error:
@@ -145,16 +145,14 @@ def _refuse_cut_off(video: Any, num_frames: int, fps: float) -> None:
 
 
 def encode_frame(frame: np.ndarray, quality: int) -> bytes:
-    """Compress a `(H, W, 3)` uint8 RGB frame to JPEG."""
+    """Compress a uint8 RGB frame, `(H, W, 3)` or `(H, W, 4)` whose last channel means nothing, to JPEG."""
+    height, width, channels = frame.shape
+    if not frame.flags.c_contiguous:
+        frame = np.ascontiguousarray(frame)
+    # Four bytes a pixel is how Pillow has it, so nothing is copied.
+    mode = "RGBX" if channels == 4 else "RGB"
+    image = Image.frombuffer(mode, (width, height), frame, "raw", mode, 0, 1)
     buffer = io.BytesIO()
     # Chroma at half size ("4:2:0", as video has it): a third fewer bytes and a faster decode.
-    _as_image(frame).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return buffer.getvalue()
-
-
-def _as_image(frame: np.ndarray) -> Image.Image:
-    height, width = frame.shape[:2]
-    if frame.strides == (4 * width, 4, 1):  # four bytes a pixel is how Pillow has it, so nothing need be copied
-        pixels = np.lib.stride_tricks.as_strided(frame, (height, width, 4), frame.strides)
-        return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
-    return Image.fromarray(np.ascontiguousarray(frame))

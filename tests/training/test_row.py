@@ -64,7 +64,9 @@ def test_a_video_file_gives_the_frames_between_its_times(tmp_path):
     file = write_video(tmp_path / "v.mp4", 20, fps=10.0)
     whole = list(VideoFile(file).frames())
     part = list(VideoFile(file, 0.5, 1.2).frames(stride=2))
-    assert VideoFile(file).fps == 10.0
+    with VideoFile(file).opened(size=(8, 10)) as (fps, frames):
+        assert fps == 10.0
+        assert next(frames).shape == (8, 10, 4)  # the fourth channel means nothing
     assert len(whole) == 20
     np.testing.assert_array_equal(part, whole[5:12:2])
 
@@ -72,5 +74,6 @@ def test_a_video_file_gives_the_frames_between_its_times(tmp_path):
 def test_an_embedded_video_decodes_as_its_file_does(tmp_path):
     file = write_video(tmp_path / "v.mp4", 5, fps=10.0)
     video = EmbeddedVideo(file.read_bytes, "row 3")
-    assert video.fps == 10.0
+    with video.opened() as (fps, frames):
+        assert fps == 10.0 and len(list(frames)) == 5
     np.testing.assert_array_equal(list(video.frames(stride=2)), list(VideoFile(file).frames())[::2])

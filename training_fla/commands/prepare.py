@@ -80,7 +80,7 @@ def _add_packing_arguments(parser: argparse.ArgumentParser, size: int) -> None:
         "--frame-stride", type=int, default=1, help="store one source frame in so many; 1 stores all [%(default)s]"
     )
     group.add_argument("--workers", type=int, help="processes [one a core]")
-    group.add_argument("--shard-clips", type=int, help="clips in a shard [8 to 128, by the size of the split]")
+    group.add_argument("--shard-clips", type=int, help="clips in a shard [2 to 128, by the size of the split]")
     group.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="at a bad clip [%(default)s]")
     group.add_argument("--shard", type=_part, default=(1, 1), metavar="I/N", help="pack only the I-th of N parts")
     group.add_argument("--overwrite", action="store_true", help="replace what is at --out")

@@ -12,6 +12,8 @@ from training_fla.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    OpenedClip = tuple[float, Iterator[np.ndarray]]  # frames per second, and frames
+
 SPLITS = ("train", "dev", "test")
 SPLIT_SPELLINGS = {"val": "dev", "valid": "dev", "validation": "dev", "development": "dev", "training": "train"}
 
@@ -80,29 +82,32 @@ class VideoFile:
         """Whether there is nothing at `path`."""
         return not Path(self.path).exists()
 
-    @property
-    def fps(self) -> float:
-        """Frames per second by the file's header."""
-        from processing_fla.video_decoding_fla import open_video
+    @contextmanager
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+        """Frames per second by the file's header (0 where it does not say), and frames as of [`frames`].
 
-        with open_video(self.path, num_threads=1) as (_, stream):
-            return float(stream.average_rate or stream.guessed_rate or 0.0)
+        They are `(H, W, 4)`, the last byte of each pixel unused.
+        """
+        from processing_fla.video_decoding_fla import open_frames
 
-    def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
-        """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB, upright, of `size` if it is given."""
-        from processing_fla.video_decoding_fla import iterate_video_frames
-
-        return iterate_video_frames(
+        with open_frames(
             self.path,
             self.start_seconds,
             self.end_seconds,
             size=size,
             # Averages the pixels behind each one, in a third less time than bicubic; see benchmarks/video.py.
             interpolation="AREA",
-            spaced=size is not None,
+            spaced=True,
             frame_stride=stride,
             num_threads=1,  # packing has a process a core
-        )
+        ) as (fps, frames):
+            yield fps or 0.0, frames
+
+    def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
+        """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB, upright, of `size` if it is given."""
+        with self.opened(stride, size) as (_, frames):
+            for frame in frames:
+                yield frame[..., :3]
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,11 @@ class FrameFolder:
     def is_missing(self) -> bool:
         """Whether there is nothing at `path`."""
         return not Path(self.path).exists()
+
+    @contextmanager
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+        """Frames per second, and [`frames`]."""
+        yield self.fps, self.frames(stride, size)
 
     def files(self) -> list[Path]:
         """The image files by name; releases pad their numbers with zeros, which makes that the order of time."""
@@ -162,6 +172,11 @@ class DrawnVideo:
     name: str = "drawn clip"
     is_missing: ClassVar[bool] = False
 
+    @contextmanager
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+        """Frames per second, and [`frames`]."""
+        yield self.fps, self.frames(stride, size)
+
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
         """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB, of `size` if it is given."""
         return (_resized(frame, size) for frame in self.draw()[::stride])
@@ -180,11 +195,11 @@ class EmbeddedVideo:
     name: str
     is_missing: ClassVar[bool] = False
 
-    @property
-    def fps(self) -> float:
-        """Frames per second by the file's header."""
-        with self._as_file() as video:
-            return video.fps
+    @contextmanager
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+        """As [`VideoFile.opened`]."""
+        with self._as_file() as video, video.opened(stride, size) as clip:
+            yield clip
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
         """As [`VideoFile.frames`]."""
