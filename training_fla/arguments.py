@@ -33,6 +33,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "greater_is_better": True,
     "report_to": "none",
     "logging_steps": 50,
+    "logging_nan_inf_filter": False,  # a loss that is no number ends the run; the filter waits for it twice a step
     "train_sampling_strategy": "random",
 }
 

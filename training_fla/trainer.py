@@ -138,17 +138,35 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     def _get_eval_sampler(self, eval_dataset):
         return SequentialSampler(sorted_by_length(eval_dataset))
 
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """As [`~transformers.Trainer.training_step`]; a loss that is no number ends the run and names the clips."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        # Looked at only now: while the processor waits for it, an accelerator still has the backward pass to do.
+        if not torch.isfinite(loss):
+            self._report_bad_batch(inputs["indices"], loss)
+        return loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        # Without clipping the norm is for the log alone, and takes as long as half an optimizer step.
+        step = self.state.global_step + 1
+        is_logged = step == 1 or step % self.state.logging_steps == 0
+        if grad_norm is None and self.args.logging_strategy != "epoch" and not is_logged:
+            return None
+        return super()._get_grad_norm(model, grad_norm)
+
+    def floating_point_ops(self, inputs) -> int:
+        """0: transformers' estimate takes every pixel for a token, and counts the parameters anew at every step."""
+        return 0
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """As [`~transformers.Trainer.compute_loss`]; a loss that is no number ends the run and names the clips."""
-        indices = inputs.pop("indices")
+        """As [`~transformers.Trainer.compute_loss`], for batches that know their clips."""
+        inputs = {name: value for name, value in inputs.items() if name != "indices"}
+        inputs["use_cache"] = False  # a whole sentence needs no memory of earlier steps; MBart builds one by default
         if self.optimization.freeze_batch_norm_statistics and model.training:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        if not torch.isfinite(loss):
-            self._report_bad_batch(indices, loss)
-        return (loss, outputs) if return_outputs else loss
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
 
     def _save_checkpoint(self, model, trial) -> None:
         try:
@@ -206,7 +224,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         ):
             batch = self._prepare_inputs(batch)
             indices, labels = batch.pop("indices"), batch.pop("labels")
-            logits = self.model(**batch).logits.float()
+            logits = self.model(**batch, use_cache=False).logits.float()
             losses = F.cross_entropy(
                 logits.transpose(1, 2), labels, label_smoothing=self.args.label_smoothing_factor, reduction="none"
             )  # (B, L), 0 at padding
