@@ -14,7 +14,16 @@ from training_fla.cli import exit_status
 
 
 def build_processor(recipe: Recipe, splits):
-    """The recipe's frames and the tokenizer of the language model that stage 2 will use (paper Sec. 4.2)."""
+    """The recipe's frames and the tokenizer of the language model that stage 2 will use (paper Sec. 4.2).
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): as read from file and command line.
+        splits ([`~training_fla.stage.Splits`]): the open corpus; its training sentences make the tokenizer where none
+            is given.
+
+    Returns:
+        [`~processing_fla.FlaProcessor`]: what the run saves with the model.
+    """
     from training_fla.assembly import load_tokenizer, tokenizer_of_sentences
     from training_fla.stage import make_processor
 
@@ -26,7 +35,15 @@ def build_processor(recipe: Recipe, splits):
 
 
 def build_model(recipe: Recipe, processor):
-    """ImageNet ResNet18, fresh temporal module, VL-Adapter and Light-T (paper Sec. 5.2)."""
+    """ImageNet ResNet18, fresh temporal module, VL-Adapter and Light-T (paper Sec. 5.2).
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): as read from file and command line.
+        processor ([`~processing_fla.FlaProcessor`]): its tokenizer sizes the vocabulary.
+
+    Returns:
+        [`~modeling_fla.FlaForConditionalGeneration`]: ready to train.
+    """
     from modeling_fla import FlaConfig, FlaForConditionalGeneration
     from training_fla.assembly import special_token_ids, vision_config
 
@@ -46,7 +63,14 @@ def build_model(recipe: Recipe, processor):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run stage 1; see the module's docstring."""
+    """Run stage 1; see the module's docstring.
+
+    Args:
+        argv (`list[str]`, *optional*): `RECIPE.yaml --name value ...`; the command line's when absent.
+
+    Returns:
+        `int`: the exit status, as of `fla`.
+    """
 
     def work() -> int:
         recipe = parse_recipe(Stage1Arguments, sys.argv[1:] if argv is None else argv, __doc__)

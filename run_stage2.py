@@ -14,7 +14,15 @@ from training_fla.cli import exit_status
 
 
 def build_processor(recipe: Recipe, splits):
-    """The recipe's frames and the language model's own tokenizer."""
+    """The recipe's frames and the language model's own tokenizer.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): as read from file and command line.
+        splits ([`~training_fla.stage.Splits`]): the open corpus, unused here.
+
+    Returns:
+        [`~processing_fla.FlaProcessor`]: what the run saves with the model.
+    """
     from training_fla.assembly import load_tokenizer
     from training_fla.stage import make_processor
 
@@ -25,7 +33,15 @@ def build_processor(recipe: Recipe, splits):
 
 
 def build_model(recipe: Recipe, processor):
-    """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model."""
+    """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model.
+
+    Args:
+        recipe ([`~training_fla.arguments.Recipe`]): as read from file and command line.
+        processor ([`~processing_fla.FlaProcessor`]): its tokenizer sizes the vocabulary.
+
+    Returns:
+        [`~modeling_fla.FlaForConditionalGeneration`]: ready to train.
+    """
     from modeling_fla import FlaForConditionalGeneration
     from training_fla.assembly import load_language_model, load_stage1, special_token_ids, untrained_visual_model
     from training_fla.one_run import OneRunModel, add_light_t
@@ -55,7 +71,14 @@ def build_model(recipe: Recipe, processor):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run stage 2; see the module's docstring."""
+    """Run stage 2; see the module's docstring.
+
+    Args:
+        argv (`list[str]`, *optional*): `RECIPE.yaml --name value ...`; the command line's when absent.
+
+    Returns:
+        `int`: the exit status, as of `fla`.
+    """
 
     def work() -> int:
         recipe = parse_recipe(Stage2Arguments, sys.argv[1:] if argv is None else argv, __doc__)

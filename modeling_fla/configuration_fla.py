@@ -107,7 +107,12 @@ class FlaVisionConfig(PreTrainedConfig):
         self.validate_architecture()
 
     def validate_architecture(self):
-        """Refuse numbers no network can be built from. Runs before saving too."""
+        """Refuse numbers no network can be built from. Runs before saving too.
+
+        Raises:
+            ValueError: a field is out of its range; `@strict` hands it to the caller as a
+                `StrictDataclassClassValidationError`, which is no `ValueError`.
+        """
         if self.temporal_kernel_size < 1 or self.temporal_kernel_size % 2 == 0:
             raise ValueError(f"`temporal_kernel_size` must be odd, so that N = T; got {self.temporal_kernel_size}.")
         if self.hidden_size < 1:
@@ -226,7 +231,12 @@ class FlaConfig(PreTrainedConfig):
         self.validate_architecture()
 
     def validate_architecture(self):
-        """Refuse what no network can be built from. Runs before saving too."""
+        """Refuse what no network can be built from. Runs before saving too.
+
+        Raises:
+            ValueError: a field is out of its range; `@strict` hands it to the caller as a
+                `StrictDataclassClassValidationError`, which is no `ValueError`.
+        """
         if self.input_features not in INPUT_FEATURES:
             raise ValueError(
                 f"`input_features` must be one of {', '.join(INPUT_FEATURES)}; got {self.input_features!r}."

@@ -14,7 +14,21 @@ TORCHVISION_FILES = {
 
 
 def read_backbone_weights(backbone: PreTrainedModel, source: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """A state dict in transformers' names from torchvision's file, or from a folder or Hub id."""
+    """A state dict in transformers' names from torchvision's file, or from a folder or Hub id.
+
+    Args:
+        backbone ([`~transformers.PreTrainedModel`]): the network they are for.
+        source (`str` or `os.PathLike`): `"torchvision"`, a file of its state dict, or a folder or Hub id in
+            transformers' format.
+
+    Returns:
+        `dict[str, torch.Tensor]`: each of the shape that the backbone has under that name.
+
+    Raises:
+        FileNotFoundError: there is no such weights file.
+        OSError: there is neither such a folder nor such a model on the Hub.
+        ValueError: the weights are of another kind of network.
+    """
     source = os.fspath(source)
     if source == "torchvision":
         return _convert_torchvision_resnet(_torchvision_state_dict(backbone))

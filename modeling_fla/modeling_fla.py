@@ -29,7 +29,13 @@ from .visual_encoder_fla import FlaPreTrainedModel, FlaVisualEncoder, real_posit
 
 
 class FlaAdapter(nn.Module):
-    """An MLP with one hidden layer, from visual features to the language model's embedding space (paper Eq. 2)."""
+    """An MLP with one hidden layer, from visual features to the language model's embedding space (paper Eq. 2).
+
+    Args:
+        input_size (`int`): C, width of the sign features.
+        hidden_size (`int`): width of the hidden layer.
+        output_size (`int`): D, width of the language model.
+    """
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int):
         super().__init__()
@@ -37,13 +43,27 @@ class FlaAdapter(nn.Module):
         self.output = nn.Linear(hidden_size, output_size)
 
     def forward(self, features: torch.FloatTensor) -> torch.FloatTensor:
-        """(B, N, C) -> (B, N, D)."""
+        """Bring sign features to the width of the language model (paper Eq. 2), position by position.
+
+        Args:
+            features (`torch.FloatTensor` of shape `(B, N, C)`): sign features; of any floating dtype, padding may hold
+                anything.
+
+        Returns:
+            `torch.FloatTensor` of shape `(B, N, D)`: sign embeddings; padding holds what was made of padding.
+        """
         # Cached features may be of another dtype than the weights; autocast casts both.
         return self.output(F.relu(self.hidden(features.to(self.hidden.weight.dtype))))
 
 
 class FlaLightTEncoder(nn.Module):
-    """Stage 1's adapter and Light-T's encoder, carried along frozen: sign features to sign hidden states (Eq. 3)."""
+    """Stage 1's adapter and Light-T's encoder, carried along frozen: sign features to sign hidden states (Eq. 3).
+
+    Args:
+        adapter ([`FlaAdapter`]): of the stage 1 model.
+        encoder (`nn.Module`): of its Light-T.
+        input_embed_scale (`float`): of the stage 1 model.
+    """
 
     def __init__(self, adapter: FlaAdapter, encoder: PreTrainedModel, input_embed_scale: float):
         super().__init__()
@@ -54,7 +74,15 @@ class FlaLightTEncoder(nn.Module):
         self.train(False)
 
     def forward(self, sign_features: torch.FloatTensor, mask: torch.BoolTensor) -> torch.FloatTensor:
-        """(B, N, C) -> (B, N, D of Light-T), zeros at padding."""
+        """Hidden states of Light-T in place of sign features (paper Table 8).
+
+        Args:
+            sign_features (`torch.FloatTensor` of shape `(B, N, C)`): of the visual encoder.
+            mask (`torch.BoolTensor` of shape `(B, N)`): true for real positions.
+
+        Returns:
+            `torch.FloatTensor` of shape `(B, N, D)`: D of Light-T; zeros at padding.
+        """
         _check_positions(self.encoder, sign_features.shape[1])
         sign_embeds = self.adapter(sign_features) * self.input_embed_scale
         hidden_states = self.encoder(inputs_embeds=sign_embeds, attention_mask=mask.long()).last_hidden_state
@@ -109,6 +137,9 @@ class FlaEncoder(nn.Module):
     """What `generate` takes for the encoder: a view of the model, from either door to the encoder's states.
 
     `main_input_name` is one door; the other, sign features, has three axes where pixels have five.
+
+    Args:
+        model ([`FlaForConditionalGeneration`]): whose parts it calls; it owns none.
     """
 
     main_input_name = "pixel_values_videos"
@@ -126,7 +157,21 @@ class FlaEncoder(nn.Module):
         output_hidden_states: bool | None = None,
         return_dict: bool = True,
     ) -> BaseModelOutput:
-        """Encoder states of a batch. No `**kwargs`: `generate` passes on only what this signature names."""
+        """Encoder states of a batch. No `**kwargs`: `generate` passes on only what this signature names.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*): as of
+                [`FlaForConditionalGeneration.forward`]; of shape `(B, N, C)` they are taken for sign features.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for a real frame, 0 for padding; all real
+                when absent.
+            sign_features (`torch.Tensor` of shape `(B, N, C)`, *optional*): in place of frames.
+            output_attentions (`bool`, *optional*): of the language model's encoder.
+            output_hidden_states (`bool`, *optional*): of the language model's encoder.
+            return_dict (`bool`): of the language model's encoder.
+
+        Returns:
+            `BaseModelOutput`: `last_hidden_state` is `(B, N, D)`.
+        """
         if pixel_values_videos is not None and pixel_values_videos.ndim == 3 and sign_features is None:
             pixel_values_videos, sign_features = None, pixel_values_videos
         elif pixel_values_videos is not None and pixel_values_videos.ndim == 2:

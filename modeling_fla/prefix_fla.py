@@ -32,7 +32,12 @@ class FlaDecoderPrefix(nn.Module):
         self.keys_and_values = nn.Parameter(torch.zeros(layers, 2, heads, num_tokens, width))
 
     def forward(self) -> torch.FloatTensor:
-        """`(layers, 2, heads, P, width of a head)`: keys, then values."""
+        """Keys and values that stand before every sentence.
+
+        Returns:
+            `torch.FloatTensor` of shape `(layers, 2, heads, P, width of a head)`: of each layer the keys, then the
+                values.
+        """
         return self.keys_and_values
 
     def put_before(

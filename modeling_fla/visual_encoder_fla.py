@@ -42,7 +42,19 @@ class FlaVisualEncoderOutput(ModelOutput):
 
 
 def real_positions_mask(shape: tuple[int, int], attention_mask: torch.Tensor | None, device) -> torch.BoolTensor:
-    """The mask as booleans of the given `(B, T)`, all true where there is none; `ValueError` if it cannot be that."""
+    """The attention mask as booleans, all true where there is none.
+
+    Args:
+        shape (`tuple[int, int]`): `(B, T)` of what it masks.
+        attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for a real frame, 0 for padding.
+        device (`torch.device`): of the result.
+
+    Returns:
+        `torch.BoolTensor` of shape `(B, T)`: true for a real frame.
+
+    Raises:
+        ValueError: the mask is of another shape, or a video has no real frame.
+    """
     if attention_mask is None:
         return torch.ones(shape, dtype=torch.bool, device=device)
     if tuple(attention_mask.shape) != tuple(shape):
@@ -55,7 +67,11 @@ def real_positions_mask(shape: tuple[int, int], attention_mask: torch.Tensor | N
 
 
 class FlaTemporalModule(nn.Module):
-    """One temporal convolution, batch normalisation and ReLU (paper Sec. 4.2); keeps the length."""
+    """One temporal convolution, batch normalisation and ReLU (paper Sec. 4.2); keeps the length.
+
+    Args:
+        config ([`FlaVisionConfig`]): `hidden_size` and `temporal_kernel_size`.
+    """
 
     def __init__(self, config: FlaVisionConfig):
         super().__init__()
@@ -69,7 +85,15 @@ class FlaTemporalModule(nn.Module):
         self.normalization = nn.BatchNorm1d(config.hidden_size)
 
     def forward(self, frame_features: torch.FloatTensor, positions: torch.LongTensor) -> torch.FloatTensor:
-        """(B, T, C) -> (B, N, C), both with zeros at padding; `positions` are the real ones in B * T."""
+        """Mix neighbouring frames of each video.
+
+        Args:
+            frame_features (`torch.FloatTensor` of shape `(B, T, C)`): of the vision backbone; zeros at padding.
+            positions (`torch.LongTensor` of shape `(R,)`): indices of the R real frames among the B * T.
+
+        Returns:
+            `torch.FloatTensor` of shape `(B, N, C)`: sign features, N = T; zeros at padding.
+        """
         B, T, _ = frame_features.shape
         # Zeros at padding are what the convolution pads with at a video's own ends: neighbours in a batch cannot mix.
         hidden = self.convolution(frame_features.transpose(1, 2)).transpose(1, 2)  # (B, N, C)
@@ -195,7 +219,15 @@ class FlaVisualEncoder(FlaPreTrainedModel):
     def get_frame_features(
         self, pixel_values_videos: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.FloatTensor:
-        """The backbone's features alone, `(B, T, C)` with zeros at padding. Arguments and errors as in `forward`."""
+        """The vision backbone's features alone. Errors as in `forward`.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`): as in `forward`.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for a real frame, 0 for padding.
+
+        Returns:
+            `torch.FloatTensor` of shape `(B, T, C)`: zeros at padding.
+        """
         return self._frame_features(pixel_values_videos, attention_mask)[0]
 
     def _frame_features(self, pixel_values_videos, attention_mask):

@@ -97,7 +97,19 @@ class SignTranslationPipeline(Pipeline):
     def get_iterator(
         self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
     ) -> Iterator[dict]:
-        """Read, translate and report batch by batch; transformers' own collation would not know how to pad videos."""
+        """Read, translate and report batch by batch; transformers' own collation would not know how to pad videos.
+
+        Args:
+            inputs (`Iterable`): clips.
+            num_workers (`int`): processes that read clips.
+            batch_size (`int`): clips translated at once.
+            preprocess_params (`dict`): options of [`preprocess`].
+            forward_params (`dict`): options of [`_forward`].
+            postprocess_params (`dict`): options of [`postprocess`].
+
+        Yields:
+            `dict`: a result a clip, in order.
+        """
         dataset_class = PipelineDataset if hasattr(inputs, "__len__") else PipelineIterator
         clips = dataset_class(inputs, self.preprocess, preprocess_params)
         for batch in DataLoader(clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list):
@@ -164,7 +176,15 @@ class SignTranslationPipeline(Pipeline):
         return clips
 
     def encode(self, clips: list[dict]):
-        """Pad clips of unequal length to one batch; gives the language model's encoder states and the mask (B, T)."""
+        """Pad clips of unequal length to one batch and encode it.
+
+        Args:
+            clips (`list[dict]`): from [`preprocess`], readable ones.
+
+        Returns:
+            `tuple`: the language model's encoder states, `last_hidden_state` of shape `(B, N, D)`, and the mask,
+                `torch.LongTensor` of shape `(B, T)`, 1 for a real frame.
+        """
         lengths = [clip["batch"]["attention_mask"].shape[1] for clip in clips]
         first = clips[0]["batch"]["pixel_values_videos"]
         pixels = first.new_zeros((len(clips), max(lengths), *first.shape[2:]))

@@ -169,7 +169,16 @@ def count_pieces(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -
 def tokenized_differently(
     tokenizer: PreTrainedTokenizerBase, trimmed: PreTrainedTokenizerBase, sentences: Sequence[str]
 ) -> int:
-    """How many of the sentences (after NFKC) two tokenizers split into different pieces."""
+    """How many of the sentences (after NFKC) two tokenizers split into different pieces.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): before trimming.
+        trimmed ([`~transformers.PreTrainedTokenizerBase`]): after it.
+        sentences (`Sequence[str]`): to be split.
+
+    Returns:
+        `int`: 0 where trimming took nothing that these sentences use.
+    """
     pairs = zip(_token_ids(tokenizer, sentences), _token_ids(trimmed, sentences), strict=True)
     return sum(tokenizer.convert_ids_to_tokens(a) != trimmed.convert_ids_to_tokens(b) for a, b in pairs)
 

@@ -43,7 +43,15 @@ def is_whole(path: Path, container_format: str) -> bool:
 
 
 def elements_are_whole(file, size: int) -> bool:
-    """Walk a Matroska or WebM file block by block; what browsers record does not know its length."""
+    """Walk a Matroska or WebM file block by block; what browsers record does not know its length.
+
+    Args:
+        file (`BinaryIO`): open for reading.
+        size (`int`): of the file, in bytes.
+
+    Returns:
+        `bool`: whether it ends where it says it does.
+    """
     position = 0
     while position < size:
         file.seek(position)
@@ -72,7 +80,15 @@ def ebml_number(data: bytes, keep_marker: bool) -> tuple[int | None, int]:
 
 
 def boxes_are_whole(file, size: int) -> bool:
-    """Walk the top-level boxes of an MP4 or QuickTime file."""
+    """Walk the top-level boxes of an MP4 or QuickTime file.
+
+    Args:
+        file (`BinaryIO`): open for reading.
+        size (`int`): of the file, in bytes.
+
+    Returns:
+        `bool`: whether it ends where it says it does.
+    """
     position = 0
     while position < size:
         file.seek(position)
@@ -89,7 +105,15 @@ def boxes_are_whole(file, size: int) -> bool:
 
 
 def tags_are_whole(file, size: int) -> bool:
-    """Walk the tags of an FLV file; each is followed by its own length. The first may state the size of the file."""
+    """Walk the tags of an FLV file; each is followed by its own length. The first may state the size of the file.
+
+    Args:
+        file (`BinaryIO`): open for reading.
+        size (`int`): of the file, in bytes.
+
+    Returns:
+        `bool`: whether it ends where it says it does.
+    """
     header = file.read(1 << 16)
     place = header.find(FLV_FILE_SIZE)
     if place >= 0 and struct.unpack_from(">d", header.ljust(place + 19, b"\0"), place + len(FLV_FILE_SIZE))[0] > size:
@@ -107,7 +131,15 @@ def tags_are_whole(file, size: int) -> bool:
 
 
 def asf_is_whole(file, size: int) -> bool:
-    """Whether an ASF (WMV) file is as long as its header states; a broadcast one states nothing."""
+    """Whether an ASF (WMV) file is as long as its header states; a broadcast one states nothing.
+
+    Args:
+        file (`BinaryIO`): open for reading.
+        size (`int`): of the file, in bytes.
+
+    Returns:
+        `bool`: whether it ends where it says it does.
+    """
     header = file.read(1 << 16)
     place = header.find(ASF_FILE_PROPERTIES)
     if place < 0 or header[place + 88] & 1:
@@ -116,5 +148,13 @@ def asf_is_whole(file, size: int) -> bool:
 
 
 def packets_are_whole(file, size: int) -> bool:
-    """Whether an MPEG transport stream ends with a whole packet, plain or (.m2ts) with a time before it."""
+    """Whether an MPEG transport stream ends with a whole packet, plain or (.m2ts) with a time before it.
+
+    Args:
+        file (`BinaryIO`): open for reading.
+        size (`int`): of the file, in bytes.
+
+    Returns:
+        `bool`: whether it ends where it says it does.
+    """
     return size % TS_PACKET == 0 or size % M2TS_PACKET == 0

@@ -102,6 +102,9 @@ def open_video(path: str | os.PathLike, num_threads: int | None = None):
 
     Yields:
         `tuple[av.container.InputContainer, av.video.stream.VideoStream]`: the container and its video stream.
+
+    Raises:
+        VideoDecodeError: there is no such file, it is empty or a still image, or FFmpeg finds no video in it.
     """
     import av  # takes longer than the rest of this package together, and many uses never decode a file
 
@@ -135,7 +138,18 @@ def open_video(path: str | os.PathLike, num_threads: int | None = None):
 
 
 def video_stream(container, path: Path):
-    """The stream with moving pictures: covers of songs and stills do not count."""
+    """The stream with moving pictures: covers of songs and stills do not count.
+
+    Args:
+        container (`av.container.InputContainer`): an open container.
+        path (`Path`): named in errors.
+
+    Returns:
+        `av.video.stream.VideoStream`: the default one, else the first.
+
+    Raises:
+        VideoDecodeError: there is none, or none of a known codec and a sensible size.
+    """
     streams = [
         stream
         for stream in container.streams.video
@@ -198,6 +212,12 @@ def decodable_packets(packets) -> Iterator:
 
     These are the ones before the first key frame and, in a group of pictures that was open to the one before it, those
     right behind the key frame that are shown before it.
+
+    Args:
+        packets (`Iterable[av.Packet]`): of one stream, as the container has them.
+
+    Yields:
+        `av.Packet`: the others, in the same order.
     """
     key_frame_time, num_leading = None, MAX_REORDERED_FRAMES
     started = False
@@ -215,7 +235,16 @@ def decodable_packets(packets) -> Iterator:
 
 
 def seek_to_key_frame(container, stream, seconds: float) -> bool:
-    """Move to the last key frame at or before a time; `False`, and no move, where that cannot be relied on."""
+    """Move to the last key frame at or before a time, where that can be relied on.
+
+    Args:
+        container (`av.container.InputContainer`): an open container.
+        stream (`av.video.stream.VideoStream`): its video stream.
+        seconds (`float`): from the start of the video.
+
+    Returns:
+        `bool`: whether it moved; if not, decoding begins at the first frame.
+    """
     import av
 
     if not {"mov", "matroska"} & set(container.format.name.split(",")):  # without an index FFmpeg guesses by bit rate
@@ -235,14 +264,30 @@ def seek_to_key_frame(container, stream, seconds: float) -> bool:
 
 
 def shows_frame(packet, codec: str) -> bool:
-    """Whether decoding the packet gives a frame of its own: a VP8 packet may only prepare later ones."""
+    """Whether decoding the packet gives a frame of its own: a VP8 packet may only prepare later ones.
+
+    Args:
+        packet (`av.Packet`): of a video stream.
+        codec (`str`): FFmpeg's name.
+
+    Returns:
+        `bool`: false also for one that is to be discarded.
+    """
     if packet.is_discard:
         return False
     return codec != "vp8" or bool(bytes(packet)[0] & 0x10)
 
 
 def promised_frames(container, stream) -> int:
-    """Frames that the container's own index or header announces, or 0 where neither can be trusted to."""
+    """Frames that the container's own index or header announces.
+
+    Args:
+        container (`av.container.InputContainer`): an open container.
+        stream (`av.video.stream.VideoStream`): its video stream.
+
+    Returns:
+        `int`: 0 where neither can be trusted to.
+    """
     if "mov" in container.format.name.split(","):
         # Edit lists hide frames that the header counts; the index marks them.
         return sum(not entry.is_discard for entry in stream.index_entries)
@@ -269,7 +314,19 @@ def upright(frame: np.ndarray, matrix: np.ndarray | None, path: Path) -> np.ndar
 
 
 def orientation(matrix: np.ndarray, path: Path) -> tuple[bool, bool, bool]:
-    """Whether a display matrix swaps the axes, and which of the new axes it then turns round."""
+    """How a display matrix turns and mirrors a frame.
+
+    Args:
+        matrix (`np.ndarray` of shape `(9,)`): int32, FFmpeg's display matrix, row by row.
+        path (`Path`): named in errors.
+
+    Returns:
+        `tuple[bool, bool, bool]`: whether the axes are swapped, and whether the new x axis and y axis are then turned
+            round.
+
+    Raises:
+        VideoDecodeError: the angle is not a multiple of 90 degrees.
+    """
     xx, xy, yx, yy = (float(matrix[place]) for place in (0, 1, 3, 4))  # x' = xx x + yx y and y' = xy x + yy y
     straight, crossed = abs(xx) + abs(yy), abs(xy) + abs(yx)
     if min(straight, crossed) > 0.01 * max(straight, crossed):
@@ -278,7 +335,14 @@ def orientation(matrix: np.ndarray, path: Path) -> tuple[bool, bool, bool]:
 
 
 def display_matrix(frame) -> np.ndarray | None:
-    """The frame's display matrix as 9 numbers, or `None`."""
+    """How a frame is to be turned for display.
+
+    Args:
+        frame (`av.VideoFrame`): as decoded.
+
+    Returns:
+        `np.ndarray` of shape `(9,)`, int32; `None` where the file says nothing of it.
+    """
     for side_data in frame.side_data:
         if side_data.type.name == "DISPLAYMATRIX":
             return np.frombuffer(bytes(side_data), dtype=np.int32)
@@ -394,12 +458,22 @@ def open_frames(
 ) -> Iterator[tuple[float | None, Iterator[np.ndarray]]]:
     """[`iterate_video_frames`], and the frame rate, from one look into the file.
 
-    With `spaced`, frames are `(H, W, 4)`, which are filled faster; see [`RgbConverter`]. The other arguments, and what
-    is raised, are those of [`iterate_video_frames`].
+    Args:
+        path (`str` or `os.PathLike`): the file, or a `file://` URL.
+        start_seconds (`float`, *optional*): as in [`iterate_video_frames`].
+        end_seconds (`float`, *optional*): as in [`iterate_video_frames`].
+        size (`tuple[int, int]`, *optional*): as in [`iterate_video_frames`].
+        interpolation (`str`): as in [`iterate_video_frames`].
+        spaced (`bool`): give frames of `(H, W, 4)`, which are filled faster; see [`RgbConverter`].
+        frame_stride (`int`): as in [`iterate_video_frames`].
+        num_threads (`int`, *optional*): as in [`iterate_video_frames`].
 
     Yields:
         `tuple[float or None, Iterator[np.ndarray]]`: average source frames per second, `None` where the file does not
             say, and the frames.
+
+    Raises:
+        VideoDecodeError: as in [`iterate_video_frames`].
     """
     path = local_path(path)
     with open_video(path, num_threads) as (container, stream):
@@ -413,7 +487,20 @@ def open_frames(
 def frames_between(
     timed: Iterator[tuple[float, object]], path: Path, start_seconds: float | None, end_seconds: float | None
 ) -> Iterator:
-    """The frames of a stretch; it is an error that it holds none."""
+    """The frames of a stretch; it is an error that it holds none.
+
+    Args:
+        timed (`Iterator[tuple[float, av.VideoFrame]]`): from [`timed_frames`].
+        path (`Path`): named in errors.
+        start_seconds (`float`, *optional*): the first frame shown at this time or later is the first one given.
+        end_seconds (`float`, *optional*): the first frame shown at this time or later is no longer given.
+
+    Yields:
+        `av.VideoFrame`: as decoded.
+
+    Raises:
+        VideoDecodeError: there is no frame between the two times.
+    """
     num_frames = 0
     for seconds, frame in timed:
         # Times are rounded in files and in annotations: a millisecond is far below any frame.
@@ -431,6 +518,15 @@ def timed_frames(container, stream, path: Path, start_seconds: float | None) -> 
     """Frames with the seconds at which they are shown, counted from the start of the video.
 
     A frame without a time, or with one that runs backwards, is taken to follow the one before by one frame interval.
+
+    Args:
+        container (`av.container.InputContainer`): an open container.
+        stream (`av.video.stream.VideoStream`): its video stream.
+        path (`Path`): named in errors.
+        start_seconds (`float`, *optional*): frames before it may be left out, where the file can be sought in.
+
+    Yields:
+        `tuple[float, av.VideoFrame]`: seconds, strictly rising, and the frame as decoded.
     """
     step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
     origin = (stream.start_time or 0) * float(stream.time_base)

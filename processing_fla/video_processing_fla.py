@@ -4,6 +4,7 @@ First box of the data flow. What decodes files is in `video_decoding_fla.py`; he
 what size.
 """
 
+import copy
 import os
 from typing import Any
 
@@ -29,6 +30,7 @@ from .video_decoding_fla import (
     read_video_frames,
     sample_frame_indices,
 )
+from .video_torchcodec_fla import read_by_torchcodec
 
 __all__ = [
     "FlaVideoProcessor",
@@ -40,6 +42,8 @@ __all__ = [
     "read_video_frames",
 ]
 
+BACKENDS = ("pyav", "torchcodec")
+
 
 class FlaVideoProcessorKwargs(VideosKwargs, total=False):
     """Options of [`FlaVideoProcessor`] beside those of every video processor.
@@ -48,10 +52,12 @@ class FlaVideoProcessorKwargs(VideosKwargs, total=False):
         frame_stride (`int`): keep one frame of each window of so many source frames.
         random_frame_phase (`bool`): draw which frame of each window is kept (training) instead of the first
             (evaluation).
+        video_backend (`str`): what decodes video files, `"pyav"` or `"torchcodec"`.
     """
 
     frame_stride: int | None
     random_frame_phase: bool | None
+    video_backend: str | None
 
 
 class FlaVideoProcessor(BaseVideoProcessor):
@@ -66,6 +72,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
             Frames are resized to this. An `int` or `{"shortest_edge": ...}` keeps the aspect ratio instead.
         crop_size (`dict`, *optional*, defaults to `{"height": 224, "width": 224}`):
             The middle of this size is cut out.
+        video_backend (`str`, *optional*, defaults to `"pyav"`):
+            `"torchcodec"` decodes by torchcodec where that is installed and the file is a usual one, else by PyAV too;
+            the frames are the same. A picture damaged inside is then painted over instead of refused.
         do_rescale, do_normalize (`bool`, *optional*, defaults to `True`):
             With both `False` the output is `uint8`, which the model scales and normalises on its device.
         kwargs:
@@ -85,6 +94,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
 
     frame_stride = 4  # Paper: Sec. 4.2, Table 6 (25 %)
     random_frame_phase = False
+    video_backend = "pyav"
     do_sample_frames = True
     do_convert_rgb = True
     do_resize = True
@@ -105,6 +115,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
         super().__init__(**kwargs)
         if not isinstance(self.frame_stride, int) or self.frame_stride < 1:
             raise ValueError(f"`frame_stride` must be an integer of at least 1, got {self.frame_stride!r}.")
+        require_backend(self.video_backend)
 
     def to_dict(self) -> dict:
         """As [`BaseVideoProcessor.to_dict`]; says where the code lies in a saved folder before the first save too."""
@@ -187,7 +198,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
         videos = list_videos(videos)
         given = flat_metadata(video_metadata, len(videos))
         choose = sample_indices_fn if do_sample_frames else None
-        pairs = [load_video(*item, choose, self.do_convert_rgb) for item in zip(videos, given, strict=True)]
+        backend = getattr(choose, "keywords", {}).get("video_backend") or self.video_backend
+        require_backend(backend)
+        pairs = [load_video(*item, choose, self.do_convert_rgb, backend) for item in zip(videos, given, strict=True)]
         frames, metadata = zip(*pairs, strict=True)
         return list(frames), list(metadata)
 
@@ -232,8 +245,25 @@ class FlaVideoProcessor(BaseVideoProcessor):
         return BatchFeature({"pixel_values_videos": clips, "attention_mask": masks}, tensor_type=return_tensors)
 
 
+def require_backend(name: str) -> None:
+    """Refuse a name that is no backend's."""
+    if name not in BACKENDS:
+        raise ValueError(f"`video_backend` must be one of {', '.join(BACKENDS)}, got {name!r}.")
+
+
 def pad_to_longest(rows: list[torch.Tensor], do_pad: bool | None) -> torch.Tensor:
-    """Stack tensors of unequal length along their first dimension, filling with 0; without `do_pad`, refuse to."""
+    """Stack tensors of unequal length along their first dimension.
+
+    Args:
+        rows (`list[torch.Tensor]`): each of shape `(T, ...)`, of any dtype.
+        do_pad (`bool`, *optional*): fill with 0 up to the longest.
+
+    Returns:
+        `torch.Tensor` of shape `(B, T, ...)`: of the same dtype.
+
+    Raises:
+        ValueError: the lengths differ and `do_pad` is not set.
+    """
     lengths = [len(row) for row in rows]
     if not do_pad and len(set(lengths)) > 1:
         raise ValueError(f"Videos of {sorted(set(lengths))} frames cannot be one tensor with `do_pad=False`.")
@@ -303,7 +333,18 @@ def list_videos(videos: Any) -> list:
 
 
 def flat_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
-    """Bring metadata in any of transformers' forms to one entry a video, `None` where nothing was given."""
+    """Bring metadata in any of transformers' forms to one entry a video, `None` where nothing was given.
+
+    Args:
+        metadata (`Any`): nothing, one entry, or nested lists of them, as dictionaries or [`VideoMetadata`].
+        num_videos (`int`): how many entries there have to be.
+
+    Returns:
+        `list[VideoMetadata or None]`: one a video.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
     if metadata is None:
         return [None] * num_videos
     flat = [metadata] if isinstance(metadata, (dict, VideoMetadata)) else list(metadata)
@@ -313,7 +354,7 @@ def flat_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
     return [VideoMetadata(**entry) if isinstance(entry, dict) else entry for entry in flat]
 
 
-def load_video(video: Any, metadata: VideoMetadata | None, choose, convert_rgb: bool | None):
+def load_video(video: Any, metadata: VideoMetadata | None, choose, convert_rgb: bool | None, backend: str = "pyav"):
     """Read the kept frames of one video, whatever its form.
 
     Args:
@@ -321,14 +362,19 @@ def load_video(video: Any, metadata: VideoMetadata | None, choose, convert_rgb: 
         metadata ([`VideoMetadata`], *optional*): what the caller knows about it.
         choose (`Callable[[VideoMetadata], np.ndarray]`, *optional*): says which frames are kept; all when absent.
         convert_rgb (`bool`, *optional*): make PIL images RGB; a palette or CMYK picture means nothing as an array.
+        backend (`str`): what decodes a video file, `"pyav"` or `"torchcodec"`.
 
     Returns:
         `tuple`: an array or tensor of 4 dimensions, and its [`VideoMetadata`] with `frames_indices` filled in.
+
+    Raises:
+        ValueError: the video is empty, or `choose` asks for frames it has not.
+        VideoDecodeError: a file cannot be decoded.
     """
     if isinstance(video, (str, os.PathLike)):
         path = local_path(video)
         if not path.is_dir():
-            return load_video_file(path, choose)
+            return load_video_file(path, choose, backend)
         video = frame_files(path)
     if len(video) == 0:
         raise ValueError("A video must have at least one frame, got an empty one.")
@@ -347,22 +393,30 @@ def load_video(video: Any, metadata: VideoMetadata | None, choose, convert_rgb: 
     return frames, metadata
 
 
-def load_video_file(path, choose) -> tuple[np.ndarray, VideoMetadata]:
+def load_video_file(path, choose, backend: str) -> tuple[np.ndarray, VideoMetadata]:
     """Decode the kept frames of a video file."""
     info = probe_video(path)
-    metadata = VideoMetadata(
-        total_num_frames=0, fps=info.fps, width=info.width, height=info.height, video_backend="pyav"
-    )
+    metadata = VideoMetadata(total_num_frames=0, fps=info.fps, width=info.width, height=info.height)
     options = getattr(choose, "keywords", {})
-    if choose is not None and (options.get("num_frames") or options.get("fps")):
-        metadata.total_num_frames = count_video_frames(path)
-        metadata.frames_indices = np.asarray(choose(metadata=metadata))
-        frames = read_video_frames(path, metadata.frames_indices)
-    else:
+    stride = 1 if choose is None else options["frame_stride"]
+    generator = torch_seeded_generator() if options.get("random_frame_phase") else None
+
+    def indices_of(num_frames: int) -> np.ndarray:
+        if choose is not None and (options.get("num_frames") or options.get("fps")):
+            metadata.total_num_frames = num_frames
+            return np.asarray(choose(metadata=metadata))
+        return sample_frame_indices(num_frames, stride, copy.deepcopy(generator))
+
+    read = read_by_torchcodec(path, indices_of) if backend == "torchcodec" else None
+    metadata.video_backend = "pyav" if read is None else "torchcodec"
+    if read is None and (options.get("num_frames") or options.get("fps")):
+        num_frames = count_video_frames(path)
+        indices = indices_of(num_frames)
+        read = read_video_frames(path, indices), indices, num_frames
+    elif read is None:
         # One pass: the length of many videos is not known before their end.
-        generator = torch_seeded_generator() if options.get("random_frame_phase") else None
-        stride = 1 if choose is None else options["frame_stride"]
-        frames, metadata.frames_indices, metadata.total_num_frames = read_strided_video_frames(path, stride, generator)
+        read = read_strided_video_frames(path, stride, generator)
+    frames, metadata.frames_indices, metadata.total_num_frames = read
     if info.fps:
         metadata.duration = metadata.total_num_frames / info.fps
     return frames, metadata
