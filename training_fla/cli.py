@@ -11,6 +11,7 @@ COMMANDS = {
     "denoise": "(continue to) pre-train a small MBart by text infilling",
     "translate": "translate sign videos with a trained model",
     "inspect": "draw what a model saw of a clip: frames, attention by word, feature similarity",
+    "serve": "serve a page on which people try a model, or write it as a Space",
     "push": "upload a trained model with its card to the Hugging Face Hub",
     "score": "BLEU and ROUGE-L of a predictions file, by the conventions of the literature",
     "ablate": "run a table of the paper's ablations and print it beside the paper's",

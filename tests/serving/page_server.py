@@ -1,0 +1,67 @@
+"""A page of the tiny model, served in this process, and a translator that takes its time."""
+
+import threading
+from pathlib import Path
+
+from tests.processing.drawing import marked_frame, tiny_model, tiny_processor, write_video
+from training_fla.serving.limits import Limits, WorkClock
+
+MEGABYTES = 1
+
+
+def tiny_pipeline(seed: int = 3):
+    from transformers import pipeline
+
+    processor = tiny_processor()
+    return pipeline(
+        "sign-language-translation", model=tiny_model(processor.tokenizer, seed=seed), processor=processor,
+        device="cpu", max_new_tokens=8,
+    )  # fmt: skip
+
+
+def draw_clip(path: Path, num_frames: int = 26, **options) -> Path:
+    return write_video(path, [marked_frame(number % 30) for number in range(num_frames)], **options)
+
+
+class SlowTranslator:
+    """Does not go on before it is told to."""
+
+    def __init__(self, translator):
+        self.limits, self.processor = translator.limits, translator.processor
+        self.go_on = threading.Event()
+
+    def states(self, path: Path, clock: WorkClock, delete=None):
+        yield {"stage": "looking", "message": "Looking slowly …"}
+        while not self.go_on.wait(0.05):
+            clock.check()
+            yield {"stage": "looking", "message": "Looking slowly …"}
+        yield {
+            "stage": "done", "message": "Done.", "sentence": "langsam", "is_draft": False, "score": 0.5, "words": [],
+            "alternatives": [], "num_beams": 1,
+        }  # fmt: skip
+
+
+class Server:
+    """Served at `address` until `close`; `service.translator` may be another for a while."""
+
+    def __init__(self, limits: Limits):
+        from dataclasses import replace
+
+        from training_fla.serving.page import ClipService, build_page, launch_page
+        from training_fla.serving.translation import ClipTranslator, most_frames
+        from training_fla.serving.upload_folder import UploadFolder
+
+        self.uploads = UploadFolder(limits.keep_seconds)
+        self.pipe = tiny_pipeline()
+        self.limits = replace(limits, max_frames=most_frames(self.pipe.model))
+        self.service = ClipService(ClipTranslator(self.pipe, self.limits, num_beams=3), self.uploads)
+        self.page = build_page(self.service, "tests/tiny <model>")
+        self.address = launch_page(self.page, "127.0.0.1", 0, limits.max_bytes)
+
+    def kept(self) -> list[Path]:
+        """Files of people that are still on the disk."""
+        return [path for path in self.uploads.path.rglob("*") if path.is_file()]
+
+    def close(self) -> None:
+        self.page.close(verbose=False)
+        self.uploads.close()

@@ -1,0 +1,188 @@
+"""A clip step by step: what the page is told is what the model saw, wrote and attended to."""
+
+import base64
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.processing.drawing import marked_frame, write_video
+from tests.serving.page_server import draw_clip, tiny_pipeline
+from training_fla.inspection import inspect_translation
+from training_fla.serving import clip_reading, translation
+from training_fla.serving.clip_reading import read_clip
+from training_fla.serving.limits import CancelledError, Limits, RefusedError, WorkClock
+from training_fla.serving.translation import ClipTranslator, describe_word, most_frames
+
+LIMITS = Limits(max_megabytes=1, max_seconds=4)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return draw_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")  # 26 frames, 7 of them sampled
+
+
+@pytest.fixture(scope="module")
+def states(pipe, clip):
+    return list(ClipTranslator(pipe, LIMITS, num_beams=3).states(clip, WorkClock(60)))
+
+
+def refusal_of(path, pipe, limits=LIMITS, clock=None) -> str:
+    with pytest.raises(RefusedError) as refusal:
+        read_clip(path, pipe.processor.video_processor, limits, clock or WorkClock(60))
+    assert str(path.parent) not in str(refusal.value), "the server's paths are nobody's business"
+    return str(refusal.value)
+
+
+def test_frames_are_those_of_the_processor(pipe, tmp_path):
+    path = draw_clip(tmp_path / "clip.mp4", 71)  # more sampled frames than are resized together
+    read = read_clip(path, pipe.processor.video_processor, LIMITS, WorkClock(60))
+    expected = pipe.processor(videos=str(path), return_tensors="pt", do_rescale=False, do_normalize=False)
+    assert torch.equal(read.pixels, expected["pixel_values_videos"][0])
+    assert read.num_source_frames == 71 and len(read.pixels) == 18 > clip_reading.FRAMES_AT_ONCE
+    assert np.allclose(read.seconds, np.arange(18) * 4 / 25, atol=1e-3) and read.duration == pytest.approx(71 / 25)
+
+
+def test_times_are_those_of_the_frames_not_of_the_frame_rate(pipe, tmp_path):
+    times = [0, 40, 80, 120, 1000, 1040, 1080, 1120, 2500]
+    path = write_video(tmp_path / "uneven.mkv", [marked_frame(n) for n in range(9)], codec="mpeg4", times=times)
+    read = read_clip(path, pipe.processor.video_processor, LIMITS, WorkClock(60))
+    assert read.seconds == pytest.approx([0, 1, 2.5], abs=0.01)
+
+
+def test_what_is_no_video_is_refused(pipe, clip, tmp_path):
+    (tmp_path / "text.mp4").write_text("not a video\n" * 50)
+    Image.fromarray(marked_frame(1)).save(tmp_path / "still.png")
+    (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:-400])
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    assert "cannot be read as a video: Invalid data" in refusal_of(tmp_path / "text.mp4", pipe)
+    assert "still image" in refusal_of(tmp_path / "still.png", pipe)
+    assert "cannot be read as a video" in refusal_of(tmp_path / "cut.mp4", pipe)
+    assert refusal_of(tmp_path / "empty.mp4", pipe) == "This file is empty."
+    (tmp_path / "large.mp4").write_bytes(bytes(2 * 2**20))
+    assert "is 2 MB; 1 MB is the most" in refusal_of(tmp_path / "large.mp4", pipe)
+
+
+def test_ten_minutes_are_refused_by_the_header(pipe, tmp_path, monkeypatch):
+    frames = [marked_frame(n) for n in range(11)]
+    path = write_video(tmp_path / "long.mkv", frames, codec="mpeg4", times=[n * 60_000 for n in range(11)])
+    monkeypatch.setattr(clip_reading, "timed_frames", None)  # nothing is decoded
+    assert "longer than 4 seconds" in refusal_of(path, pipe) and "it lasts 10:0" in refusal_of(path, pipe)
+
+
+def test_a_header_that_lies_or_says_nothing_does_not_help(pipe, tmp_path, monkeypatch):
+    path = draw_clip(tmp_path / "long.mp4", 130)
+    monkeypatch.setattr(clip_reading, "declared_seconds", lambda *_: 0.0)
+    assert "longer than 4 seconds" in refusal_of(path, pipe)
+    assert "reads at most 9 frames" in refusal_of(path, pipe, Limits(max_frames=9))
+    assert "longer than the 0 seconds" in refusal_of(path, pipe, clock=WorkClock(0))
+    fast = write_video(tmp_path / "fast.mp4", [marked_frame(1)] * 200, rate=400)
+    assert "more than 60 frames a second" in refusal_of(fast, pipe, Limits(max_seconds=1))
+
+
+def test_states_tell_what_happens(states, pipe):
+    stages = [state["stage"] for state in states]
+    assert stages[:2] == ["reading", "looking"] and stages[-2:] == ["searching", "done"]
+    assert set(stages[2:-2]) == {"drafting"}
+    assert all(state["message"] for state in states)
+    assert states[1]["clip"] == {"sampled": 7, "source": 26, "seconds": 1.04}
+    assert [frame["seconds"] for frame in states[1]["frames"]] == [0.0, 0.16, 0.32, 0.48, 0.64, 0.8, 0.96]
+    picture = Image.open(io.BytesIO(base64.b64decode(states[1]["frames"][3]["image"].split(",")[1])))
+    assert picture.format == "JPEG" and picture.size == (32, 32)
+
+
+def test_the_draft_grows_to_what_greedy_search_writes(states, pipe, clip):
+    drafts = [state["sentence"] for state in states if state["stage"] == "drafting"]
+    assert len(drafts) > 3 and all(state["is_draft"] for state in states if state["stage"] == "drafting")
+    assert drafts[-1] == pipe(str(clip), num_beams=1)["translation_text"]
+    assert all(drafts[-1].startswith(draft) for draft in drafts) and len(set(drafts)) > 2
+
+
+def test_the_result_is_that_of_the_beam_with_its_alternatives(states, pipe, clip):
+    done = states[-1]
+    expected = pipe(str(clip), num_beams=3, num_return_sequences=3)
+    assert done["sentence"] == expected[0]["translation_text"] and not done["is_draft"]
+    assert done["score"] == pytest.approx(expected[0]["score"], abs=1e-3)
+    others = [(other["translation_text"], other["score"]) for other in expected[1:]]
+    assert [(other["text"], pytest.approx(other["score"], abs=1e-3)) for other in done["alternatives"]] == others
+    assert done["language"] == "de"
+
+
+def test_attention_is_that_of_fla_inspect(states, pipe, clip):
+    inspection = inspect_translation(str(clip), pipe.model, pipe.processor, num_beams=3, max_new_tokens=8)
+    words = states[-1]["words"]
+    assert [word["text"] for word in words] == inspection.words
+    for number, (word, row) in enumerate(zip(words, inspection.attention, strict=True)):
+        assert np.allclose(word["weights"], row / row.max(), atol=2e-3)
+        assert (word["first"], word["last"]) == inspection.focus(number)
+        assert 0 <= word["from"] < word["to"] <= 1.04 and word["share"] >= 0.5
+
+
+def test_a_word_is_told_by_the_stretch_with_half_of_its_attention():
+    read = clip_reading.Clip(torch.zeros(4, 3, 2, 2), [0.0, 0.2, 0.4, 0.6], 16, 0.8)
+    word = describe_word("regen", np.array([0.1, 0.1, 0.3, 0.5]) * 0.9 + 0.01, read)
+    assert (word["first"], word["last"], word["from"], word["to"], word["share"]) == (2, 3, 0.4, 0.8, 0.787)
+    assert word["weights"] == [0.217, 0.217, 0.609, 1.0]
+
+
+def test_one_beam_is_the_draft_and_has_no_alternatives(pipe, clip):
+    states = list(ClipTranslator(pipe, LIMITS, num_beams=1).states(clip, WorkClock(60)))
+    assert "searching" not in [state["stage"] for state in states]
+    assert states[-1]["alternatives"] == [] and states[-1]["sentence"] == states[-2]["sentence"]
+
+
+def test_without_a_number_the_models_own_beam_is_searched(pipe):
+    assert ClipTranslator(pipe, LIMITS).num_beams == 5  # Paper: Sec. 5.2
+    assert most_frames(pipe.model) == 64
+
+
+def test_a_clip_longer_than_the_position_table_is_refused(pipe, tmp_path):
+    translator = ClipTranslator(pipe, Limits(), num_beams=1)
+    with pytest.raises(RefusedError, match="position table ends at 64"):
+        list(translator.states(draw_clip(tmp_path / "long.mp4", 270), WorkClock(60)))
+
+
+def writers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "work" in thread.name]
+
+
+def test_closing_a_translation_ends_its_thread(pipe, clip, monkeypatch):
+    slow = translation.Watch.__call__
+    monkeypatch.setattr(translation.Watch, "__call__", lambda *args, **kwargs: (time.sleep(0.1), slow(*args))[1])
+    clock = WorkClock(60)
+    running = ClipTranslator(pipe, LIMITS, num_beams=3).states(clip, clock)
+    while next(running)["stage"] != "drafting":
+        continue
+    assert writers()
+    running.close()
+    assert not writers() and clock.cancelled
+
+
+def test_time_that_runs_out_ends_writing(pipe, clip):
+    translator, clock = ClipTranslator(pipe, LIMITS, num_beams=3), WorkClock(60)
+    running = translator.states(clip, clock)
+    while next(running)["stage"] != "drafting":
+        continue
+    clock.time_limit = 0
+    with pytest.raises(RefusedError, match="longer than the 0 seconds"):
+        list(running)
+    assert not writers()
+
+
+def test_cancelling_ends_the_search(pipe, clip):
+    translator, clock = ClipTranslator(pipe, LIMITS, num_beams=3), WorkClock(60)
+    running = translator.states(clip, clock)
+    while next(running)["stage"] != "searching":
+        continue
+    clock.cancelled = True
+    with pytest.raises(CancelledError):
+        list(running)

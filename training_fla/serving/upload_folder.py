@@ -1,0 +1,87 @@
+"""Where clips lie while they are needed, and how they vanish: after use, after a time, and when the server stops."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from .limits import RefusedError
+
+SWEEP_EVERY_SECONDS = 30.0
+
+
+class UploadFolder:
+    """A folder that only this server's user may read. It is Gradio's folder for uploads and caches, so it must exist
+    before Gradio is imported.
+
+    Args:
+        keep_seconds (`float`): files older than this are deleted, in use or not.
+        sweep_every (`float`): seconds between two looks for them.
+    """
+
+    def __init__(self, keep_seconds: float, sweep_every: float = SWEEP_EVERY_SECONDS):
+        self.path = Path(tempfile.mkdtemp(prefix="fla-serve-")).resolve()
+        self.keep_seconds = keep_seconds
+        os.environ["GRADIO_TEMP_DIR"] = str(self.path)
+        self._stopped = threading.Event()
+        self._sweeper = threading.Thread(target=self._keep_sweeping, args=(sweep_every,), daemon=True)
+        self._sweeper.start()
+
+    def claim(self, name) -> Path:
+        """Check that a name that came over the network is that of a clip somebody sent.
+
+        Args:
+            name: what the page says it sent; anything may come.
+
+        Returns:
+            `Path`: a regular file in this folder.
+
+        Raises:
+            RefusedError: it is not one.
+        """
+        try:
+            path = Path(name).resolve()
+            if self.path in path.parents and path.is_file():
+                return path
+        except (TypeError, ValueError, OSError):
+            pass
+        raise RefusedError("The clip is no longer on the server. Send it again.")
+
+    def discard(self, path: Path) -> None:
+        """Delete a clip and the folder that Gradio made for it.
+
+        Args:
+            path (`Path`): from [`claim`].
+        """
+        path.unlink(missing_ok=True)
+        # Not a tree: somebody else may have sent the same bytes, and Gradio names the folder by them.
+        if path.parent != self.path:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
+    def sweep(self, now: float | None = None) -> None:
+        """Delete what is too old: clips never asked to be translated, and pieces of uploads that broke off.
+
+        Args:
+            now (`float`, *optional*): seconds since the epoch; the present when absent.
+        """
+        now = time.time() if now is None else now
+        for path in list(self.path.rglob("*")):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                if not path.is_dir() and now - path.lstat().st_mtime > self.keep_seconds:
+                    self.discard(path)
+
+    def close(self) -> None:
+        """Delete the folder with all that is in it."""
+        self._stopped.set()
+        self._sweeper.join()
+        shutil.rmtree(self.path, ignore_errors=True)
+        if os.environ.get("GRADIO_TEMP_DIR") == str(self.path):
+            del os.environ["GRADIO_TEMP_DIR"]
+
+    def _keep_sweeping(self, every: float) -> None:
+        while not self._stopped.wait(every):
+            self.sweep()
