@@ -28,7 +28,7 @@ logger = logging.get_logger(__name__)
 
 @lru_cache
 def torchcodec_decoder() -> type | None:
-    """torchcodec's `VideoDecoder`; `None`, with a warning, where it is not installed or finds no FFmpeg."""
+    """The `VideoDecoder` class of torchcodec; `None`, with a warning, where it is not installed or finds no FFmpeg."""
     try:
         from torchcodec.decoders import VideoDecoder
     except Exception as error:  # ImportError, and RuntimeError or OSError where libraries are missing
