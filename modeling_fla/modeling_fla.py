@@ -328,7 +328,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
                 Instead of `decoder_input_ids`.
             use_cache (`bool`, *optional*):
                 Whether to return `past_key_values`.
-            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+            num_items_in_batch (`torch.LongTensor` of shape `()` or `int`, *optional*):
                 Target tokens to divide the loss by, which [`Trainer`] gives when it accumulates gradients.
             **kwargs:
                 Passed to the language model, e.g. `output_attentions=True`.
@@ -402,7 +402,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         r"""Translate: `GenerationMixin.generate` with both doors.
 
         Args:
-            inputs (`torch.Tensor`, *optional*):
+            inputs (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*):
                 As `pixel_values_videos`.
             generation_config ([`GenerationConfig`], *optional*):
                 Instead of the model's own.

@@ -120,7 +120,7 @@ class SignTranslationPipeline(Pipeline):
         """Read one clip.
 
         Args:
-            video: one clip.
+            video (`Any`): one clip, as of [`__call__`].
             on_error (`str`): `"raise"` or `"skip"`.
             video_options: options of [`FlaVideoProcessor`].
 

@@ -298,8 +298,9 @@ def upright(frame: np.ndarray, matrix: np.ndarray | None, path: Path) -> np.ndar
     """Turn (and mirror) a frame the way its display matrix asks.
 
     Args:
-        frame (`np.ndarray` of shape `(H, W, 3)`): as decoded.
-        matrix (`np.ndarray` of shape `(9,)`, *optional*): FFmpeg's display matrix; x grows to the right, y downwards.
+        frame (`np.ndarray` of shape `(H, W, 3)`): uint8, as decoded.
+        matrix (`np.ndarray` of shape `(9,)`, *optional*): int32, FFmpeg's display matrix; x grows to the right, y
+            downwards.
         path (`Path`): named in errors.
 
     Returns:

@@ -128,10 +128,10 @@ class FlaVideoProcessor(BaseVideoProcessor):
         """Turn videos into one batch.
 
         Args:
-            videos: one video or a list of them. A video is a path, `Path` or `file://` URL of a video file or of a
-                folder of frames; a list of PIL images, of arrays, or (inside a list of videos) of image paths; or an
-                array or tensor `(S, H, W, 3)` or `(S, 3, H, W)`, uint8 RGB from 0 to 255 (or float in that range). One
-                array of five dimensions is a batch. Kinds and lengths may be mixed.
+            videos (`Any`): one video or a list of them. A video is a path, `Path` or `file://` URL of a video file or
+                of a folder of frames; a list of PIL images, of arrays, or (inside a list of videos) of image paths; or
+                an array or tensor `(S, H, W, 3)` or `(S, 3, H, W)`, uint8 RGB from 0 to 255 (or float in that range).
+                One array of five dimensions is a batch. Kinds and lengths may be mixed.
             kwargs: options of this processor that replace its own for this call, and `return_tensors`.
 
         Returns:
@@ -246,7 +246,11 @@ class FlaVideoProcessor(BaseVideoProcessor):
 
 
 def require_backend(name: str) -> None:
-    """Refuse a name that is no backend's."""
+    """Refuse a name that is no backend's.
+
+    Raises:
+        ValueError: naming those there are.
+    """
     if name not in BACKENDS:
         raise ValueError(f"`video_backend` must be one of {', '.join(BACKENDS)}, got {name!r}.")
 
@@ -292,7 +296,7 @@ def list_videos(videos: Any) -> list:
     """Bring one video or a nested batch of them to a flat list of videos.
 
     Args:
-        videos: see [`FlaVideoProcessor.preprocess`].
+        videos (`Any`): see [`FlaVideoProcessor.preprocess`].
 
     Returns:
         `list`: each item a path, a 4-dimensional array, a list of frames in memory, or a list of image paths.
@@ -358,7 +362,7 @@ def load_video(video: Any, metadata: VideoMetadata | None, choose, convert_rgb: 
     """Read the kept frames of one video, whatever its form.
 
     Args:
-        video: a path, a 4-dimensional array, a list of frames in memory, or a list of image paths.
+        video (`Any`): a path, a 4-dimensional array, a list of frames in memory, or a list of image paths.
         metadata ([`VideoMetadata`], *optional*): what the caller knows about it.
         choose (`Callable[[VideoMetadata], np.ndarray]`, *optional*): says which frames are kept; all when absent.
         convert_rgb (`bool`, *optional*): make PIL images RGB; a palette or CMYK picture means nothing as an array.
@@ -394,7 +398,18 @@ def load_video(video: Any, metadata: VideoMetadata | None, choose, convert_rgb: 
 
 
 def load_video_file(path, choose, backend: str) -> tuple[np.ndarray, VideoMetadata]:
-    """Decode the kept frames of a video file."""
+    """Decode the kept frames of a video file.
+
+    Args:
+        path (`Path`): the file.
+        choose (`Callable[[VideoMetadata], np.ndarray]`, *optional*): says which frames are kept, as an int array of
+            shape `(T,)`; all when absent.
+        backend (`str`): one of `BACKENDS`.
+
+    Returns:
+        `tuple[np.ndarray, VideoMetadata]`: frames `(T, H, W, 3)` in uint8 RGB, and what the file says of itself, with
+            `frames_indices` filled in.
+    """
     info = probe_video(path)
     metadata = VideoMetadata(total_num_frames=0, fps=info.fps, width=info.width, height=info.height)
     options = getattr(choose, "keywords", {})
@@ -430,7 +445,7 @@ def stack_frames(frames: list, convert_rgb: bool | None) -> np.ndarray | torch.T
         convert_rgb (`bool`, *optional*): make PIL images RGB.
 
     Returns:
-        `np.ndarray` or `torch.Tensor` of 4 dimensions, layout as given.
+        `np.ndarray` or `torch.Tensor` of shape `(T, ...)`, of 4 dimensions: layout and dtype as given.
 
     Raises:
         ValueError: if the frames have different sizes.

@@ -85,9 +85,17 @@ class ClipAugmentation:
     def draw_geometry(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
         """Where each pixel of the result comes from.
 
+        Args:
+            height (`int`): of the frames, in pixels.
+            width (`int`): of the frames, in pixels.
+            generator (`np.random.Generator`): draws.
+
         Returns:
-            `np.ndarray` of shape `(2, 3)`: takes a column and row of the result, counted in pixels from the middle of
-                the crop, to a column and row of the frame, counted in pixels from its upper left corner.
+            `np.ndarray` of shape `(2, 3)`, float64: takes a column and row of the result, counted in pixels from the
+                middle of the crop, to a column and row of the frame, counted in pixels from its upper left corner.
+
+        Raises:
+            InputError: the frames are smaller than the crop.
         """
         if self.crop_size > min(height, width):
             raise InputError(
@@ -126,7 +134,7 @@ def warp(frames: torch.Tensor, matrix: np.ndarray, size: int, interpolation: str
 
     Args:
         frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8.
-        matrix (`np.ndarray` of shape `(2, 3)`): as [`ClipAugmentation.draw_geometry`] returns it.
+        matrix (`np.ndarray` of shape `(2, 3)`): float64, as [`ClipAugmentation.draw_geometry`] returns it.
         size (`int`): height and width of the result.
         interpolation (`str`): as of [`ClipAugmentation`].
 
@@ -221,7 +229,17 @@ def _taps(matrix: np.ndarray, size: int, height: int, width: int) -> tuple[torch
 
 
 def change_color(frames: torch.Tensor, brightness: float, contrast: float, saturation: float) -> torch.Tensor:
-    """Scale brightness, contrast (about the clip's mean grey) and saturation of uint8 `(T, 3, H, W)` frames."""
+    """Scale brightness, contrast (about the clip's mean grey) and saturation.
+
+    Args:
+        frames (`torch.ByteTensor` of shape `(T, 3, H, W)`): RGB, 0 to 255.
+        brightness (`float`): 1 changes nothing.
+        contrast (`float`): 1 changes nothing.
+        saturation (`float`): 1 changes nothing; 0 makes it grey.
+
+    Returns:
+        `torch.ByteTensor` of shape `(T, 3, H, W)`: RGB, 0 to 255.
+    """
     pixels = frames.float() * brightness
     red_green_blue = pixels.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     mean = (pixels * red_green_blue).sum(dim=1).mean()

@@ -56,7 +56,7 @@ class StoredTensor:
         name (`str`): its key.
         dtype (`str`): as safetensors names it, e.g. `"F32"`.
         shape (`tuple[int, ...]`): its shape.
-        data (`np.ndarray`): its bytes as `uint8`, memory-mapped.
+        data (`np.ndarray` of shape `(num_bytes,)`): its bytes as uint8, memory-mapped.
     """
 
     name: str
@@ -70,7 +70,15 @@ class StoredTensor:
         return math.prod(self.shape)
 
     def take(self, kept_token_ids: Sequence[int], axis: int) -> "StoredTensor":
-        """The tensor with only the kept indices of one axis; the only bytes that are read."""
+        """The tensor with only the kept indices of one axis; the only bytes that are read.
+
+        Args:
+            kept_token_ids (`Sequence[int]`): indices to keep, in the order wanted.
+            axis (`int`): which axis they are of.
+
+        Returns:
+            [`StoredTensor`]: of the same name and dtype.
+        """
         before, after = math.prod(self.shape[:axis]), math.prod(self.shape[axis + 1 :])
         item_size = len(self.data) // max(self.num_elements, 1)
         blocks = self.data.reshape(before, self.shape[axis], after * item_size)
@@ -81,6 +89,12 @@ class StoredTensor:
 
 def stored_tensors(folder: Path) -> Iterator[StoredTensor]:
     """The tensors of a checkpoint folder, memory-mapped: safetensors or pytorch_model.bin, one file or shards.
+
+    Args:
+        folder (`Path`): of a checkpoint.
+
+    Yields:
+        [`StoredTensor`]: one by one, in the order of the shards.
 
     Raises:
         InputError: if there are no weights, a shard is missing, or a file is broken.

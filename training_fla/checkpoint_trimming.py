@@ -180,7 +180,14 @@ def check_vocabulary_sizes(num_tokens: int, config: dict, allow_unused_rows: boo
 
 
 def vocabulary_axis(tensor: StoredTensor, config: dict) -> int | None:
-    """Which axis of a tensor counts tokens, or `None`.
+    """Which axis of a tensor counts tokens.
+
+    Args:
+        tensor ([`~training_fla.checkpoint_files.StoredTensor`]): of a checkpoint.
+        config (`dict`): its config.json.
+
+    Returns:
+        `int` or `None`: `None` where none does.
 
     Raises:
         InputError: if a vocabulary tensor has another number of tokens than config.json, or a tensor of unknown name

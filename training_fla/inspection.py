@@ -21,15 +21,16 @@ class Inspection:
     Args:
         clip (`str`): its file name.
         frames (`np.ndarray` of shape `(T, H, W, 3)`): uint8, as they go into the model, cropped.
-        source_indices (`np.ndarray` of shape `(T,)`): which of the clip's frames they are.
+        source_indices (`np.ndarray` of shape `(T,)`): int64; which of the clip's frames they are.
         num_source_frames (`int`): of the whole clip.
         fps (`float`, *optional*): source frames a second, where the clip says so.
-        similarity (`np.ndarray` of shape `(T, T)`): cosines of the frames' features less their mean, -1 to 1.
+        similarity (`np.ndarray` of shape `(T, T)`): float32; cosines of the frames' features less their mean, -1 to 1.
         features (`str`): what was compared, for the caption.
         sentence (`str`): the translation; empty without a model.
         score (`float`, *optional*): geometric mean of the token probabilities.
         words (`list[str]`): of the sentence.
-        attention (`np.ndarray` of shape `(W, T)`): rows sum to 1: mean over layers, heads and the pieces of a word.
+        attention (`np.ndarray` of shape `(W, T)`): float32; rows sum to 1: mean over layers, heads and the pieces of a
+            word.
     """
 
     clip: str
@@ -72,7 +73,7 @@ def shortest_half(weights: np.ndarray) -> tuple[int, int]:
     """The shortest stretch that holds half of the sum.
 
     Args:
-        weights (`np.ndarray` of shape `(T,)`): not negative.
+        weights (`np.ndarray` of shape `(T,)`): float, not negative.
 
     Returns:
         `tuple[int, int]`: its first and last position.

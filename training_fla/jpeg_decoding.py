@@ -31,7 +31,15 @@ def _decoder():
 
 
 def decode_by_simplejpeg(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
-    """[`decode_jpeg_into`] by simplejpeg."""
+    """[`decode_jpeg_into`] by simplejpeg.
+
+    Args:
+        jpeg (`bytes` or `memoryview`): a whole JPEG.
+        pixels (`np.ndarray` of shape `(H, W, 3)`): uint8 RGB; filled.
+
+    Raises:
+        InputError: it is no JPEG, or one of another size.
+    """
     import simplejpeg
 
     try:
@@ -43,7 +51,15 @@ def decode_by_simplejpeg(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
 
 
 def decode_by_torchvision(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
-    """[`decode_jpeg_into`] by torchvision, which gives the same pixels."""
+    """[`decode_jpeg_into`] by torchvision, which gives the same pixels.
+
+    Args:
+        jpeg (`bytes` or `memoryview`): a whole JPEG.
+        pixels (`np.ndarray` of shape `(H, W, 3)`): uint8 RGB; filled.
+
+    Raises:
+        InputError: it is no JPEG, or one of another size.
+    """
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 

@@ -31,7 +31,7 @@ def norm(tensors: list[torch.Tensor]) -> float:
     """The Euclidean norm of tensors laid end to end.
 
     Args:
-        tensors (`list[torch.Tensor]`): of any shapes, on one device.
+        tensors (`list[torch.Tensor]`): each of shape `(...)`, whatever it is, on one device.
 
     Returns:
         `float`: 0 for none, as a frozen layer has no gradient.

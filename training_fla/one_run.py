@@ -65,7 +65,12 @@ class OneRunOutput(Seq2SeqLMOutput):
 
 
 class OneRunModel(FlaForConditionalGeneration):
-    """A model with a Light-T beside its language model while it trains; in evaluation it is as any other."""
+    """A model with a Light-T beside its language model while it trains; in evaluation it is as any other.
+
+    Args:
+        *args: as of [`~modeling_fla.FlaForConditionalGeneration`].
+        **kwargs: as of [`~modeling_fla.FlaForConditionalGeneration`].
+    """
 
     _auto_class = None  # only checkpoints hold this class; the model that is kept is a plain one
 
@@ -75,7 +80,15 @@ class OneRunModel(FlaForConditionalGeneration):
 
     @functools.wraps(FlaForConditionalGeneration.forward)  # `generate` reads the names of the arguments
     def forward(self, *args, **kwargs):
-        """As in any model; in training, `pixel_values_videos` only, and the output carries `light_t_logits`."""
+        """Score sentences; in training by both language models, the larger one's gradient stopped at the features.
+
+        Args:
+            *args: as of [`~modeling_fla.FlaForConditionalGeneration.forward`].
+            **kwargs: the same; in training `pixel_values_videos`, `attention_mask` and `decoder_input_ids` by name.
+
+        Returns:
+            [`OneRunOutput`] in training, with `light_t_logits` of shape `(B, L, V)`; else as of any model.
+        """
         pixels = kwargs.get("pixel_values_videos")
         if not self.training or pixels is None or self.light_t is None:
             return super().forward(*args, **kwargs)

@@ -75,7 +75,15 @@ def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Pa
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise [`InputError`] where `path` holds something that may not be replaced."""
+    """Stop before work whose result would replace something.
+
+    Args:
+        path (`Path`): the folder to write.
+        overwrite (`bool`): whether it may be replaced.
+
+    Raises:
+        InputError: `path` is a file, or a folder that is not empty and may not be replaced.
+    """
     if path.is_file():
         raise InputError(f"{path} is a file, a folder is to be written there")
     if path.is_dir() and any(path.iterdir()) and not overwrite:

@@ -128,7 +128,19 @@ class PackedCorpus:
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def read_jpegs(self, index: int, frame_indices: Sequence[int]) -> list[memoryview]:
-        """The JPEG bytes of some frames of a clip, where they lie, checked; raises as [`read_frames`] does."""
+        """The JPEG bytes of some frames of a clip, where they lie, checked.
+
+        Args:
+            index (`int`): of the clip.
+            frame_indices (`Sequence[int]`): among its stored frames, in the order wanted.
+
+        Returns:
+            `list[memoryview]`: a JPEG each.
+
+        Raises:
+            IndexError: the clip has no such frame.
+            InputError: a frame is damaged.
+        """
         if self._clips is None:  # unpickled in another process
             tables = [open_shard(self.folder, shard, check_index=False) for shard in self._shards]
             self._clips = [clip for table in tables for clip in table.to_batches()]
@@ -199,6 +211,9 @@ def open_shard(folder: Path, shard: dict[str, Any], check_index: bool) -> pa.Tab
         shard (`dict`): its entry in the manifest: `file`, `bytes`, `clips`, `index_sha256`.
         check_index (`bool`): whether to compare everything but the frames with its hash.
 
+    Returns:
+        `pa.Table`: one clip a batch.
+
     Raises:
         InputError: if it is absent or damaged.
     """
@@ -251,6 +266,10 @@ def _sha256(stream) -> str:
 
 def verify_packed(folder: str | os.PathLike, progress: bool = True) -> list[str]:
     """Read every byte of a packed folder and compare it with the manifest's hashes.
+
+    Args:
+        folder (`str` or `os.PathLike`): a packed folder.
+        progress (`bool`): show a progress bar.
 
     Returns:
         `list[str]`: what is wrong, a line each; empty if all is well.

@@ -47,7 +47,13 @@ MIN_SHARD_CLIPS, SHARDS_OF_A_SPLIT = 2, 16
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be: its file name and its clips."""
+    """One shard to be: its file name and its clips.
+
+    Args:
+        file (`str`): its name.
+        split (`str`): train, dev or test.
+        rows (`Sequence[CorpusRow]`): its clips, in order.
+    """
 
     file: str
     split: str

@@ -22,6 +22,12 @@ FEW_CLIPS, AMPLE_BYTES = 64, 10 * 10**9
 def check_disk(rows: Sequence[CorpusRow], folder: Path, parameters: PackParameters, progress: bool) -> None:
     """Print what packing `rows` below `folder` is likely to take.
 
+    Args:
+        rows (`Sequence[CorpusRow]`): the clips.
+        folder (`Path`): on the disk that is written to.
+        parameters ([`~training_fla.shard_writing.PackParameters`]): how frames are stored.
+        progress (`bool`): whether to print.
+
     Raises:
         InputError: if it clearly does not fit.
     """

@@ -66,7 +66,7 @@ def f_scores(counts: np.ndarray, beta: float | None) -> np.ndarray:
     """F of precision and recall of the LCS.
 
     Args:
-        counts (`np.ndarray` of shape `(N, 3)`): from [`lcs_counts`].
+        counts (`np.ndarray` of shape `(N, 3)`): int64, from [`lcs_counts`].
         beta (`float` or `None`): weight of recall; `None` is P / R of each sentence.
 
     Returns:

@@ -160,9 +160,10 @@ class SentenceStatistics:
 
     Args:
         bleu (`np.ndarray` of shape `(N, 10)`):
-            Tokens of prediction and of reference, then matches and then prediction n-grams for orders 1 to 4.
-        chrf (`np.ndarray` of shape `(N, 18)`): prediction, reference and matching character n-grams for orders 1 to 6.
-        rouge_l (`np.ndarray` of shape `(N,)`): ROUGE-L F of each sentence, 0 to 100.
+            int64; tokens of prediction and of reference, then matches and then prediction n-grams for orders 1 to 4.
+        chrf (`np.ndarray` of shape `(N, 18)`):
+            int64; prediction, reference and matching character n-grams for orders 1 to 6.
+        rouge_l (`np.ndarray` of shape `(N,)`): float64; ROUGE-L F of each sentence, 0 to 100.
     """
 
     bleu: np.ndarray
@@ -193,7 +194,16 @@ def sentence_statistics(
 
 
 def bleu_statistics(predictions: Sequence[str], references: Sequence[str], form: TextForm) -> np.ndarray:
-    """The rows of [`SentenceStatistics.bleu`]."""
+    """Lengths and n-gram matches of each sentence.
+
+    Args:
+        predictions (`Sequence[str]`): one a sentence.
+        references (`Sequence[str]`): as many.
+        form ([`TextForm`]): how they are normalised and split.
+
+    Returns:
+        `np.ndarray` of shape `(sentences, 10)`, int64: the rows of [`SentenceStatistics.bleu`].
+    """
     pairs = [[form.bleu_tokens(s) for s in side] for side in (predictions, references)]
     matches, prediction_totals, _ = ngram_matches(*pairs, MAX_NGRAM_ORDER)
     lengths = np.array([[len(p), len(r)] for p, r in zip(*pairs, strict=True)], dtype=np.int64).reshape(-1, 2)
@@ -334,7 +344,16 @@ def corpus_scores(statistics: SentenceStatistics) -> dict[str, float]:
 
 
 def signature_of(form: TextForm, rouge: str = "beta1.2", references: str = "raw") -> str:
-    """What has to be known to compute the same figures: text form, smoothing, ROUGE-L's F, versions."""
+    """What has to be known to compute the same figures.
+
+    Args:
+        form ([`TextForm`]): how sentences are normalised and split.
+        rouge (`str`): ROUGE-L's variant.
+        references (`str`): `raw`, or `decoded` from token ids.
+
+    Returns:
+        `str`: text form, smoothing, ROUGE-L's F and versions, joined by bars.
+    """
     return "|".join(
         (
             "nrefs:1",

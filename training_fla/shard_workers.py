@@ -61,6 +61,9 @@ def run_jobs(
         on_clip (`Callable`): called in this process whenever a clip is begun.
         on_error (`str`): `skip` to write a shard again without the clip that killed its worker, else `fail`.
 
+    Yields:
+        `tuple[ShardJob, Any]`: a job and what `write` returned.
+
     Raises:
         InputError: what a worker raised; or, naming the clip, that a worker crashed or went silent.
         OSError: what a worker raised.

@@ -71,6 +71,9 @@ def write_shard(
 
     Returns:
         `dict`: the shard's manifest entry, with `file`, `bytes`, `sha256`, `index_sha256`, `clips`, `frames`.
+
+    Raises:
+        BadClipError: what `skip` raises, where it does.
     """
     clips = frames = 0
     with atomic_file(file, overwrite=True) as work:
@@ -93,6 +96,14 @@ def write_shard(
 
 def clip_record(row: CorpusRow, parameters: PackParameters, report: Callable[[int], None]) -> dict[str, Any]:
     """One clip as a row of the shard.
+
+    Args:
+        row ([`~training_fla.corpora.row.CorpusRow`]): the clip.
+        parameters ([`PackParameters`]): how frames are stored.
+        report (`Callable[[int], None]`): called with the number of frames done.
+
+    Returns:
+        `dict`: a value for each column of the schema.
 
     Raises:
         BadClipError: if it has no sentence or no frame, cannot be decoded, or is too large.
@@ -145,7 +156,16 @@ def _refuse_cut_off(video: Any, num_frames: int, fps: float) -> None:
 
 
 def encode_frame(frame: np.ndarray, quality: int) -> bytes:
-    """Compress a uint8 RGB frame, `(H, W, 3)` or `(H, W, 4)` whose last channel means nothing, to JPEG."""
+    """Compress a frame to JPEG.
+
+    Args:
+        frame (`np.ndarray` of shape `(H, W, 3)`): uint8 RGB; or of shape `(H, W, 4)`, whose last channel means
+            nothing.
+        quality (`int`): 1 to 100.
+
+    Returns:
+        `bytes`: chroma at half size.
+    """
     height, width, channels = frame.shape
     if not frame.flags.c_contiguous:
         frame = np.ascontiguousarray(frame)

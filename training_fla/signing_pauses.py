@@ -48,8 +48,9 @@ class Motion:
     """How much moves in a recording, at M moments.
 
     Args:
-        seconds (`np.ndarray` of shape `(M,)`): rising; the middle between the two pictures compared.
-        energy (`np.ndarray` of shape `(M,)`): root mean square of what moved, as a share of the picture's contrast.
+        seconds (`np.ndarray` of shape `(M,)`): float64; rising; the middle between the two pictures compared.
+        energy (`np.ndarray` of shape `(M,)`): float64; root mean square of what moved, as a share of the picture's
+            contrast.
         end_seconds (`float`): of the recording.
     """
 
@@ -83,8 +84,8 @@ def motion_between(before: np.ndarray, after: np.ndarray) -> float:
     """What moved, without shifts of the whole picture and changes of its light.
 
     Args:
-        before (`np.ndarray` of shape `(H, W)`): float grey values.
-        after (`np.ndarray` of shape `(H, W)`): of a little later.
+        before (`np.ndarray` of shape `(H, W)`): grey values, float32, 0 to 255.
+        after (`np.ndarray` of shape `(H, W)`): float32, of a little later.
 
     Returns:
         `float`: not negative; 0 where nothing moved, about 0.2 while somebody who fills the picture signs.
@@ -127,7 +128,7 @@ def without_spikes(energy: np.ndarray) -> np.ndarray:
     """The median of each value and its neighbours: a key frame or a flash is one moment long.
 
     Args:
-        energy (`np.ndarray` of shape `(M,)`): at least one value.
+        energy (`np.ndarray` of shape `(M,)`): float64; at least one value.
 
     Returns:
         `np.ndarray` of shape `(M,)`: as many.
@@ -140,7 +141,7 @@ def two_levels(values: np.ndarray) -> tuple[float, float]:
     """Split values in two where the means of the parts tell most of their spread (Otsu's criterion).
 
     Args:
-        values (`np.ndarray` of shape `(M,)`): in any order.
+        values (`np.ndarray` of shape `(M,)`): float64; in any order.
 
     Returns:
         `tuple[float, float]`: mean of the lower and of the upper part; the same twice for a single value.
@@ -160,8 +161,8 @@ def moving(seconds: np.ndarray, level: np.ndarray, begins: float, ends: float) -
     """Stretches that begin above one level and end below a lower one.
 
     Args:
-        seconds (`np.ndarray` of shape `(M,)`): of the moments.
-        level (`np.ndarray` of shape `(M,)`): how much moves.
+        seconds (`np.ndarray` of shape `(M,)`): float64; of the moments.
+        level (`np.ndarray` of shape `(M,)`): float64; how much moves.
         begins (`float`): motion begins above it.
         ends (`float`): motion ends below it.
 
@@ -225,8 +226,8 @@ def cut_longer(
 
     Args:
         stretch (`tuple[float, float]`): first and last second.
-        seconds (`np.ndarray` of shape `(M,)`): of the moments.
-        level (`np.ndarray` of shape `(M,)`): how much moves.
+        seconds (`np.ndarray` of shape `(M,)`): float64; of the moments.
+        level (`np.ndarray` of shape `(M,)`): float64; how much moves.
         max_length (`float`): of a part.
 
     Yields:

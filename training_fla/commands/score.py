@@ -64,6 +64,9 @@ def run(args) -> int:
 def check_arguments(args) -> None:
     """Refuse options that contradict each other, before any work.
 
+    Args:
+        args (`argparse.Namespace`): the options.
+
     Raises:
         InputError: naming the option.
     """
@@ -150,14 +153,29 @@ def mean_alternatives(found: list[dict]) -> dict:
 
 
 def mean_alternatives_entry(entries: list):
-    """The mean of figures, or of dictionaries of figures with their (equal) signatures."""
+    """The mean of figures, or of dictionaries of figures with their (equal) signatures.
+
+    Args:
+        entries (`list`): of the same kind, one a seed.
+
+    Returns:
+        `float`, `str` or `dict`: of that kind.
+    """
     if isinstance(entries[0], dict):
         return {name: mean_alternatives_entry([entry[name] for entry in entries]) for name in entries[0]}
     return entries[0] if isinstance(entries[0], str) else sum(entries) / len(entries)
 
 
 def write_sentences(table, statistics, form, report: dict, args) -> None:
-    """Write `--sentences` and `--html`."""
+    """Write `--sentences` and `--html`.
+
+    Args:
+        table ([`~training_fla.prediction_file.PredictionFile`]): what was scored.
+        statistics ([`~training_fla.scoring.SentenceStatistics`]): of its sentences.
+        form ([`~training_fla.scoring.TextForm`]): how they were split.
+        report (`dict`): the scores.
+        args (`argparse.Namespace`): the options.
+    """
     from ..score_report import scored_sentences, write_html, write_sentence_table
 
     scored = scored_sentences(table, statistics, form)

@@ -72,7 +72,17 @@ def add_subtitle_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
+    """A whole number of at least 1, for argparse.
+
+    Args:
+        text (`str`): from the command line.
+
+    Returns:
+        `int`: the number.
+
+    Raises:
+        ArgumentTypeError: it is below 1.
+    """
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
@@ -80,7 +90,17 @@ def positive(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A length of time above 0, for argparse."""
+    """A length of time above 0, for argparse.
+
+    Args:
+        text (`str`): from the command line.
+
+    Returns:
+        `float`: the number.
+
+    Raises:
+        ArgumentTypeError: it is not above 0, or not finite.
+    """
     number = float(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")

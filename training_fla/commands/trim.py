@@ -112,6 +112,13 @@ def find_model(name: str) -> Path:
 def load_tokenizer(name: str, model_folder: Path):
     """The tokenizer; a folder with nothing but a vocabulary file takes its class from the model's configuration.
 
+    Args:
+        name (`str`): folder or Hub id.
+        model_folder (`Path`): with the model's config.json.
+
+    Returns:
+        [`~transformers.PreTrainedTokenizerBase`]: whole.
+
     Raises:
         InputError: if it cannot be loaded.
     """
@@ -129,6 +136,10 @@ def load_tokenizer(name: str, model_folder: Path):
 def set_language(tokenizer, code: str) -> None:
     """Make a language the tokenizer's source and target.
 
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): of the model.
+        code (`str`): e.g. `de_DE`.
+
     Raises:
         InputError: if the tokenizer has no languages, or not this one.
     """
@@ -140,7 +151,20 @@ def set_language(tokenizer, code: str) -> None:
 
 
 def trim(tokenizer, sentences: list[str], args, extra_token_ids: set[int]):
-    """[`trim_tokenizer`] with its errors as one line."""
+    """[`trim_tokenizer`] with its errors as one line.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): of the model.
+        sentences (`list[str]`): of training.
+        args (`argparse.Namespace`): `min_count` and `keep_characters`.
+        extra_token_ids (`set[int]`): kept in any case.
+
+    Returns:
+        `tuple`: the smaller tokenizer and the ids kept.
+
+    Raises:
+        InputError: the tokenizer cannot be trimmed.
+    """
     from processing_fla import trim_tokenizer
 
     try:
@@ -154,6 +178,11 @@ def start_with_language(folder: Path, tokenizer, code: str) -> None:
 
     MBart starts from the language code itself; models whose targets begin with it (mBART-50, NLLB) start from `</s>`
     and are forced to give the code first.
+
+    Args:
+        folder (`Path`): of the trimmed model.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): the trimmed one.
+        code (`str`): e.g. `de_DE`.
     """
     field = "forced_bos_token_id" if tokenizer.prefix_tokens else "decoder_start_token_id"
     for file in (folder / "config.json", folder / "generation_config.json"):
@@ -163,7 +192,18 @@ def start_with_language(folder: Path, tokenizer, code: str) -> None:
 
 
 def make_report(tokenizer, trimmed, sentences: list[str], checks: dict[str, list[str]], size) -> dict:
-    """What was kept, what was saved, and which words of the other files the trimmed tokenizer does not know."""
+    """What was kept, what was saved, and which words of the other files the trimmed tokenizer does not know.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): of the model.
+        trimmed ([`~transformers.PreTrainedTokenizerBase`]): the smaller one.
+        sentences (`list[str]`): of training.
+        checks (`dict[str, list[str]]`): sentences of other files, by name.
+        size ([`~training_fla.checkpoint_trimming.TrimmedSize`]): parameters and bytes before and after.
+
+    Returns:
+        `dict`: `trim_report.json`.
+    """
     from processing_fla.tokenization_fla import count_pieces, tokenized_differently, unknown_words
 
     report = {

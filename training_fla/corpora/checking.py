@@ -163,6 +163,9 @@ def _examined(rows: Sequence[CorpusRow], num_workers: int | None, progress: bool
 def examine(row: CorpusRow) -> tuple[float, str, str]:
     """Open a clip and decode its first frame.
 
+    Args:
+        row ([`~training_fla.corpora.row.CorpusRow`]): the clip.
+
     Returns:
         `tuple[float, str, str]`: source frames by folder or header; why it cannot be read, or empty; how its length
             differs from the annotation's, or empty.

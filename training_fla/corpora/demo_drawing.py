@@ -44,7 +44,22 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class SignerLook:
-    """What stays the same in every clip of a signer; colours are RGB from 0 to 255."""
+    """What stays the same in every clip of a signer; colours are RGB from 0 to 255.
+
+    Args:
+        skin (`Color`): of face and hands.
+        hair (`Color`): of the hair.
+        hair_length (`float`): how far it falls, 0 to 1.
+        clothes (`Color`): of trunk and sleeves.
+        sleeves (`bool`): whether the forearms are covered.
+        dominant_glove (`Color`): of the hand that signs first.
+        other_glove (`Color`): of the other hand.
+        head_size (`float`): of the head; 1 is the usual.
+        shoulder_width (`float`): of the trunk.
+        hand_radius (`float`): of the hands.
+        speed (`float`): of signing.
+        reach (`float`): how far signs go from the body.
+    """
 
     skin: Color
     hair: Color

@@ -148,7 +148,12 @@ class Statement:
 
 @dataclass(frozen=True)
 class Report:
-    """A sentence of the corpus: its signs and its German."""
+    """A sentence of the corpus.
+
+    Args:
+        glosses (`tuple[str, ...]`): its signs, in order.
+        sentence (`str`): its German.
+    """
 
     glosses: tuple[str, ...]
     sentence: str

@@ -61,7 +61,13 @@ MOVEMENT_REACH = 0.082
 
 @dataclass(frozen=True)
 class HandForm:
-    """How a hand looks: its shape, where its fingers point, and whether its pale palm shows."""
+    """How a hand looks.
+
+    Args:
+        shape (`str`): a key of the shapes that are drawn, e.g. `fist`.
+        direction (`str`): where its fingers point.
+        palm (`bool`): whether its pale palm shows.
+    """
 
     shape: str
     direction: str = "up"

@@ -99,6 +99,9 @@ def manifest_fingerprint(file: str | Path, **options: str | Path | None) -> str:
     Args:
         file (`str` or `Path`): as for [`read_manifest`].
         **options: the other arguments of [`read_manifest`].
+
+    Returns:
+        `str`: 32 hexadecimal digits.
     """
     digest = hashlib.sha256(repr(sorted((key, str(value)) for key, value in options.items())).encode())
     for table, _ in manifest_files(file):

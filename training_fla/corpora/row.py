@@ -104,7 +104,18 @@ class VideoFile:
             yield fps or 0.0, frames
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
-        """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB, upright, of `size` if it is given."""
+        """Frames in order.
+
+        Args:
+            stride (`int`): give frames 0, `stride`, `2 * stride`, ...; the others are not converted.
+            size (`tuple[int, int]`, *optional*): height and width of the result; those of the source when absent.
+
+        Yields:
+            `np.ndarray` of shape `(H, W, 3)`: uint8 RGB, upright.
+
+        Raises:
+            VideoDecodeError: the file cannot be decoded.
+        """
         with self.opened(stride, size) as (_, frames):
             for frame in frames:
                 yield frame[..., :3]
@@ -144,9 +155,14 @@ class FrameFolder:
         return sorted(Path(self.path).glob(self.pattern))
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
-        """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB; the others are not opened.
+        """Frames in order.
 
-        `size`, height and width, is that of the result, the images' own when absent.
+        Args:
+            stride (`int`): give frames 0, `stride`, `2 * stride`, ...; the others are not opened.
+            size (`tuple[int, int]`, *optional*): height and width of the result; those of the source when absent.
+
+        Returns:
+            `Iterator[np.ndarray]` of shape `(H, W, 3)`: uint8 RGB.
 
         Raises:
             InputError: naming the folder without frames or the image that cannot be read.
@@ -178,7 +194,15 @@ class DrawnVideo:
         yield self.fps, self.frames(stride, size)
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
-        """Frames 0, `stride`, `2 * stride`, ... in order, `(H, W, 3)` uint8 RGB, of `size` if it is given."""
+        """Frames in order.
+
+        Args:
+            stride (`int`): give frames 0, `stride`, `2 * stride`, ...
+            size (`tuple[int, int]`, *optional*): height and width of the result; those of the source when absent.
+
+        Returns:
+            `Iterator[np.ndarray]` of shape `(H, W, 3)`: uint8 RGB.
+        """
         return (_resized(frame, size) for frame in self.draw()[::stride])
 
 
