@@ -100,7 +100,15 @@ def usual_stream(path: Path) -> tuple[int, int]:
 
 
 def is_usual(frame, path: Path) -> bool:
-    """Whether torchcodec gives this frame as [`~.video_decoding_fla.RgbConverter`] does."""
+    """Whether torchcodec gives this frame as [`~.video_decoding_fla.RgbConverter`] does.
+
+    Args:
+        frame (`av.VideoFrame`): as decoded.
+        path (`Path`): named in errors.
+
+    Returns:
+        `bool`: whether it is of 8 bits, not mirrored, not interlaced and whole.
+    """
     matrix = display_matrix(frame)
     transposed, flip_x, flip_y = (False, False, False) if matrix is None else orientation(matrix, path)
     bits = max(component.bits for component in frame.format.components)
