@@ -1,5 +1,6 @@
 """Processes that write shards and survive what decoders do to them: a crash or a hang costs one clip, not the run."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from training_fla.errors import InputError
 # Unstated: longer than any decoder takes for 64 frames, short enough that a night's packing does not hang.
 SILENCE_SECONDS = 120.0
 FRAMES_PER_REPORT = 64
+PR_SET_PDEATHSIG = 1  # of Linux's prctl()
 
 
 @dataclass
@@ -110,6 +112,8 @@ def _start(write: WriteJob, jobs: Sequence[ShardJob]) -> _Worker:
 def _work(write: WriteJob, jobs: Sequence[ShardJob], connection: Connection, parent: int) -> None:
     """A worker's life: write the jobs it is given until it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
+    # The kernel is to kill it with its parent: it inherited the lock on the folder, which the next run wants.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     by_key = {job.key: job for job in jobs}
 
     def leave_if_orphaned() -> None:
