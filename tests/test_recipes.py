@@ -82,9 +82,55 @@ def test_every_top_level_line_of_the_papers_recipes_says_where_it_comes_from():
                 tagged_before = bool(tagged) or (tagged_before and key is not None)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "recipes" / "accelerate").glob("*.yaml")), ids=lambda file: file.name)
+ACCELERATE = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", ACCELERATE, ids=lambda file: file.name)
 def test_accelerate_reads_its_configurations(file):
     from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
+    lines = yaml.safe_load(file.read_text())
     config = load_config_from_file(str(file))
-    assert config.num_processes == yaml.safe_load(file.read_text())["num_processes"]
+    assert (config.num_processes, config.num_machines) == (lines["num_processes"], lines["num_machines"])
+    # As `accelerate launch` merges the file with its own options.
+    given, _, _ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", str(file), "run.py"]))
+    assert given.num_processes == lines["num_processes"] and given.mixed_precision == "no"
+    kind = lines["distributed_type"]
+    assert (given.multi_gpu, given.use_fsdp) == (kind == "MULTI_GPU", kind == "FSDP")
+
+
+@pytest.mark.parametrize("file", ACCELERATE, ids=lambda file: file.name)
+def test_the_commands_in_an_accelerate_configuration_keep_the_papers_batch(file):
+    """Sec. 5.2: 8 in stage 1, 16 in stage 2."""
+    text = file.read_text()
+    commands = [line.strip("# ").split() for line in text.splitlines() if line.startswith("#   accelerate launch")]
+    assert commands
+    for words in commands:
+        assert words[words.index("--config_file") + 1] == str(file.relative_to(ROOT))
+        script = next(word for word in words if word.startswith("run_stage"))
+        recipe, *overrides = words[words.index(script) + 1 :]
+        parsed = parse_recipe(stage_class(Path(recipe)), [str(ROOT / recipe), *overrides], "usage")
+        batch = yaml.safe_load(text)["num_processes"] * parsed.training["per_device_train_batch_size"]
+        assert batch == {"run_stage1.py": 8, "run_stage2.py": 16}[script], words
+
+
+def test_fsdp_wraps_the_layers_that_the_language_model_has():
+    from accelerate.utils.dataclasses import FullyShardedDataParallelPlugin
+    from transformers import MBartConfig, MBartForConditionalGeneration
+
+    lines = yaml.safe_load((ROOT / "recipes" / "accelerate" / "fsdp.yaml").read_text())["fsdp_config"]
+    names = lines["fsdp_transformer_layer_cls_to_wrap"]
+    assert lines["fsdp_version"] == 2 and lines["fsdp_state_dict_type"] == "SHARDED_STATE_DICT"
+    sizes = {"encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "vocab_size": 20}
+    model = MBartForConditionalGeneration(
+        MBartConfig(d_model=8, encoder_attention_heads=2, decoder_attention_heads=2, **sizes)
+    )
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=names.split(",")
+    )
+    plugin.set_auto_wrap_policy(model)
+    wrapped = [
+        module for module in model.modules() if plugin.auto_wrap_policy(module, recurse=False, nonwrapped_numel=0)
+    ]
+    assert len(wrapped) == 3

@@ -454,6 +454,8 @@ def convert(name: str, value: Any, hint: Any) -> Any:
     for kind in (int, float):
         if kind in plain and isinstance(number, int | float | str):
             try:
+    if name == "fsdp" and isinstance(value, bool):
+        return value  # transformers annotates text, and wants true
                 if kind is int and isinstance(number, float) and not number.is_integer():
                     raise ValueError
                 return kind(number)

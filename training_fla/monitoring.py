@@ -51,15 +51,24 @@ class EvaluationLines(TrainerCallback):
         trainer = self.trainer
         if trainer is not None and trainer.last_translations:
             sentences = trainer.eval_dataset.sentences
-            # Two places spread over the split and moving with the step, so that one sees more than the same two clips.
-            for place in {
-                state.global_step % len(sentences),
-                (state.global_step + len(sentences) // 2) % len(sentences),
-            }:
+            for place in sample_places(state.global_step, len(sentences)):
                 line += f"\n    {trainer.last_translations[place]!r}\n    for {sentences[place]!r}"
         print("\n" + line, flush=True)
         with open(self.folder / "evaluations.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def sample_places(step: int, count: int) -> list[int]:
+    """Two places spread over a split and moving with the step, so that one sees more than the same two clips.
+
+    Args:
+        step (`int`): of the run.
+        count (`int`): clips of the split.
+
+    Returns:
+        `list[int]`: one or two indices.
+    """
+    return sorted({step % count, (step + count // 2) % count})
 
 
 def write_rows(file: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

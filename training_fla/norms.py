@@ -48,11 +48,14 @@ class LayerNorms(TrainerCallback):
     Args:
         folder (`Path`): the run's folder.
         every (`int`): steps between two rows.
+
+    With its `trainer` set, rows go to the trainer's log too.
     """
 
     def __init__(self, folder: Path, every: int):
         self.file, self.figure, self.every = folder / "norms.tsv", folder / "norms.png", every
         self.rows: list[list[float]] = []
+        self.trainer = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         """After `--resume`, keep the rows up to the checkpoint."""
@@ -67,6 +70,13 @@ class LayerNorms(TrainerCallback):
         gradients = [[p.grad for p in layer if p.grad is not None] for layer in parameters]
         values = [norm(layer) for layer in gradients] + [norm([p.detach() for p in layer]) for layer in parameters]
         self.rows.append([state.global_step + 1, *values])
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Show the row where the run is reported to (`report_to`)."""
+        if self.trainer is not None and self.rows and self.rows[-1][0] == state.global_step:
+            due = control.should_log  # logging takes it for done
+            self.trainer.log(dict(zip(COLUMNS[1:], self.rows[-1][1:], strict=True)))
+            control.should_log = due
 
     def on_save(self, args, state, control, **kwargs):
         """Write the rows wherever a resumed run might begin."""

@@ -41,6 +41,7 @@ from .packed_corpus import PackedCorpus, packed_splits
 from .packing import ensure_packed
 from .parameter_efficient import FOLDER as PEFT_FOLDER
 from .parameter_efficient import is_peft, merge_peft, save_peft
+from .reporting import RecipeReport, check_report_to
 from .trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
 
@@ -128,13 +129,16 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
         # Pinned memory is for copies to an accelerator; without one torch only warns.
         # Hub: once, at the end; on every save transformers would upload whatever lies in the folder.
         own = {"dataloader_pin_memory": torch.cuda.is_available(), "hub_strategy": "end"}
-        return Seq2SeqTrainingArguments(**own | recipe.training)
+        own |= {"run_name": "/".join(recipe.output_dir.absolute().parts[-2:]), "project": "fla-llm"}  # for `report_to`
+        args = Seq2SeqTrainingArguments(**own | recipe.training)
     except (ValueError, TypeError) as error:
         raise InputError(f"the recipe's training fields do not fit together: {error}") from None
 
 
 def open_output_folder(recipe: Recipe, is_main: bool) -> Path | None:
     """Refuse, resume or clear the output folder.
+    check_report_to(args)
+    return args
 
     Args:
         recipe ([`~training_fla.arguments.Recipe`]): `output_dir`, `resume`, `overwrite`.
@@ -275,6 +279,8 @@ def make_datasets(recipe: Recipe, args, splits: Splits, processor: FlaProcessor)
         probability=data.augmentation_probability,
     )
     train = {"corpus": splits.train, "max_clips": data.max_train_clips}
+    if args.report_to:
+        callbacks.append(RecipeReport(recipe.resolved))
     # A long reference is scored all the same; only training refuses it.
     score = {"max_clips": data.max_eval_clips, "max_target_tokens": sys.maxsize}
     datasets = {
@@ -310,8 +316,7 @@ def make_trainer(
     convention = recipe.data.score_convention
     if convention == "auto":
         convention = convention_for(splits.dev.corpus, splits.dev.sentences)
-    lines = EvaluationLines(recipe.output_dir)
-    callbacks = [lines]
+    callbacks = [EvaluationLines(recipe.output_dir)]
     if recipe.optimization.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(recipe.optimization.early_stopping_patience))
     if recipe.optimization.norm_logging_steps:
@@ -331,7 +336,8 @@ def make_trainer(
         processing_class=processor,
         callbacks=callbacks,
     )
-    lines.trainer = trainer
+    for callback in callbacks:
+        callback.trainer = trainer
     show_progress(trainer)
     if use_feature_cache(recipe, model):
         datasets = cached(recipe, trainer, datasets)
@@ -356,6 +362,7 @@ def use_feature_cache(recipe: Recipe, model: FlaForConditionalGeneration) -> boo
     wish = getattr(recipe.stage, "feature_cache", None)
     if wish not in (None, "auto") and not model.visual_encoder_is_frozen:
         raise InputError(f"feature_cache {wish}: features can be stored only where the whole visual encoder is frozen")
+    trainer.model = trainer.whole_model()
     return wish is not None and model.visual_encoder_is_frozen
 
 
@@ -441,9 +448,8 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     """
     folder = recipe.output_dir
     trainer.model.generation_config = trainer.generation
-    if is_peft(trainer.model):
-        if trainer.is_world_process_zero():
-            save_peft(trainer.model, folder / PEFT_FOLDER)
+    if is_peft(trainer.model) and trainer.is_world_process_zero():
+        save_peft(trainer.model, folder / PEFT_FOLDER)
         merge_peft(trainer.model)
     if isinstance(trainer.model, OneRunModel):
         trainer.model = without_light_t(trainer.model)

@@ -21,7 +21,9 @@ from .arguments import OptimizationArguments
 from .collation import EpochSampler
 from .errors import InputError
 from .optimization import build_optimizer
+from .monitoring import sample_places
 from .weight_average import WeightAverage
+from .sharding import check_sharding, gather, share_tied_tables, without_weights
 
 
 class SmoothedCrossEntropy:
@@ -82,9 +84,14 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.average: WeightAverage | None = None
         self.add_callback(EpochCallback(self))
 
+        if self.is_fsdp_enabled:
+            check_sharding(self.accelerator, optimization)
     def train(self, *args, **kwargs):
         """As [`~transformers.Trainer.train`]; with `ema_decay` the model holds the average afterwards."""
         if self.optimization.ema_decay:
+        if self.is_fsdp_enabled:
+            self.empty_model = without_weights(self.model)
+            share_tied_tables(self.model.language_model)
             self.average = WeightAverage(self.model.to(self.args.device), self.optimization.ema_decay)
         outcome = super().train(*args, **kwargs)
         if self.average is not None:
@@ -96,6 +103,18 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         return outcome
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+    def whole_model(self):
+        """The model to save: what was trained, put together again where it is in shards.
+
+        Returns:
+            [`~modeling_fla.FlaForConditionalGeneration`]: with weights on the first process only, after FSDP.
+        """
+        if not self.is_fsdp_enabled:
+            return self.model
+        whole = gather(self.accelerator, self.model, self.empty_model)
+        self.is_fsdp_enabled = False  # `save_model` would gather once more
+        return whole
+
         super()._save_optimizer_and_scheduler(output_dir)
         if self.average is not None and self.args.should_save:
             self.average.save(Path(output_dir))
@@ -129,9 +148,11 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
         # Accelerate fills an epoch's last batch with clips of its first, so that all processes have equally many;
         # without labels they weigh nothing, and on any number of processes a clip counts once an epoch.
-        state = self.accelerator.gradient_state
-        if self.args.world_size > 1 and batch_samples and state.end_of_dataloader and state.remainder > 0:
-            real = max(0, state.remainder - self.args.process_index * self.args.train_batch_size)
+        # (Counted here: Accelerate's own `remainder` is unknown in the epoch a resumed run begins in.)
+        at_end = self.accelerator.gradient_state.end_of_dataloader and not self.args.dataloader_drop_last
+        remainder = len(self.train_dataset) % (self.args.train_batch_size * self.args.world_size)
+        if self.args.world_size > 1 and batch_samples and at_end and remainder > 0:
+            real = max(0, remainder - self.args.process_index * self.args.train_batch_size)
             batch_samples[-1]["labels"][real:] = -100
         return super()._get_num_items_in_batch(batch_samples, device)
 
@@ -229,7 +250,12 @@ class SignTranslationTrainer(Seq2SeqTrainer):
                 logits.transpose(1, 2), labels, label_smoothing=self.args.label_smoothing_factor, reduction="none"
             )  # (B, L), 0 at padding
             batch.pop("decoder_input_ids")
-            ids = self.model.generate(**batch, generation_config=copy.deepcopy(self.generation))
+            ids = self.model.generate(
+                **batch,
+                generation_config=copy.deepcopy(self.generation),
+                # In shards, a process whose sentences have ended must still take part in the others' steps.
+                synced_gpus=self.is_fsdp_enabled,
+            )
             sentences = self.processing_class.batch_decode(ids, skip_special_tokens=True)
             counts = labels.ne(-100).sum(1).tolist()
             for index, sentence, loss, count in zip(
@@ -256,7 +282,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         figures = {name: value for name, value in scores.items() if isinstance(value, int | float)}
         figures |= {"loss": loss, "runtime": round(time.perf_counter() - start, 2)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        self.log(dict(metrics))
+        self.log(metrics | (self._samples(dataset, metric_key_prefix) if self.args.report_to else {}))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -273,6 +299,12 @@ class SortedByLength(torch.utils.data.Dataset):
         self.order = sorted(range(len(dataset)), key=lambda index: (-dataset.lengths[index], index))
 
     def __len__(self) -> int:
+    def _samples(self, dataset, prefix: str) -> dict[str, str]:
+        """Two translations as texts for the log, as a person would read them."""
+        places = sample_places(self.state.global_step, len(dataset.sentences))
+        pairs = [(self.last_translations[place], dataset.sentences[place]) for place in places]
+        return {f"{prefix}_sample_{n}": f"{ours!r} for {true!r}" for n, (ours, true) in enumerate(pairs, start=1)}
+
         return len(self.order)
 
     def __getitem__(self, position: int) -> dict:

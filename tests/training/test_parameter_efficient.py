@@ -187,7 +187,8 @@ def test_a_prefix_that_peft_made_and_saved_is_read(tmp_path):
     import peft
 
     model = deep_model()
-    config = peft.PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=2, num_layers=3, num_attention_heads=4)
+    sizes = {"num_virtual_tokens": 2, "num_layers": 3, "num_attention_heads": 4}
+    config = peft.PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", **sizes)
     wrapped = peft.get_peft_model(copy.deepcopy(model.language_model), config).eval()
     wrapped.save_pretrained(tmp_path)
     load_peft(model, tmp_path)

@@ -2,13 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from transformers import Seq2SeqTrainer
 
-from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run
+from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, weights
+from training_fla.arguments import OptimizationArguments
+from training_fla.errors import InputError
+from training_fla.sharding import check_sharding
+from training_fla.trainer import SignTranslationTrainer
 
 # Twenty steps of eight clips; no dropout, which draws differently in every process.
 CURVE = """
@@ -16,13 +24,12 @@ max_steps: 20
 logging_steps: 1
 eval_steps: 20
 save_steps: 20
-random_frame_phase: true
 per_device_eval_batch_size: 2
 train_sampling_strategy: group_by_length
 """
 RECIPES = {
     "stage1": STAGE1.replace("light_t_overrides: {", "light_t_overrides: {dropout: 0.0, ")
-    + "freeze_batch_norm_statistics: true\n",
+    + "freeze_batch_norm_statistics: true\nrandom_frame_phase: true\n",
     "stage2": STAGE2 + "language_model_overrides: {dropout: 0.0}\n",
 }
 # Variants of stage 2 that wrap or extend the model: each must still be one model to DistributedDataParallel.
@@ -37,7 +44,14 @@ one_run_light_t: tiny
 one_run_light_t_overrides: {d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24, dropout: 0.0}
 """,
     "lora": RECIPES["stage2"] + "peft: {type: lora, r: 2}\nema_decay: 0.9\n",
+    "prefix": RECIPES["stage2"] + "peft: {type: prefix, num_virtual_tokens: 3}\n",
 }
+LINES_OF_SHARDED = [
+    (),
+    ("--peft", "{type: lora, r: 2}"),
+    ("--peft", "{type: prefix, num_virtual_tokens: 3}"),
+    ("--language_model_overrides", "{dropout: 0.0, tie_word_embeddings: false}"),
+]
 OVERRIDDEN = ("max_steps", "logging_steps", "eval_steps", "save_steps", "per_device_eval_batch_size")
 
 
@@ -106,17 +120,81 @@ def test_two_processes_follow_the_curve_of_one(folder, one, stage):
         assert rows(two, split) == rows(one[stage], split)
 
 
+@pytest.mark.parametrize(("process", "real"), [(0, [1, 1, 1, 1]), (1, [1, 1, 0, 0]), (2, [0, 0, 0, 0])])
+def test_clips_that_fill_an_epochs_last_batch_weigh_nothing(monkeypatch, process, real):
+    """Thirty clips on three processes with four each: the last batch is half full; a resumed epoch has no `remainder`."""
+    monkeypatch.setattr(Seq2SeqTrainer, "_get_num_items_in_batch", lambda self, samples, device: len(samples))
+    arguments = {"train_batch_size": 4, "world_size": 3, "process_index": process, "dataloader_drop_last": False}
+    state = SimpleNamespace(end_of_dataloader=True, remainder=-1)
+    trainer = object.__new__(SignTranslationTrainer)
+    trainer.args, trainer.train_dataset = SimpleNamespace(**arguments), range(30)
+    trainer.accelerator = SimpleNamespace(gradient_state=state)
+    labels = torch.ones(4, 2, dtype=torch.long)
+    trainer._get_num_items_in_batch([{"labels": labels}], torch.device("cpu"))
+    assert labels[:, 0].tolist() == [1 if weight else -100 for weight in real]
+    state.end_of_dataloader, labels = False, torch.ones(4, 2, dtype=torch.long)
+    trainer._get_num_items_in_batch([{"labels": labels}], torch.device("cpu"))
+    assert labels.eq(1).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_follow_the_curve_of_one(folder, one, variant):
     argv = [folder / f"{variant}.yaml", "--tokenizer", one["stage1"]]
-    argv += ["--stage1_checkpoint", one["stage1"]] if variant == "lora" else []
+    argv += ["--stage1_checkpoint", one["stage1"]] if variant != "one_run" else []
     alone, two = folder / f"{variant}-one", folder / f"{variant}-two"
     assert run("run_stage2", *argv, "--output_dir", alone, "--per_device_train_batch_size", 8) == 0
     run_on_two("run_stage2", *argv, "--output_dir", two, "--per_device_train_batch_size", 4)
     assert len(losses(two)) == 20 and losses(two) == pytest.approx(losses(alone), abs=1e-4)
     reports = [json.loads((out / "metrics.json").read_text())["test"] for out in (alone, two)]
     assert reports[1]["loss"] == pytest.approx(reports[0]["loss"], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", LINES_OF_SHARDED, ids=["plain", "lora", "prefix", "untied"])
+def test_shards_follow_the_curve_of_one_and_are_saved_whole(folder, one, tmp_path, lines):
+    """FSDP, with the configuration that is shipped; interrupted and resumed."""
+    argv = [*given(folder, "stage2"), *lines, "--load_best_model_at_end", "false"]
+    alone, shards = tmp_path / "one", tmp_path / "shards"
+    assert run("run_stage2", *argv, "--output_dir", alone, "--per_device_train_batch_size", 8) == 0
+    argv += ["--output_dir", shards, "--per_device_train_batch_size", 4, "--save_steps", 10]
+    run_in_shards(*argv)
+    assert losses(shards) == pytest.approx(losses(alone), abs=1e-4)
+    whole, saved = weights(alone), weights(shards)
+    assert whole.keys() == saved.keys()
+    assert all(torch.allclose(whole[name], saved[name], atol=1e-4) for name in whole)
+    assert {file.name for file in alone.glob("*.py")} == {file.name for file in shards.glob("*.py")}
+    assert [rows(shards, split) for split in ("dev", "test")] == [rows(alone, split) for split in ("dev", "test")]
+    (shards / "model.safetensors").unlink()
+    shutil.rmtree(shards / "checkpoint-20")
+    run_in_shards(*argv, "--resume", "true")
+    again = weights(shards)
+    assert all(saved[name].equal(again[name]) for name in saved)
+
+
+def run_in_shards(*argv) -> None:
+    config = ["--config_file", str(ROOT / "recipes" / "accelerate" / "fsdp.yaml"), "--num_processes", "2"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *config, "--main_process_port", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [*launcher, str(ROOT / "tests" / "fsdp_without_gpu.py"), *map(str, argv), "--ddp_backend", "gloo"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("fields", "lines", "message"),
+    [
+        ({"fsdp_version": 1}, {}, "fsdp_version is 1: only 2"),
+        ({"state_dict_type": "FULL_STATE_DICT"}, {}, "fsdp_state_dict_type must be SHARDED_STATE_DICT"),
+        ({}, {"ema_decay": 0.9}, "ema_decay needs whole weights"),
+        ({}, {"norm_logging_steps": 5}, "norm_logging_steps needs whole weights"),
+    ],
+)
+def test_what_shards_cannot_do_is_refused(fields, lines, message):
+    plugin = SimpleNamespace(**{"fsdp_version": 2, "state_dict_type": "SHARDED_STATE_DICT", **fields})
+    accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
+    with pytest.raises(InputError, match=message):
+        check_sharding(accelerator, OptimizationArguments(**lines))
 
 
 @pytest.mark.parametrize("stage", RECIPES)
