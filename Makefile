@@ -31,8 +31,7 @@ bench: $(INSTALLED)
 
 # The API reference, from the docstrings, into site/.
 docs: $(INSTALLED)
-	$(BIN)/python -c "import pdoc" 2>/dev/null || $(BIN)/python -m pip install --quiet ".[docs]"
-	$(BIN)/pdoc --docformat google --output-directory site modeling_fla processing_fla training_fla
+	$(BIN)/python docs/build_reference.py site
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

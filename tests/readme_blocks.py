@@ -105,7 +105,7 @@ MAKE = {
     "make demo-ablations": "takes an hour; its commands are those of make demo with other recipes",
     "make test": "would run this test again",
     "make style": "CI runs it",
-    "make docs": "test_reference_pages.py builds the same pages",
+    "make docs": "CI builds the pages; test_reference.py looks at how",
     "make bench": "takes minutes, and a test asserts no timing",
 }
 # Blocks without a language that nobody types, by how they begin.
