@@ -445,6 +445,8 @@ def convert(name: str, value: Any, hint: Any) -> Any:
         if type(None) in plain or not set(plain) <= {int, float, str, bool, dict, list}:
             return None
         raise InputError(f"`{name}` needs a value, got none")
+    if name == "fsdp" and isinstance(value, bool):
+        return value  # transformers annotates text, and wants true
     if isinstance(value, bool) and bool not in plain and set(plain) <= {int, float, type(None)}:
         raise InputError(f"`{name}` must be a number, got {value!r}")
     for kind in (bool, dict, list, int, float):
@@ -454,8 +456,6 @@ def convert(name: str, value: Any, hint: Any) -> Any:
     for kind in (int, float):
         if kind in plain and isinstance(number, int | float | str):
             try:
-    if name == "fsdp" and isinstance(value, bool):
-        return value  # transformers annotates text, and wants true
                 if kind is int and isinstance(number, float) and not number.is_integer():
                     raise ValueError
                 return kind(number)

@@ -133,12 +133,12 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
         args = Seq2SeqTrainingArguments(**own | recipe.training)
     except (ValueError, TypeError) as error:
         raise InputError(f"the recipe's training fields do not fit together: {error}") from None
+    check_report_to(args)
+    return args
 
 
 def open_output_folder(recipe: Recipe, is_main: bool) -> Path | None:
     """Refuse, resume or clear the output folder.
-    check_report_to(args)
-    return args
 
     Args:
         recipe ([`~training_fla.arguments.Recipe`]): `output_dir`, `resume`, `overwrite`.
@@ -279,8 +279,6 @@ def make_datasets(recipe: Recipe, args, splits: Splits, processor: FlaProcessor)
         probability=data.augmentation_probability,
     )
     train = {"corpus": splits.train, "max_clips": data.max_train_clips}
-    if args.report_to:
-        callbacks.append(RecipeReport(recipe.resolved))
     # A long reference is scored all the same; only training refuses it.
     score = {"max_clips": data.max_eval_clips, "max_target_tokens": sys.maxsize}
     datasets = {
@@ -321,6 +319,8 @@ def make_trainer(
         callbacks.append(EarlyStoppingCallback(recipe.optimization.early_stopping_patience))
     if recipe.optimization.norm_logging_steps:
         callbacks.append(LayerNorms(recipe.output_dir, recipe.optimization.norm_logging_steps))
+    if args.report_to:
+        callbacks.append(RecipeReport(recipe.resolved))
     if args.world_size > 1 and args.device.type == "cuda" and not model.visual_encoder_is_frozen:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     generation = clean_generation_config(model, args.generation_num_beams or 1, recipe.text.max_new_tokens)
@@ -362,7 +362,6 @@ def use_feature_cache(recipe: Recipe, model: FlaForConditionalGeneration) -> boo
     wish = getattr(recipe.stage, "feature_cache", None)
     if wish not in (None, "auto") and not model.visual_encoder_is_frozen:
         raise InputError(f"feature_cache {wish}: features can be stored only where the whole visual encoder is frozen")
-    trainer.model = trainer.whole_model()
     return wish is not None and model.visual_encoder_is_frozen
 
 
@@ -447,6 +446,7 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
         report (`dict`): goes to `metrics.json`.
     """
     folder = recipe.output_dir
+    trainer.model = trainer.whole_model()
     trainer.model.generation_config = trainer.generation
     if is_peft(trainer.model) and trainer.is_world_process_zero():
         save_peft(trainer.model, folder / PEFT_FOLDER)

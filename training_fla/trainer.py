@@ -20,10 +20,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .arguments import OptimizationArguments
 from .collation import EpochSampler
 from .errors import InputError
-from .optimization import build_optimizer
 from .monitoring import sample_places
-from .weight_average import WeightAverage
+from .optimization import build_optimizer
 from .sharding import check_sharding, gather, share_tied_tables, without_weights
+from .weight_average import WeightAverage
 
 
 class SmoothedCrossEntropy:
@@ -83,15 +83,15 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.last_translations: list[str] = []
         self.average: WeightAverage | None = None
         self.add_callback(EpochCallback(self))
-
         if self.is_fsdp_enabled:
             check_sharding(self.accelerator, optimization)
+
     def train(self, *args, **kwargs):
         """As [`~transformers.Trainer.train`]; with `ema_decay` the model holds the average afterwards."""
-        if self.optimization.ema_decay:
         if self.is_fsdp_enabled:
             self.empty_model = without_weights(self.model)
             share_tied_tables(self.model.language_model)
+        if self.optimization.ema_decay:
             self.average = WeightAverage(self.model.to(self.args.device), self.optimization.ema_decay)
         outcome = super().train(*args, **kwargs)
         if self.average is not None:
@@ -102,7 +102,6 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             self.average = None
         return outcome
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
     def whole_model(self):
         """The model to save: what was trained, put together again where it is in shards.
 
@@ -115,6 +114,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.is_fsdp_enabled = False  # `save_model` would gather once more
         return whole
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.average is not None and self.args.should_save:
             self.average.save(Path(output_dir))
@@ -286,6 +286,12 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _samples(self, dataset, prefix: str) -> dict[str, str]:
+        """Two translations as texts for the log, as a person would read them."""
+        places = sample_places(self.state.global_step, len(dataset.sentences))
+        pairs = [(self.last_translations[place], dataset.sentences[place]) for place in places]
+        return {f"{prefix}_sample_{n}": f"{ours!r} for {true!r}" for n, (ours, true) in enumerate(pairs, start=1)}
+
 
 class SortedByLength(torch.utils.data.Dataset):
     """A view of a dataset, longest clip first, so that evaluation pads little and fails at once where memory is short.
@@ -299,12 +305,6 @@ class SortedByLength(torch.utils.data.Dataset):
         self.order = sorted(range(len(dataset)), key=lambda index: (-dataset.lengths[index], index))
 
     def __len__(self) -> int:
-    def _samples(self, dataset, prefix: str) -> dict[str, str]:
-        """Two translations as texts for the log, as a person would read them."""
-        places = sample_places(self.state.global_step, len(dataset.sentences))
-        pairs = [(self.last_translations[place], dataset.sentences[place]) for place in places]
-        return {f"{prefix}_sample_{n}": f"{ours!r} for {true!r}" for n, (ours, true) in enumerate(pairs, start=1)}
-
         return len(self.order)
 
     def __getitem__(self, position: int) -> dict:

@@ -122,7 +122,7 @@ def test_two_processes_follow_the_curve_of_one(folder, one, stage):
 
 @pytest.mark.parametrize(("process", "real"), [(0, [1, 1, 1, 1]), (1, [1, 1, 0, 0]), (2, [0, 0, 0, 0])])
 def test_clips_that_fill_an_epochs_last_batch_weigh_nothing(monkeypatch, process, real):
-    """Thirty clips on three processes with four each: the last batch is half full; a resumed epoch has no `remainder`."""
+    """Thirty clips on three processes, four each: the last batch is half full. A resumed epoch knows no remainder."""
     monkeypatch.setattr(Seq2SeqTrainer, "_get_num_items_in_batch", lambda self, samples, device: len(samples))
     arguments = {"train_batch_size": 4, "world_size": 3, "process_index": process, "dataloader_drop_last": False}
     state = SimpleNamespace(end_of_dataloader=True, remainder=-1)
