@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DIFFERENCES = ROOT / "recipes" / "phoenix14t" / "ablations"
 SCORES = {"R": "rouge_l", "B1": "bleu1", "B2": "bleu2", "B3": "bleu3", "B4": "bleu4"}
 JOURNAL = "ablation_runs.json"
-# A stage 2 that trains the visual encoder augments as stage 1 does; on stored features the lines are idle.
-AUGMENTATION = ("augmentation_probability", "rotate_degrees", "resize_factor", "translate_pixels", "color_jitter")
+# A stage 2 that trains the visual encoder augments as stage 1 does; one that does not reads stored features.
+AUGMENTATION = ("random_frame_phase", "augmentation_probability", "rotate_degrees", "resize_factor")
+AUGMENTATION += ("translate_pixels", "color_jitter")
 
 
 @dataclass
@@ -220,7 +221,9 @@ def runs_of(row: Row, ablation: Ablation, seed: int) -> list[Run]:
         return runs
     name = row.stage2 + ("" if row.stage1 in (None, "stage1") else f"-after-{row.stage1}")
     first, second = (read_recipe(ablation.recipes / f"{stage}.yaml") for stage in ("stage1", "stage2"))
-    lines = {name: first[name] for name in AUGMENTATION if name in first and name not in second}
+    frozen = (second | differences(row.stage2)).get
+    learns = not (frozen("freeze_vision_backbone", True) and frozen("freeze_temporal_module", True))
+    lines = {name: first[name] for name in AUGMENTATION if learns and name in first and name not in second}
     if row.stage1:
         lines |= {"stage1_checkpoint": str(folder / row.stage1)}
     else:

@@ -71,11 +71,19 @@ class DataArguments:
     crop_size: int = field(
         default=224, metadata={"help": "... and this side is cut out: in the middle, or at random in training"}
     )
-    random_frame_phase: bool = field(
-        default=True, metadata={"help": "in training, keep a random frame of each window of `frame_stride`"}
+    random_frame_phase: bool | None = field(
+        default=None,
+        metadata={
+            "help": "in training, keep a random frame of each window of `frame_stride`; default: where the visual "
+            "encoder is trained"
+        },
     )
-    augmentation_probability: float = field(
-        default=0.5, metadata={"help": "chance of each augmentation below, per clip"}
+    augmentation_probability: float | None = field(
+        default=None,
+        metadata={
+            "help": "chance of each augmentation below, per clip; default: 0.5 where the visual encoder is trained, "
+            "else 0; with 0 and no random phase, training sees a clip as evaluation does"
+        },
     )
     rotate_degrees: float = field(default=30.0, metadata={"help": "rotate by up to so many degrees; 0 for never"})
     resize_factor: float = field(default=0.2, metadata={"help": "resize by up to this share; 0 for never"})
@@ -186,7 +194,8 @@ class Stage2Arguments(VisualArguments):
     feature_cache: str | None = field(
         default="auto",
         metadata={
-            "help": "auto: run a wholly frozen encoder once and train on stored features; a folder; null: never"
+            "help": "auto: where the whole encoder is frozen and nothing is augmented, run it once and train on "
+            "stored features; a folder: the same, or refuse; null: never"
         },
     )
     feature_dtype: str = field(

@@ -1,4 +1,4 @@
-"""Sign features on disk: a frozen visual encoder is run once over the corpus, and stage 2 never decodes a frame again.
+"""The feature cache: a frozen visual encoder is run once over the corpus, and stage 2 never decodes a frame again.
 
 A cache belongs to one encoder, one processor and one corpus: its folder is named by a fingerprint of all three, so a
 changed encoder cannot meet stale features. Shards are written beside and renamed; a killed run goes on with the next.
@@ -6,20 +6,31 @@ changed encoder cannot meet stale features. Shards are written beside and rename
 
 import hashlib
 import json
-import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .collation import SignTranslationCollator, SignVideoDataset
+from .collation import SignFeatureDataset, SignTranslationCollator, SignVideoDataset
 from .errors import InputError
+from .feature_shards import (
+    DTYPES,
+    FORMAT,
+    HEADER,
+    FeatureCache,
+    cut_into_shards,
+    is_whole,
+    shard_name,
+    write_header,
+    write_shard,
+)
+from .output_folder import locked_folder
 
-SHARD_CLIPS = 512
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PARTS = ("visual_encoder", "light_t_encoder")
 
 
 def fingerprint(model: nn.Module, videos: SignVideoDataset, dtype: str) -> str:
@@ -35,186 +46,225 @@ def fingerprint(model: nn.Module, videos: SignVideoDataset, dtype: str) -> str:
     """
     digest = hashlib.sha256()
     state = model.state_dict()
-    for name in sorted(name for name in state if name.startswith(("visual_encoder.", "light_t_encoder."))):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    settings = {
-        "vision_config": model.config.vision_config.to_dict(),
-        "input_features": model.config.input_features,
+    for name in sorted(name for name in state if name.split(".")[0] in PARTS):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    config = model.config
+    configs = {"vision_config": config.vision_config.to_dict()}
+    if config.input_features == "hidden":
+        configs["light_t_config"] = config.light_t_config.to_dict()
+    for values in configs.values():
+        for own_to_the_run in ("transformers_version", "_name_or_path", "dtype", "torch_dtype"):
+            values.pop(own_to_the_run, None)
+    settings = configs | {
+        "format": FORMAT,
+        "input_features": config.input_features,
+        "light_t_input_embed_scale": getattr(config, "light_t_input_embed_scale", None),
         "processor": videos.video_processor.to_dict(),
         "corpus": videos.corpus.fingerprint,
         "clips": videos.ids,
         "max_source_frames": videos.max_source_frames,
         "dtype": dtype,
     }
-    for own_to_the_run in ("transformers_version", "_name_or_path", "dtype", "torch_dtype"):
-        settings["vision_config"].pop(own_to_the_run, None)
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
 
 
-class FeatureCache:
-    """Stored sign features of one split.
-
-    Args:
-        folder (`Path`): a complete cache, as [`store_features`] leaves it.
-
-    Raises:
-        InputError: the folder is no complete cache.
-    """
-
-    def __init__(self, folder: Path):
-        try:
-            header = json.loads((folder / "features.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise InputError(f"{folder} holds no complete feature cache: {error}") from None
-        self.dtype, self.feature_size = DTYPES[header["dtype"]], header["feature_size"]
-        tables = [pa.ipc.open_stream(pa.memory_map(str(folder / name))).read_all() for name in header["shards"]]
-        self.column = pa.chunked_array([chunk for table in tables for chunk in table["features"].chunks])
-        if len(self.column) != header["num_clips"]:
-            raise InputError(f"{folder} holds {len(self.column)} clips where its header says {header['num_clips']}")
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        stored = np.frombuffer(self.column[index].as_buffer(), dtype=np.uint8).copy()
-        return torch.from_numpy(stored).view(self.dtype).view(-1, self.feature_size)  # (N, C)
-
-
-@torch.inference_mode()
 def store_features(
-    model: nn.Module, videos: SignVideoDataset, folder: Path, accelerator, dtype: str, batch_size: int
+    model: nn.Module,
+    videos: SignVideoDataset,
+    folder: Path,
+    accelerator,
+    dtype: str,
+    batch_size: int,
+    num_workers: int = 0,
 ) -> FeatureCache:
     """Run the frozen visual encoder over a split, shard by shard, all processes sharing the work.
 
     Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): on its device, wholly frozen visually.
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): wholly frozen visually.
         videos ([`SignVideoDataset`]): without augmentation.
-        folder (`Path`): the cache; what it already holds is not computed again.
-        accelerator ([`~accelerate.Accelerator`]): which shards are this process's, and the barrier.
+        folder (`Path`): the cache, named by [`fingerprint`]; what it already holds is not computed again.
+        accelerator ([`~accelerate.Accelerator`]): device, which shards are this process's, and the barrier.
         dtype (`str`): `float32` or `bfloat16`.
         batch_size (`int`): clips a forward.
+        num_workers (`int`): processes that decode frames.
 
     Returns:
         [`FeatureCache`]: the whole split.
 
     Raises:
-        InputError: `dtype` is neither.
+        InputError: `dtype` is neither, a shard cannot be written, or another run is writing this cache.
     """
     if dtype not in DTYPES:
         raise InputError(f"feature_dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    if (folder / "features.json").exists():
+    shards = dict(enumerate(cut_into_shards(len(videos))))
+    is_complete = all((folder / name).exists() for name in (HEADER, *map(shard_name, shards)))
+    accelerator.wait_for_everyone()  # all have looked before one changes anything
+    if is_complete:
         return FeatureCache(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(videos), SHARD_CLIPS)
-    names = [f"features-{number:05d}.arrow" for number in range(len(starts))]
-    mine = list(zip(names, starts, strict=True))[accelerator.process_index :: accelerator.num_processes]
-    missing = [(name, start) for name, start in mine if not (folder / name).exists()]
-    clips = sum(min(SHARD_CLIPS, len(videos) - start) for _, start in missing)
-    training = model.training
-    model.eval()
-    with tqdm(
-        total=clips, desc="sign features", unit="clip", disable=not accelerator.is_local_main_process
-    ) as progress:
-        for name, start in missing:
-            rows = encode_clips(
-                model, videos, range(start, min(start + SHARD_CLIPS, len(videos))), dtype, batch_size, progress
-            )
-            write_shard(folder / name, rows)
-    model.train(training)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        size = model.get_sign_features(*first_clip(model, videos)).shape[-1]
-        header = {"num_clips": len(videos), "dtype": dtype, "feature_size": size, "shards": names}
-        temporary = folder / "features.json.partial"
-        temporary.write_text(json.dumps(header))
-        os.replace(temporary, folder / "features.json")
-    accelerator.wait_for_everyone()
+    name = folder.name
+    # Only one process locks: what it finds half written is of a run that was killed.
+    with locked_folder(folder, folder) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            for half_written in folder.glob(".*.writing"):
+                half_written.unlink(missing_ok=True)
+        accelerator.wait_for_everyone()
+        mine = list(shards)[accelerator.process_index :: accelerator.num_processes]
+        missing = {n: shards[n] for n in mine if not is_whole(folder / shard_name(n), name, shards[n])}
+        progress = tqdm(
+            total=sum(map(len, missing.values())),
+            desc=f"sign features of {videos.corpus.split}",
+            unit="clip",
+            disable=not accelerator.is_local_main_process,
+        )
+        with progress, encoder_on(model, accelerator.device), torch.inference_mode():
+            encoded = encode_clips(model, videos, list(missing.values()), accelerator.device, batch_size, num_workers)
+            for number, shard in missing.items():
+                clips = take_shard(encoded, shard, DTYPES[dtype], progress)
+                write_shard(folder / shard_name(number), clips, name, shard)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            write_header(folder, name, len(videos))
+        accelerator.wait_for_everyone()
     return FeatureCache(folder)
 
 
 def encode_clips(
-    model, videos: SignVideoDataset, indices: range, dtype: str, batch_size: int, progress
-) -> list[bytes]:
-    """Encode clips in batches of similar length.
+    model: nn.Module, videos: SignVideoDataset, shards: list[range], device, batch_size: int, num_workers: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Encode the clips of shards, one shard after the other, in batches of similar length.
 
     Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): in eval mode.
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): its encoder in evaluation, on `device`.
         videos ([`SignVideoDataset`]): the clips.
-        indices (`range`): which of them.
-        dtype (`str`): type of the result.
+        shards (`list[range]`): which of them.
+        device (`torch.device`): where to encode.
         batch_size (`int`): clips a forward.
+        num_workers (`int`): processes that decode frames.
+
+    Yields:
+        `tuple[int, torch.Tensor]`: a clip and its `(N, C)` features; of a shard in any order.
+    """
+    batches = []
+    for shard in shards:
+        by_length = sorted(shard, key=lambda index: videos.lengths[index])
+        batches += [by_length[begin : begin + batch_size] for begin in range(0, len(by_length), batch_size)]
+    on_gpu = torch.device(device).type == "cuda"
+    loader = DataLoader(
+        videos,
+        batch_sampler=batches,
+        collate_fn=SignTranslationCollator(lambda labels: labels),
+        num_workers=num_workers,
+        pin_memory=on_gpu,
+        # Its own, or the numbers drawn in training (dropout) would depend on whether the cache was there already.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        mask = batch["attention_mask"].to(device, non_blocking=on_gpu)
+        frames = batch["pixel_values_videos"].to(device, non_blocking=on_gpu)
+        features = model.get_sign_features(frames, mask).cpu()  # (B, N, C)
+        lengths = batch["attention_mask"].sum(1).tolist()
+        for index, clip, length in zip(batch["indices"].tolist(), features, lengths, strict=True):
+            yield index, clip[:length]
+
+
+def take_shard(
+    encoded: Iterator[tuple[int, torch.Tensor]], shard: range, dtype: torch.dtype, progress
+) -> list[torch.Tensor]:
+    """Gather the next clips into a shard.
+
+    Args:
+        encoded (`Iterator`): a clip and its `(N, C)` features, as [`encode_clips`] yields them.
+        shard (`range`): the clips that come next, in any order.
+        dtype (`torch.dtype`): type of the result.
         progress (`tqdm`): advanced by each clip.
 
     Returns:
-        `list[bytes]`: for each clip in order, its `(N, C)` features.
+        `list[torch.Tensor]`: their `(N, C)` features in order.
     """
-    collate = SignTranslationCollator(lambda labels: labels)
-    by_length = sorted(indices, key=lambda index: videos.lengths[index])
-    rows: dict[int, bytes] = {}
-    for begin in range(0, len(by_length), batch_size):
-        chosen = by_length[begin : begin + batch_size]
-        batch = collate([videos[index] for index in chosen])
-        mask = batch["attention_mask"].to(model.device)
-        features = model.get_sign_features(batch["pixel_values_videos"].to(model.device), mask)  # (B, N, C)
-        for index, clip, length in zip(chosen, features.to(DTYPES[dtype]).cpu(), mask.sum(1).tolist(), strict=True):
-            rows[index] = clip[:length].contiguous().view(torch.uint8).numpy().tobytes()
-            progress.update()
-    return [rows[index] for index in indices]
+    clips: dict[int, torch.Tensor] = {}
+    while len(clips) < len(shard):
+        index, clip = next(encoded)
+        clips[index] = clip.to(dtype, copy=True)  # a view would keep the padded batch
+        progress.update()
+    return [clips[index] for index in shard]
 
 
-def first_clip(model, videos: SignVideoDataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first frame of the first clip as a batch of one.
+@contextmanager
+def encoder_on(model: nn.Module, device) -> Iterator[None]:
+    """Have the frozen parts in evaluation on a device for a while.
 
     Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): for its device.
-        videos ([`SignVideoDataset`]): the clips.
-
-    Returns:
-        `tuple`: uint8 `(1, 1, 3, H, W)` and a mask `(1, 1)`.
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): may itself wait on the processor to be cut into shards.
+        device (`torch.device`): where frames are encoded.
     """
-    frame = videos[0]["pixel_values_videos"][None, :1].to(model.device)
-    return frame, torch.ones(1, 1, dtype=torch.long, device=model.device)
+    parts = [part for part in (getattr(model, name, None) for name in PARTS) if part is not None]
+    before = [next(part.parameters()).device for part in parts]
+    modes = [part.training for part in parts]
+    for part in parts:
+        part.to(device).eval()
+    try:
+        yield
+    finally:
+        for part, where, training in zip(parts, before, modes, strict=True):
+            part.to(where).train(training)
 
 
-def write_shard(file: Path, rows: list[bytes]) -> None:
-    """Write one shard beside and rename it.
+def check_against_pixels(
+    model: nn.Module,
+    videos: SignVideoDataset,
+    features: SignFeatureDataset,
+    batches: Iterable[list[int]],
+    collate: Callable[[list[dict]], dict[str, torch.Tensor]],
+    device,
+) -> None:
+    """Compare batches of stored features with what the encoder makes of the same clips' pixels now.
 
     Args:
-        file (`Path`): the shard.
-        rows (`list[bytes]`): features of its clips in order.
-    """
-    temporary = file.with_suffix(f".partial-{os.getpid()}")
-    table = pa.table({"features": pa.array(rows, pa.large_binary())})
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    os.replace(temporary, file)
-
-
-def check_against_pixels(model, videos: SignVideoDataset, cache: FeatureCache, num_clips: int = 10) -> None:
-    """Compare the first stored clips with what the encoder gives now.
-
-    Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): in eval mode or frozen.
-        videos ([`SignVideoDataset`]): the clips.
-        cache ([`FeatureCache`]): what is stored of them.
-        num_clips (`int`): how many are compared.
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): wholly frozen visually.
+        videos ([`SignVideoDataset`]): the clips as frames.
+        features ([`SignFeatureDataset`]): the same as stored features.
+        batches (`Iterable[list[int]]`): the clips of each batch.
+        collate (`Callable`): pads a list of examples, as in training.
+        device (`torch.device`): where to encode.
 
     Raises:
-        InputError: they differ by more than the stored type's rounding.
+        InputError: masks, targets or features differ, the last by more than the stored type's rounding.
     """
-    tolerance = 2e-2 if cache.dtype == torch.bfloat16 else 1e-3
-    for index in range(min(num_clips, len(videos))):
-        frames = videos[index]["pixel_values_videos"][None].to(model.device)
-        with torch.inference_mode():
-            now = model.get_sign_features(frames, torch.ones(frames.shape[:2], dtype=torch.long, device=model.device))[
-                0
-            ]
-        stored = cache[index].to(now)
-        if stored.shape != now.shape or not torch.allclose(
-            stored, now, rtol=tolerance, atol=tolerance * float(now.abs().max())
-        ):
-            raise InputError(
-                f"the feature cache does not match the visual encoder at clip {videos.ids[index]}; delete it"
-            )
+    with encoder_on(model, device), torch.inference_mode():
+        for indices in batches:
+            stored = collate([features[index] for index in indices])
+            pixels = collate([videos[index] for index in indices])
+            frames, mask = pixels.pop("pixel_values_videos").to(device), pixels["attention_mask"].to(device)
+            difference = differing_clip(stored.pop("sign_features"), model.get_sign_features(frames, mask).cpu())
+            for name, value in pixels.items():
+                if not torch.equal(stored[name], value):
+                    raise InputError(
+                        f"the feature cache gives other {name} than the frames of {videos.ids[indices[0]]}"
+                    )
+            if difference is not None:
+                raise InputError(
+                    f"the feature cache {features.features.folder} does not match the visual encoder at clip "
+                    f"{videos.ids[indices[difference]]}; delete it"
+                )
+
+
+def differing_clip(stored: torch.Tensor, now: torch.Tensor) -> int | None:
+    """The first clip whose stored features are not those of now.
+
+    Args:
+        stored (`torch.Tensor` of shape `(B, N, C)`): float32 or bfloat16, zero at padding.
+        now (`torch.Tensor` of shape `(B, N, C)`): from the encoder, zero at padding.
+
+    Returns:
+        `int` or `None`: its row.
+    """
+    if stored.shape != now.shape:
+        return 0
+    # Relative to the largest feature: kernels of another batch shape add up in another order.
+    tolerance = 2e-2 if stored.dtype == torch.bfloat16 else 1e-3
+    close = torch.isclose(stored.to(now), now, rtol=tolerance, atol=tolerance * float(now.abs().max()))
+    wrong = (~close).flatten(1).any(1).nonzero()
+    return int(wrong[0]) if len(wrong) else None

@@ -10,7 +10,6 @@ import os
 import platform
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +25,8 @@ from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor, FlaVideoProcessor
 
 from .arguments import Recipe
-from .augmentation import ClipAugmentation
-from .collation import SignFeatureDataset, SignTranslationCollator, SignVideoDataset
+from .collation import SignTranslationCollator
 from .errors import InputError
-from .features import check_against_pixels, fingerprint, store_features
 from .hub_card import training_facts, write_card
 from .hub_push import push_trained
 from .metrics import SignTranslationMetric, convention_for
@@ -42,6 +39,7 @@ from .packing import ensure_packed
 from .parameter_efficient import FOLDER as PEFT_FOLDER
 from .parameter_efficient import is_peft, merge_peft, save_peft
 from .reporting import RecipeReport, check_report_to
+from .run_datasets import cached, make_datasets, use_feature_cache
 from .trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
 
@@ -128,7 +126,11 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
     try:
         # Pinned memory is for copies to an accelerator; without one torch only warns.
         # Hub: once, at the end; on every save transformers would upload whatever lies in the folder.
-        own = {"dataloader_pin_memory": torch.cuda.is_available(), "hub_strategy": "end"}
+        on_gpu = torch.cuda.is_available()
+        own = {"dataloader_pin_memory": on_gpu, "hub_strategy": "end"}
+        own |= {"accelerator_config": {"non_blocking": True}} if on_gpu else {}
+        # Workers that live on open the corpus once, not once an epoch.
+        own |= {"dataloader_persistent_workers": bool(recipe.training.get("dataloader_num_workers"))}
         own |= {"run_name": "/".join(recipe.output_dir.absolute().parts[-2:]), "project": "fla-llm"}  # for `report_to`
         args = Seq2SeqTrainingArguments(**own | recipe.training)
     except (ValueError, TypeError) as error:
@@ -251,50 +253,6 @@ def check_belongs_together(model: FlaForConditionalGeneration, processor: FlaPro
         )
 
 
-def make_datasets(recipe: Recipe, args, splits: Splits, processor: FlaProcessor) -> dict[str, SignVideoDataset]:
-    """Make the three splits' datasets of frames.
-
-    Args:
-        recipe ([`~training_fla.arguments.Recipe`]): augmentation and limits.
-        args ([`~transformers.Seq2SeqTrainingArguments`]): the seed.
-        splits ([`Splits`]): packed clips.
-        processor ([`~processing_fla.FlaProcessor`]): frames and targets.
-
-    Returns:
-        `dict`: `train` (augmented), `train_plain`, `dev` and `test`.
-
-    Raises:
-        InputError: a split without a clip.
-    """
-    data = recipe.data
-    common = {"max_target_tokens": recipe.text.max_target_tokens, "max_source_frames": data.max_source_frames}
-    common |= {"processor": processor, "seed": args.seed}
-    augmentation = ClipAugmentation(
-        crop_size=data.crop_size,
-        frame_size=data.frame_size,
-        rotate_degrees=data.rotate_degrees,
-        resize_factor=data.resize_factor,
-        translate_pixels=data.translate_pixels,
-        color=data.color_jitter,
-        probability=data.augmentation_probability,
-    )
-    train = {"corpus": splits.train, "max_clips": data.max_train_clips}
-    # A long reference is scored all the same; only training refuses it.
-    score = {"max_clips": data.max_eval_clips, "max_target_tokens": sys.maxsize}
-    datasets = {
-        "train": SignVideoDataset(
-            **common, **train, augmentation=augmentation, random_frame_phase=data.random_frame_phase
-        ),
-        "train_plain": SignVideoDataset(**common, **train),
-        "dev": SignVideoDataset(**{**common, **score}, corpus=splits.dev),
-        "test": SignVideoDataset(**{**common, **score}, corpus=splits.test),
-    }
-    for name, dataset in datasets.items():
-        if not len(dataset):
-            raise InputError(f"the {name} split holds no clip")
-    return datasets
-
-
 def make_trainer(
     recipe: Recipe, args, splits: Splits, processor: FlaProcessor, model: FlaForConditionalGeneration
 ) -> SignTranslationTrainer:
@@ -310,7 +268,7 @@ def make_trainer(
     Returns:
         [`~training_fla.trainer.SignTranslationTrainer`]: with train, dev (`eval_dataset`) and `test_dataset`.
     """
-    datasets = make_datasets(recipe, args, splits, processor)
+    datasets = make_datasets(recipe, args, splits, processor, learns=not model.visual_encoder_is_frozen)
     convention = recipe.data.score_convention
     if convention == "auto":
         convention = convention_for(splits.dev.corpus, splits.dev.sentences)
@@ -341,52 +299,8 @@ def make_trainer(
     show_progress(trainer)
     if use_feature_cache(recipe, model):
         datasets = cached(recipe, trainer, datasets)
-        trainer.train_dataset, trainer.eval_dataset = datasets["train"], datasets["dev"]
     trainer.test_dataset = datasets["test"]
     return trainer
-
-
-def use_feature_cache(recipe: Recipe, model: FlaForConditionalGeneration) -> bool:
-    """Whether stage 2 may read stored features.
-
-    Args:
-        recipe ([`~training_fla.arguments.Recipe`]): its `feature_cache`; stage 1 has none.
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): must be wholly frozen visually.
-
-    Returns:
-        `bool`: true when asked for (`auto` or a folder) and possible.
-
-    Raises:
-        InputError: a folder is named although the encoder is trained.
-    """
-    wish = getattr(recipe.stage, "feature_cache", None)
-    if wish not in (None, "auto") and not model.visual_encoder_is_frozen:
-        raise InputError(f"feature_cache {wish}: features can be stored only where the whole visual encoder is frozen")
-    return wish is not None and model.visual_encoder_is_frozen
-
-
-def cached(recipe: Recipe, trainer: SignTranslationTrainer, datasets: dict) -> dict:
-    """Replace the datasets of frames by datasets of stored features.
-
-    Args:
-        recipe ([`~training_fla.arguments.Recipe`]): where and in which type.
-        trainer ([`~training_fla.trainer.SignTranslationTrainer`]): its model and accelerator.
-        datasets (`dict`): as [`make_datasets`] returns it.
-
-    Returns:
-        `dict`: `train`, `dev`, `test`, without augmentation.
-    """
-    stage, args = recipe.stage, trainer.args
-    root = recipe.output_dir.parent / "features" if stage.feature_cache == "auto" else Path(stage.feature_cache)
-    stored = {}
-    for name, videos in {"train": datasets["train_plain"], "dev": datasets["dev"], "test": datasets["test"]}.items():
-        folder = root / fingerprint(trainer.model, videos, stage.feature_dtype)
-        features = store_features(
-            trainer.model, videos, folder, trainer.accelerator, stage.feature_dtype, args.per_device_eval_batch_size
-        )
-        check_against_pixels(trainer.model, videos, features)
-        stored[name] = SignFeatureDataset(features, videos)
-    return stored
 
 
 def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> dict:

@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -145,6 +146,17 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
         return self.train_sampler
 
+    def first_batches(self, count: int) -> list[list[int]]:
+        """The clips this process trains on first.
+
+        Args:
+            count (`int`): how many batches are wanted.
+
+        Returns:
+            `list[list[int]]`: indices in the training set, a batch each; fewer where an epoch has fewer.
+        """
+        return list(islice(self.get_train_dataloader().batch_sampler, count))
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
         # Accelerate fills an epoch's last batch with clips of its first, so that all processes have equally many;
         # without labels they weigh nothing, and on any number of processes a clip counts once an epoch.
@@ -239,7 +251,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         """Sentence, summed loss and target tokens of every clip this process was given."""
         self.model.eval()
         rows: dict[int, tuple[str, float, int]] = {}
-        loader = self.get_eval_dataloader(ordered)
+        # Not `get_eval_dataloader`: with persistent workers that gives the loader of whatever was evaluated first.
+        loader = self.get_test_dataloader(ordered)
         for batch in tqdm(
             loader, desc=description, leave=False, disable=not self.is_local_process_zero() or self.args.disable_tqdm
         ):

@@ -26,9 +26,13 @@ def packed_demo(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def demo_processor(packed_demo):
     """Keeps one frame in four, 32 -> 28 pixels; about a hundred pieces."""
+    return make_processor(packed_demo)
+
+
+def make_processor(packed: Path):
     from processing_fla import FlaProcessor, FlaVideoProcessor, train_tokenizer
 
-    sentences = (packed_demo / "train.sentences.txt").read_text(encoding="utf-8").splitlines()
+    sentences = (packed / "train.sentences.txt").read_text(encoding="utf-8").splitlines()
     video_processor = FlaVideoProcessor(
         frame_stride=4, size={"height": 32, "width": 32}, crop_size={"height": 28, "width": 28}
     )
