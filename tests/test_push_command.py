@@ -15,7 +15,8 @@ from tests.hub_stand_in import HubStandIn, StoredRepository
 from tests.tiny_runs import ROOT, STAGE1, pack_demo
 from training_fla.cli import main
 from training_fla.errors import InputError
-from training_fla.hub_card import _base_model, check_card, fill_card, find_template, training_facts
+from training_fla.hub_card import CORPORA, _base_model, check_card, fill_card, find_template, training_facts
+from training_fla.hub_push import refusal
 
 SECRET = "sentence of the corpus"
 
@@ -141,6 +142,14 @@ def test_a_bad_card_is_refused(text, message):
         check_card(text)
 
 
+def test_a_corpus_is_known_by_title_terms_address_and_languages():
+    assert {"phoenix14t", "csl_daily", "how2sign", "demo"} == set(CORPORA)
+    for name, known in CORPORA.items():
+        assert not known.title.endswith(".") and known.terms.endswith("."), "the template ends the sentences"
+        if name != "demo":
+            assert known.url.startswith("https://") and len(known.languages) == 2 and known.license == "other"
+
+
 def test_the_template_holds_no_figure():
     body = find_template().read_text().split("## Cite")[0]
     assert not [word for word in body.split() if word.replace(".", "").isdigit() and word not in ("95", "1")]
@@ -175,12 +184,13 @@ def test_one_commit_holds_a_working_model_and_is_tagged(trained, tmp_path):
         assert "model-00002-of-00002.safetensors" not in repository.files
 
         refused = fla(hub, tmp_path, "push", trained, "another/sign-model")
-        assert refused.returncode == 2 and "did not take another/sign-model" in refused.stderr
+        assert refused.returncode == 2 and "the token may not write to another/sign-model" in refused.stderr
         assert refused.stderr.count("\n") == 1, refused.stderr
         offline = fla(hub, tmp_path, "push", trained, "someone/sign-model", HF_HUB_OFFLINE="1")
         assert offline.returncode == 2 and "HF_HUB_OFFLINE" in offline.stderr
     gone = fla(hub, tmp_path, "push", trained, "someone/sign-model")
     assert gone.returncode == 2 and gone.stderr.count("\n") == 1, gone.stderr
+    assert f"the Hub cannot be reached at {hub.url}" in gone.stderr
 
     from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 
@@ -198,6 +208,22 @@ def test_a_training_run_pushes_once_with_the_same_card(pushed_run):
     card = repository.files["README.md"].decode()
     assert card == (folder / "README.md").read_text() and 'model="someone/trained"' in card
     assert not {"training_args.bin", "recipe.yaml", "predictions_test.tsv"} & repository.files.keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "does not know the token it was given for a/b: run `hf auth login`"),
+        (403, "the token may not write to a/b"),
+        (500, "the Hub did not take a/b: broken here"),
+    ],
+)
+def test_what_the_hub_answers_becomes_one_line_with_a_remedy(status, message):
+    error = OSError("broken\n here")
+    error.response = SimpleNamespace(status_code=status)
+    line = refusal("a/b", error, "http://hub")
+    assert message in line and "\n" not in line
+    assert "did not take a/b: no file" in refusal("a/b", OSError("no file"), "http://hub")
 
 
 @pytest.mark.parametrize(

@@ -51,22 +51,24 @@ class KnownCorpus:
     license: str = "other"
 
 
+# Checked in November 2026 against the corpora's own pages; the terms of CSL-Daily against the list of data sets at
+# sign-language-processing.github.io, which links its release agreement.
 CORPORA = {
     "phoenix14t": KnownCorpus(
-        "RWTH-PHOENIX-Weather 2014 T: German Sign Language, weather reports of one broadcaster",
-        "Its terms are CC BY-NC-SA: no commercial use.",
+        "RWTH-PHOENIX-Weather 2014 T: German Sign Language, interpreted weather forecasts of the TV station PHOENIX",
+        "Its terms allow no commercial use.",
         "https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX-2014-T/",
         ("gsg", "de"),
     ),
     "csl_daily": KnownCorpus(
-        "CSL-Daily: Chinese Sign Language, daily life, recorded in a laboratory",
-        "It is given out for research under an agreement.",
-        "http://home.ustc.edu.cn/~zhouh156/dataset/csl-daily/",
+        "CSL-Daily: Chinese Sign Language, daily life",
+        "It is given out to academics under a release agreement.",
+        "https://ustc-slr.github.io/datasets/2021_csl_daily/",
         ("csl", "zh"),
     ),
     "how2sign": KnownCorpus(
-        "How2Sign: American Sign Language, instructional videos, recorded in a studio",
-        "Its terms are CC BY-NC: no commercial use.",
+        "How2Sign: American Sign Language, instructions from How2's videos, recorded in studios",
+        "Its terms are CC BY-NC 4.0: no commercial use.",
         "https://how2sign.github.io/",
         ("ase", "en"),
     ),

@@ -201,8 +201,33 @@ def push(
     except LocalTokenNotFoundError as error:
         raise InputError("not logged in: run `hf auth login` or set HF_TOKEN") from error
     except (*HTTP_ERRORS, OSError, ValueError) as error:
-        raise InputError(f"the Hub did not take {upload.repo_id}: {' '.join(str(error).split())}") from error
+        raise InputError(refusal(upload.repo_id, error, api.endpoint)) from error
     return commit.commit_url
+
+
+def refusal(repo_id: str, error: Exception, endpoint: str) -> str:
+    """Say in one line why a push failed, and what to do about it.
+
+    Args:
+        repo_id (`str`): where to.
+        error (`Exception`): of `huggingface_hub`, or of the HTTP client below it.
+        endpoint (`str`): the Hub's address.
+
+    Returns:
+        `str`: naming the repository or the address.
+    """
+    text = " ".join(str(error).split())
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if status == 401:
+        return f"the Hub does not know the token it was given for {repo_id}: run `hf auth login`, or set HF_TOKEN anew"
+    if status == 403:
+        return (
+            f"the token may not write to {repo_id}: log in as somebody who may, with a token that can write ({text})"
+        )
+    if response is None and isinstance(error, HTTP_ERRORS):
+        return f"the Hub cannot be reached at {endpoint}: {text}"
+    return f"the Hub did not take {repo_id}: {text}"
 
 
 def push_trained(folder: Path, args, repo_id: str) -> str:
