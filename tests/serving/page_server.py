@@ -55,12 +55,18 @@ class Server:
         self.pipe = tiny_pipeline()
         self.limits = replace(limits, max_frames=most_frames(self.pipe.model))
         self.service = ClipService(ClipTranslator(self.pipe, self.limits, num_beams=3), self.uploads)
-        self.page = build_page(self.service, "tests/tiny <model>")
+        self.page = build_page(self.service, "tests/tiny <model> ${1} {{2}} @3@")
         self.address = launch_page(self.page, "127.0.0.1", 0, limits.max_bytes)
 
     def kept(self) -> list[Path]:
         """Files of people that are still on the disk."""
         return [path for path in self.uploads.path.rglob("*") if path.is_file()]
+
+    def remembered(self) -> list[dict]:
+        """What Gradio holds in memory of what visitors were shown."""
+        states = list(self.page.state_holder.session_data.values())
+        values = [component["props"].get("value") for state in states for component in state.components]
+        return [value for value in values if isinstance(value, dict) and value]
 
     def close(self) -> None:
         self.page.close(verbose=False)

@@ -2,12 +2,14 @@
 
 import re
 import shutil
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from training_fla.serving.limits import Limits
+from training_fla.serving.page import forget_visitors
 
 from .page_server import MEGABYTES, Server, SlowTranslator, draw_clip
 
@@ -92,7 +94,7 @@ def translate(page, file: Path) -> str:
 
 def test_a_clip_is_translated_with_alternatives_and_attention(visit, server, clips):
     page = visit()
-    assert page.text_content(".fla-hint b") == "tests/tiny <model>"
+    assert page.text_content(".fla-hint b") == "tests/tiny <model> ${1} {{2}} @3@"
     assert page.is_disabled("#fla-go") and "Up to 4 seconds and 1 MB" in page.text_content("#fla-limits")
     expected = server.pipe(str(clips / "clip.mp4"), num_beams=3, num_return_sequences=3)
     assert translate(page, clips / "clip.mp4") == expected[0]["translation_text"]
@@ -115,6 +117,11 @@ def test_a_clip_is_translated_with_alternatives_and_attention(visit, server, cli
     page.wait_for_function(f"document.querySelector('#fla-video').currentTime >= {times[1]}")
     words.nth(1).locator("button").click()
     assert meant.count() == 0
+    for _ in range(100):  # the server is told a moment later
+        if not server.remembered():
+            break
+        time.sleep(0.05)
+    assert not server.remembered(), "the frames are in the browser only"
 
 
 def test_the_keyboard_is_enough(visit, clips):
@@ -224,6 +231,8 @@ def test_a_long_translation_blocks_nobody_and_can_be_stopped(visit, server, clip
         second.wait_for_function("document.querySelector('#fla-status').textContent.startsWith('Looking')")
         slow.go_on.set()
         assert finished(second) == "langsam"
+        forget_visitors(server.page, idle_seconds=0)
+        assert not server.page.state_holder.session_data
         assert first.text_content("#fla-status") == "Stopped." and not first.is_disabled("#fla-go")
     finally:
         slow.go_on.set()

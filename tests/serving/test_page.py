@@ -82,8 +82,12 @@ def test_nonsense_is_refused(service, request_):
 
 
 def test_the_page_names_its_limits_and_nothing_from_elsewhere():
-    markup = page.page_markup(Limits(max_megabytes=2.5, max_seconds=12), "<b>&", 4)
-    assert "Up to 12 seconds and 2.5 MB" in markup and "&lt;b&gt;&amp;" in markup and f'"{int(2.5 * 2**20)}"' in markup
+    markup = page.page_markup(Limits(max_megabytes=2.5, max_seconds=12), "<b>&${1}", 4)
+    assert (
+        "Up to 12 seconds and 2.5 MB" in markup
+        and "&lt;b&gt;&amp;&#36;&#123;1&#125;" in markup
+        and f'"{int(2.5 * 2**20)}"' in markup
+    )
     assert not re.search(r"@[A-Z_]+@", markup)
     for name in ("page.html", "page.css", "page.js"):
         text = (page.FOLDER / name).read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")

@@ -5,6 +5,7 @@ Gradio brings the server, the queue, the upload and the stream of states; what p
 sent, keeps it for its player, and mirrors what the camera saw.
 """
 
+import datetime
 import html
 import logging
 import os
@@ -18,6 +19,7 @@ from .translation import ClipTranslator
 from .upload_folder import UploadFolder
 
 FOLDER = Path(__file__).parent
+FORGET_SECONDS = 60.0
 logger = logging.getLogger(__name__)
 
 
@@ -95,9 +97,31 @@ def build_page(service: ClipService, title: str):
         )  # fmt: skip
         # A full queue and a lost connection raise no error on the server, so the page is told here.
         work.failure(None, None, None, js="() => window.flaFailed?.()")
-        view.cancel(None, None, None, cancels=[work])
+        # Gradio remembers what each visitor was shown last: frames of a person.
+        forget = {"fn": dict, "outputs": view, "queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        work.then(**forget)
+        view.cancel(**forget, cancels=[work])
+    service.uploads.on_sweep.append(lambda: forget_visitors(page))
     page.queue(max_size=limits.max_waiting, default_concurrency_limit=1, api_open=False)
     return page
+
+
+def forget_visitors(page, idle_seconds: float = FORGET_SECONDS) -> None:
+    """Drop what Gradio holds of visitors from whom nothing has come for a while; those who left in the midst of work
+    are among them. A visitor who is still there loses nothing: the page has what it shows.
+
+    Args:
+        page (`gradio.Blocks`): from [`build_page`].
+        idle_seconds (`float`): how long a while is.
+    """
+    visitors = getattr(page, "state_holder", None)  # there once the server runs
+    if visitors is None:
+        return
+    before = datetime.datetime.now() - datetime.timedelta(seconds=idle_seconds)
+    for visitor, last_used in list(visitors.time_last_used.items()):
+        if last_used < before:
+            visitors.session_data.pop(visitor, None)
+            visitors.time_last_used.pop(visitor, None)
 
 
 def page_markup(limits: Limits, title: str, frame_stride: int) -> str:
@@ -111,8 +135,10 @@ def page_markup(limits: Limits, title: str, frame_stride: int) -> str:
     Returns:
         `str`: the template of the component.
     """
+    # The template is one of JavaScript's and of Handlebars', both of which would read a name with these signs.
+    escaped = "".join(f"&#{ord(sign)};" if sign in "${}`\\@" else sign for sign in html.escape(title))
     values = {
-        "TITLE": html.escape(title),
+        "TITLE": escaped,
         "MAX_SECONDS": f"{limits.usable_seconds(frame_stride):g}",
         "MAX_MEGABYTES": f"{limits.max_megabytes:g}",
         "MAX_BYTES": str(limits.max_bytes),

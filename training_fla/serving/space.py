@@ -119,7 +119,14 @@ def copy_model(source: Path, target: Path) -> None:
 
 
 def options_of(args) -> list[str]:
-    """The options that a Space passes on: the limits, and how it searches; it listens where Spaces are expected to."""
+    """The options that a Space passes on: the limits, and how it searches; it listens where Spaces are expected to.
+
+    Args:
+        args (`argparse.Namespace`): of `fla serve`.
+
+    Returns:
+        `list[str]`: for the command line.
+    """
     options = ["--host", "0.0.0.0", "--port", "7860", "--title", args.title or model_name(args.model)]
     for name in ("max_megabytes", "max_seconds", "time_limit", "max_waiting", "num_beams", "dtype"):
         value = getattr(args, name)

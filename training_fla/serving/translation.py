@@ -35,7 +35,11 @@ WAIT_SECONDS = 0.2  # for the next word, between two looks whether anybody still
 
 
 class Watch(StoppingCriteria):
-    """Ends generation when the time is over or nobody waits."""
+    """Ends generation when the time is over or nobody waits.
+
+    Args:
+        clock ([`WorkClock`]): of the work.
+    """
 
     def __init__(self, clock: WorkClock):
         self.clock = clock
@@ -53,7 +57,11 @@ class TokenQueue(BaseStreamer):
         self.items: queue.Queue = queue.Queue()
 
     def put(self, value: torch.LongTensor) -> None:
-        """One more token; the first is the start token."""
+        """Take one more token.
+
+        Args:
+            value (`torch.LongTensor` of shape `(1,)`): its id; at first of shape `(1, 1)`, the start token.
+        """
         self.items.put(value.reshape(-1).tolist())
 
     def end(self) -> None:
@@ -133,7 +141,17 @@ class ClipTranslator:
 
     @torch.no_grad()
     def encode(self, clip: Clip):
-        """Encoder states of a clip, `BaseModelOutput`, and its mask (1, T) of ones."""
+        """Encode a clip.
+
+        Args:
+            clip ([`Clip`]): with T sampled frames.
+
+        Returns:
+            `tuple`: the encoder's `BaseModelOutput`, and the mask, `torch.LongTensor` of ones of shape `(1, T)`.
+
+        Raises:
+            RefusedError: it has more frames than the language model has positions.
+        """
         pixels = clip.pixels[None].to(self.model.device)
         mask = torch.ones(pixels.shape[:2], dtype=torch.long, device=pixels.device)
         try:
@@ -146,7 +164,7 @@ class ClipTranslator:
 
         Args:
             encoded (`BaseModelOutput`): from [`encode`].
-            mask (`torch.LongTensor` of shape `(1, T)`): from [`encode`].
+            mask (`torch.LongTensor` of shape `(1, T)`): from [`encode`]; all ones.
             clock ([`WorkClock`]): of the work.
 
         Yields:
@@ -184,7 +202,16 @@ class ClipTranslator:
             worker.join()
 
     def search(self, encoded, mask: torch.Tensor, clock: WorkClock) -> torch.Tensor:
-        """Search the beam; gives its sentences `(R, L)`, best first."""
+        """Search the beam.
+
+        Args:
+            encoded (`BaseModelOutput`): from [`encode`].
+            mask (`torch.LongTensor` of shape `(1, T)`): from [`encode`]; all ones.
+            clock ([`WorkClock`]): of the work.
+
+        Returns:
+            `torch.LongTensor` of shape `(R, L)`: ids of its sentences, best first.
+        """
         return self._generate(
             encoded, mask, clock, num_beams=self.num_beams, num_return_sequences=self.num_beams, do_sample=False
         )
@@ -205,7 +232,7 @@ class ClipTranslator:
         Args:
             sequences (`torch.LongTensor` of shape `(R, L)`): best first.
             encoded (`BaseModelOutput`): from [`encode`].
-            mask (`torch.LongTensor` of shape `(1, T)`): from [`encode`].
+            mask (`torch.LongTensor` of shape `(1, T)`): from [`encode`]; all ones.
             clip ([`Clip`]): with T sampled frames.
 
         Returns:
@@ -226,7 +253,7 @@ class ClipTranslator:
                 alternatives.setdefault(sentence, score)
         return {
             "stage": "done",
-            "message": "Done." if sentences[0] else "The model wrote nothing for this clip.",
+            "message": "Done." if sentences[0] else "Done. The model wrote nothing for this clip.",
             "sentence": sentences[0],
             "is_draft": False,
             "score": scores[0],
@@ -241,7 +268,7 @@ def describe_word(word: str, weights: np.ndarray, clip: Clip) -> dict:
 
     Args:
         word (`str`): of the sentence.
-        weights (`np.ndarray` of shape `(T,)`): its attention.
+        weights (`np.ndarray` of shape `(T,)`): its attention, float, not negative.
         clip ([`Clip`]): with T sampled frames.
 
     Returns:
@@ -261,18 +288,40 @@ def describe_word(word: str, weights: np.ndarray, clip: Clip) -> dict:
 
 
 def most_frames(model) -> int | None:
-    """Sampled frames that a model's position table has room for; `None` where there is no end."""
+    """How many sampled frames a model's position table has room for.
+
+    Args:
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): of any language model.
+
+    Returns:
+        `int` or `None`: `None` where there is no end.
+    """
     table = getattr(model.language_model.get_encoder(), "embed_positions", None)
     return table.num_embeddings - getattr(table, "offset", 0) if isinstance(table, torch.nn.Embedding) else None
 
 
 def without_padding(sequence: torch.Tensor, pad_token_id: int) -> torch.Tensor:
-    """Cut off what pads a beam's sentence to the length of its longest."""
+    """Cut off what pads a sentence to the length of the beam's longest.
+
+    Args:
+        sequence (`torch.LongTensor` of shape `(1, L)`): as `generate` gave it.
+        pad_token_id (`int`): the padding.
+
+    Returns:
+        `torch.LongTensor` of shape `(1, L')`: up to the last token that is none.
+    """
     return sequence[:, : int((sequence[0] != pad_token_id).nonzero().max()) + 1]
 
 
 def data_url(frame: torch.Tensor) -> str:
-    """A frame `(3, H, W)`, uint8, as a small JPEG that needs no file."""
+    """A frame as a small JPEG that needs no file.
+
+    Args:
+        frame (`torch.ByteTensor` of shape `(3, H, W)`): uint8, RGB, 0 to 255.
+
+    Returns:
+        `str`: a data URL.
+    """
     image = Image.fromarray(frame.permute(1, 2, 0).contiguous().cpu().numpy())
     scale = min(1.0, THUMBNAIL_SIZE / min(image.size))
     image = image.resize((round(image.width * scale), round(image.height * scale)))

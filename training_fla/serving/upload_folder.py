@@ -6,7 +6,9 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .limits import RefusedError
 
@@ -20,21 +22,25 @@ class UploadFolder:
     Args:
         keep_seconds (`float`): files older than this are deleted, in use or not.
         sweep_every (`float`): seconds between two looks for them.
+
+    Attributes:
+        on_sweep (`list[Callable]`): what else is to be called at each look.
     """
 
     def __init__(self, keep_seconds: float, sweep_every: float = SWEEP_EVERY_SECONDS):
         self.path = Path(tempfile.mkdtemp(prefix="fla-serve-")).resolve()
         self.keep_seconds = keep_seconds
         os.environ["GRADIO_TEMP_DIR"] = str(self.path)
+        self.on_sweep: list[Callable[[], None]] = []
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._keep_sweeping, args=(sweep_every,), daemon=True)
         self._sweeper.start()
 
-    def claim(self, name) -> Path:
+    def claim(self, name: Any) -> Path:
         """Check that a name that came over the network is that of a clip somebody sent.
 
         Args:
-            name: what the page says it sent; anything may come.
+            name (`Any`): what the page says it sent; anything may come.
 
         Returns:
             `Path`: a regular file in this folder.
@@ -85,3 +91,5 @@ class UploadFolder:
     def _keep_sweeping(self, every: float) -> None:
         while not self._stopped.wait(every):
             self.sweep()
+            for forget in self.on_sweep:
+                forget()
