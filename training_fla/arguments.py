@@ -91,6 +91,13 @@ class DataArguments:
     color_jitter: float = field(
         default=0.0, metadata={"help": "change brightness, contrast, colour by up to this share"}
     )
+    frames_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "most sampled frames of a training batch, padding included: as many clips of similar length as "
+            "fit, up to `per_device_train_batch_size`; null: always that many"
+        },
+    )
     score_convention: str = field(
         default="auto",
         metadata={"help": "how sentences are tokenised for BLEU and ROUGE-L; auto: by corpus, then by script"},

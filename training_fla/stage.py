@@ -288,6 +288,7 @@ def make_trainer(
         optimization=recipe.optimization,
         metric=SignTranslationMetric(convention),
         generation=generation,
+        frames_per_batch=recipe.data.frames_per_batch,
         train_dataset=datasets["train"],
         eval_dataset=datasets["dev"],
         data_collator=SignTranslationCollator(model.prepare_decoder_input_ids_from_labels),

@@ -19,6 +19,7 @@ from transformers import GenerationConfig, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .arguments import OptimizationArguments
+from .batching import FrameBudgetSampler, budget_loader, check_batching
 from .collation import EpochSampler
 from .errors import InputError
 from .monitoring import sample_places
@@ -74,11 +75,27 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         optimization ([`OptimizationArguments`]): optimizer, momentum, rates by part.
         metric ([`~training_fla.metrics.SignTranslationMetric`]): scores translations against raw sentences.
         generation ([`~transformers.GenerationConfig`]): beam search at evaluation.
+        frames_per_batch (`int`, *optional*): most frames of a training batch, padding included.
         **kwargs: of [`~transformers.Seq2SeqTrainer`]. Datasets have `lengths`, `sentences` and `ids`.
+
+    Raises:
+        InputError: lines that say different things about what a batch is.
     """
 
-    def __init__(self, *, optimization: OptimizationArguments, metric, generation: GenerationConfig, **kwargs):
+    frames_per_batch: int | None = None
+
+    def __init__(
+        self,
+        *,
+        optimization: OptimizationArguments,
+        metric,
+        generation: GenerationConfig,
+        frames_per_batch: int | None = None,
+        **kwargs,
+    ):
         args = kwargs["args"]
+        check_batching(args, frames_per_batch)
+        self.frames_per_batch = frames_per_batch
         super().__init__(compute_loss_func=SmoothedCrossEntropy(args.label_smoothing_factor), **kwargs)
         self.optimization, self.metric, self.generation = optimization, metric, generation
         self.last_translations: list[str] = []
@@ -138,13 +155,27 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             self.optimizer = build_optimizer(self.model if model is None else model, self.optimization, self.args)
         return self.optimizer
 
-    def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        groups = self.args.train_sampling_strategy == "group_by_length"
-        total = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
+    def _get_train_sampler(self, train_dataset=None) -> EpochSampler | FrameBudgetSampler:
+        dataset, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        if self.frames_per_batch is not None:
+            self.train_sampler = FrameBudgetSampler(
+                dataset.lengths, self.frames_per_batch, args.train_batch_size, seed, names=dataset.ids,
+                accumulation=args.gradient_accumulation_steps,
+                num_processes=args.world_size, process_index=args.process_index,
+            )  # fmt: skip
+        else:
+            groups = args.train_sampling_strategy == "group_by_length"
+            total = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
         return self.train_sampler
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """As [`~transformers.Trainer.get_train_dataloader`], or batches within a budget of frames."""
+        if self.frames_per_batch is None:
+            return super().get_train_dataloader()
+        sampler = self._get_train_sampler()
+        return budget_loader(self.train_dataset, sampler, self.data_collator, self.args, self.accelerator)
 
     def first_batches(self, count: int) -> list[list[int]]:
         """The clips this process trains on first.
@@ -163,7 +194,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         # (Counted here: Accelerate's own `remainder` is unknown in the epoch a resumed run begins in.)
         at_end = self.accelerator.gradient_state.end_of_dataloader and not self.args.dataloader_drop_last
         remainder = len(self.train_dataset) % (self.args.train_batch_size * self.args.world_size)
-        if self.args.world_size > 1 and batch_samples and at_end and remainder > 0:
+        if self.args.world_size > 1 and self.frames_per_batch is None and batch_samples and at_end and remainder > 0:
             real = max(0, remainder - self.args.process_index * self.args.train_batch_size)
             batch_samples[-1]["labels"][real:] = -100
         return super()._get_num_items_in_batch(batch_samples, device)
