@@ -1,6 +1,8 @@
 """`fla inspect`: what is drawn is what the model saw and where it looked."""
 
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,15 +104,38 @@ def test_few_of_many_frames_are_shown(length):
 def test_command_writes_a_picture_and_a_page_that_stands_alone(clip, saved, tmp_path, capsys):
     picture, page = tmp_path / "clip.png", tmp_path / "clip.html"
     assert main(["inspect", str(clip), "--model", str(saved), "--out", str(picture)]) == 0
-    sentence = capsys.readouterr().out.splitlines()[0]
     image = np.asarray(Image.open(picture).convert("L"))
     assert image.shape[1] > 1000 and image.std() > 20
     assert main(["inspect", str(clip), "--model", str(saved), "--out", str(page), "--num-beams", "2"]) == 0
+    sentence = capsys.readouterr().out.splitlines()[-2]
     text = page.read_text()
     sources = re.findall(r'(?:src|href)="([^"]{0,20})', text)
     assert len(sources) == 8 and all(source.startswith("data:image/") for source in sources)
-    assert text.count(" alt=") == 8 and '<html lang="en">' in text and text.count('<th scope="row">') > 0
-    assert sentence
+    assert text.count(" alt=") == 8 and '<html lang="en">' in text
+    assert sentence and f'<h1 lang="de">{sentence}</h1>' in text
+    rows = re.findall(r'<th scope="row" lang="de">(.*?)</th><td>(.*?)</td>', text)
+    assert " ".join(word for word, _ in rows) == sentence and all(re.search(r"[\d.]+ s", when) for _, when in rows)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 390)])
+def test_axe_finds_nothing_on_the_page(clip, saved, tmp_path, scheme, width):
+    browser_path = shutil.which("chromium")
+    if browser_path is None:
+        pytest.skip("no chromium on this machine (Debian's package is `chromium`)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed (extra `test`)")
+    assert main(["inspect", str(clip), "--model", str(saved), "--out", str(tmp_path / "clip.html")]) == 0
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as run:
+        browser = run.chromium.launch(executable_path=browser_path, args=flags)
+        page = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
+        page.goto((tmp_path / "clip.html").as_uri())
+        page.evaluate((Path(axe.__path__[0]) / "axe.min.js").read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        overflow = page.evaluate("document.documentElement.scrollWidth")
+        browser.close()
+    assert len(found["passes"]) > 10 and overflow == width
+    assert not [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]]
 
 
 def test_without_a_model_one_frame_is_enough(tmp_path):

@@ -31,6 +31,7 @@ class Inspection:
         words (`list[str]`): of the sentence.
         attention (`np.ndarray` of shape `(W, T)`): float32; rows sum to 1: mean over layers, heads and the pieces of a
             word.
+        language (`str`): of the sentence, as HTML names it; empty where nothing says it.
     """
 
     clip: str
@@ -44,6 +45,7 @@ class Inspection:
     score: float | None = None
     words: list[str] = field(default_factory=list)
     attention: np.ndarray | None = None
+    language: str = ""
 
     def when(self, position: int) -> str:
         """Where a sampled frame lies in the clip.
@@ -138,6 +140,7 @@ def inspect_translation(clip: str, model, processor, **generate_options) -> Insp
         score=score,
         words=words,
         attention=attention,
+        language=str(getattr(processor.tokenizer, "tgt_lang", None) or "").split("_")[0],
     )
 
 

@@ -122,6 +122,7 @@ def write_page(inspection: Inspection, file: Path) -> None:
     picture = io.BytesIO()
     draw_png(inspection, picture)
     title = html.escape(inspection.sentence or inspection.clip)
+    language = _language(inspection) if inspection.sentence else ""
     frames = "".join(
         f'<figure><img src="data:image/jpeg;base64,{_jpeg(inspection.frames[position])}" alt="frame at {when}">'
         f"<figcaption>{when}</figcaption></figure>"
@@ -136,14 +137,16 @@ def write_page(inspection: Inspection, file: Path) -> None:
 body {{ margin: 2rem auto; max-width: 70rem; padding: 0 1rem }}
 .frames {{ display: flex; flex-wrap: wrap; gap: .5rem }}
 figure {{ margin: 0 }} figcaption {{ font-size: .8rem }}
-.frames img {{ width: 6rem; image-rendering: auto }} .picture {{ max-width: 100% }}
-td, th {{ padding: .2rem .8rem; text-align: left }}
+.frames img {{ width: 6rem; image-rendering: auto }}
+.wide {{ overflow-x: auto }} .picture {{ width: 100%; min-width: 44rem }}
+h1 {{ overflow-wrap: anywhere }} td, th {{ padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }}
 </style></head><body><main>
-<h1>{title}</h1><p>{html.escape(heading(inspection))}</p>
+<h1{language}>{title}</h1><p>{html.escape(heading(inspection))}</p>
 <h2>Sampled frames</h2><div class="frames">{frames}</div>
 {_attention_table(inspection)}
 <h2>Picture</h2>
-<img class="picture" src="data:image/png;base64,{encoded}" alt="Sampled frames{_alt(inspection)}">
+<div class="wide" role="region" aria-label="Picture, which may be scrolled sideways" tabindex="0">
+<img class="picture" src="data:image/png;base64,{encoded}" alt="Sampled frames{_alt(inspection)}"></div>
 </main></body></html>
 """,
         encoding="utf-8",
@@ -155,14 +158,20 @@ def _attention_table(inspection: Inspection) -> str:
     for number, word in enumerate(inspection.words):
         first, last = inspection.focus(number)
         share = inspection.attention[number, first : last + 1].sum()
-        cells = (html.escape(word), f"{inspection.when(first)} to {inspection.when(last)}", f"{share:.0%}")
-        rows.append(f'<tr><th scope="row">{cells[0]}</th><td>{cells[1]}</td><td>{cells[2]}</td></tr>')
+        stretch = inspection.when(first) + (f" to {inspection.when(last)}" if last > first else "")
+        name = f'<th scope="row"{_language(inspection)}>{html.escape(word)}</th>'
+        rows.append(f"<tr>{name}<td>{stretch}</td><td>{share:.0%}</td></tr>")
     if not rows:
         return ""
-    return (
-        "<h2>What each word attended to</h2><table><tr><th>word</th><th>shortest stretch with half of its "
-        f"attention</th><th>share</th></tr>{''.join(rows)}</table>"
-    )
+    columns = ("word", "shortest stretch with half of its attention", "share")
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<h2>What each word attended to</h2>{table}"
+
+
+def _language(inspection: Inspection) -> str:
+    """The attribute that tells a screen reader how to pronounce the sentence."""
+    return f' lang="{html.escape(inspection.language)}"' if inspection.language else ""
 
 
 def _alt(inspection: Inspection) -> str:
