@@ -12,6 +12,8 @@ let recorder = null;
 let shown = null; // the last state that was drawn
 let playUntil = null;
 
+const calm = matchMedia('(prefers-reduced-motion: reduce)');
+const scrolling = () => (calm.matches ? 'auto' : 'smooth');
 const show = (id, yes) => { at(id).hidden = !yes; };
 const clock = (seconds) => Math.floor(seconds / 60) + ':' + String(Math.floor(seconds % 60)).padStart(2, '0');
 const percent = (share) => Math.round(100 * share) + ' %';
@@ -229,7 +231,7 @@ watch('value', () => {
     say(state.message);
     // Heard where the sentence itself is not seen to appear.
     if (state.sentence) at('status').append(make('span', ' Translation: ' + state.sentence, 'fla-heard'));
-    at('result').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+    at('result').scrollIntoView({ block: 'nearest', behavior: scrolling() });
   }
   shown = state;
 });
@@ -314,7 +316,7 @@ function pick(button, word) {
   if (off) return;
   const strip = at('strip');
   const middle = (items[word.first].offsetLeft + items[word.last].offsetLeft + items[word.last].offsetWidth) / 2;
-  strip.scrollTo({ left: middle - strip.clientWidth / 2, behavior: 'smooth' });
+  strip.scrollTo({ left: middle - strip.clientWidth / 2, behavior: scrolling() });
   if (!at('stage').hidden) {
     video.currentTime = word.from;
     playUntil = word.to;
