@@ -7,14 +7,17 @@ say in one of the tables below what stands in for it and why; a command no table
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import urllib.request
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import StringIO
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.tiny_runs import ROOT
@@ -152,7 +155,7 @@ class Workplace:
                     with self.entered():
                         run_block(self.blocks[earlier])
                     self.failures[earlier] = None
-                except (Exception, SystemExit) as error:
+                except (Exception, SystemExit, pytest.skip.Exception) as error:
                     self.failures[earlier] = error
         if self.failures[number]:
             raise self.failures[number]
@@ -206,6 +209,25 @@ def run_fla(words: list[str]) -> int:
         ablation.run_command = command
 
 
+def run_page(words: list[str]) -> int:
+    """`fla serve` on a free port, until its page has been fetched once; then what Ctrl-C does."""
+    if "--write-space" in words:
+        return run_fla(words)
+    pytest.importorskip("gradio", reason="gradio is not installed (extra `serve`)")
+    command = [sys.executable, "-m", "training_fla.cli", *words[1:], "--port", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            shown = "".join(iter(lambda: process.stdout.read(1), "\n"))
+            address = re.search(r"https?://[^ ]+", shown)
+            assert address, f"`fla serve` names no address: {shown}"
+            with urllib.request.urlopen(address[0], timeout=30) as page:
+                assert page.status == 200
+        finally:
+            process.send_signal(signal.SIGINT)
+    return process.returncode
+
+
 def run_script(words: list[str]) -> int:
     """A script of the repository in this process."""
     from tests.tiny_runs import run
@@ -231,6 +253,7 @@ def look_up_target(words: list[str]) -> int:
 
 
 RUNNERS = {
+    "fla serve": run_page,  # before `fla`
     "fla": run_fla,
     "python run_stage1.py": run_script,
     "python run_stage2.py": run_script,
