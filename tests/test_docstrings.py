@@ -25,10 +25,9 @@ DTYPE = re.compile(r"(Float|Long|Bool|Byte|Int|Half)Tensor|\b(u?int\d*|float\d*|
 FRAMEWORK = {
     "train", "to_dict", "from_dict", "save_pretrained", "compute_loss", "set_epoch", "floating_point_ops",
     "prepare_decoder_input_ids_from_labels", "get_encoder", "get_decoder", "get_input_embeddings",
-    "set_input_embeddings", "get_output_embeddings", "set_output_embeddings", "resize_token_embeddings", "on_log",
-    "on_evaluate", "on_epoch_begin", "on_optimizer_step", "on_train_begin", "on_train_end", "on_pre_optimizer_step",
-    "on_save",
+    "set_input_embeddings", "get_output_embeddings", "set_output_embeddings", "resize_token_embeddings",
 }  # fmt: skip
+EVENT = re.compile(r"on_\w+")  # of a TrainerCallback
 # `training_fla/cli.py` says what these are, for all files of the folder.
 COMMANDS = {"add_arguments", "run"}
 
@@ -204,7 +203,8 @@ def function_faults(name: str, function: ast.FunctionDef, takes: dict[str, ast.a
     ]
     if list(parts) != [heading for heading in SECTIONS if heading in parts]:
         found.append(f"{name}: sections are in another order than {', '.join(SECTIONS)}")
-    if name.split(".")[-1] in FRAMEWORK and not parts:
+    method = name.split(".")[-1]
+    if (method in FRAMEWORK or EVENT.fullmatch(method)) and not parts:
         return found
     stated = set(re.findall(r"\w+", "\n".join(parts.get("Raises", []))))
     found += [f"{name} raises {error}, but does not say so" for error in sorted(raised(function) - stated)]
