@@ -1,5 +1,6 @@
 """Both stages on a corpus and a network so small that a run takes seconds, for the tests that train."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -63,6 +64,21 @@ def run(script: str, *argv) -> int:
     finally:
         sys.path.remove(str(ROOT))
     return module.main([str(word) for word in argv])
+
+
+def stage1_of_one_step(folder: Path, corpus: Path) -> Path:
+    """A stage 1 that has learnt nothing: an encoder and a tokenizer to begin stage 2 with."""
+    recipe, out = folder / "stage1.yaml", folder / "stage1"
+    recipe.write_text(f"dataset: {corpus}\n{STAGE1}")
+    lines = ("--max_steps", 1, "--eval_strategy", "'no'", "--save_strategy", "'no'", "--load_best_model_at_end=false")
+    assert run("run_stage1", recipe, "--output_dir", out, *lines) == 0
+    return out
+
+
+def losses(out: Path, step: int) -> list[float]:
+    """What a run logged until its checkpoint of that step."""
+    history = json.loads((out / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
+    return [row["loss"] for row in history if "loss" in row]
 
 
 def weights(folder: Path) -> dict:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modeling_fla import FlaForConditionalGeneration
-from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
+from tests.tiny_runs import STAGE2, losses, pack_demo, run, stage1_of_one_step, weights
 from tests.training.test_two_processes import run_on_two
 from training_fla.batching import FrameBudgetSampler, check_batching
 from training_fla.errors import InputError
@@ -144,17 +144,10 @@ def folder(tmp_path_factory) -> Path:
     corpus = pack_demo(folder / "corpus", num_train=23, num_dev=3, num_test=3)
     given = [line.split(":")[0] for line in BUDGET.splitlines() if line]
     lines = [line for line in STAGE2.splitlines() if line.split(":")[0] not in given]
-    (folder / "stage1.yaml").write_text(f"dataset: {corpus}\n{STAGE1}")
-    stage1 = ("--max_steps", 1, "--eval_strategy", "'no'", "--save_strategy", "'no'", "--load_best_model_at_end=false")
-    assert run("run_stage1", folder / "stage1.yaml", "--output_dir", folder / "stage1", *stage1) == 0
-    handed_over = [f"stage1_checkpoint: {folder / 'stage1'}", f"tokenizer: {folder / 'stage1'}"]
+    stage1 = stage1_of_one_step(folder, corpus)
+    handed_over = [f"stage1_checkpoint: {stage1}", f"tokenizer: {stage1}"]
     (folder / "stage2.yaml").write_text("\n".join([f"dataset: {corpus}", *handed_over, *lines, BUDGET]))
     return folder
-
-
-def losses(out: Path) -> list[float]:
-    history = json.loads((out / "checkpoint-20" / "trainer_state.json").read_text())["log_history"]
-    return [row["loss"] for row in history if "loss" in row]
 
 
 @pytest.fixture(scope="module")
@@ -183,14 +176,14 @@ def test_memory_is_flat_and_the_loss_is_a_mean_over_the_tokens_of_a_step(folder,
     assert len({clips for (clips, _), _ in shapes}) > 2, "batches of short clips have more of them"
     tokens = [count for _, count in shapes]
     assert tokens[::2] == tokens[1::2], "both batches of a step are divided by the step's tokens"
-    assert len(losses(accumulated)) == 20
+    assert len(losses(accumulated, 20)) == 20
 
 
 def test_two_processes_follow_the_curve_of_one_that_accumulates(folder, accumulated):
     two = folder / "two"
     run_on_two("run_stage2", folder / "stage2.yaml", "--output_dir", two)
     assert json.loads((two / "metrics.json").read_text())["processes"] == 2
-    assert losses(two) == pytest.approx(losses(accumulated), abs=1e-4)
+    assert losses(two, 20) == pytest.approx(losses(accumulated, 20), abs=1e-4)
     state = json.loads((two / "checkpoint-20" / "trainer_state.json").read_text())
     assert state["epoch"] == json.loads((accumulated / "checkpoint-20" / "trainer_state.json").read_text())["epoch"]
 
