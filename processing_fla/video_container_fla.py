@@ -9,11 +9,11 @@ import struct
 from pathlib import Path
 
 EBML_SEGMENT, EBML_CLUSTER = 0x18538067, 0x1F43B675
-# What may stand beside or inside those two, by Matroska's specification (RFC 9559).
+# What may stand beside or inside those two, by Matroska's specification (RFC 9559), and the most bytes it may have.
 EBML_ELEMENTS = {
-    0x1A45DFA3, 0xEC, 0xBF,  # EBML header, filler, checksum
-    0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367,  # in a segment
-    0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF,  # in a cluster
+    **dict.fromkeys([0x1A45DFA3, 0xEC, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B], None),  # header, filler, index
+    **dict.fromkeys([0x1941A469, 0x1043A770, 0x1254C367, 0x5854, 0xA3, 0xA0, 0xAF], None),  # attachments, tags, blocks
+    **dict.fromkeys([0xBF, 0xE7, 0xA7, 0xAB], 8),  # a checksum and numbers
 }  # fmt: skip
 FLV_TAGS = {8, 9, 18}  # sound, video, script
 FLV_FILE_SIZE = b"\x00\x08filesize\x00"  # a key of the script tag, then the sign of a number
@@ -47,22 +47,26 @@ def elements_are_whole(file, size: int) -> bool:
 
     Args:
         file (`BinaryIO`): open for reading.
-        size (`int`): of the file, in bytes.
+        size (`int`): its bytes.
 
     Returns:
-        `bool`: whether it ends where it says it does.
+        `bool`: whether every block lies where one may, and the last ends with the file.
     """
-    position = 0
+    position, ends = 0, [size]  # of the file and of what is open in it: the segment, and a cluster in that
     while position < size:
+        while position == ends[-1]:
+            ends.pop()
         file.seek(position)
         head = file.read(12)
         element, element_bytes = ebml_number(head, keep_marker=True)
         length, length_bytes = ebml_number(head[element_bytes:], keep_marker=False)
         position += element_bytes + length_bytes
+        if length is not None and position + length > ends[-1]:
+            return False
         if element in (EBML_SEGMENT, EBML_CLUSTER):
-            if length is not None and position + length > size:
-                return False
-        elif element in EBML_ELEMENTS and length is not None:
+            if length is not None:
+                ends.append(position + length)
+        elif element in EBML_ELEMENTS and length is not None and length <= (EBML_ELEMENTS[element] or length):
             position += length
         else:
             return False
@@ -77,6 +81,33 @@ def ebml_number(data: bytes, keep_marker: bool) -> tuple[int | None, int]:
     if keep_marker:
         return value, num_bytes
     return (None if value % marker == marker - 1 else value % marker), num_bytes
+
+
+def empty_avi_chunks(path: Path, stream: int) -> int:
+    """Chunks without a byte in the index of an AVI file: where the frame before goes on being shown.
+
+    Its header counts them as frames, and no decoder gives them.
+
+    Args:
+        path (`Path`): the file.
+        stream (`int`): number of its video stream.
+
+    Returns:
+        `int`: 0 too where there is no index.
+    """
+    position, index = 12, b""
+    with open(path, "rb") as file:
+        while not index:
+            file.seek(position)
+            header = file.read(8)
+            if len(header) < 8 or not header[:4].isalnum():
+                break
+            length = int.from_bytes(header[4:], "little")
+            index = file.read(length) if header[:4] == b"idx1" else b""
+            position += 8 + length + length % 2
+    names = {b"%02ddc" % stream, b"%02ddb" % stream}
+    entries = (index[place : place + 16] for place in range(0, len(index) - 15, 16))
+    return sum(entry[:4] in names and entry[12:] == bytes(4) for entry in entries)
 
 
 def boxes_are_whole(file, size: int) -> bool:

@@ -18,7 +18,8 @@ from urllib.request import url2pathname
 
 import numpy as np
 
-from .video_container_fla import is_whole
+from .video_boxes_fla import ContradictoryTablesError, samples_in_tables
+from .video_container_fla import empty_avi_chunks, is_whole
 
 # Demuxers of FFmpeg that a file may be opened with. The others hold stills (`png_pipe`, `image2`), sound, text that
 # FFmpeg draws (`tty`), lists that open further files (`concat`, `hls`), or bare streams, in which nothing tells a
@@ -118,6 +119,7 @@ def open_video(path: str | os.PathLike, num_threads: int | None = None):
         raise VideoDecodeError(
             f"`{path}` is a still image, not a video; give the folder of its frames, or a list of images"
         )
+    container = None
     try:
         # `file:` keeps a colon in the name from being read as a protocol.
         with av.open(
@@ -132,7 +134,10 @@ def open_video(path: str | os.PathLike, num_threads: int | None = None):
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             yield container, stream
     except av.FFmpegError as error:
-        raise VideoDecodeError(f"`{path}` cannot be decoded as a video: {error.strerror or error}") from error
+        reason = error.strerror or str(error)
+        if isinstance(error, av.ArgumentError) and container is None:
+            reason = f"its format is none of {VIDEO_CONTAINERS}"
+        raise VideoDecodeError(f"`{path}` cannot be decoded as a video: {reason}") from error
     except (UnicodeError, MemoryError, OverflowError) as error:
         raise VideoDecodeError(f"`{path}` cannot be decoded as a video: {error!r}") from error
 
@@ -158,7 +163,8 @@ def video_stream(container, path: Path):
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise VideoDecodeError(f"`{path}` holds no video stream, only {kinds}")
-    stream = max(streams, key=lambda stream: bool(stream.disposition & type(stream.disposition).default))
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
     if stream.codec_context is None or stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
         raise VideoDecodeError(
             f"`{path}` has a video stream that cannot be decoded (unknown codec or absurd frame size)"
@@ -194,7 +200,7 @@ def decode_frames(container, stream, path: Path, start_seconds: float | None = N
             num_frames += 1
             interlaced |= frame.interlaced_frame
             yield frame
-    expected = num_packets if seeked else max(num_packets, promised_frames(container, stream))
+    expected = num_packets if seeked else max(num_packets, promised_frames(container, stream, path))
     # A packet may hold one field, half a frame, of interlaced video.
     in_fields = interlaced and num_frames == math.ceil(expected / 2)
     if num_frames < expected and not in_fields:
@@ -278,19 +284,30 @@ def shows_frame(packet, codec: str) -> bool:
     return codec != "vp8" or bool(bytes(packet)[0] & 0x10)
 
 
-def promised_frames(container, stream) -> int:
+def promised_frames(container, stream, path: Path) -> int:
     """Frames that the container's own index or header announces.
 
     Args:
         container (`av.container.InputContainer`): an open container.
         stream (`av.video.stream.VideoStream`): its video stream.
+        path (`Path`): the file that is open.
 
     Returns:
         `int`: 0 where neither can be trusted to.
+
+    Raises:
+        VideoDecodeError: if its tables contradict one another.
     """
     if "mov" in container.format.name.split(","):
-        # Edit lists hide frames that the header counts; the index marks them.
-        return sum(not entry.is_discard for entry in stream.index_entries)
+        try:
+            num_samples, edited = samples_in_tables(path, stream.id)
+        except ContradictoryTablesError as error:
+            raise VideoDecodeError(f"`{path}` is damaged or cut off: its index holds {error}") from error
+        # Edit lists hide frames that the header counts; FFmpeg's index marks them or leaves them out.
+        shown = sum(not entry.is_discard for entry in stream.index_entries)
+        return shown if edited else max(shown, num_samples)
+    if container.format.name == "avi" and stream.frames:
+        return stream.frames - empty_avi_chunks(path, stream.index)
     return stream.frames
 
 

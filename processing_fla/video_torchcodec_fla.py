@@ -91,7 +91,7 @@ def usual_stream(path: Path) -> tuple[int, int]:
             if first is None:
                 first = next(iter(packet.decode()), None)
             times.append(packet.pts)
-        whole = not promised_frames(container, stream) or promised_frames(container, stream) == len(times)
+        whole = promised_frames(container, stream, path) in (0, len(times))
         whole &= bool(stream.frames) or is_whole(path, container.format.name)
         distinct = None not in times and len(set(times)) == len(times)
         if first is None or not (whole and distinct and is_usual(first, path)):
