@@ -106,3 +106,16 @@ def test_sweeping_goes_on_by_itself_and_closing_leaves_nothing():
     put(folder, "hash/other.mp4", age=-100)
     folder.close()
     assert not folder.path.exists() and "GRADIO_TEMP_DIR" not in os.environ
+
+
+def test_what_a_killed_server_left_is_cleared_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    running = UploadFolder(keep_seconds=600)
+    theirs = put(running, "hash/clip.mp4")
+    left = tmp_path / "fla-serve-killed" / "hash" / "clip.mp4"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"a face")
+    (tmp_path / "other").mkdir()
+    UploadFolder(keep_seconds=600).close()
+    assert theirs.exists() and {entry.name for entry in tmp_path.iterdir()} == {running.path.name, "other"}
+    running.close()

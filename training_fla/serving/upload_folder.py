@@ -12,6 +12,13 @@ from typing import Any
 
 from .limits import RefusedError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows, where what a killed server leaves stays
+    fcntl = None
+
+PREFIX = "fla-serve-"
+
 SWEEP_EVERY_SECONDS = 30.0
 
 
@@ -28,7 +35,9 @@ class UploadFolder:
     """
 
     def __init__(self, keep_seconds: float, sweep_every: float = SWEEP_EVERY_SECONDS):
-        self.path = Path(tempfile.mkdtemp(prefix="fla-serve-")).resolve()
+        clear_leftovers()
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+        self._lock = hold(self.path)
         self.keep_seconds = keep_seconds
         os.environ["GRADIO_TEMP_DIR"] = str(self.path)
         self.on_sweep: list[Callable[[], None]] = []
@@ -85,6 +94,9 @@ class UploadFolder:
         self._stopped.set()
         self._sweeper.join()
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         if os.environ.get("GRADIO_TEMP_DIR") == str(self.path):
             del os.environ["GRADIO_TEMP_DIR"]
 
@@ -93,3 +105,35 @@ class UploadFolder:
             self.sweep()
             for forget in self.on_sweep:
                 forget()
+
+
+def clear_leftovers() -> None:
+    """Delete the folders of servers that were killed: those that nobody holds."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        lock = hold(folder)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def hold(folder: Path) -> int | None:
+    """Lock a folder for as long as this process lives.
+
+    Args:
+        folder (`Path`): of a server.
+
+    Returns:
+        `int` or `None`: a descriptor that holds it; `None` where another process does, or where there are no locks.
+    """
+    if fcntl is None:
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # gone, or another user's
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
