@@ -165,11 +165,13 @@ class FeatureCache:
         self.folder = folder
         try:
             self.header = json.loads((folder / HEADER).read_text())
-            if self.header["format"] != FORMAT:
-                raise KeyError(f"its format is {self.header['format']}")
-            self.dtype, self.feature_size = DTYPES[self.header["dtype"]], self.header["feature_size"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if self.header.pop("crc32") != header_checksum(self.header) or self.header["format"] != FORMAT:
+                raise ValueError("it is not as it was written, or of another version")
+        except OSError as error:
             raise InputError(f"{folder} holds no complete feature cache: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{folder / HEADER} is damaged: {error}{REMEDY}") from None
+        self.dtype, self.feature_size = DTYPES[self.header["dtype"]], self.header["feature_size"]
         self._shards: list[pa.RecordBatch] | None = None
         self.open()
 
@@ -191,7 +193,7 @@ class FeatureCache:
                 here = file.stat().st_size
                 if here != size:
                     raise InputError(f"{file} is damaged: {here} bytes instead of {size}{REMEDY}")
-                if any(notes[name] != self.header[name] for name in ("dtype", "feature_size")):
+                if any(notes.get(name) != self.header[name] for name in ("dtype", "feature_size")):
                     raise InputError(f"{file} holds features of another kind{REMEDY}")
                 self._shards.append(batch)
         return self._shards
@@ -208,6 +210,11 @@ class FeatureCache:
         stored = clip_bytes(self.folder / shard_name(number), shards[number], row)
         # A copy, because tensors of read-only memory are not to be had.
         return torch.from_numpy(stored.copy()).view(self.dtype).view(-1, self.feature_size)  # (N, C)
+
+
+def header_checksum(header: dict) -> int:
+    """The checksum that `features.json` holds of everything else in it."""
+    return zlib.crc32(json.dumps(header, sort_keys=True).encode())
 
 
 def write_header(folder: Path, belongs_to: str, num_clips: int) -> None:
@@ -227,6 +234,6 @@ def write_header(folder: Path, belongs_to: str, num_clips: int) -> None:
     header |= {"num_clips": num_clips, "bytes": [os.path.getsize(file) for file in files]}
     try:
         with atomic_file(folder / HEADER, overwrite=True) as work:
-            Path(work).write_text(json.dumps(header))
+            Path(work).write_text(json.dumps(header | {"crc32": header_checksum(header)}))
     except OSError as error:
         raise InputError(f"cannot write {folder / HEADER}: {error}; make room, and run the same again") from error

@@ -163,6 +163,13 @@ def test_a_shard_that_is_cut_off_exchanged_or_gone_is_named(cache, videos):
     file.write_bytes(other.read_bytes())
     with pytest.raises(InputError, match="features-00001.arrow is of another cache or place"):
         FeatureCache(cache.folder)
+    header = cache.folder / "features.json"
+    written = header.read_text()
+    for text in (written[:-3], written.replace('"num_clips": 10', '"num_clips": 11'), "7", "{}"):
+        header.write_text(text)
+        with pytest.raises(InputError, match="features.json is damaged: .*delete it"):
+            FeatureCache(cache.folder)
+    header.write_text(written)
     file.unlink()
     with pytest.raises(InputError, match="features-00001.arrow is missing"):
         FeatureCache(cache.folder)
