@@ -1,6 +1,7 @@
 """Subtitles of long recordings: every sampled frame is translated, no two subtitles are shown at once."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +56,20 @@ def test_a_recording_becomes_subtitles(saved, capsys, form, mark):
     times = re.findall(r"(\S+) --> (\S+)", out)
     assert times[0] == (f"00:00:00{mark}000", f"00:00:00{mark}960") and times[-1][1] == f"00:00:04{mark}400"
     assert [end for _, end in times[:-1]] == [start for start, _ in times[1:]]
+
+
+def test_a_window_without_a_sentence_gets_no_subtitle(saved, capsys):
+    from training_fla.subtitles import print_subtitles
+
+    class Translate:
+        model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: None))
+        processor = SimpleNamespace(video_processor=SimpleNamespace(frame_stride=4))
+
+        def __call__(self, videos, **options):
+            return ({"translation_text": ["one", " ", "three"][number]} for number, _ in enumerate(videos))
+
+    print_subtitles(Translate(), str(saved / "long.mp4"), "srt", 1.6, 1.6)
+    assert re.findall(r"^(?:\d+|[a-z]+)$", capsys.readouterr().out, re.MULTILINE) == ["1", "one", "2", "three"]
 
 
 def test_one_window_says_what_the_whole_clip_says(saved, capsys):

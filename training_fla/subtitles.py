@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
@@ -91,18 +92,18 @@ def cut_stretches(
     waiting = iter(stretches)
     stretch = next(waiting, None)
     held: list[np.ndarray] = []
-    count = 0
+    num_frames = 0
     for seconds, frame in frames:
         while stretch and seconds >= stretch[1]:
             if held:
                 yield Window(*stretch, np.stack(held))
-            stretch, held, count = next(waiting, None), [], 0
+            stretch, held, num_frames = next(waiting, None), [], 0
         if stretch is None:
             return
         if seconds >= stretch[0]:
-            if count % frame_stride == 0:
+            if num_frames % frame_stride == 0:
                 held.append(convert(frame))
-            count += 1
+            num_frames += 1
     if held:
         yield Window(*stretch, np.stack(held))
 
@@ -268,9 +269,12 @@ def print_subtitles(
             read.append(Window(cue.start_seconds, cue.end_seconds, cue.frames[:0]))
             yield cue.frames
 
-    def show(number: int) -> None:
-        end = cue_end(*read[number : number + 2], *([None] if number + 1 == len(read) else []))
-        print(subtitle(number + 1, read[number].start_seconds, end, sentences[number], form), flush=True)
+    numbers = count(1)
+
+    def show(place: int) -> None:
+        end = cue_end(*read[place : place + 2], *([None] if place + 1 == len(read) else []))
+        if sentences[place].strip():  # a subtitle without text is none
+            print(subtitle(next(numbers), read[place].start_seconds, end, sentences[place], form), flush=True)
 
     if form == "vtt":
         print("WEBVTT\n")
