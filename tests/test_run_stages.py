@@ -61,6 +61,8 @@ def test_stage1_leaves_all_that_was_promised(stage1):
     metrics = json.loads((stage1 / "metrics.json").read_text())
     assert {"bleu1", "bleu4", "rouge_l", "signature", "seconds"} <= metrics["test"].keys()
     assert metrics["test"]["num_sentences"] == 5 and metrics["dev"]["num_sentences"] == 4
+    assert {"seconds", "peak_memory_mib", "parameters", "trained_parameters", "platform"} <= metrics.keys()
+    assert {"torch", "transformers", "fla-llm", "python"} <= metrics["versions"].keys()
     table = (stage1 / "predictions_test.tsv").read_text().splitlines()
     assert table[0] == "id\tprediction\treference" and len(table) == 6
 
@@ -78,6 +80,24 @@ def test_stage2_keeps_the_visual_encoder_to_the_last_bit(stage1, stage2):
     for name in visual:
         assert before[name].equal(after[name]), name
     assert any(name.startswith("adapter.") and not before[name].equal(after[name]) for name in after if name in before)
+
+
+def test_what_was_seen_in_training_is_counted_and_timed(corpus, stage1, stage2):
+    """Four epochs of eleven clips in stage 1, of frames; four steps of four, four, three and four in stage 2."""
+    from transformers import AutoTokenizer
+
+    from training_fla.packed_corpus import PackedCorpus
+
+    split, tokenizer = PackedCorpus(corpus, "train"), AutoTokenizer.from_pretrained(stage1)
+    targets = [len(tokenizer(text_target=sentence)["input_ids"]) for sentence in split.sentences]
+    first, second = (json.loads((folder / "metrics.json").read_text())["train"] for folder in (stage1, stage2))
+    assert first["frames"] == 4 * sum(-(-length // 4) for length in split.num_frames)
+    assert first["target_tokens"] == 4 * sum(targets)
+    assert "frames" not in second and 15 * min(split.num_frames) / 4 < second["positions"] <= 5 * first["frames"] / 4
+    for report, unit in ((first, "frames"), (second, "positions"), (first, "target_tokens")):
+        rate = report[unit] / report["training_seconds"]
+        assert report[f"{unit}_per_second"] == pytest.approx(rate, rel=0.05)
+        assert 0 < report["training_seconds"] < report["seconds"]
 
 
 def test_stage2_reads_stored_features(stage2):

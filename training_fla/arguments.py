@@ -31,6 +31,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "bleu4",  # Unstated: BLEU-4 on dev, as GFSLT-VLP and TwoStream choose
     "greater_is_better": True,
+    "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting after --resume
     "report_to": "none",
     "logging_steps": 50,
     "logging_nan_inf_filter": False,  # a loss that is no number ends the run; the filter waits for it twice a step

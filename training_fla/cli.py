@@ -71,7 +71,7 @@ def exit_status(work, prog: str) -> int:
     Returns:
         `int`: what `work` returned (0 for `None`), 2 for bad input, 130 for Ctrl-C.
     """
-    from .errors import InputError
+    from .errors import InputError, disk_is_full
 
     try:
         return work() or 0
@@ -81,10 +81,14 @@ def exit_status(work, prog: str) -> int:
     except InputError as error:
         message = " ".join(str(error).split())
     except Exception as error:
-        # processing_fla may not import this package, so its decoding error is known by name.
-        if type(error).__name__ != "VideoDecodeError":
-            raise
         message = " ".join(str(error).split())
+        if disk_is_full(error):
+            message = f"the disk is full: {message}; make room, then " + (
+                "--resume goes on from the last checkpoint" if prog.startswith("run_stage") else "try again"
+            )
+        # processing_fla may not import this package, so its decoding error is known by name.
+        elif type(error).__name__ != "VideoDecodeError":
+            raise
     print(f"{prog}: error: {message}", file=sys.stderr)
     return 2
 

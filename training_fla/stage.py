@@ -4,11 +4,8 @@ open the output folder - open the corpus - processor - seed - model - datasets -
 dev - score dev and test - write metrics, predictions, recipe, curve - save model and processor
 """
 
-import importlib.metadata
 import json
 import os
-import platform
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -40,6 +37,7 @@ from .parameter_efficient import FOLDER as PEFT_FOLDER
 from .parameter_efficient import is_peft, merge_peft, save_peft
 from .reporting import RecipeReport, check_report_to
 from .run_datasets import cached, make_datasets, use_feature_cache
+from .throughput import run_facts
 from .trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
 
@@ -101,9 +99,9 @@ def run_stage(
 
     outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     train_seconds = time.perf_counter() - started
-    report = {
-        "train": {**outcome.metrics, "seconds": round(train_seconds, 1), "best_step": trainer.state.best_global_step}
-    }
+    facts = {"seconds": round(train_seconds, 1), "best_step": trainer.state.best_global_step}
+    outcome.metrics.pop("total_flos", None)  # not counted
+    report = {"train": {**outcome.metrics, **facts, **trainer.throughput.figures(trainer.accelerator)}}
     for split in ("dev", "test"):
         report[split] = score_split(trainer, split, recipe)
     report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
@@ -326,32 +324,6 @@ def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> 
     return {**scores, "loss": loss, "seconds": round(seconds, 2)}
 
 
-def run_facts(trainer: SignTranslationTrainer, seconds: float) -> dict:
-    """What a reader of `metrics.json` asks next.
-
-    Args:
-        trainer ([`~training_fla.trainer.SignTranslationTrainer`]): after training.
-        seconds (`float`): the whole run.
-
-    Returns:
-        `dict`: seconds, peak memory in MiB, parameters, processes, versions, platform.
-    """
-    packages = ("fla-llm", "torch", "transformers", "accelerate", "datasets", "sacrebleu")
-    parameters = list(trainer.model.parameters())
-    facts = {
-        "seconds": round(seconds, 1),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "parameters": sum(p.numel() for p in parameters),
-        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "processes": trainer.args.world_size,
-        "platform": platform.platform(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-    }
-    if torch.cuda.is_available():
-        facts["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() // 2**20
-    return facts
-
-
 def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     """Write model, processor, scores and curve; the model's files appear all together.
 
@@ -369,7 +341,11 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     if isinstance(trainer.model, OneRunModel):
         trainer.model = without_light_t(trainer.model)
     staging = folder / ".model.partial"
-    trainer.save_model(str(staging), _internal_call=True)
+    try:
+        trainer.save_model(str(staging), _internal_call=True)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)  # it may be what fills the disk
+        raise
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
         return

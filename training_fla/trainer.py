@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import SequentialSampler
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, Seq2SeqTrainer, TrainerCallback
+from transformers import EarlyStoppingCallback, GenerationConfig, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .arguments import OptimizationArguments
@@ -25,6 +25,7 @@ from .errors import InputError
 from .monitoring import sample_places
 from .optimization import build_optimizer
 from .sharding import check_sharding, gather, share_tied_tables, without_weights
+from .throughput import Throughput
 from .weight_average import WeightAverage
 
 
@@ -100,6 +101,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.optimization, self.metric, self.generation = optimization, metric, generation
         self.last_translations: list[str] = []
         self.average: WeightAverage | None = None
+        self.throughput = Throughput()
         self.add_callback(EpochCallback(self))
         if self.is_fsdp_enabled:
             check_sharding(self.accelerator, optimization)
@@ -111,7 +113,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             share_tied_tables(self.model.language_model)
         if self.optimization.ema_decay:
             self.average = WeightAverage(self.model.to(self.args.device), self.optimization.ema_decay)
-        outcome = super().train(*args, **kwargs)
+        with self.throughput.running():
+            outcome = super().train(*args, **kwargs)
         if self.average is not None:
             best = self.state.best_model_checkpoint
             if self.args.load_best_model_at_end and best:
@@ -188,6 +191,19 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         """
         return list(islice(self.get_train_dataloader().batch_sampler, count))
 
+    def is_finished(self) -> bool:
+        """Whether no step is left to do, as where a run resumes that was interrupted while it was scored or saved."""
+        stoppers = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
+        stopped = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stoppers)
+        return stopped or self.state.global_step >= self.state.max_steps
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        """As [`~transformers.Trainer.get_batch_samples`], which would begin an epoch even after the last step."""
+        if self.is_finished():
+            self.control.should_training_stop = True
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
         # Accelerate fills an epoch's last batch with clips of its first, so that all processes have equally many;
         # without labels they weigh nothing, and on any number of processes a clip counts once an epoch.
@@ -204,6 +220,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """As [`~transformers.Trainer.training_step`]; a loss that is no number ends the run and names the clips."""
+        self.throughput.count(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         # Looked at only now: while the processor waits for it, an accelerator still has the backward pass to do.
         if not torch.isfinite(loss):
@@ -234,7 +251,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         try:
-            super()._save_checkpoint(model, trial)
+            with self.throughput.paused():
+                super()._save_checkpoint(model, trial)
         # A full disk is an OSError to Python, a SafetensorError to safetensors and a RuntimeError to torch.save.
         except (OSError, SafetensorError, RuntimeError) as error:
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -321,8 +339,9 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         start = time.perf_counter()
-        self.last_translations, loss = self.translate(dataset, description=metric_key_prefix)
-        scores = self.metric.compute(predictions=self.last_translations, references=dataset.sentences)
+        with self.throughput.paused():
+            self.last_translations, loss = self.translate(dataset, description=metric_key_prefix)
+            scores = self.metric.compute(predictions=self.last_translations, references=dataset.sentences)
         figures = {name: value for name, value in scores.items() if isinstance(value, int | float)}
         figures |= {"loss": loss, "runtime": round(time.perf_counter() - start, 2)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
@@ -377,14 +396,19 @@ class EpochCallback(TrainerCallback):
     """
 
     def __init__(self, trainer: SignTranslationTrainer):
-        self.trainer = trainer
+        self.trainer, self.began_at = trainer, -1
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         """Set the epoch that `state` is in."""
-        epoch = int(state.epoch or 0)
+        epoch, self.began_at = int(state.epoch or 0), state.global_step
         for part in (self.trainer.train_sampler, self.trainer.train_dataset):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Where an epoch had no step, its last state is scored and saved already."""
+        if self.began_at == state.global_step:
+            control.should_evaluate = control.should_save = control.should_log = False
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         """Average the weights; `state` does not count this step yet."""

@@ -1,7 +1,10 @@
 """What may go wrong while a run writes: killed five times at random moments, and a disk that is full."""
 
+import json
 import os
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run, weights
+from training_fla.errors import disk_is_full
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,109 @@ def test_a_full_disk_leaves_the_checkpoint_before(folder, stage1, tmp_path, monk
     assert run("run_stage2", *argv[:-1], tmp_path / "roomy") == 0
     full, roomy = weights(tmp_path / "out"), weights(tmp_path / "roomy")
     assert all(full[name].equal(roomy[name]) for name in roomy)
+
+
+MORE_FILES = ["recipe.yaml", "norms.tsv", "norms.png", "predictions_dev.tsv", "predictions_test.tsv"]
+MORE_FILES += ["training_curve.png", "README.md", ".model.partial"]
+
+
+@pytest.mark.parametrize(
+    "refused", ["metrics.json", *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FILES)]
+)
+def test_a_full_disk_beside_the_checkpoints_is_one_line_and_the_run_goes_on(
+    folder, stage1, tmp_path, monkeypatch, capsys, refused
+):
+    out = tmp_path / "out"
+    # The last weights, so that a step too many would show.
+    argv = [*given(folder, "stage2", stage1), "--load_best_model_at_end", "false"]
+    argv += ["--norm_logging_steps", 2, "--output_dir", out]
+    with monkeypatch.context() as patch:
+        refuse(patch, refused)
+        assert run("run_stage2", *argv) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("run_stage2.py: error: the disk is full: ") and "--resume goes on" in error
+    assert not (out / refused).exists() and not [path for path in out.iterdir() if path.name.startswith(".")]
+    assert run("run_stage2", *argv, "--resume") == 0
+    assert run("run_stage2", *argv[:-1], tmp_path / "roomy") == 0
+    full, roomy = weights(out), weights(tmp_path / "roomy")
+    assert all(full[name].equal(roomy[name]) for name in roomy)
+    names = [{path.name for path in folder.iterdir()} for folder in (out, tmp_path / "roomy")]
+    assert names[0] == names[1]
+
+
+def test_a_run_that_stopped_early_is_not_trained_on(folder, stage1, tmp_path, monkeypatch):
+    """Six steps teach nothing: BLEU-4 stays 0, and the second evaluation without a gain is the last."""
+    out, lines = tmp_path / "out", ["--early_stopping_patience", 2, "--eval_steps", 2, "--save_steps", 2]
+    argv = [*given(folder, "stage2", stage1), *lines, "--max_steps", 30, "--output_dir", out]
+    with monkeypatch.context() as patch:
+        refuse(patch, "metrics.json")
+        assert run("run_stage2", *argv) == 2
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("checkpoint-*")}
+    assert sorted(before) == ["checkpoint-2", "checkpoint-6"]
+    assert run("run_stage2", *argv, "--resume") == 0
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("checkpoint-*")} == before
+    # Interrupted before its end, it counts on.
+    shutil.rmtree(out / "checkpoint-6")
+    (out / "metrics.json").unlink()
+    state = json.loads((out / "checkpoint-2" / "trainer_state.json").read_text())
+    assert state["stateful_callbacks"]["EarlyStoppingCallback"]["attributes"] == {"early_stopping_patience_counter": 0}
+    assert run("run_stage2", *argv, "--resume") == 0
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-6"]
+
+
+def refuse(patch: pytest.MonkeyPatch, refused: str) -> None:
+    """There is no room for the bytes of that file, which is noticed when they are sent to the disk."""
+    import safetensors
+    from transformers import modeling_utils
+
+    from training_fla import output_folder
+
+    sync, save = output_folder.sync_file, modeling_utils.safe_save_file
+
+    def full_for_small(path):
+        if path.name.startswith(f".{refused}."):
+            raise OSError(28, "No space left on device", str(path))
+        sync(path)
+
+    def full_for_weights(content, file, *args, **kwargs):
+        if Path(str(file)).parent.name == refused:
+            Path(str(file)).write_bytes(b"half")
+            raise safetensors.SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+        return save(content, file, *args, **kwargs)
+
+    patch.setattr(output_folder, "sync_file", full_for_small)
+    patch.setattr(modeling_utils, "safe_save_file", full_for_weights)
+
+
+def test_a_limit_on_file_sizes_meets_the_feature_store_first(folder, stage1, tmp_path, capsys):
+    """The kernel refuses here, not a patch: no file may be larger than two kilobytes."""
+    argv = [*given(folder, "stage2", stage1), "--feature_cache", tmp_path / "features", "--output_dir", tmp_path / "o"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+    try:
+        status = run("run_stage2", *argv)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 2 and "File too large" in error and "make room" in error
+    assert not list((tmp_path / "features").rglob("*.arrow"))
+    assert run("run_stage2", *argv, "--overwrite") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (OSError(27, "File too large"), True),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), True),
+        (OSError(13, "Permission denied"), False),
+        (ValueError("no space"), False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_errors(error, full):
+    wrapped = RuntimeError("cannot save")
+    wrapped.__cause__ = error
+    assert disk_is_full(error) is full and disk_is_full(wrapped) is full and not disk_is_full(None)
 
 
 def fill_the_disk(patch: pytest.MonkeyPatch, refused: str) -> None:
