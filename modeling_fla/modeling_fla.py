@@ -504,7 +504,11 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         return len(self.visual_encoder.frozen_parts) == 2
 
     def load_imagenet_weights(self, source: str | os.PathLike = "torchvision") -> None:
-        """Start the vision backbone from ImageNet weights. See [`FlaVisualEncoder.load_imagenet_weights`]."""
+        """Start the vision backbone from ImageNet weights. See [`FlaVisualEncoder.load_imagenet_weights`].
+
+        Args:
+            source (`str` or `os.PathLike`): `"torchvision"`, a file, a folder or a Hub id.
+        """
         self.visual_encoder.load_imagenet_weights(source)
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:

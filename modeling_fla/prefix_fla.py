@@ -6,7 +6,14 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedCon
 
 
 def decoder_cache_shape(text_config: PreTrainedConfig) -> tuple[int, int, int]:
-    """Layers, heads and width of a head of a language model's decoder."""
+    """What keys and values of a language model's decoder are made of.
+
+    Args:
+        text_config ([`~transformers.PreTrainedConfig`]): of the language model.
+
+    Returns:
+        `tuple[int, int, int]`: layers, heads and width of a head.
+    """
     layers = getattr(text_config, "decoder_layers", None) or text_config.num_decoder_layers
     heads = getattr(text_config, "decoder_attention_heads", None) or text_config.num_attention_heads
     # T5's heads need not add up to its width.

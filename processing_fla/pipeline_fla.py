@@ -258,5 +258,12 @@ class SignTranslationPipeline(Pipeline):
 
 
 def one_line(error: Exception) -> str:
-    """An error's message on one line."""
+    """Bring an error's message to one line.
+
+    Args:
+        error (`Exception`): any.
+
+    Returns:
+        `str`: without line breaks.
+    """
     return " ".join(str(error).split())

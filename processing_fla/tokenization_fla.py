@@ -152,14 +152,29 @@ def train_tokenizer(
 
 
 def vocabulary_length(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The largest token id plus 1, which a model has to have rows for."""
+    """How many rows a model has to have for a tokenizer.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): any.
+
+    Returns:
+        `int`: the largest token id plus 1.
+    """
     if _is_m2m100(tokenizer):  # its languages stand behind its vocabulary
         return tokenizer.encoder_size + len(tokenizer.lang_token_to_id)
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def count_pieces(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> Counter:
-    """How often each token id occurs in the sentences (after NFKC), special tokens around them left out."""
+    """How often each token id occurs in sentences (after NFKC), special tokens around them left out.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): any.
+        sentences (`Sequence[str]`): to be split.
+
+    Returns:
+        `Counter`: number by token id.
+    """
     counts: Counter = Counter()
     for ids in _token_ids(tokenizer, sentences):
         counts.update(ids)
@@ -211,6 +226,12 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) 
 
 def backend_description(tokenizer: PreTrainedTokenizerBase) -> dict:
     """The tokenizer's `tokenizer.json` as a dict, once it is known to be of a supported kind.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): any.
+
+    Returns:
+        `dict`: the content of its `tokenizer.json`.
 
     Raises:
         UnsupportedTokenizerError: if it is not a Unigram or BPE tokenizer of the `tokenizers` backend.

@@ -74,7 +74,15 @@ def elements_are_whole(file, size: int) -> bool:
 
 
 def ebml_number(data: bytes, keep_marker: bool) -> tuple[int | None, int]:
-    """One of EBML's numbers of variable length (`None` for the one that means "unknown"), and its number of bytes."""
+    """Read one of EBML's numbers of variable length.
+
+    Args:
+        data (`bytes`): that begin with it.
+        keep_marker (`bool`): whether the bit that says how long it is belongs to it.
+
+    Returns:
+        `tuple[int or None, int]`: the number, `None` for the one that means "unknown", and its number of bytes.
+    """
     num_bytes = 9 - data[0].bit_length() if data and data[0] else 1
     marker = 1 << (7 * num_bytes)
     value = int.from_bytes(data[:num_bytes], "big")

@@ -248,6 +248,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
 def require_backend(name: str) -> None:
     """Refuse a name that is no backend's.
 
+    Args:
+        name (`str`): of a decoder.
+
     Raises:
         ValueError: naming those there are.
     """
@@ -278,17 +281,35 @@ def pad_to_longest(rows: list[torch.Tensor], do_pad: bool | None) -> torch.Tenso
 
 
 def torch_seeded_generator() -> np.random.Generator:
-    """A NumPy generator seeded from torch's global one, which `set_seed` and the data loader's workers seed."""
+    """Make a NumPy generator from torch's global one, which `set_seed` and the data loader's workers seed.
+
+    Returns:
+        `np.random.Generator`: another one at each call.
+    """
     return np.random.default_rng(int(torch.randint(2**62, ())))
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is a NumPy array or a torch tensor."""
+    """Tell arrays from other values.
+
+    Args:
+        value (`Any`): anything.
+
+    Returns:
+        `bool`: whether it is a NumPy array or a torch tensor.
+    """
     return isinstance(value, (np.ndarray, torch.Tensor))
 
 
 def is_frame(value: Any) -> bool:
-    """Whether a value is one frame in memory."""
+    """Tell one frame in memory from other values.
+
+    Args:
+        value (`Any`): anything.
+
+    Returns:
+        `bool`: whether it is a PIL image, or an array of 2 or 3 dimensions.
+    """
     return isinstance(value, Image.Image) or (is_array(value) and value.ndim in (2, 3))
 
 

@@ -28,7 +28,11 @@ logger = logging.get_logger(__name__)
 
 @lru_cache
 def torchcodec_decoder() -> type | None:
-    """The `VideoDecoder` class of torchcodec; `None`, with a warning, where it is not installed or finds no FFmpeg."""
+    """The `VideoDecoder` class of torchcodec.
+
+    Returns:
+        `type` or `None`: `None`, with a warning, where it is not installed or finds no FFmpeg.
+    """
     try:
         from torchcodec.decoders import VideoDecoder
     except Exception as error:  # ImportError, and RuntimeError or OSError where libraries are missing
@@ -77,9 +81,15 @@ def read_by_torchcodec(
 
 
 def usual_stream(path: Path) -> tuple[int, int]:
-    """Which stream of a file is its video, and how many frames that has; 0 where the file is unusual in some way.
+    """Which stream of a file is its video, and how many frames that has.
 
     Usual is: whole, every packet one progressive picture with a time of its own, 8 bits, not mirrored.
+
+    Args:
+        path (`Path`): the file.
+
+    Returns:
+        `tuple[int, int]`: number of the stream, and its frames; 0 frames where the file is unusual in some way.
     """
     first, times = None, []
     with open_video(path, num_threads=1) as (container, stream):

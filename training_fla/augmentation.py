@@ -116,7 +116,15 @@ class ClipAugmentation:
         return np.array([[cos, -sin, cos * x - sin * y + width / 2], [sin, cos, sin * x + cos * y + height / 2]])
 
     def draw_color(self, generator: np.random.Generator) -> tuple[float, float, float] | None:
-        """Factors of brightness, contrast and saturation, or `None` for none."""
+        """Draw a clip's change of colour.
+
+        Args:
+            generator (`np.random.Generator`): draws.
+
+        Returns:
+            `tuple[float, float, float]` or `None`: factors of brightness, contrast and saturation; `None` for no
+                change.
+        """
         if self.color == 0 or generator.random() >= self.probability:
             return None
         brightness, contrast, saturation = (1 + generator.uniform(-self.color, self.color, 3)).tolist()

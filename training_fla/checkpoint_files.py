@@ -143,6 +143,12 @@ def write_safetensors(tensors: Iterable[StoredTensor], path: Path, progress: boo
 def read_json(path: Path) -> dict:
     """A JSON file's content.
 
+    Args:
+        path (`Path`): a JSON file.
+
+    Returns:
+        `dict`: its content.
+
     Raises:
         InputError: if it is missing or not JSON.
     """

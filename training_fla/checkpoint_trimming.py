@@ -95,6 +95,12 @@ def trim_checkpoint(
 def read_config(folder: Path) -> dict:
     """The config.json of a language model with one vocabulary.
 
+    Args:
+        folder (`Path`): of a checkpoint.
+
+    Returns:
+        `dict`: its content.
+
     Raises:
         InputError: if it is missing, broken, or not of such a model.
     """
@@ -113,7 +119,14 @@ def read_config(folder: Path) -> dict:
 
 
 def named_token_ids(folder: Path) -> set[int]:
-    """The ids that the configuration files need, such as `decoder_start_token_id`; trimming has to keep them."""
+    """The ids that the configuration files need, such as `decoder_start_token_id`; trimming has to keep them.
+
+    Args:
+        folder (`Path`): of a checkpoint.
+
+    Returns:
+        `set[int]`: token ids.
+    """
     found = set()
     for name in ("config.json", "generation_config.json"):
         if (folder / name).is_file():

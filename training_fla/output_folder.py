@@ -94,6 +94,10 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 def locked_folder(work: Path, path: Path) -> Iterator[None]:
     """Make the folder `work` and hold it against other runs that want to write `path`.
 
+    Args:
+        work (`Path`): beside `path`.
+        path (`Path`): what is written.
+
     Raises:
         InputError: if it cannot be made, or another process holds it.
     """
@@ -113,7 +117,12 @@ def locked_folder(work: Path, path: Path) -> Iterator[None]:
 
 
 def replace_folder(work: Path, path: Path) -> None:
-    """Put the finished folder `work` in the place of `path`, which is never half one and half the other."""
+    """Put the finished folder `work` in the place of `path`, which is never half one and half the other.
+
+    Args:
+        work (`Path`): finished, on the same disk.
+        path (`Path`): may exist.
+    """
     if not path.exists():
         os.rename(work, path)
         return
@@ -124,7 +133,11 @@ def replace_folder(work: Path, path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Have the bytes on the disk before the name is, so that a power cut leaves no empty file under a good name."""
+    """Have the bytes on the disk before the name is, so that a power cut leaves no empty file under a good name.
+
+    Args:
+        path (`Path`): of a file.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -133,7 +146,11 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """[`sync_file`] for every file below `folder`."""
+    """[`sync_file`] for every file of a folder.
+
+    Args:
+        folder (`Path`): with its subfolders.
+    """
     for file in folder.rglob("*"):
         if file.is_file() and not file.is_symlink():
             sync_file(file)

@@ -168,6 +168,12 @@ class PackedCorpus:
 def packed_splits(folder: str | os.PathLike) -> list[str]:
     """The splits of a packed folder, in the order train, dev, test.
 
+    Args:
+        folder (`str` or `os.PathLike`): a packed folder.
+
+    Returns:
+        `list[str]`: names.
+
     Raises:
         InputError: if the folder is not a packed one.
     """
@@ -176,6 +182,12 @@ def packed_splits(folder: str | os.PathLike) -> list[str]:
 
 def read_packed_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     """The content of a packed folder's `manifest.json`.
+
+    Args:
+        folder (`str` or `os.PathLike`): a packed folder.
+
+    Returns:
+        `dict`: checked, without its own hash.
 
     Raises:
         InputError: if there is none or it is damaged.
@@ -199,7 +211,14 @@ def read_packed_manifest(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
-    """The hash that `manifest.json` holds of itself."""
+    """The hash that `manifest.json` holds of itself.
+
+    Args:
+        manifest (`dict`): without that hash.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+    """
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
@@ -236,7 +255,14 @@ def open_shard(folder: Path, shard: dict[str, Any], check_index: bool) -> pa.Tab
 
 
 def index_digest(table: pa.Table) -> str:
-    """Hash of every column but `frames`, and of the number of frames there are; frames have checksums of their own."""
+    """Hash of every column but `frames`, and of the number of frames there are; frames have checksums of their own.
+
+    Args:
+        table (`pa.Table`): a shard.
+
+    Returns:
+        `str`: 64 hexadecimal digits; a remark that equals no hash where the table is not cut as it should be.
+    """
     digest = hashlib.sha256()
     for batch in table.to_batches():
         if batch.num_rows != 1:  # the reader counts on it
@@ -250,7 +276,14 @@ def index_digest(table: pa.Table) -> str:
 
 
 def file_sha256(file: Path) -> str:
-    """Hash of a file's bytes."""
+    """Hash of the bytes of a file.
+
+    Args:
+        file (`Path`): of any size.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+    """
     with open(file, "rb") as stream:
         return (
             hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(stream)

@@ -162,6 +162,13 @@ def ensure_packed(file: str | os.PathLike, out: str | os.PathLike, *, pack_optio
 def plan_shards(rows: Sequence[CorpusRow], shard_clips: int | None = None) -> list[ShardPlan]:
     """Cut the rows of each split into shards, in their order.
 
+    Args:
+        rows (`Sequence[CorpusRow]`): the clips.
+        shard_clips (`int`, *optional*): clips in a shard; by the size of the split when absent.
+
+    Returns:
+        `list[ShardPlan]`: split by split.
+
     Raises:
         InputError: if there are no rows, or two of a split share an id.
     """

@@ -48,7 +48,15 @@ def check_disk(rows: Sequence[CorpusRow], folder: Path, parameters: PackParamete
 
 
 def estimated_bytes(rows: Sequence[CorpusRow], parameters: PackParameters) -> float | None:
-    """Bytes that `rows` will take, from a few of them; `None` where not one of those can be read."""
+    """Bytes that clips will take, from a few of them.
+
+    Args:
+        rows (`Sequence[CorpusRow]`): the clips.
+        parameters ([`~training_fla.shard_writing.PackParameters`]): how frames are stored.
+
+    Returns:
+        `float` or `None`: `None` where not one of the few can be read.
+    """
     step = max(1, len(rows) // SAMPLED_CLIPS)
     per_clip = []
     for row in rows[step // 2 :: step]:
@@ -60,7 +68,14 @@ def estimated_bytes(rows: Sequence[CorpusRow], parameters: PackParameters) -> fl
 
 
 def estimated_num_frames(row: CorpusRow) -> float:
-    """Source frames of a clip, without decoding it where something says."""
+    """Source frames of a clip, without decoding it where something says.
+
+    Args:
+        row ([`~training_fla.corpora.row.CorpusRow`]): the clip.
+
+    Returns:
+        `float`: not always whole.
+    """
     if row.num_frames:
         return row.num_frames
     if isinstance(row.video, FrameFolder):

@@ -79,6 +79,12 @@ def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
     In tab-separated files a quotation mark is text, as corpora have bare ones, except where a cell can only have been
     written by a CSV writer: quoted, with the quotation marks inside doubled.
 
+    Args:
+        path (`Path`): `.csv`, or tab-separated by any other name.
+
+    Yields:
+        `tuple[int, list[str]]`: line number and cells.
+
     Raises:
         InputError: if the file is missing, empty or not UTF-8.
     """
@@ -98,6 +104,12 @@ def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def read_text(path: Path) -> str:
     """A text file's content, without a byte order mark.
+
+    Args:
+        path (`Path`): of a text file.
+
+    Returns:
+        `str`: with its line ends.
 
     Raises:
         InputError: if the file is missing, empty or not UTF-8.
@@ -119,6 +131,13 @@ def read_text(path: Path) -> str:
 
 def pair_up(table: PredictionFile, other: PredictionFile) -> PredictionFile:
     """The rows of `other` in the order of `table`: by id where both files have ids, else by row.
+
+    Args:
+        table ([`PredictionFile`]): whose order counts.
+        other ([`PredictionFile`]): of the same sentences.
+
+    Returns:
+        [`PredictionFile`]: `other`, reordered.
 
     Raises:
         InputError: if the files do not hold the same sentences.

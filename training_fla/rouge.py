@@ -44,7 +44,15 @@ def lcs_rows(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[int]
 
 
 def lcs_length(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
-    """Length of the longest common subsequence."""
+    """Length of the longest common subsequence.
+
+    Args:
+        first (`Sequence[Hashable]`): tokens.
+        second (`Sequence[Hashable]`): tokens.
+
+    Returns:
+        `int`: 0 where nothing is common.
+    """
     return len(second) - lcs_rows(first, second)[-1].bit_count()
 
 
@@ -80,7 +88,15 @@ def f_scores(counts: np.ndarray, beta: float | None) -> np.ndarray:
 
 
 def google_tokens(sentence: str, stem: bool) -> list[str]:
-    """The tokens of Google's `rouge-score`: lower case, only a-z and 0-9, so umlauts and Chinese are deleted."""
+    """Split as Google's `rouge-score` does: lower case, only a-z and 0-9, so umlauts and Chinese are deleted.
+
+    Args:
+        sentence (`str`): any.
+        stem (`bool`): cut English endings off.
+
+    Returns:
+        `list[str]`: tokens.
+    """
     tokens = re.findall("[a-z0-9]+", sentence.lower())
     return list(map(_google_stem, tokens)) if stem else tokens
 

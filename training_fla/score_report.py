@@ -52,7 +52,14 @@ class ScoredSentence:
     foreign_script: str
 
     def tokens(self, kind: str) -> list[str]:
-        """The tokens of the alignment that are `"same"`, `"missed"` or `"inserted"`."""
+        """The tokens of one kind in the alignment.
+
+        Args:
+            kind (`str`): `"same"`, `"missed"` or `"inserted"`.
+
+        Returns:
+            `list[str]`: in order.
+        """
         return [token for kind_of, token in self.alignment if kind_of == kind]
 
     @property

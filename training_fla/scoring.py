@@ -51,7 +51,14 @@ class TextForm:
     tokenize: str = "none"
 
     def normalize(self, sentence: str) -> str:
-        """The sentence in this form; at character level without spaces."""
+        """Bring a sentence to this form; at character level without spaces.
+
+        Args:
+            sentence (`str`): as given.
+
+        Returns:
+            `str`: what is compared.
+        """
         if self.nfkc:
             sentence = unicodedata.normalize("NFKC", sentence)
         if self.lowercase:
@@ -65,30 +72,59 @@ class TextForm:
         return ("" if self.characters else " ").join(words)
 
     def tokens(self, sentence: str) -> list[str]:
-        """What ROUGE-L compares: the characters or the words between spaces."""
+        """What ROUGE-L compares.
+
+        Args:
+            sentence (`str`): as given.
+
+        Returns:
+            `list[str]`: the characters, or the words between spaces.
+        """
         text = self.normalize(sentence)
         return list(text) if self.characters else text.split()
 
     def rouge_form(self) -> "TextForm":
-        """The form less what only BLEU sees: forms that agree in it have the same ROUGE-L."""
+        """Leave out what only BLEU sees: forms that agree in the rest have the same ROUGE-L.
+
+        Returns:
+            [`TextForm`]: another one.
+        """
         return dataclasses.replace(self, tokenize="none")
 
     def spaced(self, sentence: str) -> str:
-        """What a scorer with its own splitting gets: spaced characters, or the sentence with its spaces as given."""
+        """What a scorer with its own splitting gets.
+
+        Args:
+            sentence (`str`): as given.
+
+        Returns:
+            `str`: spaced characters, or the sentence with its spaces as given.
+        """
         if self.characters or self.final_period != "as given":
             return " ".join(self.tokens(sentence))
         sentence = unicodedata.normalize("NFKC", sentence) if self.nfkc else sentence
         return sentence.lower() if self.lowercase else sentence
 
     def bleu_tokens(self, sentence: str) -> list[str]:
-        """What BLEU compares: sacrebleu's tokens of the prepared text."""
+        """What BLEU compares.
+
+        Args:
+            sentence (`str`): as given.
+
+        Returns:
+            `list[str]`: sacrebleu's tokens of the prepared text.
+        """
         text = self.normalize(sentence)
         if self.characters and self.tokenize != "zh":  # `zh` separates the characters itself
             text = " ".join(text)
         return _bleu_tokenizer(self.tokenize)(text).split()
 
     def signature(self) -> str:
-        """The fields of a signature that this form decides, in sacrebleu's manner."""
+        """The fields of a signature that this form decides, in sacrebleu's manner.
+
+        Returns:
+            `str`: joined by bars.
+        """
         period = {"as given": "as-given", "removed": "no-final-period", "added": "final-period"}[self.final_period]
         return "|".join(
             (
@@ -324,7 +360,14 @@ def bleu_scores(totals: Sequence[int], smooth_method: str = "exp", effective_ord
 
 
 def chrf_score(totals: Sequence[int]) -> float:
-    """The chrF2 of summed statistics as sacrebleu defines it: P and R averaged over the orders that occur."""
+    """The chrF2 of summed statistics as sacrebleu defines it: P and R averaged over the orders that occur.
+
+    Args:
+        totals (`Sequence[int]`): a row of [`SentenceStatistics.chrf`] or a sum of rows.
+
+    Returns:
+        `float`: 0 to 100.
+    """
     counts = np.asarray(totals, dtype=np.float64).reshape(CHRF_ORDER, 3)
     counts = counts[(counts[:, 0] > 0) & (counts[:, 1] > 0)]
     if not len(counts):
@@ -337,7 +380,14 @@ def chrf_score(totals: Sequence[int]) -> float:
 
 
 def corpus_scores(statistics: SentenceStatistics) -> dict[str, float]:
-    """`bleu1` ... `bleu4`, `rouge_l` and `chrf` of a whole file, 0 to 100."""
+    """The figures of a whole file.
+
+    Args:
+        statistics ([`SentenceStatistics`]): of its sentences.
+
+    Returns:
+        `dict[str, float]`: `bleu1` ... `bleu4`, `rouge_l` and `chrf`, 0 to 100.
+    """
     bleu = bleu_scores(statistics.bleu.sum(axis=0))
     figures = (*bleu, _mean(statistics.rouge_l), chrf_score(statistics.chrf.sum(axis=0)))
     return dict(zip(SCORE_NAMES, figures, strict=True))
@@ -408,6 +458,10 @@ def alternative_scores(
 
 def check_sentences(predictions: Sequence[str], references: Sequence[str]) -> None:
     """Refuse what cannot be scored.
+
+    Args:
+        predictions (`Sequence[str]`): one a sentence.
+        references (`Sequence[str]`): as many.
 
     Raises:
         InputError: if there are no sentences, the numbers differ, or one is not text (`None`, NaN).

@@ -146,7 +146,14 @@ def score_tables(tables: list, other, args) -> dict:
 
 
 def mean_alternatives(found: list[dict]) -> dict:
-    """The alternatives of one file, or their mean over several."""
+    """The alternatives of one file, or their mean over several.
+
+    Args:
+        found (`list[dict]`): one a file.
+
+    Returns:
+        `dict`: of the same kind.
+    """
     if len(found) == 1:
         return found[0]
     return {name: mean_alternatives_entry([alternatives[name] for alternatives in found]) for name in found[0]}
@@ -188,6 +195,13 @@ def write_sentences(table, statistics, form, report: dict, args) -> None:
 def decode_references(references: list[str], tokenizer_name: str) -> list[str]:
     """The references as older evaluations saw them: encoded and decoded again, unknown words gone.
 
+    Args:
+        references (`list[str]`): raw.
+        tokenizer_name (`str`): folder or Hub id.
+
+    Returns:
+        `list[str]`: as many.
+
     Raises:
         InputError: if the tokenizer cannot be loaded.
     """
@@ -209,7 +223,11 @@ def decode_references(references: list[str], tokenizer_name: str) -> list[str]:
 
 
 def print_report(report: dict) -> None:
-    """Print the report as tables."""
+    """Print the report as tables.
+
+    Args:
+        report (`dict`): the scores.
+    """
     from ..scoring import SCORE_NAMES
 
     print(f"{', '.join(report['files'])}: {report['num_sentences']} sentences, convention {report['convention']}")

@@ -54,7 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_subtitle_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare how a long recording is cut."""
+    """Declare how a long recording is cut.
+
+    Args:
+        parser (`argparse.ArgumentParser`): gets a group of options.
+    """
     parser = parser.add_argument_group(
         "subtitles",
         "A long recording is cut into windows of equal length, or at pauses, where little moves for a while.\n"
@@ -108,7 +112,14 @@ def seconds(text: str) -> float:
 
 
 def protect_file_names(argv: list[str]) -> list[str]:
-    """Keep existing files whose names start with a dash, as many of How2Sign's do, from being taken for options."""
+    """Keep existing files whose names start with a dash, as many of How2Sign's do, from being taken for options.
+
+    Args:
+        argv (`list[str]`): of the command line.
+
+    Returns:
+        `list[str]`: as many words.
+    """
     taken_from = argv.index("--") if "--" in argv else len(argv)
     return [
         f".{os.sep}{argument}" if place < taken_from and argument[:1] == "-" and os.path.exists(argument) else argument
@@ -237,12 +248,27 @@ def list_clips(arguments: list[str]) -> Iterator[str]:
 
 
 def holds(folder: str | Path, suffixes: set[str]) -> bool:
-    """Whether a folder has a file with one of these suffixes directly in it."""
+    """Whether a folder has a file with one of these suffixes directly in it.
+
+    Args:
+        folder (`str` or `Path`): a folder.
+        suffixes (`set[str]`): with their points, in lower case.
+
+    Returns:
+        `bool`: subfolders do not count.
+    """
     return any(entry.is_file() and Path(entry.name).suffix.lower() in suffixes for entry in os.scandir(folder))
 
 
 def is_clip(path: Path) -> bool:
-    """Whether a folder's entry is a video file or a folder of frames."""
+    """Whether a folder's entry is to be translated.
+
+    Args:
+        path (`Path`): the entry.
+
+    Returns:
+        `bool`: true for a video file and for a folder of frames.
+    """
     if path.is_dir():
         return holds(path, FRAME_SUFFIXES)
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
@@ -281,18 +307,36 @@ def load_pipeline(args):
 
 
 def one_line(text: str) -> str:
-    """Text without tabs and line breaks."""
+    """Bring text to one line.
+
+    Args:
+        text (`str`): any.
+
+    Returns:
+        `str`: without tabs and line breaks.
+    """
     return " ".join(text.split())
 
 
 def printable(path: str) -> str:
-    """A path as it was given, as text, whatever bytes its name is made of."""
+    """A path as it was given, as text, whatever bytes its name is made of.
+
+    Args:
+        path (`str`): as the command line has it.
+
+    Returns:
+        `str`: without the prefix of [`protect_file_names`].
+    """
     path = path[2:] if path.startswith(f".{os.sep}-") else path
     return os.fsencode(path).decode("utf-8", errors="replace")
 
 
 def print_table(rows: list[tuple[str, dict]]) -> None:
-    """Print paths, lengths, scores and sentences in columns."""
+    """Print paths, lengths, scores and sentences in columns.
+
+    Args:
+        rows (`list[tuple[str, dict]]`): clips and results of the pipeline.
+    """
     lines = [("video", "frames", "seconds", "score", "sentence")]
     for clip, result in rows:
         if "error" in result:

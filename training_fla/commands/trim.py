@@ -85,6 +85,12 @@ def run(args) -> int:
 def find_model(name: str) -> Path:
     """The folder with a model's files: the one given, or the Hub's cache.
 
+    Args:
+        name (`str`): folder or Hub id.
+
+    Returns:
+        `Path`: of a folder.
+
     Raises:
         InputError: if there is no such folder and no such model.
     """
@@ -233,7 +239,12 @@ def make_report(tokenizer, trimmed, sentences: list[str], checks: dict[str, list
 
 
 def print_report(report: dict, out: Path) -> None:
-    """Print the report in words."""
+    """Print the report in words.
+
+    Args:
+        report (`dict`): `trim_report.json`.
+        out (`Path`): where the model went.
+    """
     print(
         f"kept {report['pieces_kept']} of {report['pieces_before']} pieces ({report['share_kept']:.2%}); "
         f"{report['sentences_tokenized_differently']} of {report['sentences']} sentences are split differently"

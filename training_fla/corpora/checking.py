@@ -66,7 +66,11 @@ class CorpusReport:
         return not any(getattr(self, name) for name, _ in self.FINDINGS)
 
     def lines(self) -> list[str]:
-        """The report to print."""
+        """The report, to be printed.
+
+        Returns:
+            `list[str]`: lines.
+        """
         lines = []
         for split, count in self.rows.items():
             parts = [f"{split}: {count} rows"]

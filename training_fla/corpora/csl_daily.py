@@ -66,7 +66,14 @@ def read_csl_daily(root: str | Path, note: Note = no_note) -> list[CorpusRow]:
 
 
 def media(root: str | Path) -> list[Path]:
-    """Every clip, a folder of frames or a video file, in the release."""
+    """Every clip of the release.
+
+    Args:
+        root (`str` or `Path`): the unpacked release.
+
+    Returns:
+        `list[Path]`: folders of frames, or video files.
+    """
     folder = release_folder(root, "sentence_label")
     frames = [path for name in FRAME_FOLDERS for path in (folder / name).glob("*") if path.is_dir()]
     return sorted(frames or [path for name in VIDEO_FOLDERS for path in (folder / name).glob("*.mp4")])

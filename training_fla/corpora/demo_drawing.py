@@ -85,7 +85,15 @@ def _blend(first: Color, second: Color, share: float) -> Color:
 
 
 def look_of_signer(signer: str, seed: int) -> SignerLook:
-    """The looks of a signer: drawn from one wide range for all of them, decided by name and seed."""
+    """The looks of a signer: drawn from one wide range for all of them, decided by name and seed.
+
+    Args:
+        signer (`str`): a name.
+        seed (`int`): of the corpus.
+
+    Returns:
+        [`SignerLook`]: always the same one.
+    """
     rng = np.random.default_rng([seed, stable_integer("signer", signer)])
     hair = [(30, 22, 20), (70, 42, 25), (125, 85, 45), (205, 165, 95), (150, 150, 155), (120, 50, 25)]
     return SignerLook(

@@ -117,13 +117,21 @@ class Statement:
     polarity: str = ""
 
     def glosses(self) -> tuple[str, ...]:
-        """The signs, in signing order."""
+        """The signs of the statement.
+
+        Returns:
+            `tuple[str, ...]`: in signing order.
+        """
         degrees = ("GRAD", self.number) if self.number else ()
         remarks = tuple(gloss for gloss in (self.strength, self.duration, self.polarity) if gloss)
         return (*self.time, *self.place, self.weather, *degrees, *remarks)
 
     def sentence(self) -> str:
-        """The German main clause."""
+        """The German main clause of the statement.
+
+        Returns:
+            `str`: without a full stop.
+        """
         weather = WEATHER[self.weather]
         time, place = TIMES.get(self.time, ""), PLACES.get(self.place, "")
         # The verb comes second: after the time, or without one the place, or without either the subject.
@@ -160,7 +168,11 @@ class Report:
 
 
 def single_sign_reports() -> list[Report]:
-    """Each sign on its own, with the words it stands for: what a learner would look up."""
+    """Each sign on its own, with the words it stands for: what a learner would look up.
+
+    Returns:
+        `list[Report]`: one a sign.
+    """
     words = {
         **{gloss: Statement(gloss).sentence() for gloss in WEATHER},
         **{glosses[0]: words for glosses, words in (*TIMES.items(), *PLACES.items()) if len(glosses) == 1},
@@ -178,6 +190,12 @@ def split_of_sentence(sentence: str) -> str:
 
     So dev and test sentences are never trained on, whatever the seed or the size of a corpus, and text for denoising
     can leave them out without knowing either. A tenth of all sentences is for dev and a tenth for test.
+
+    Args:
+        sentence (`str`): of the corpus.
+
+    Returns:
+        `str`: `train`, `dev` or `test`.
     """
     share = hashlib.sha256(sentence.encode("utf-8")).digest()[0]
     return "dev" if share < 26 else "test" if share < 52 else "train"

@@ -118,13 +118,28 @@ class Sign:
 
 
 def stable_integer(*parts: object) -> int:
-    """A number of 64 bits that depends on `parts` alone: not on the process, the platform or the Python version."""
+    """A number that depends on `parts` alone: not on the process, the platform or the Python version.
+
+    Args:
+        *parts: what it depends on, by its text.
+
+    Returns:
+        `int`: of 64 bits.
+    """
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big")
 
 
 def sign_of_gloss(gloss: str, attempt: int = 0) -> Sign:
-    """The sign a gloss has by its spelling alone; `attempt` numbers the further signs it would take instead."""
+    """The sign a gloss has by its spelling alone.
+
+    Args:
+        gloss (`str`): any.
+        attempt (`int`): numbers the further signs it would take instead.
+
+    Returns:
+        [`Sign`]: always the same one.
+    """
 
     def choose(options, name: str):
         return options[stable_integer("sign", gloss, attempt, name) % len(options)]

@@ -64,7 +64,14 @@ def read_how2sign(root: str | Path, note: Note = no_note, released_clips: bool =
 
 
 def media(root: str | Path) -> list[Path]:
-    """Every video below the root."""
+    """Every video of the release.
+
+    Args:
+        root (`str` or `Path`): the unpacked release.
+
+    Returns:
+        `list[Path]`: files.
+    """
     return list(files_below(Path(root), ".mp4"))
 
 

@@ -116,6 +116,12 @@ def manifest_fingerprint(file: str | Path, **options: str | Path | None) -> str:
 def manifest_files(file: str | Path) -> list[tuple[Path, str | None]]:
     """The tables that `file` means, each with the split that its name says, if it is a file a split.
 
+    Args:
+        file (`str` or `Path`): a table, or the folder that holds it.
+
+    Returns:
+        `list[tuple[Path, str or None]]`: tables and splits.
+
     Raises:
         InputError: if there is none, or a folder holds several that are not named after splits.
     """

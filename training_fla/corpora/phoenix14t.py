@@ -55,7 +55,14 @@ def read_phoenix14t(root: str | Path, note: Note = no_note) -> list[CorpusRow]:
 
 
 def media(root: str | Path) -> list[Path]:
-    """Every folder of frames in the release."""
+    """Every clip of the release.
+
+    Args:
+        root (`str` or `Path`): the unpacked release.
+
+    Returns:
+        `list[Path]`: folders of frames.
+    """
     frames = release_folder(root, "annotations/manual") / FRAMES
     return sorted(path for split in SPLITS for path in (frames / split).glob("*") if path.is_dir())
 

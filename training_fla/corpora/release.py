@@ -11,13 +11,24 @@ Note = Callable[[str], None]
 
 
 def no_note(remark: str) -> None:
-    """Drops a remark."""
+    """Drops a remark.
+
+    Args:
+        remark (`str`): of a reader.
+    """
 
 
 def release_folder(root: str | Path, *markers: str) -> Path:
     """The folder that holds a release: `root`, or the only one below it, to two levels, that has one of `markers`.
 
     Archives unpack to `Name-release-v3/Name/`, and either of the two is what people point to.
+
+    Args:
+        root (`str` or `Path`): what the user points to.
+        *markers: names of files or folders that a release has.
+
+    Returns:
+        `Path`: the folder.
 
     Raises:
         InputError: if there is none, or more than one.
@@ -41,6 +52,12 @@ def _holders(root: Path, pattern: str, marker: str) -> set[Path]:
 
 def read_lines(file: Path) -> list[str]:
     """The lines of a UTF-8 file without their ends, LF or CRLF; empty ones at its end are left out.
+
+    Args:
+        file (`Path`): of text.
+
+    Returns:
+        `list[str]`: lines.
 
     Raises:
         InputError: if it is missing or no UTF-8 text.
@@ -88,7 +105,15 @@ def read_unquoted_table(file: Path, delimiter: str, columns: tuple[str, ...]) ->
 
 
 def files_below(root: Path, suffix: str) -> Iterator[Path]:
-    """Every file below `root` with this suffix, in the order of paths; links to folders are not followed."""
+    """Every file below `root` with this suffix, in the order of paths; links to folders are not followed.
+
+    Args:
+        root (`Path`): a folder.
+        suffix (`str`): with its point, in lower case.
+
+    Yields:
+        `Path`: files.
+    """
     for folder, subfolders, names in os.walk(root):
         subfolders.sort()
         for name in sorted(names):
@@ -97,5 +122,12 @@ def files_below(root: Path, suffix: str) -> Iterator[Path]:
 
 
 def one_line(sentence: str) -> str:
-    """The sentence with every run of white space, at its ends too, made one space or none."""
+    """Make every run of white space one space, and those at the ends none.
+
+    Args:
+        sentence (`str`): any.
+
+    Returns:
+        `str`: on one line.
+    """
     return " ".join(sentence.split())

@@ -21,6 +21,12 @@ SPLIT_SPELLINGS = {"val": "dev", "valid": "dev", "validation": "dev", "developme
 def canonical_split(name: str) -> str:
     """`train`, `dev` or `test` for any usual spelling of it (`val`, `valid`, `validation` are `dev`).
 
+    Args:
+        name (`str`): as a corpus has it.
+
+    Returns:
+        `str`: the name used here.
+
     Raises:
         InputError: for any other word.
     """
@@ -84,9 +90,16 @@ class VideoFile:
 
     @contextmanager
     def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
-        """Frames per second by the file's header (0 where it does not say), and frames as of [`frames`].
+        """Open the clip: frames per second by the file's header, and frames as of [`frames`].
 
         They are `(H, W, 4)`, the last byte of each pixel unused.
+
+        Args:
+            stride (`int`): as of [`frames`].
+            size (`tuple[int, int]`, *optional*): as of [`frames`].
+
+        Yields:
+            `tuple[float, Iterator[np.ndarray]]`: that rate, 0 where nothing says it, and the frames.
         """
         from processing_fla.video_decoding_fla import open_frames
 
@@ -147,11 +160,23 @@ class FrameFolder:
 
     @contextmanager
     def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
-        """Frames per second, and [`frames`]."""
+        """Open the clip: frames per second, and [`frames`].
+
+        Args:
+            stride (`int`): as of [`frames`].
+            size (`tuple[int, int]`, *optional*): as of [`frames`].
+
+        Yields:
+            `tuple[float, Iterator[np.ndarray]]`: that rate, 0 where nothing says it, and the frames.
+        """
         yield self.fps, self.frames(stride, size)
 
     def files(self) -> list[Path]:
-        """The image files by name; releases pad their numbers with zeros, which makes that the order of time."""
+        """The image files by name; releases pad their numbers with zeros, which makes that the order of time.
+
+        Returns:
+            `list[Path]`: empty where there are none.
+        """
         return sorted(Path(self.path).glob(self.pattern))
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
@@ -190,7 +215,15 @@ class DrawnVideo:
 
     @contextmanager
     def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
-        """Frames per second, and [`frames`]."""
+        """Open the clip: frames per second, and [`frames`].
+
+        Args:
+            stride (`int`): as of [`frames`].
+            size (`tuple[int, int]`, *optional*): as of [`frames`].
+
+        Yields:
+            `tuple[float, Iterator[np.ndarray]]`: that rate, 0 where nothing says it, and the frames.
+        """
         yield self.fps, self.frames(stride, size)
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
