@@ -9,13 +9,13 @@ from training_fla.serving.limits import Limits, WorkClock
 MEGABYTES = 1
 
 
-def tiny_pipeline(seed: int = 3):
+def tiny_pipeline(model=None):
     from transformers import pipeline
 
     processor = tiny_processor()
     return pipeline(
-        "sign-language-translation", model=tiny_model(processor.tokenizer, seed=seed), processor=processor,
-        device="cpu", max_new_tokens=8,
+        "sign-language-translation", model=model or tiny_model(processor.tokenizer, seed=3),
+        processor=processor, device="cpu", max_new_tokens=8,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """A clip step by step: what the page is told is what the model saw, wrote and attended to."""
 
 import base64
+import copy
 import io
 import threading
 import time
@@ -29,6 +30,13 @@ def pipe():
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     return draw_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")  # 26 frames, 7 of them sampled
+
+
+def test_progress_is_told_while_it_looks(pipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(translation, "FRAMES_AT_ONCE", 4)
+    running = ClipTranslator(pipe, LIMITS, num_beams=1).states(draw_clip(tmp_path / "clip.mp4", 37), WorkClock(60))
+    looking = [state for state in running if state["stage"] == "looking"]
+    assert [state["progress"] for state in looking] == [0.0, 0.4, 0.8] and len({s["message"] for s in looking}) == 1
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +101,26 @@ def test_states_tell_what_happens(states, pipe):
     stages = [state["stage"] for state in states]
     assert stages[:2] == ["reading", "looking"] and stages[-2:] == ["searching", "done"]
     assert set(stages[2:-2]) == {"drafting"}
+    assert [state.get("progress") for state in states[:3]] == [None, 0, None]
     assert all(state["message"] for state in states)
     assert states[1]["clip"] == {"sampled": 7, "source": 26, "seconds": 1.04}
     assert [frame["seconds"] for frame in states[1]["frames"]] == [0.0, 0.16, 0.32, 0.48, 0.64, 0.8, 0.96]
     picture = Image.open(io.BytesIO(base64.b64decode(states[1]["frames"][3]["image"].split(",")[1])))
     assert picture.format == "JPEG" and picture.size == (32, 32)
+
+
+@pytest.mark.parametrize("input_features", ["sign", "frame", "hidden"])
+def test_looking_at_a_few_frames_at_a_time_changes_nothing(pipe, tmp_path, input_features):
+    stage1, language_model = pipe.model, copy.deepcopy(pipe.model.language_model)
+    assemble = type(stage1).from_visual_encoder_and_language_model
+    pipe = tiny_pipeline(assemble(stage1, language_model, input_features=input_features))
+    translator = ClipTranslator(pipe, LIMITS, num_beams=2)
+    read = read_clip(draw_clip(tmp_path / "clip.mp4", 37), pipe.processor.video_processor, LIMITS, WorkClock(60))
+    expected = pipe.model.get_encoder()(pixel_values_videos=read.pixels[None]).last_hidden_state
+    parts = [translator.frame_features(part) for part in read.pixels.split(4)]
+    assert [len(part) for part in parts] == [4, 4, 2]
+    encoded, mask = translator.encode(torch.cat(parts))
+    assert torch.allclose(encoded.last_hidden_state, expected, atol=1e-5) and mask.tolist() == [[1] * 10]
 
 
 def test_the_draft_grows_to_what_greedy_search_writes(states, pipe, clip):

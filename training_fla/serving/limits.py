@@ -134,6 +134,13 @@ class WorkClock:
 
 
 def clock_time(seconds: float) -> str:
-    """A length as minutes and seconds, `10:00`."""
+    """A length as minutes and seconds, `10:00`.
+
+    Args:
+        seconds (`float`): not negative.
+
+    Returns:
+        `str`: `10:00`.
+    """
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}"

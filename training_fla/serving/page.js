@@ -29,6 +29,7 @@ function fail(text) {
 }
 
 function work(running) {
+  show('progress', false);
   show('stop', running);
   show('clear', clip !== null && !running);
   show('choose', !running && camera === null);
@@ -222,6 +223,8 @@ watch('value', () => {
   if (!state || !state.stage || state.job !== job) return;
   if (state.stage === 'refused') return finish(state.message);
   say(state.message, state.stage !== 'done');
+  show('progress', state.progress !== undefined);
+  at('progress').value = state.progress || 0;
   if (state.frames && !shown?.frames) drawFrames(state);
   if (state.sentence !== undefined) drawSentence(state);
   if (state.stage === 'done') {

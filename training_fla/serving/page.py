@@ -192,7 +192,14 @@ def launch_page(page, host: str, port: int, max_bytes: int) -> str:
 
 
 def free_port(host: str) -> int:
-    """A port that nothing listens at."""
+    """A port that nothing listens at.
+
+    Args:
+        host (`str`): address of this machine.
+
+    Returns:
+        `int`: the port.
+    """
     import socket
 
     with socket.socket() as listener:

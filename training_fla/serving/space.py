@@ -98,7 +98,12 @@ def check_model(folder: Path) -> None:
 
 
 def copy_sources(package: str, target: Path) -> None:
-    """Copy a package's own files, from wherever it was imported."""
+    """Copy a package's own files, from wherever it was imported.
+
+    Args:
+        package (`str`): its name.
+        target (`Path`): folder to make.
+    """
     source = Path(__file__).resolve().parents[2] / package
     for pattern in SOURCES:
         for file in source.rglob(pattern):
@@ -111,7 +116,12 @@ def copy_sources(package: str, target: Path) -> None:
 
 
 def copy_model(source: Path, target: Path) -> None:
-    """Copy what a translation needs of a run's folder: neither checkpoints nor predictions."""
+    """Copy what a translation needs of a run's folder: neither checkpoints nor predictions.
+
+    Args:
+        source (`Path`): of a run.
+        target (`Path`): folder to make.
+    """
     target.mkdir()
     for entry in source.iterdir():
         if entry.is_file() and kind_of(entry.name):
@@ -203,7 +213,14 @@ def space_card(args, is_local: bool, gradio_version: str) -> SpaceCard:
 
 
 def model_license(folder: Path) -> str | None:
-    """The licence that a model's own card names; `None` where it names none."""
+    """The licence that a model's own card names.
+
+    Args:
+        folder (`Path`): of a trained model.
+
+    Returns:
+        `str` or `None`: `None` where it names none.
+    """
     card = folder / "README.md"
     try:
         return ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None

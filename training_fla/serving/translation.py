@@ -5,6 +5,7 @@ A state is a `dict` that goes to the browser as JSON; each holds all that is kno
     stage          reading, looking, drafting, searching, then done or refused
     message        one sentence for the status line
     clip           sampled, source: numbers of frames; seconds: length
+    progress       while looking: share of the frames that the model has looked at
     frames         a JPEG as data URL and the second it is shown at, for each of the T sampled frames
     sentence       the translation; with is_draft, what greedy search has written so far
     score          geometric mean of the token probabilities, 0 to 1
@@ -31,6 +32,7 @@ from .clip_reading import Clip, read_clip
 from .limits import Limits, RefusedError, WorkClock
 
 THUMBNAIL_SIZE = 112  # pixels of the shorter side
+FRAMES_AT_ONCE = 16  # that the vision backbone looks at between two looks whether anybody still waits
 WAIT_SECONDS = 0.2  # for the next word, between two looks whether anybody still waits
 
 
@@ -123,8 +125,12 @@ class ClipTranslator:
                 "seconds": round(clip.duration, 2),
             },
         }
-        yield dict(state)
-        encoded, mask = self.encode(clip)
+        features = []
+        for part in clip.pixels.split(FRAMES_AT_ONCE):
+            yield state | {"progress": round(sum(map(len, features)) / len(clip.pixels), 2)}
+            clock.check()
+            features.append(self.frame_features(part))
+        encoded, mask = self.encode(torch.cat(features))
         clock.check()
         sequence: list[int] = []
         for ids, text in self.draft(encoded, mask, clock):
@@ -140,11 +146,24 @@ class ClipTranslator:
         yield state | self.result(sequences, encoded, mask, clip)
 
     @torch.no_grad()
-    def encode(self, clip: Clip):
-        """Encode a clip.
+    def frame_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Features of a few frames: a clip at once would take a gigabyte, and nobody could stop it.
 
         Args:
-            clip ([`Clip`]): with T sampled frames.
+            pixels (`torch.ByteTensor` of shape `(T, 3, H, W)`): uint8, RGB, 0 to 255; all real.
+
+        Returns:
+            `torch.FloatTensor` of shape `(T, C)`: of the vision backbone.
+        """
+        return self.model.visual_encoder.get_frame_features(pixels[None].to(self.model.device))[0]
+
+    @torch.no_grad()
+    def encode(self, frame_features: torch.Tensor):
+        """Encode a clip; what [`~modeling_fla.FlaForConditionalGeneration.get_sign_features`] does behind the backbone
+        is done here.
+
+        Args:
+            frame_features (`torch.FloatTensor` of shape `(T, C)`): of the whole clip; all real.
 
         Returns:
             `tuple`: the encoder's `BaseModelOutput`, and the mask, `torch.LongTensor` of ones of shape `(1, T)`.
@@ -152,10 +171,15 @@ class ClipTranslator:
         Raises:
             RefusedError: it has more frames than the language model has positions.
         """
-        pixels = clip.pixels[None].to(self.model.device)
-        mask = torch.ones(pixels.shape[:2], dtype=torch.long, device=pixels.device)
+        features = frame_features[None]
+        mask = torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
+        if self.model.config.input_features != "frame":
+            positions = torch.arange(mask.numel(), device=mask.device)
+            features = self.model.visual_encoder.temporal_module(features, positions)
+        if self.model.light_t_encoder is not None:
+            features = self.model.light_t_encoder(features, mask.bool())
         try:
-            return self.model.get_encoder()(pixel_values_videos=pixels, attention_mask=mask), mask
+            return self.model.get_encoder()(sign_features=features, attention_mask=mask), mask
         except ValueError as error:  # too many frames for the language model
             raise RefusedError(f"This clip cannot be translated: {' '.join(str(error).split())}") from error
 
