@@ -181,7 +181,11 @@ class Run:
         return (self.folder / "metrics.json").is_file()
 
     def command(self) -> list[str]:
-        """`list[str]`: script, recipe and lines, as a person would type them."""
+        """The run as a person would type it, without the launcher.
+
+        Returns:
+            `list[str]`: script, recipe and lines.
+        """
         words = []
         for key, value in self.lines.items():
             words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]

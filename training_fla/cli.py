@@ -20,7 +20,11 @@ COMMANDS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The top-level parser: it knows the names and one-line helps of all subcommands and nothing else of them."""
+    """The top-level parser: it knows the names and one-line helps of all subcommands and nothing else of them.
+
+    Returns:
+        `argparse.ArgumentParser`: gives `command` and its `arguments`.
+    """
     width = max(map(len, COMMANDS))
     listing = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(

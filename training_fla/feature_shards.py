@@ -29,7 +29,14 @@ SCHEMA = pa.schema([("features", pa.large_binary()), ("crc32", pa.uint32())])
 
 
 def shard_name(number: int) -> str:
-    """The file of a shard, counted from 0."""
+    """The file of a shard.
+
+    Args:
+        number (`int`): counted from 0.
+
+    Returns:
+        `str`: its name.
+    """
     return f"features-{number:05d}.arrow"
 
 
@@ -213,7 +220,14 @@ class FeatureCache:
 
 
 def header_checksum(header: dict) -> int:
-    """The checksum that `features.json` holds of everything else in it."""
+    """The checksum that `features.json` holds of everything else in it.
+
+    Args:
+        header (`dict`): without that checksum.
+
+    Returns:
+        `int`: CRC-32.
+    """
     return zlib.crc32(json.dumps(header, sort_keys=True).encode())
 
 

@@ -30,7 +30,8 @@ class Throughput:
         """Take in a batch.
 
         Args:
-            inputs (`dict[str, torch.Tensor]`): as the collator makes it; padding and repeated clips do not count.
+            inputs (`dict[str, torch.Tensor]`): of shape `(B, ...)`, as the collator makes it; padding and
+                repeated clips do not count.
         """
         door = next(name for name in DOORS if name in inputs)
         seen = {DOORS[door]: inputs["attention_mask"].sum(), "target_tokens": inputs["labels"].ne(-100).sum()}

@@ -192,7 +192,11 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         return list(islice(self.get_train_dataloader().batch_sampler, count))
 
     def is_finished(self) -> bool:
-        """Whether no step is left to do, as where a run resumes that was interrupted while it was scored or saved."""
+        """Whether no step is left to do, as where a run resumes that was interrupted while it was scored or saved.
+
+        Returns:
+            `bool`: of the state as it is now.
+        """
         stoppers = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
         stopped = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stoppers)
         return stopped or self.state.global_step >= self.state.max_steps

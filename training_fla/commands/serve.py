@@ -77,6 +77,13 @@ def run(args) -> int:
 
 
 def model_name(model: str) -> str:
-    """What the page calls a model: its Hub id, or the end of its folder's path."""
+    """What the page calls a model.
+
+    Args:
+        model (`str`): folder or Hub id.
+
+    Returns:
+        `str`: the Hub id, or the end of the folder's path.
+    """
     path = Path(model)
     return "/".join(path.resolve().parts[-2:]) if path.exists() else model
