@@ -1,7 +1,6 @@
 """Every public function says what it does, and what it documents is what it takes, gives and raises: `make style`.
 
-A function may do without sections where its signature and one line say it all: at most two parameters, every type
-annotated, no tensor or array. A line that begins with "As [`name`]" refers to the sections there.
+A docstring that begins with "As [`name`]" refers to the sections there; properties say their type in their one line.
 No package of ours is imported: the files are read, so the check takes a second.
 """
 
@@ -156,16 +155,6 @@ def raised(function: ast.FunctionDef) -> set[str]:
     return found
 
 
-def says_it_all(function: ast.FunctionDef, takes: dict[str, ast.arg], docstring: str) -> bool:
-    """Whether a docstring without sections is enough."""
-    if re.match(r"As \[`", docstring):
-        return True
-    annotations = [arg.annotation for name, arg in takes.items() if not name.startswith("*")]
-    annotations += [function.returns] if "property" not in str(decorators(function)) else []
-    types = " ".join(ast.unparse(annotation) for annotation in annotations if annotation)
-    return len(takes) <= 2 and all(annotations) and not TENSOR.search(types)
-
-
 def argument_faults(name: str, takes: list[str], optional: set[str], says: dict[str, str]) -> list[str]:
     """What is wrong with an `Args` section."""
     starred = {parameter.lstrip("*") for parameter in takes if parameter.startswith("*")}
@@ -208,7 +197,7 @@ def function_faults(name: str, function: ast.FunctionDef, takes: dict[str, ast.a
         return found
     stated = set(re.findall(r"\w+", "\n".join(parts.get("Raises", []))))
     found += [f"{name} raises {error}, but does not say so" for error in sorted(raised(function) - stated)]
-    if not set(parts) - {"Example", "Raises"} and says_it_all(function, takes, docstring):
+    if re.match(r"As \[`", docstring) and not parts:
         return found
     if takes:
         found += argument_faults(name, list(takes), none_by_default(function), entries(parts.get("Args", [])))
@@ -303,7 +292,7 @@ def test_the_check_finds(body, fault):
     [
         'def f(a, *b, c=1, **d):\n    """Do.\n\n    Args:\n        a (`int`): one,\n            more: of it.\n'
         '        c (`int`): three.\n        *b: two.\n        **d: four.\n    """\ndef _g():\n    pass',
-        'def f(a: int) -> int:\n    """The number after a number."""\n    return a + 1',
+        'class C(D):\n    """C."""\n\n    @property\n    def f(self):\n        """`int`: one."""\n        return 1',
         'class C(D):\n    """C."""\n\n    def f(self, a, b, c):\n        """As [`D.f`], faster."""\n        return a',
         'class C(D):\n    """C."""\n\n    def on_log(self, a, b, c):\n        """Print."""\n        return a',
         f'def f(a):\n    {ARGS}    """\n    try:\n        raise KeyError(a)\n    except KeyError:\n        pass',
