@@ -33,7 +33,7 @@ from training_fla.packed_corpus import (
     read_packed_manifest,
     verify_packed,
 )
-from training_fla.packing_estimate import check_disk
+from training_fla.packing_estimate import check_disk, readable
 from training_fla.shard_workers import ShardJob, run_jobs
 from training_fla.shard_writing import BadClipError, PackParameters, write_shard
 
@@ -350,10 +350,7 @@ def _write_text(file: Path, text: str) -> None:
 
 
 def _explained(error: OSError, work: Path) -> Exception:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"cannot write {work}: {error.strerror or error}")
-    free = shutil.disk_usage(work).free / 1e9
-    return InputError(
-        f"the disk of {work.parent} is full ({free:.1f} GB free): make room and run the same command again, "
-        f"it goes on from the shards that are finished"
-    )
+    reason = f"cannot write {work}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason = f"the disk of {work.parent} is full ({readable(shutil.disk_usage(work).free)} free): make room"
+    return InputError(f"{reason}; run the same command again, it goes on from the shards that are finished")

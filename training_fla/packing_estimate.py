@@ -38,13 +38,25 @@ def check_disk(rows: Sequence[CorpusRow], folder: Path, parameters: PackParamete
     if needed is None:
         return
     if progress:
-        print(f"about {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free in {folder.parent}", file=sys.stderr)
+        print(f"about {readable(needed)} to write, {readable(free)} free in {folder.parent}", file=sys.stderr)
     # Half as much again as there is: an estimate from five clips is no ground to refuse a close call.
     if needed > 1.5 * free:
         raise InputError(
-            f"packing needs about {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB free: "
+            f"packing needs about {readable(needed)} and {folder.parent} has {readable(free)} free: "
             f"choose another disk, a smaller --size or --quality, or a larger --frame-stride"
         )
+
+
+def readable(num_bytes: float) -> str:
+    """Bytes as people say them, in GB or MB.
+
+    Args:
+        num_bytes (`float`): not negative.
+
+    Returns:
+        `str`: with its unit.
+    """
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def estimated_bytes(rows: Sequence[CorpusRow], parameters: PackParameters) -> float | None:

@@ -186,7 +186,7 @@ def test_a_full_disk_is_explained_and_resumable(packed, tmp_path, monkeypatch):
         return file_sha256(file)
 
     monkeypatch.setattr(shard_writing, "file_sha256", sha256_of_a_full_disk)
-    with pytest.raises(InputError, match=r"is full \(.*run the same command again, it goes on"):
+    with pytest.raises(InputError, match=r"is full \(.*make room; run the same command again, it goes on"):
         quiet(drawn_rows(), tmp_path / "out", corpus="demo")
     quiet(drawn_rows(), tmp_path / "out", corpus="demo")
     assert len(written) == 3 + 3  # 5 shards: two before the disk was full, three after
@@ -197,7 +197,7 @@ def test_a_corpus_too_large_for_the_disk_is_refused_before_it_starts(tmp_path, m
     from training_fla import packing_estimate
 
     monkeypatch.setattr(packing_estimate.shutil, "disk_usage", lambda _: Free())
-    with pytest.raises(InputError, match="packing needs about .* GB and .* free: choose another disk"):
+    with pytest.raises(InputError, match="packing needs about .* MB and .* has 0.0 MB free: choose another disk"):
         quiet(drawn_rows(), tmp_path / "out")
 
 
