@@ -4,11 +4,12 @@ packed corpus --SignVideoDataset-->   {"index", "pixel_values_videos" uint8 (T, 
 feature cache --SignFeatureDataset--> {"index", "sign_features" (N, C), "labels"}                      --+--> collator
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from processing_fla import normalize_text
 from processing_fla.video_decoding_fla import sample_frame_indices
@@ -173,13 +174,19 @@ def empty_batch(clips: list[torch.Tensor]) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(B, T, 3, H, W)` or `(B, N, C)`: of the longest clip's length, not yet filled.
     """
-    shape = (len(clips), max(map(len, clips)))
-    if clips[0].dim() != 4 or clips[0].dtype != torch.uint8:
-        return clips[0].new_empty((*shape, *clips[0].shape[1:]))
-    channels, height, width = clips[0].shape[1:]
-    # numpy asks for large memory pages, torch does not: filling the batch takes a third of the time.
-    memory = np.empty((*shape, height, width, channels), dtype=np.uint8)
-    return torch.from_numpy(memory).permute(0, 1, 4, 2, 3)
+    clip, are_frames = clips[0], clips[0].dim() == 4
+    size = clip.permute(0, 2, 3, 1).shape[1:] if are_frames else clip.shape[1:]
+    shape = (len(clips), max(map(len, clips)), *size)
+    if get_worker_info() is not None:
+        # Where the process that trains can see it: else the worker copies the filled batch there, which takes as long.
+        shared = torch.UntypedStorage._new_shared(math.prod(shape) * clip.element_size())
+        batch = torch.empty(0, dtype=clip.dtype).set_(shared).view(shape)
+    elif clip.dtype == torch.uint8:
+        # numpy asks for large memory pages, torch does not: filling the batch takes a third of the time.
+        batch = torch.from_numpy(np.empty(shape, dtype=np.uint8))
+    else:
+        batch = clip.new_empty(shape)
+    return batch.permute(0, 1, 4, 2, 3) if are_frames else batch
 
 
 class SignTranslationCollator:

@@ -83,6 +83,22 @@ def test_a_batch_is_padded_with_zeros_and_minus_100_and_knows_its_clips(videos):
         assert row[row != -100].tolist() == example["labels"]
 
 
+def test_a_worker_fills_batches_where_the_process_that_trains_can_see_them(videos):
+    """Its frames are the same, and in memory that is shared already, so that nothing is copied to hand them over."""
+    collate = SignTranslationCollator(lambda labels: labels.clamp(min=0))
+
+    def noting(examples):
+        batch = collate(examples)
+        return batch | {"was_shared": batch["pixel_values_videos"].is_shared()}
+
+    loader = torch.utils.data.DataLoader(videos, batch_size=4, num_workers=1, collate_fn=noting)
+    for number, batch in enumerate(loader):
+        assert batch["was_shared"]
+        here = collate([videos[index] for index in range(4 * number, min(4 * number + 4, len(videos)))])
+        assert torch.equal(batch["pixel_values_videos"], here["pixel_values_videos"])
+        assert batch["pixel_values_videos"].stride() == here["pixel_values_videos"].stride()
+
+
 def test_targets_end_with_the_language(videos, demo_processor):
     tokenizer = demo_processor.tokenizer
     assert videos[0]["labels"][-2:] == [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("de_DE")]
