@@ -1,5 +1,6 @@
 """The feature cache: what is stored is what the encoder gives, and a changed encoder never meets it."""
 
+import copy
 import os
 import pickle
 import signal
@@ -82,6 +83,17 @@ def test_the_fingerprint_changes_with_encoder_processor_and_corpus_alone(videos,
     assert fingerprint(model, videos, "bfloat16") != before
     assert fingerprint(tiny_model(seed=1), videos, "float32") != before
     assert fingerprint(model, SignVideoDataset(PackedCorpus(packed_demo, "dev"), demo_processor), "float32") != before
+    corpus, processor = PackedCorpus(packed_demo, "train"), copy.deepcopy(demo_processor)
+    for name, value in (("frame_stride", 2), ("crop_size", {"height": 24, "width": 24}), ("image_mean", [0, 0, 0])):
+        changed = copy.deepcopy(processor)
+        setattr(changed.video_processor, name, value)
+        assert fingerprint(model, SignVideoDataset(corpus, changed), "float32") != before, name
+    assert fingerprint(model, SignVideoDataset(corpus, processor, max_source_frames=8), "float32") != before
+    assert fingerprint(model, SignVideoDataset(corpus, processor, max_clips=9), "float32") != before
+    assert fingerprint(model, SignVideoDataset(corpus, processor), "float32") == before
+    model.config.input_features = "frame"
+    assert fingerprint(model, videos, "float32") != before
+    model.config.input_features = "sign"
     running = next(name for name, _ in model.visual_encoder.named_buffers() if name.endswith("running_mean"))
     model.visual_encoder.get_buffer(running).add_(1)
     assert fingerprint(model, videos, "float32") != before, "BatchNorm statistics are part of the encoder"
