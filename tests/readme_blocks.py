@@ -111,6 +111,13 @@ MAKE = {
     "make docs": "CI builds the pages; test_reference.py looks at how",
     "make bench": "takes minutes, and a test asserts no timing",
 }
+# How one gets to where the tests already are: taken as done.
+SETTING_UP = {
+    "git clone": "this is the repository",
+    "cd": "the workplace stands for it",
+    "pip install": "what the tests run with is installed",
+    "source": "that environment runs the tests",
+}
 # Blocks without a language that nobody types, by how they begin.
 NOT_TYPED = {
     "sign video ": "the data flow, drawn",
@@ -259,6 +266,7 @@ RUNNERS = {
     "python run_stage2.py": run_script,
     "accelerate launch": run_accelerate,
     "make": look_up_target,
+    **dict.fromkeys(SETTING_UP, lambda words: 0),
 }
 
 
