@@ -31,10 +31,11 @@ class SlowTranslator:
         self.go_on = threading.Event()
 
     def states(self, path: Path, clock: WorkClock, delete=None):
-        yield {"stage": "looking", "message": "Looking slowly …"}
+        looking = {"stage": "looking", "message": "Looking slowly …", "progress": 0.25}
+        yield looking
         while not self.go_on.wait(0.05):
             clock.check()
-            yield {"stage": "looking", "message": "Looking slowly …"}
+            yield looking
         yield {
             "stage": "done", "message": "Done.", "sentence": "langsam", "is_draft": False, "score": 0.5, "words": [],
             "alternatives": [], "num_beams": 1,
