@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 PACKAGES = ("fla-llm", "torch", "transformers", "accelerate", "datasets", "sacrebleu")
-DOORS = {"pixel_values_videos": "frames", "sign_features": "positions"}
+DOORS = {"pixel_values_videos": "frames", "sign_features": "positions", "input_ids": "source_tokens"}
 
 
 class Throughput:
