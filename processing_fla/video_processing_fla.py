@@ -17,19 +17,17 @@ from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, infer_channel_dimension_format
 
+from .frame_folder_fla import frame_files, read_frame_files
 from .video_decoding_fla import (
-    VideoDecodeError,
     VideoInfo,
     count_video_frames,
-    frame_files,
     iterate_video_frames,
-    local_path,
     probe_video,
-    read_frame_files,
     read_strided_video_frames,
     read_video_frames,
     sample_frame_indices,
 )
+from .video_opening_fla import VideoDecodeError, local_path
 from .video_torchcodec_fla import read_by_torchcodec
 
 __all__ = [

@@ -12,16 +12,9 @@ from pathlib import Path
 import numpy as np
 from transformers.utils import logging
 
+from .video_color_fla import display_matrix, orientation
 from .video_container_fla import is_whole
-from .video_decoding_fla import (
-    MAX_THREADS,
-    display_matrix,
-    local_path,
-    open_video,
-    orientation,
-    promised_frames,
-    shows_frame,
-)
+from .video_opening_fla import MAX_THREADS, local_path, open_video, promised_frames, shows_frame
 
 logger = logging.get_logger(__name__)
 

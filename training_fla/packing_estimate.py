@@ -94,7 +94,7 @@ def estimated_num_frames(row: CorpusRow) -> float:
         return len(row.video.files())
     if isinstance(row.video, DrawnVideo):
         return sum(1 for _ in row.video.frames())
-    from processing_fla.video_decoding_fla import open_video
+    from processing_fla.video_opening_fla import open_video
 
     with open_video(row.video.path, num_threads=1) as (container, stream):
         seconds = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6

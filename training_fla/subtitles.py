@@ -7,14 +7,9 @@ from itertools import count
 
 import numpy as np
 
-from processing_fla.video_decoding_fla import (
-    RgbConverter,
-    VideoDecodeError,
-    local_path,
-    open_video,
-    probe_video,
-    timed_frames,
-)
+from processing_fla.video_color_fla import RgbConverter
+from processing_fla.video_decoding_fla import probe_video, timed_frames
+from processing_fla.video_opening_fla import VideoDecodeError, local_path, open_video
 
 from .errors import InputError
 from .signing_pauses import PICTURE_SIDE, STEP_SECONDS, PauseRules, find_stretches, measure_motion

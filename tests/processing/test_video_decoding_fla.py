@@ -13,15 +13,10 @@ from processing_fla import (
     probe_video,
     read_video_frames,
 )
-from processing_fla.video_decoding_fla import (
-    frame_files,
-    local_path,
-    orientation,
-    read_frame_files,
-    read_strided_video_frames,
-    sample_frame_indices,
-    upright,
-)
+from processing_fla.frame_folder_fla import frame_files, read_frame_files
+from processing_fla.video_color_fla import orientation, upright
+from processing_fla.video_decoding_fla import read_strided_video_frames, sample_frame_indices
+from processing_fla.video_opening_fla import local_path
 
 from .drawing import BLUE, GREEN, RED, marked_frame, number_of, write_video
 
@@ -162,7 +157,7 @@ def test_luma_is_expanded_by_the_standard_formula():
     """Independent of FFmpeg's own way back: limited range 16..235 becomes 0..255, full range stays."""
     import av
 
-    from processing_fla.video_decoding_fla import RgbConverter
+    from processing_fla.video_color_fla import RgbConverter
 
     for color_range, luma, grey in ((1, 16, 0), (1, 235, 255), (1, 126, 128), (2, 0, 0), (2, 255, 255), (2, 128, 128)):
         planes = np.full((48, 32), 128, np.uint8)  # 32 rows of luma, then the two chroma planes

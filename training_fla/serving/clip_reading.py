@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from processing_fla.video_decoding_fla import RgbConverter, VideoDecodeError, open_video, timed_frames
+from processing_fla.video_color_fla import RgbConverter
+from processing_fla.video_decoding_fla import timed_frames
+from processing_fla.video_opening_fla import VideoDecodeError, open_video
 
 from .limits import MAX_FPS, Limits, RefusedError, WorkClock
 
