@@ -184,4 +184,6 @@ def first_line(error: Exception) -> str:
     Returns:
         `str`: the first line that says something.
     """
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    # What is no folder is taken for a name on the Hub, and then complained of as one.
+    return "there is no such folder" if line.startswith("Repo id must be") else line
