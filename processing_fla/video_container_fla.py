@@ -18,6 +18,7 @@ EBML_ELEMENTS = {
 FLV_TAGS = {8, 9, 18}  # sound, video, script
 FLV_FILE_SIZE = b"\x00\x08filesize\x00"  # a key of the script tag, then the sign of a number
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 TS_PACKET, M2TS_PACKET = 188, 192
 
 
@@ -170,20 +171,76 @@ def tags_are_whole(file, size: int) -> bool:
 
 
 def asf_is_whole(file, size: int) -> bool:
-    """Whether an ASF (WMV) file is as long as its header states; a broadcast one states nothing.
+    """Whether an ASF (WMV) file is as long as its header states, and its packets hold every piece of every frame.
 
     Args:
         file (`BinaryIO`): open for reading.
-        size (`int`): of the file, in bytes.
+        size (`int`): its bytes.
 
     Returns:
-        `bool`: whether it ends where it says it does.
+        `bool`: `True` also where it was broadcast and states nothing.
     """
     header = file.read(1 << 16)
-    place = header.find(ASF_FILE_PROPERTIES)
-    if place < 0 or header[place + 88] & 1:
+    place, data = header.find(ASF_FILE_PROPERTIES), header.find(ASF_DATA)
+    if place < 0 or len(header) < place + 100 or header[place + 88] & 1:
         return True
-    return int.from_bytes(header[place + 40 : place + 48], "little") <= size
+    smallest, largest = struct.unpack_from("<II", header, place + 92)
+    if int.from_bytes(header[place + 40 : place + 48], "little") > size or not 0 < smallest == largest:
+        return False
+    (num_packets,) = struct.unpack_from("<Q", header, place + 56)
+    if data < 0 or data + 50 + num_packets * smallest > size:
+        return False
+    file.seek(data + 50)
+    objects: dict[int, list[int]] = {}
+    try:
+        return all(_asf_packet_fits(file.read(smallest), objects) for _ in range(num_packets)) and all(
+            received == expected for _, expected, received in objects.values()
+        )
+    except (struct.error, IndexError):
+        return False
+
+
+def _asf_packet_fits(packet: bytes, objects: dict[int, list[int]]) -> bool:
+    """Whether the pieces of frames in a packet follow on those before, by number and by offset.
+
+    `objects` has the number, the size and the bytes so far of each stream's frame.
+    """
+    position = 1 + (packet[0] & 0x0F) if packet[0] & 0x80 else 0
+    lengths, properties = packet[position], packet[position + 1]
+    position += 2
+
+    def number(kind: int) -> int:
+        nonlocal position
+        width = (0, 1, 2, 4)[kind & 3]
+        position += width
+        return int.from_bytes(packet[position - width : position], "little")
+
+    number(lengths >> 5)  # of the packet
+    number(lengths >> 1)
+    padding = number(lengths >> 3)
+    position += 6
+    several = lengths & 1
+    pieces = packet[position] if several else 1
+    position += several
+    for _ in range(pieces & 0x3F):
+        stream = packet[position] & 0x7F
+        position += 1
+        index, offset, replicated = number(properties >> 4), number(properties >> 2), number(properties)
+        size = int.from_bytes(packet[position : position + 4], "little")
+        position += replicated
+        length = number(pieces >> 6) if several else len(packet) - padding - position
+        position += length
+        if replicated < 8:  # 1 means many small pieces in one, as sound may have
+            continue
+        before = objects.setdefault(stream, [index - 1 if offset == 0 else index, 0, offset])
+        if offset == 0:
+            if before[1] != before[2] and before[1] or (before[0] + 1 - index) % 256:
+                return False
+            before[:] = [index, size, 0]
+        if (index, size, offset) != tuple(before) or length < 1 or position > len(packet):
+            return False
+        before[2] += length
+    return True
 
 
 def packets_are_whole(file, size: int) -> bool:

@@ -46,7 +46,7 @@ def places_outside_pictures(path: Path) -> np.ndarray:
     return np.flatnonzero(outside)
 
 
-@pytest.mark.parametrize("name", ["plain.mp4", "fragments.mp4", "faststart.mov", "plain.mkv", "recorded.webm"])
+@pytest.mark.parametrize("name", CONTAINERS)
 def test_a_flipped_bit_outside_the_pictures_never_hides_a_frame(videos, tmp_path, name):
     content, places = videos[name].read_bytes(), places_outside_pictures(videos[name])
     generator = np.random.default_rng(len(name))
