@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .ablation_figure import plot_epochs
 from .arguments import Stage1Arguments, Stage2Arguments, VisualArguments, read_overrides, read_recipe
 from .errors import InputError
 from .output_folder import atomic_file
@@ -295,6 +296,10 @@ def run_table(table: str, ablation: Ablation) -> int:
     with atomic_file(ablation.out / f"{table}.md", overwrite=True) as file:
         Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n" + "\n".join(lines))
+    if table == "figure4":
+        scores = {row.label: [pair[-1]["test"]["bleu4"] for pair in reports(row, ablation)] for row in rows}
+        plot_epochs(scores, ablation.out / "figure4.png")
+        print(f"\ndrawn as {ablation.out / 'figure4.png'}")
     return 0
 
 
@@ -356,15 +361,28 @@ def table_lines(table: str, ablation: Ablation) -> list[str]:
     lines = [f"{table}: {TABLES[table].title}; {len(ablation.seeds)} seed(s)", ""]
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in TABLES[table].rows:
-        runs = [runs_of(row, ablation, seed) for seed in ablation.seeds]
-        reports = [[json.loads((run.folder / "metrics.json").read_text()) for run in pair] for pair in runs]
+        pairs = reports(row, ablation)
         cells = [row.label, *(f"{row.paper_scores[n]:.2f}" if n in row.paper_scores else "" for n in SCORES)]
-        cells += [mean_and_deviation([pair[-1]["test"][score] for pair in reports]) for score in SCORES.values()]
+        cells += [mean_and_deviation([pair[-1]["test"][score] for pair in pairs]) for score in SCORES.values()]
         if hours:
-            ours = mean_and_deviation([pair[0]["train"]["seconds"] / 3600 for pair in reports])
+            ours = mean_and_deviation([pair[0]["train"]["seconds"] / 3600 for pair in pairs])
             cells += [f"{hours[row.label]:.2f}", ours]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def reports(row: Row, ablation: Ablation) -> list[list[dict[str, Any]]]:
+    """What a row's finished runs left.
+
+    Args:
+        row ([`Row`]): one of a table.
+        ablation ([`Ablation`]): finished.
+
+    Returns:
+        `list[list[dict]]`: `metrics.json` of each run, for each seed.
+    """
+    runs = [runs_of(row, ablation, seed) for seed in ablation.seeds]
+    return [[json.loads((run.folder / "metrics.json").read_text()) for run in pair] for pair in runs]
 
 
 def mean_and_deviation(values: list[float]) -> str:

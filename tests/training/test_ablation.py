@@ -1,5 +1,6 @@
 """The ablation recipes differ by what the paper says, and `fla ablate` runs, resumes and prints a table."""
 
+import json
 import re
 from pathlib import Path
 
@@ -140,3 +141,22 @@ def test_a_run_of_other_lines_is_not_taken_for_this_one(tiny, tmp_path, commands
 def test_bad_words_are_refused(argv, message, capsys):
     assert main(["ablate", "table4", *argv]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_figure_4_is_drawn(tmp_path, monkeypatch, capsys, seeds):
+    planned = Ablation(PLANNED.recipes, tmp_path, {}, [], seeds)
+
+    def finish(run, ablation):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        scores = {"rouge_l": 1.0, "bleu1": 2.0, "bleu2": 3.0, "bleu3": 4.0, "bleu4": 5.0 + len(run.folder.name)}
+        (run.folder / "metrics.json").write_text(json.dumps({"test": scores}))
+        return 0
+
+    monkeypatch.setattr(module, "run_once", finish)
+    assert module.run_table("figure4", planned) == 0
+    assert (tmp_path / "figure4.png").read_bytes().startswith(b"\x89PNG")
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("| 75", "| 100"))]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| 75, stage 1", "| 75, stage 2", "| 100, stage 1", "| 100, stage 2",
+    ]  # fmt: skip
