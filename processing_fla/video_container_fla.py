@@ -1,7 +1,9 @@
 """Whether a video file holds together and ends where its own structure says: asked where no header counts the frames.
 
 The decoder cannot tell a short video from one that was cut off in copying, and a demuxer that meets a damaged spot
-goes on behind it without a word.
+goes on behind it without a word. Some cuts leave a whole, shorter video, and nothing can show them: a transport stream
+or MPEG program stream between two packets, a fragmented MP4 file between two fragments, a Matroska file of unknown
+length between two blocks.
 """
 
 import os

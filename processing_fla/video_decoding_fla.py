@@ -54,6 +54,8 @@ def iterate_video_frames(
 ) -> Iterator[np.ndarray]:
     """Every frame of a video file, or of a stretch of it, upright and in RGB.
 
+    Pixels are as stored: ones that are not square are not made so, and HDR is not mapped to the range of a screen.
+
     Args:
         path (`str` or `os.PathLike`): the file, or a `file://` URL.
         start_seconds (`float`, *optional*): the first frame shown at this time or later is the first one given.
