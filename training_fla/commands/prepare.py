@@ -1,8 +1,8 @@
 """Turn a corpus into a packed dataset: Arrow shards of JPEG frames that training reads at the speed of the decoder.
 
 An interrupted run goes on where it was when the same command is given again. What comes out is also a dataset that
-`datasets.load_dataset` opens: `hf upload NAME/REPO DIR --repo-type dataset --private` takes it to the Hub, if the corpus
-may be shared there, and `hf download NAME/REPO --repo-type dataset --local-dir DIR` back for training.
+`datasets.load_dataset` opens: `hf upload NAME/REPO DIR --repo-type dataset --private` takes it to the Hub, if its
+owners allow that, and `hf download NAME/REPO --repo-type dataset --local-dir DIR` back for training.
 """
 
 import argparse
