@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from modeling_fla.prefix_fla import FlaDecoderPrefix, decoder_cache_shape
@@ -24,7 +26,8 @@ MODULES = {
     ("ia3", "q_proj"): {"target_modules": ["k_proj", "v_proj", "fc2"], "feedforward_modules": ["fc2"]},
     ("ia3", "q"): {"target_modules": ["k", "v", "wo"], "feedforward_modules": ["wo"]},
 }
-FOLDER = "peft"  # beside the model: what was trained of the language model, alone
+FOLDER = "peft"  # beside the model: what stage 2 trained, alone
+ADAPTER = "llm_adapter.safetensors"  # the LLM-Adapter in that folder, which peft knows nothing of
 
 
 class TrainedPrefix(FlaDecoderPrefix):
@@ -141,6 +144,9 @@ def is_peft(model: nn.Module) -> bool:
 def save_peft(model: nn.Module, folder: Path) -> None:
     """Write what was added alone, as `peft.PeftModel.from_pretrained(language_model, folder)` reads it.
 
+    The LLM-Adapter lies beside it, so that the folder is all that [`load_peft`] needs on top of the two models that
+    stage 2 began with.
+
     Args:
         model ([`~modeling_fla.FlaForConditionalGeneration`]): not merged yet.
         folder (`Path`): made where it is not there.
@@ -157,6 +163,8 @@ def save_peft(model: nn.Module, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    adapter = {name: tensor.detach().cpu().contiguous() for name, tensor in model.adapter.state_dict().items()}
+    save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
     config.save_pretrained(str(folder))
 
 
@@ -220,7 +228,8 @@ def load_peft(model: nn.Module, source: str | Path) -> None:
     """Put what [`save_peft`] or `PeftModel.save_pretrained` left onto a model and merge it.
 
     Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): with the language model it was trained beside.
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): as `from_visual_encoder_and_language_model` makes it of
+            the stage 1 and the language model that were trained with.
         source (`str` or `Path`): folder or Hub id.
 
     Raises:
@@ -231,6 +240,9 @@ def load_peft(model: nn.Module, source: str | Path) -> None:
 
     try:
         config, weights = peft.PeftConfig.from_pretrained(str(source)), load_peft_weights(str(source), device="cpu")
+        adapter = adapter_file(source)
+        if adapter is not None:
+            model.adapter.load_state_dict(load_file(adapter))
         if config.peft_type == peft.PeftType.PREFIX_TUNING:
             layers, heads, width = decoder_cache_shape(model.language_model.config)
             table = weights["prompt_embeddings"]
@@ -249,3 +261,26 @@ def load_peft(model: nn.Module, source: str | Path) -> None:
         lines = str(error).strip().splitlines()
         raise InputError(f"{source} cannot be put on this language model: {lines[0] if lines else error!r}") from None
     merge_peft(model)
+
+
+def adapter_file(source: str | Path) -> Path | None:
+    """Find the LLM-Adapter beside peft's files.
+
+    Args:
+        source (`str` or `Path`): folder or Hub id.
+
+    Returns:
+        `Path` or `None`: `None` where peft alone wrote the folder.
+
+    Raises:
+        OSError: the Hub cannot be reached and the file is not known yet.
+    """
+    if Path(source).is_dir():
+        file = Path(source) / ADAPTER
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(str(source), ADAPTER))
+    except LocalEntryNotFoundError:
+        raise  # it may be there: the Hub could not be asked
+    except EntryNotFoundError:
+        return None

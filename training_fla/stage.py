@@ -77,9 +77,9 @@ def run_stage(
     started = time.perf_counter()
     transformers_logging.disable_progress_bar()  # of reading and writing weights, which takes a blink here
     args = training_arguments(recipe)
-    with args.main_process_first(desc="output folder"):
+    with args.main_process_first(local=False, desc="output folder"):
         checkpoint = open_output_folder(recipe, is_main=args.process_index == 0)
-    with args.main_process_first(desc="corpus"):
+    with args.main_process_first(local=False, desc="corpus"):
         splits = open_splits(recipe)
     try:
         processor = build_processor(recipe, splits)

@@ -223,14 +223,40 @@ def test_lora_is_put_on_another_copy_of_its_base(model, tmp_path):
     other = copy.deepcopy(model)
     add_peft(model, LORA)
     stir(model)
+    model.adapter.output.bias.data.add_(1.0)
     save_peft(model, tmp_path)
     merge_peft(model)
     load_peft(other, tmp_path)
+    assert other.adapter.output.bias.equal(model.adapter.output.bias), "the LLM-Adapter goes with it"
     assert all(torch.allclose(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+    (tmp_path / "llm_adapter.safetensors").unlink()
     with pytest.raises(InputError, match="cannot be put on this language model"):
         load_peft(deep_model(), tmp_path)
     with pytest.raises(InputError, match="nowhere cannot be put"):
         load_peft(model, "nowhere")
+
+
+@pytest.mark.parametrize("spec", [LORA, PREFIX])
+def test_what_lies_on_the_hub_is_loaded_by_its_name(model, tmp_path, monkeypatch, spec):
+    """The Hub stands in as its own cache: a commit that was fetched before."""
+    import huggingface_hub
+
+    other, third = copy.deepcopy(model), copy.deepcopy(model)
+    add_peft(model, spec)
+    model.adapter.output.bias.data.add_(1.0)
+    repository = tmp_path / "models--me--signs"
+    save_peft(model, repository / "snapshots" / ("a" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    load_peft(other, "me/signs")
+    merge_peft(model)
+    with torch.no_grad():
+        assert torch.allclose(model.eval()(**inputs(model)).logits, other.eval()(**inputs(model)).logits, atol=1e-6)
+    (repository / "snapshots" / ("a" * 40) / "llm_adapter.safetensors").unlink()
+    with pytest.raises(InputError, match="me/signs cannot be put on this language model"):
+        load_peft(third, "me/signs")
 
 
 def test_a_run_trains_adapter_and_prefix_alone_and_resumes(folder, tmp_path):
