@@ -295,14 +295,17 @@ class FlaVisualEncoder(FlaPreTrainedModel):
 
     def train(self, mode: bool = True) -> "FlaVisualEncoder":
         """Switch between training and evaluation; frozen parts stay in evaluation and without gradients."""
-        super().train(mode)
+        self.training = mode
+        for name, part in self.named_children():
+            part.train(mode and name not in self.frozen_parts)
         # `from_pretrained` replaces the parameters and so undoes both, then calls `eval()`, which comes by here.
         for part in self.frozen_parts:
-            getattr(self, part).eval().requires_grad_(False)
-        for name, parameter in self.vision_backbone.named_parameters():
-            # DINOv2 has one for its own training only: DistributedDataParallel would wait for its gradient.
-            if name.endswith("mask_token"):
-                parameter.requires_grad_(False)
+            getattr(self, part).requires_grad_(False)
+        if "vision_backbone" not in self.frozen_parts:
+            for name, parameter in self.vision_backbone.named_parameters():
+                # DINOv2 has one for its own training only: DistributedDataParallel would wait for its gradient.
+                if name.endswith("mask_token"):
+                    parameter.requires_grad_(False)
         return self
 
     def load_imagenet_weights(self, source: str | os.PathLike = "torchvision") -> None:
