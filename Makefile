@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Of `make demo-ablations`: about twenty minutes each on two cores.
+# Of `make demo-ablations`.
 SEEDS ?= 0 1 2
 
 export HF_HUB_OFFLINE ?= 1
