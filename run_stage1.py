@@ -9,23 +9,23 @@ after an interruption, --overwrite starts anew. Next: run_stage2.py --stage1_che
 
 import sys
 
-from training_fla.arguments import Recipe, Stage1Arguments, parse_recipe
 from training_fla.cli import exit_status
+from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe
 
 
 def build_processor(recipe: Recipe, splits):
     """The recipe's frames and the tokenizer of the language model that stage 2 will use (paper Sec. 4.2).
 
     Args:
-        recipe ([`~training_fla.arguments.Recipe`]): as read from file and command line.
+        recipe ([`~training_fla.recipe.Recipe`]): as read from file and command line.
         splits ([`~training_fla.stage.Splits`]): the open corpus; its training sentences make the tokenizer where none
             is given.
 
     Returns:
         [`~processing_fla.FlaProcessor`]: what the run saves with the model.
     """
-    from training_fla.assembly import load_tokenizer, tokenizer_of_sentences
     from training_fla.stage import make_processor
+    from training_fla.training.parts import load_tokenizer, tokenizer_of_sentences
 
     if recipe.stage.train_tokenizer_pieces:
         tokenizer = tokenizer_of_sentences(splits.train.sentences, recipe.stage.train_tokenizer_pieces, recipe.text)
@@ -38,14 +38,14 @@ def build_model(recipe: Recipe, processor):
     """ImageNet ResNet18, fresh temporal module, VL-Adapter and Light-T (paper Sec. 5.2).
 
     Args:
-        recipe ([`~training_fla.arguments.Recipe`]): as read from file and command line.
+        recipe ([`~training_fla.recipe.Recipe`]): as read from file and command line.
         processor ([`~processing_fla.FlaProcessor`]): its tokenizer sizes the vocabulary.
 
     Returns:
         [`~modeling_fla.FlaForConditionalGeneration`]: ready to train.
     """
     from modeling_fla import FlaConfig, FlaForConditionalGeneration
-    from training_fla.assembly import special_token_ids, vision_config
+    from training_fla.training.parts import special_token_ids, vision_config
 
     stage = recipe.stage
     config = FlaConfig.light_t(

@@ -9,22 +9,22 @@ after an interruption, --overwrite starts anew. The folder it leaves is for `fro
 
 import sys
 
-from training_fla.arguments import Recipe, Stage2Arguments, parse_recipe
 from training_fla.cli import exit_status
+from training_fla.recipe import Recipe, Stage2Arguments, parse_recipe
 
 
 def build_processor(recipe: Recipe, splits):
     """The recipe's frames and the language model's own tokenizer.
 
     Args:
-        recipe ([`~training_fla.arguments.Recipe`]): as read from file and command line.
+        recipe ([`~training_fla.recipe.Recipe`]): as read from file and command line.
         splits ([`~training_fla.stage.Splits`]): the open corpus, unused here.
 
     Returns:
         [`~processing_fla.FlaProcessor`]: what the run saves with the model.
     """
-    from training_fla.assembly import load_tokenizer
     from training_fla.stage import make_processor
+    from training_fla.training.parts import load_tokenizer
 
     stage = recipe.stage
     return make_processor(
@@ -36,16 +36,16 @@ def build_model(recipe: Recipe, processor):
     """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model.
 
     Args:
-        recipe ([`~training_fla.arguments.Recipe`]): as read from file and command line.
+        recipe ([`~training_fla.recipe.Recipe`]): as read from file and command line.
         processor ([`~processing_fla.FlaProcessor`]): its tokenizer sizes the vocabulary.
 
     Returns:
         [`~modeling_fla.FlaForConditionalGeneration`]: ready to train.
     """
     from modeling_fla import FlaForConditionalGeneration
-    from training_fla.assembly import load_language_model, load_stage1, special_token_ids, untrained_visual_model
-    from training_fla.one_run import OneRunModel, add_light_t
-    from training_fla.parameter_efficient import add_peft
+    from training_fla.training.adapters import add_peft
+    from training_fla.training.one_run import OneRunModel, add_light_t
+    from training_fla.training.parts import load_language_model, load_stage1, special_token_ids, untrained_visual_model
 
     stage = recipe.stage
     language_model = load_language_model(stage, processor.tokenizer)

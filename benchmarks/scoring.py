@@ -55,8 +55,8 @@ def main(args: list[str] | None = None) -> int:
     import sacrebleu
 
     from benchmarks.measuring import report
-    from training_fla.scoring import CONVENTIONS, alternative_scores, corpus_scores, sentence_statistics
-    from training_fla.significance import bootstrap_intervals, paired_significance
+    from training_fla.scoring.conventions import CONVENTIONS, alternative_scores, corpus_scores, sentence_statistics
+    from training_fla.scoring.significance import bootstrap_intervals, paired_significance
 
     rows = []
     for convention, (predictions, references) in (("csl_daily", draw_characters(0)), ("how2sign", draw_words(0))):

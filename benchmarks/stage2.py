@@ -42,9 +42,9 @@ def make_trainer(folder: Path, clips: int, width: int, layers: int):
     from processing_fla import train_tokenizer
     from run_stage2 import build_model
     from training_fla import stage
-    from training_fla.arguments import Stage2Arguments, parse_recipe
-    from training_fla.corpora.demo import read_demo
-    from training_fla.packing import pack
+    from training_fla.corpora.drawn.demo import read_demo
+    from training_fla.data.packing import pack
+    from training_fla.recipe import Stage2Arguments, parse_recipe
 
     rows = read_demo(num_train=clips, num_dev=2, num_test=2, size=40)
     pack(rows, folder / "corpus", size=40, num_workers=0, progress=False, corpus="demo")

@@ -47,7 +47,7 @@ def make_checkpoint(folder: Path) -> None:
 
 def trim(folder: Path, out: Path, kept_token_ids: list[int]) -> None:
     """What is measured."""
-    from training_fla.checkpoint_trimming import trim_checkpoint
+    from training_fla.training.checkpoint_trimming import trim_checkpoint
 
     out.mkdir()
     trim_checkpoint(folder, kept_token_ids, out)
@@ -84,7 +84,7 @@ def measure(work, results, *args) -> None:
     import safetensors.torch  # noqa: F401
     import torch  # noqa: F401
 
-    import training_fla.checkpoint_trimming  # noqa: F401
+    import training_fla.training.checkpoint_trimming  # noqa: F401
 
     before = peak = anonymous_memory()
     done = threading.Event()

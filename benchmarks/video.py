@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from training_fla.augmentation import ClipAugmentation
-from training_fla.clip_files import write_clip
-from training_fla.collation import empty_batch
+from training_fla.corpora.clip_files import write_clip
 from training_fla.corpora.row import CorpusRow, DrawnVideo, VideoFile
-from training_fla.jpeg_decoding import decode_jpeg_into
-from training_fla.packing import PackedCorpus, pack
+from training_fla.data.augmentation import ClipAugmentation
+from training_fla.data.collation import empty_batch
+from training_fla.data.jpeg_decoding import decode_jpeg_into
+from training_fla.data.packing import PackedCorpus, pack
 
 STRIDE, SIZE, CROP = 4, 256, 224
 NUM_FRAMES = 112  # median of PHOENIX14T's training clips
@@ -89,7 +89,7 @@ def peer_batch(folders: list[Path], seed: int | None = None) -> torch.Tensor:
 
 
 def our_batch(corpus: PackedCorpus, augmentation: ClipAugmentation | None, seed: int = 0) -> torch.Tensor:
-    """Our batch of uint8 frames, as [`~training_fla.collation.SignVideoDataset`] and its collator make it."""
+    """Our batch of uint8 frames, as [`~training_fla.data.collation.SignVideoDataset`] and its collator make it."""
     clips = []
     for index in range(len(corpus)):
         frames = corpus.read_frames(index, range(0, corpus.num_frames[index], STRIDE))

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.corpora import corpus_trees
 from tests.tiny_runs import ROOT
-from tests.training import corpus_trees
 
 README = ROOT / "README.md"
 NETWORK = (
@@ -203,8 +203,8 @@ def runner_of(words: list[str]):
 
 def run_fla(words: list[str]) -> int:
     """The `fla` command in this process, which saves importing torch each time; `fla ablate` starts scripts."""
-    from training_fla import ablation
     from training_fla.cli import main
+    from training_fla.experiments import ablation
 
     if words[1] != "ablate":
         return main(words[1:])

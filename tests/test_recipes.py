@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from tests import paper_figures
-from training_fla import ablation
-from training_fla.arguments import Stage1Arguments, Stage2Arguments, parse_recipe, read_recipe
+from training_fla.experiments import ablation
+from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))

@@ -86,7 +86,7 @@ def test_what_was_seen_in_training_is_counted_and_timed(corpus, stage1, stage2):
     """Four epochs of eleven clips in stage 1, of frames; four steps of four, four, three and four in stage 2."""
     from transformers import AutoTokenizer
 
-    from training_fla.packed_corpus import PackedCorpus
+    from training_fla.data.packed_corpus import PackedCorpus
 
     split, tokenizer = PackedCorpus(corpus, "train"), AutoTokenizer.from_pretrained(stage1)
     targets = [len(tokenizer(text_target=sentence)["input_ids"]) for sentence in split.sentences]
@@ -173,7 +173,7 @@ def test_killed_and_resumed_it_ends_at_the_same_weights(recipes, stage1, tmp_pat
 
 
 def test_half_a_checkpoint_is_not_resumed_from(tmp_path):
-    from training_fla.trainer import last_whole_checkpoint
+    from training_fla.training.trainer import last_whole_checkpoint
 
     assert last_whole_checkpoint(tmp_path) is None
     for step, state in ((3, '{"global_step": 3}'), (6, '{"global_'), (9, None)):

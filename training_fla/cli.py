@@ -75,7 +75,7 @@ def exit_status(work, prog: str) -> int:
     Returns:
         `int`: what `work` returned (0 for `None`), 2 for bad input, 130 for Ctrl-C.
     """
-    from .errors import InputError, disk_is_full
+    from training_fla.files import InputError, disk_is_full
 
     try:
         return work() or 0

@@ -20,25 +20,23 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor, FlaVideoProcessor
-
-from .arguments import Recipe
-from .collation import SignTranslationCollator
-from .errors import InputError
-from .hub_card import training_facts, write_card
-from .hub_push import push_trained
-from .metrics import SignTranslationMetric, convention_for
-from .monitoring import EvaluationLines, plot_curve, show_progress, write_rows
-from .norms import LayerNorms
-from .one_run import OneRunModel, without_light_t
-from .output_folder import atomic_file
-from .packed_corpus import PackedCorpus, packed_splits
-from .packing import ensure_packed
-from .parameter_efficient import FOLDER as PEFT_FOLDER
-from .parameter_efficient import is_peft, merge_peft, save_peft
-from .reporting import RecipeReport, check_report_to
-from .run_datasets import cached, make_datasets, use_feature_cache
-from .throughput import run_facts
-from .trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
+from training_fla.data.collation import SignTranslationCollator
+from training_fla.data.packed_corpus import PackedCorpus, packed_splits
+from training_fla.data.packing import ensure_packed
+from training_fla.data.run_datasets import cached, make_datasets, use_feature_cache
+from training_fla.files import InputError, atomic_file
+from training_fla.hub.card import training_facts, write_card
+from training_fla.hub.push import push_trained
+from training_fla.recipe import Recipe
+from training_fla.scoring.metric import SignTranslationMetric, convention_for
+from training_fla.training.adapters import FOLDER as PEFT_FOLDER
+from training_fla.training.adapters import is_peft, merge_peft, save_peft
+from training_fla.training.monitoring import EvaluationLines, plot_curve, show_progress, write_rows
+from training_fla.training.norms import LayerNorms
+from training_fla.training.one_run import OneRunModel, without_light_t
+from training_fla.training.reporting import RecipeReport, check_report_to
+from training_fla.training.throughput import run_facts
+from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
 
 @dataclass
@@ -46,9 +44,9 @@ class Splits:
     """The three splits of a run.
 
     Args:
-        train ([`~training_fla.packing.PackedCorpus`]): trained on.
-        dev ([`~training_fla.packing.PackedCorpus`]): chooses the model.
-        test ([`~training_fla.packing.PackedCorpus`]): reported.
+        train ([`~training_fla.data.packing.PackedCorpus`]): trained on.
+        dev ([`~training_fla.data.packing.PackedCorpus`]): chooses the model.
+        test ([`~training_fla.data.packing.PackedCorpus`]): reported.
     """
 
     train: PackedCorpus
@@ -64,7 +62,7 @@ def run_stage(
     """Train, evaluate, predict and save.
 
     Args:
-        recipe ([`~training_fla.arguments.Recipe`]): what to run.
+        recipe ([`~training_fla.recipe.Recipe`]): what to run.
         build_processor (`Callable`): makes the processor once the corpus is open.
         build_model (`Callable`): makes the model; the random seed is set before.
 
@@ -113,7 +111,7 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
     """Make transformers' arguments of a recipe.
 
     Args:
-        recipe ([`~training_fla.arguments.Recipe`]): its `training` mapping.
+        recipe ([`~training_fla.recipe.Recipe`]): its `training` mapping.
 
     Returns:
         [`~transformers.Seq2SeqTrainingArguments`]: checked by transformers.
@@ -141,7 +139,7 @@ def open_output_folder(recipe: Recipe, is_main: bool) -> Path | None:
     """Refuse, resume or clear the output folder.
 
     Args:
-        recipe ([`~training_fla.arguments.Recipe`]): `output_dir`, `resume`, `overwrite`.
+        recipe ([`~training_fla.recipe.Recipe`]): `output_dir`, `resume`, `overwrite`.
         is_main (`bool`): only this process deletes.
 
     Returns:
@@ -179,7 +177,7 @@ def open_splits(recipe: Recipe) -> Splits:
     """Open the packed corpus, packing a manifest first where the recipe names one.
 
     Args:
-        recipe ([`~training_fla.arguments.Recipe`]): its data lines.
+        recipe ([`~training_fla.recipe.Recipe`]): its data lines.
 
     Returns:
         [`Splits`]: train, dev and test.
@@ -211,7 +209,7 @@ def make_processor(recipe: Recipe, tokenizer) -> FlaProcessor:
     """Put a video processor of the recipe's numbers beside a tokenizer.
 
     Args:
-        recipe ([`~training_fla.arguments.Recipe`]): stride and sizes.
+        recipe ([`~training_fla.recipe.Recipe`]): stride and sizes.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): trimmed or whole.
 
     Returns:
@@ -257,14 +255,14 @@ def make_trainer(
     """Join model, data, metric and optimizer.
 
     Args:
-        recipe ([`~training_fla.arguments.Recipe`]): what to run.
+        recipe ([`~training_fla.recipe.Recipe`]): what to run.
         args ([`~transformers.Seq2SeqTrainingArguments`]): how.
         splits ([`Splits`]): packed clips.
         processor ([`~processing_fla.FlaProcessor`]): frames and targets.
         model ([`~modeling_fla.FlaForConditionalGeneration`]): frozen as the recipe says.
 
     Returns:
-        [`~training_fla.trainer.SignTranslationTrainer`]: with train, dev (`eval_dataset`) and `test_dataset`.
+        [`~training_fla.training.trainer.SignTranslationTrainer`]: with train, dev (`eval_dataset`) and `test_dataset`.
     """
     datasets = make_datasets(recipe, args, splits, processor, learns=not model.visual_encoder_is_frozen)
     convention = recipe.data.score_convention
@@ -306,9 +304,9 @@ def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> 
     """Translate a split with the chosen model and write its predictions.
 
     Args:
-        trainer ([`~training_fla.trainer.SignTranslationTrainer`]): after training.
+        trainer ([`~training_fla.training.trainer.SignTranslationTrainer`]): after training.
         split (`str`): `dev` or `test`.
-        recipe ([`~training_fla.arguments.Recipe`]): the output folder.
+        recipe ([`~training_fla.recipe.Recipe`]): the output folder.
 
     Returns:
         `dict`: scores with the metric's signature.
@@ -328,8 +326,8 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     """Write model, processor, scores and curve; the model's files appear all together.
 
     Args:
-        trainer ([`~training_fla.trainer.SignTranslationTrainer`]): after training.
-        recipe ([`~training_fla.arguments.Recipe`]): the output folder.
+        trainer ([`~training_fla.training.trainer.SignTranslationTrainer`]): after training.
+        recipe ([`~training_fla.recipe.Recipe`]): the output folder.
         report (`dict`): goes to `metrics.json`.
     """
     folder = recipe.output_dir

@@ -13,11 +13,11 @@ from PIL import Image
 
 from tests.processing.drawing import marked_frame, write_video
 from tests.serving.page_server import draw_clip, tiny_pipeline
-from training_fla.inspection import inspect_translation
 from training_fla.serving import clip_reading, translation
 from training_fla.serving.clip_reading import read_clip
 from training_fla.serving.limits import CancelledError, Limits, RefusedError, WorkClock
 from training_fla.serving.translation import ClipTranslator, describe_word, most_frames
+from training_fla.viewing.inspection import inspect_translation
 
 LIMITS = Limits(max_megabytes=1, max_seconds=4)
 

@@ -19,14 +19,14 @@ from transformers import (
 
 from modeling_fla import trim_token_embeddings
 from processing_fla.tokenization_fla import train_tokenizer, trim_tokenizer
-from training_fla.checkpoint_trimming import (
+from training_fla.cli import main
+from training_fla.files import InputError
+from training_fla.training.checkpoint_trimming import (
     check_vocabulary_sizes,
     named_token_ids,
     renumbered_config,
     trim_checkpoint,
 )
-from training_fla.cli import main
-from training_fla.errors import InputError
 
 BROAD = ["am dienstag regen und im süden gewitter", "der wind weht schwach aus nordost", "morgen wird es wärmer!"] * 3
 CORPUS = ["im süden regen", "der wind weht"]
@@ -261,7 +261,7 @@ def test_sentences_come_from_a_column_of_a_table(files):
         ("c.csv", "name|text\nx|regen\n"),
     ):
         (folder / name).write_text(text, encoding="utf-8")
-    from training_fla.sentence_files import read_sentences
+    from training_fla.tables import read_sentences
 
     files = [folder / name for name in ("a.csv", "b.tsv", "c.csv")]
     assert read_sentences(files, "text") == ["der wind, weht", 'im "süden', "regen"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from training_fla.denoising import MASKED_SHARE, DenoisingDataset, denoise, infill
-from training_fla.errors import InputError
+from training_fla.files import InputError
+from training_fla.training.denoising import MASKED_SHARE, DenoisingDataset, denoise, infill
 
 MASK = -1
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from training_fla.monitoring import EvaluationLines, contact_sheet, plot_curve, write_rows
+from training_fla.training.monitoring import EvaluationLines, contact_sheet, plot_curve, write_rows
 
 
 def test_a_table_survives_tabs_and_line_breaks_in_its_cells(tmp_path):

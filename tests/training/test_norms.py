@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerState
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
-from training_fla.norms import COLUMNS, LayerNorms, last_layers, read_norms
+from training_fla.training.norms import COLUMNS, LayerNorms, last_layers, read_norms
 
 
 def small_model(**text_config):

@@ -8,10 +8,10 @@ import torch
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from tests.tiny_runs import NETWORK, STAGE2, pack_demo, run, weights
-from training_fla.errors import InputError
-from training_fla.norms import read_norms
-from training_fla.one_run import OneRunModel, add_light_t, without_light_t
-from training_fla.trainer import SmoothedCrossEntropy
+from training_fla.files import InputError
+from training_fla.training.norms import read_norms
+from training_fla.training.one_run import OneRunModel, add_light_t, without_light_t
+from training_fla.training.trainer import SmoothedCrossEntropy
 
 IDS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 3}
 SIZES = {"d_model": 8, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12, "dropout": 0.0}

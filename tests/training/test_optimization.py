@@ -8,10 +8,10 @@ from torch import nn
 from transformers import Seq2SeqTrainingArguments
 from transformers.optimization import get_scheduler
 
-from training_fla.arguments import OptimizationArguments
-from training_fla.errors import InputError
-from training_fla.optimization import build_optimizer, parameter_groups
-from training_fla.trainer import SmoothedCrossEntropy
+from training_fla.files import InputError
+from training_fla.recipe import OptimizationArguments
+from training_fla.training.optimization import build_optimizer, parameter_groups
+from training_fla.training.trainer import SmoothedCrossEntropy
 
 
 class Parts(nn.Module):

@@ -11,8 +11,8 @@ from transformers import AutoModelForSeq2SeqLM
 
 from modeling_fla import FlaForConditionalGeneration
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
-from training_fla.errors import InputError
-from training_fla.parameter_efficient import add_peft, is_peft, load_peft, merge_peft, save_peft
+from training_fla.files import InputError
+from training_fla.training.adapters import add_peft, is_peft, load_peft, merge_peft, save_peft
 
 PREFIX = {"type": "prefix", "num_virtual_tokens": 3}
 PROJECTED = PREFIX | {"prefix_projection": True, "encoder_hidden_size": 10}

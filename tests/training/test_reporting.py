@@ -7,7 +7,7 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from tests.tiny_runs import STAGE1, pack_demo, run
-from training_fla.reporting import RecipeReport
+from training_fla.training.reporting import RecipeReport
 
 
 class TensorBoardCallback(TrainerCallback):

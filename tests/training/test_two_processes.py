@@ -13,10 +13,10 @@ import torch
 from transformers import Seq2SeqTrainer
 
 from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, weights
-from training_fla.arguments import OptimizationArguments
-from training_fla.errors import InputError
-from training_fla.sharding import check_sharding
-from training_fla.trainer import SignTranslationTrainer
+from training_fla.files import InputError
+from training_fla.recipe import OptimizationArguments
+from training_fla.training.sharding import check_sharding
+from training_fla.training.trainer import SignTranslationTrainer
 
 # Twenty steps of eight clips; no dropout, which draws differently in every process.
 CURVE = """

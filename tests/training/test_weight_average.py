@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
-from training_fla.weight_average import FILE, WeightAverage
+from training_fla.training.weight_average import FILE, WeightAverage
 
 
 def test_the_average_by_hand():

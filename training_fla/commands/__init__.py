@@ -1,1 +1,1 @@
-"""One module a subcommand of `fla`: `HELP`, `EXAMPLE`, `add_arguments(parser)` and `run(args)`, light to import."""
+"""One file a subcommand of `fla`: arguments in, one call, printing out. Imports every other room."""

@@ -12,7 +12,7 @@ EXAMPLE = "fla ablate table6 --recipes recipes/phoenix14t --out runs/ablations -
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from ..ablation import TABLES
+    from training_fla.experiments.ablation import TABLES
 
     parser.add_argument("table", choices=TABLES, metavar="TABLE", help=f"one of {', '.join(TABLES)}")
     parser.add_argument(
@@ -36,6 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the table."""
-    from ..ablation import make_ablation, run_table
+    from training_fla.experiments.ablation import make_ablation, run_table
 
     return run_table(args.table, make_ablation(args.recipes, args.out, args.set, args.launcher, args.seeds))

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo."""
-    from ..demonstration import run_demo, run_seeds
+    from training_fla.experiments.demonstration import run_demo, run_seeds
 
     if args.seeds and len(args.seeds) > 1:
         return run_seeds(args.out, args.seeds, ablations=args.ablations, overwrite=args.overwrite)

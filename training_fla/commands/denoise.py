@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and say what came out."""
-    from ..sentence_files import read_sentences
+    from training_fla.tables import read_sentences
 
     sentences, vocab_sentences = read_sentences(args.text), read_sentences(args.vocab_text)
-    from ..denoising import denoise
+    from training_fla.training.denoising import denoise
 
     options = {
         name: value for name, value in vars(args).items() if name not in ("text", "out", "vocab_text", "language")

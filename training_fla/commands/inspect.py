@@ -6,8 +6,8 @@ says in a table what each word attended to.
 
 from pathlib import Path
 
-from ..errors import InputError
-from .translate import load_pipeline, positive
+from training_fla.commands.translate import load_pipeline, positive
+from training_fla.files import InputError
 
 EXAMPLE = "fla inspect clip.mp4 --model runs/stage2 --out clip.html"
 
@@ -43,7 +43,7 @@ def run(args) -> int:
         raise InputError(f"there is no clip {args.clip}")
     if out.exists() and not args.overwrite:
         raise InputError(f"{out} exists already: choose another name or pass --overwrite")
-    from ..inspection import inspect_frames, inspect_translation
+    from training_fla.viewing.inspection import inspect_frames, inspect_translation
 
     if args.model:
         pipe = load_pipeline(args)
@@ -54,8 +54,8 @@ def run(args) -> int:
 
         inspection = inspect_frames(args.clip, FlaVideoProcessor(frame_stride=args.frame_stride))
 
-    from ..inspection_picture import draw_png, write_page
-    from ..output_folder import atomic_file
+    from training_fla.files import atomic_file
+    from training_fla.viewing.picture import draw_png, write_page
 
     with atomic_file(out, args.overwrite) as file:
         (write_page if out.suffix.lower() == ".html" else draw_png)(inspection, file)

@@ -97,7 +97,7 @@ def _part(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Read the corpus and pack it, or check the one or the other."""
-    from ..errors import InputError
+    from training_fla.files import InputError
 
     if args.check and args.verify:
         raise InputError("--check looks at the corpus, --verify at what was packed: give one of them")
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from ..packing import verify_packed
+    from training_fla.data.packing import verify_packed
 
     wrong = verify_packed(args.out)
     print("\n".join(wrong) or f"{args.out} is as it was packed")
@@ -122,7 +122,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace, rows, notes: list[str], details: dict) -> int:
-    from ..corpora.checking import check_corpus
+    from training_fla.data.checking import check_corpus
 
     report = check_corpus(rows, num_workers=args.workers, **details)
     report.notes += notes
@@ -133,7 +133,7 @@ def _check(args: argparse.Namespace, rows, notes: list[str], details: dict) -> i
 def _pack(args: argparse.Namespace, rows, source: str, notes: list[str]) -> int:
     import sys
 
-    from ..packing import pack
+    from training_fla.data.packing import pack
 
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
@@ -176,7 +176,7 @@ def _read_demo(args: argparse.Namespace, note) -> tuple[list, str, dict]:
 
 
 def _demo_rows(args: argparse.Namespace, size: int) -> list:
-    from ..corpora.demo import read_demo, read_pairs
+    from training_fla.corpora.drawn.demo import read_demo, read_pairs
 
     if args.pairs:
         return read_pairs(args.pairs, size=size, seed=args.seed, language=args.language)
@@ -185,8 +185,8 @@ def _demo_rows(args: argparse.Namespace, size: int) -> list:
 
 def _add_demo(args: argparse.Namespace, folder: Path) -> None:
     """Text to pre-train a language model on, and a few clips as files to translate."""
-    from ..clip_files import write_clip
-    from ..corpora.demo import broad_text, demo_text
+    from training_fla.corpora.clip_files import write_clip
+    from training_fla.corpora.drawn.demo import broad_text, demo_text
 
     if not args.pairs:
         for name, sentences in (("demo_text", demo_text(args.seed)), ("broad_text", broad_text(args.seed))):
@@ -201,7 +201,7 @@ def _add_demo(args: argparse.Namespace, folder: Path) -> None:
 
 
 def _read_manifest(args: argparse.Namespace, note) -> tuple[list, str, dict]:
-    from ..corpora.manifest import manifest_fingerprint, read_manifest
+    from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
 
     columns = {name: getattr(args, name) for name in vars(args) if name.endswith("_column")}
     options = {
@@ -215,6 +215,6 @@ def _read_manifest(args: argparse.Namespace, note) -> tuple[list, str, dict]:
 
 
 def _read_dataset(args: argparse.Namespace, note) -> tuple[list, str, dict]:
-    from ..corpora.hub_dataset import read_dataset
+    from training_fla.corpora.hub_dataset import read_dataset
 
     return read_dataset(args.root, args.video_column, args.sentence_column, note, args.language, args.revision), "", {}

@@ -28,7 +28,7 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Show what goes, and upload it."""
-    from ..hub_push import plan_upload, push
+    from training_fla.hub.push import plan_upload, push
 
     upload = plan_upload(args.folder, args.repo_id, args.tag, args.license)
     if args.show_card:

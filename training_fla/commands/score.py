@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from ..errors import InputError
+from training_fla.files import InputError
 
 EXAMPLE = "fla score runs/stage2/predictions_test.tsv --corpus phoenix14t --html report.html"
 
@@ -44,7 +44,7 @@ def add_arguments(parser) -> None:
 def run(args) -> int:
     """Score the files and print the result."""
     check_arguments(args)
-    from ..prediction_file import pair_up, read_predictions
+    from training_fla.scoring.predictions import pair_up, read_predictions
 
     tables = [read_predictions(file) for file in args.files]
     tables[1:] = [pair_up(tables[0], table) for table in tables[1:]]
@@ -70,8 +70,8 @@ def check_arguments(args) -> None:
     Raises:
         InputError: naming the option.
     """
-    from ..rouge import ROUGE_VARIANTS
-    from ..scoring import CORPUS_CONVENTIONS
+    from training_fla.scoring.conventions import CORPUS_CONVENTIONS
+    from training_fla.scoring.rouge import ROUGE_VARIANTS
 
     if args.corpus not in (*CORPUS_CONVENTIONS, "auto"):
         raise InputError(f"--corpus {args.corpus}: unknown; known are {', '.join(CORPUS_CONVENTIONS)} and auto")
@@ -99,7 +99,7 @@ def score_tables(tables: list, other, args) -> dict:
     Returns:
         `dict`: the object of `--json`.
     """
-    from ..scoring import (
+    from training_fla.scoring.conventions import (
         CONVENTIONS,
         alternative_scores,
         convention_for,
@@ -107,7 +107,7 @@ def score_tables(tables: list, other, args) -> dict:
         sentence_statistics,
         signature_of,
     )
-    from ..significance import bootstrap_intervals, paired_significance, pooled
+    from training_fla.scoring.significance import bootstrap_intervals, paired_significance, pooled
 
     references = tables[0].references
     convention = convention_for(args.corpus, references)
@@ -177,13 +177,13 @@ def write_sentences(table, statistics, form, report: dict, args) -> None:
     """Write `--sentences` and `--html`.
 
     Args:
-        table ([`~training_fla.prediction_file.PredictionFile`]): what was scored.
-        statistics ([`~training_fla.scoring.SentenceStatistics`]): of its sentences.
-        form ([`~training_fla.scoring.TextForm`]): how they were split.
+        table ([`~training_fla.scoring.predictions.PredictionFile`]): what was scored.
+        statistics ([`~training_fla.scoring.conventions.SentenceStatistics`]): of its sentences.
+        form ([`~training_fla.scoring.conventions.TextForm`]): how they were split.
         report (`dict`): the scores.
         args (`argparse.Namespace`): the options.
     """
-    from ..score_report import scored_sentences, write_html, write_sentence_table
+    from training_fla.scoring.report import scored_sentences, write_html, write_sentence_table
 
     scored = scored_sentences(table, statistics, form)
     if args.sentences:
@@ -228,7 +228,7 @@ def print_report(report: dict) -> None:
     Args:
         report (`dict`): the scores.
     """
-    from ..scoring import SCORE_NAMES
+    from training_fla.scoring.conventions import SCORE_NAMES
 
     print(f"{', '.join(report['files'])}: {report['num_sentences']} sentences, convention {report['convention']}")
     for name in SCORE_NAMES:

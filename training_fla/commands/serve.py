@@ -10,8 +10,8 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import InputError
-from .translate import load_pipeline, positive, seconds
+from training_fla.commands.translate import load_pipeline, positive, seconds
+from training_fla.files import InputError
 
 EXAMPLE = "fla serve runs/stage2 --port 7860 --max-seconds 30 --max-megabytes 64"
 
@@ -45,14 +45,14 @@ def add_arguments(parser) -> None:
 def run(args) -> int:
     """Serve until Ctrl-C, or write the Space."""
     if args.write_space:
-        from ..serving.space import write_space
+        from training_fla.serving.space import write_space
 
         print(f"wrote {write_space(args.write_space, args)}: try it with `python app.py`, push it with `git` or `hf`")
         return 0
-    from ..serving.limits import Limits
-    from ..serving.page import ClipService, build_page, import_gradio, launch_page
-    from ..serving.translation import ClipTranslator, most_frames
-    from ..serving.upload_folder import UploadFolder
+    from training_fla.serving.limits import Limits
+    from training_fla.serving.page import ClipService, build_page, import_gradio, launch_page
+    from training_fla.serving.translation import ClipTranslator, most_frames
+    from training_fla.serving.upload_folder import UploadFolder
 
     if not 0 <= args.port < 65536:
         raise InputError(f"--port {args.port}: must be 0 to 65535")

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import InputError
+from training_fla.files import InputError
 
 EXAMPLE = "fla translate runs/stage2 clips/*.mp4 --num-beams 5 --batch-size 4"
 
@@ -139,7 +139,7 @@ def run(args) -> int:
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     options = {name: value for name, value in options.items() if value is not None}
     if subtitles:
-        from ..subtitles import print_subtitles
+        from training_fla.viewing.subtitles import print_subtitles
 
         window = args.window or WINDOW_SECONDS
         options["batch_size"] = args.batch_size
@@ -208,11 +208,11 @@ def pause_rules(args):
         args (`argparse.Namespace`): `cut` and the lengths.
 
     Returns:
-        [`~training_fla.signing_pauses.PauseRules`]: with the options that were given; `None` for windows.
+        [`~training_fla.viewing.pauses.PauseRules`]: with the options that were given; `None` for windows.
     """
     if args.cut != "pauses":
         return None
-    from ..signing_pauses import PauseRules
+    from training_fla.viewing.pauses import PauseRules
 
     given = {name: getattr(args, name) for name in ("min_pause", "min_length", "max_length")}
     return PauseRules(**{name: value for name, value in given.items() if value is not None})

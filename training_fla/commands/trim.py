@@ -7,7 +7,7 @@ mask. The result loads with AutoModelForSeq2SeqLM and AutoTokenizer; trim_report
 import json
 from pathlib import Path
 
-from ..errors import InputError
+from training_fla.files import InputError
 
 EXAMPLE = (
     "fla trim --model facebook/mbart-large-cc25 --sentences packed/train.sentences.txt --dev packed/dev.sentences.txt "
@@ -47,8 +47,8 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Trim and print the report."""
-    from ..output_folder import atomic_file, atomic_folder, refuse_existing
-    from ..sentence_files import read_sentences
+    from training_fla.files import atomic_file, atomic_folder, refuse_existing
+    from training_fla.tables import read_sentences
 
     refuse_existing(args.out, args.overwrite)
     sentences = read_sentences(args.sentences, args.column)
@@ -56,8 +56,12 @@ def run(args) -> int:
     checks = {name: read_sentences([file], args.column) for name, file in named.items() if file}
 
     from processing_fla.tokenization_fla import vocabulary_length
-
-    from ..checkpoint_trimming import check_vocabulary_sizes, named_token_ids, read_config, trim_checkpoint
+    from training_fla.training.checkpoint_trimming import (
+        check_vocabulary_sizes,
+        named_token_ids,
+        read_config,
+        trim_checkpoint,
+    )
 
     folder = find_model(args.model)
     config = read_config(folder)
@@ -205,7 +209,7 @@ def make_report(tokenizer, trimmed, sentences: list[str], checks: dict[str, list
         trimmed ([`~transformers.PreTrainedTokenizerBase`]): the smaller one.
         sentences (`list[str]`): of training.
         checks (`dict[str, list[str]]`): sentences of other files, by name.
-        size ([`~training_fla.checkpoint_trimming.TrimmedSize`]): parameters and bytes before and after.
+        size ([`~training_fla.training.checkpoint_trimming.TrimmedSize`]): parameters and bytes before and after.
 
     Returns:
         `dict`: `trim_report.json`.

@@ -1,1 +1,1 @@
-"""One reader a corpus: each turns a release on disk into [`~training_fla.corpora.row.CorpusRow`] objects."""
+"""One reader a corpus, and one record of all that is known of it. Imports tables, files and below."""

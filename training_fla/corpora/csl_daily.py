@@ -13,7 +13,7 @@ from typing import Any
 from training_fla.corpora.plain_pickle import read_plain_pickle
 from training_fla.corpora.release import Note, no_note, one_line, read_unquoted_table, release_folder
 from training_fla.corpora.row import SPLITS, CorpusRow, FrameFolder, VideoFile, canonical_split, path_inside
-from training_fla.errors import InputError
+from training_fla.files import InputError
 
 # Paper: Table 1. The release's split file too.
 EXPECTED = {"train": 18401, "dev": 1077, "test": 1176}

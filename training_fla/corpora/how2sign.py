@@ -14,7 +14,7 @@ from pathlib import Path
 
 from training_fla.corpora.release import Note, files_below, no_note, one_line, read_lines
 from training_fla.corpora.row import SPLITS, CorpusRow, VideoFile, canonical_split, path_inside
-from training_fla.errors import InputError
+from training_fla.files import InputError
 
 # The realigned files' own counts, of which val and test were counted here and train is the literature's.
 EXPECTED = {"train": 31165, "dev": 1741, "test": 2357}

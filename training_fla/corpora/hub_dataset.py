@@ -6,7 +6,7 @@ from typing import Any
 
 from training_fla.corpora.release import Note, no_note, one_line
 from training_fla.corpora.row import CorpusRow, EmbeddedVideo, VideoFile, canonical_split, path_inside
-from training_fla.errors import InputError
+from training_fla.files import InputError
 
 
 def read_dataset(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from training_fla.corpora.row import SPLIT_SPELLINGS, SPLITS, CorpusRow, VideoFile, canonical_split, path_inside
-from training_fla.errors import InputError
+from training_fla.files import InputError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training_fla.corpora.release import Note, no_note, one_line, read_unquoted_table, release_folder
 from training_fla.corpora.row import SPLITS, CorpusRow, FrameFolder, path_inside
-from training_fla.errors import InputError
+from training_fla.files import InputError
 
 # Paper: Table 1. The release's own counts too.
 EXPECTED = {"train": 7096, "dev": 519, "test": 642}

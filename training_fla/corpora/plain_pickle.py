@@ -5,7 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from training_fla.errors import InputError
+from training_fla.files import InputError
 
 # Opcodes that name classes or functions, call them, or fetch objects from elsewhere.
 _CALLS = ("REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from training_fla.errors import InputError
+from training_fla.files import InputError
 
 Note = Callable[[str], None]
 """Takes a remark on a release that the user should see, one line."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from training_fla.errors import InputError
+from training_fla.files import InputError
 
 if TYPE_CHECKING:
     import numpy as np

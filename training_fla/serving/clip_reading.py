@@ -9,8 +9,7 @@ import torch
 from processing_fla.video_color_fla import RgbConverter
 from processing_fla.video_decoding_fla import timed_frames
 from processing_fla.video_opening_fla import VideoDecodeError, open_video
-
-from .limits import MAX_FPS, Limits, RefusedError, WorkClock
+from training_fla.serving.limits import MAX_FPS, Limits, RefusedError, WorkClock
 
 FRAMES_AT_ONCE = 8  # resized together; a frame may be of 4K, and only so many are held at full size
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import InputError
-from .limits import CancelledError, Limits, RefusedError, WorkClock
-from .translation import ClipTranslator
-from .upload_folder import UploadFolder
+from training_fla.files import InputError
+from training_fla.serving.limits import CancelledError, Limits, RefusedError, WorkClock
+from training_fla.serving.translation import ClipTranslator
+from training_fla.serving.upload_folder import UploadFolder
 
 FOLDER = Path(__file__).parent
 FORGET_SECONDS = 60.0

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, SpaceCard, SpaceCardData
 
-from ..commands.serve import model_name
-from ..errors import InputError
-from ..hub_card import HUB_ID
-from ..hub_push import check_whole, kind_of
-from ..output_folder import atomic_folder
+from training_fla.commands.serve import model_name
+from training_fla.files import InputError, atomic_folder
+from training_fla.hub.card import HUB_ID
+from training_fla.hub.push import check_whole, kind_of
 
 PACKAGES = ("modeling_fla", "processing_fla", "training_fla")
 SOURCES = ("*.py", "*.html", "*.css", "*.js")

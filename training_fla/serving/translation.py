@@ -27,9 +27,9 @@ from PIL import Image
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from ..inspection import attended_words, shortest_half
-from .clip_reading import Clip, read_clip
-from .limits import Limits, RefusedError, WorkClock
+from training_fla.serving.clip_reading import Clip, read_clip
+from training_fla.serving.limits import Limits, RefusedError, WorkClock
+from training_fla.viewing.inspection import attended_words, shortest_half
 
 THUMBNAIL_SIZE = 112  # pixels of the shorter side
 FRAMES_AT_ONCE = 16  # that the vision backbone looks at between two looks whether anybody still waits

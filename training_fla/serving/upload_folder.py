@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .limits import RefusedError
+from training_fla.serving.limits import RefusedError
 
 try:
     import fcntl

@@ -1,0 +1,179 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.corpora.corpus_trees import how2sign, phoenix14t, write_video
+from training_fla.cli import main
+from training_fla.data.packed_corpus import file_sha256
+from training_fla.data.packing import PackedCorpus
+
+DEMO = ["prepare", "demo", "--num-train", "6", "--num-dev", "2", "--num-test", "2", "--size", "32", "--clips", "1"]
+
+
+def test_demo_packs_and_leaves_text_and_clips(tmp_path, capsys):
+    assert main([*DEMO, "--workers", "0", "--out", str(tmp_path / "out")]) == 0
+    assert "packed into" in capsys.readouterr().out
+    corpus = PackedCorpus(tmp_path / "out", "train")
+    assert (len(corpus), corpus.corpus, corpus.language) == (6, "demo", "de_DE")
+    assert corpus.read_frames(0, [0]).shape == (1, 3, 32, 32)
+    assert [path.name for path in (tmp_path / "out/clips").iterdir()] == ["test-00000.mp4"]
+    for name in ("demo_text", "broad_text", "train.sentences"):
+        assert (tmp_path / f"out/{name}.txt").read_text(encoding="utf-8").count("\n") > 5
+    assert main([*DEMO, "--out", str(tmp_path / "out"), "--verify"]) == 0
+
+
+def test_demo_draws_a_table_of_glosses(tmp_path):
+    (tmp_path / "pairs.tsv").write_text("REGEN MORGEN\tmorgen regnet es\ttrain\nSONNE\tsonne\ttest\n")
+    arguments = ["prepare", "demo", "--pairs", str(tmp_path / "pairs.tsv"), "--size", "32", "--workers", "0"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert PackedCorpus(tmp_path / "out", "test").sentences == ["sonne"]
+    assert (tmp_path / "out/clips/test-00000.mp4").is_file()
+
+
+def test_own_videos_are_packed_with_columns_by_name(tmp_path):
+    write_video(tmp_path / "train/a.mp4", 4)
+    (tmp_path / "t.tsv").write_text("split\tfile\tsentence\ntrain\ta.mp4\tHi.\n")
+    arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.tsv"), "--size", "16", "--workers", "0"]
+    assert main([*arguments, "--video-column", "file", "--out", str(tmp_path / "out")]) == 0
+    assert PackedCorpus(tmp_path / "out", "train").read_frames(0, [3]).shape == (1, 3, 16, 16)
+
+
+def test_a_release_is_checked_and_packed(tmp_path, capsys):
+    root = phoenix14t(tmp_path / "root")
+    assert main(["prepare", "phoenix14t", "--root", str(root), "--check", "--workers", "0"]) == 1
+    report = capsys.readouterr().out
+    assert "train: 2 rows instead of 7096" in report and "clips missing on disk: none" in report
+    assert not (tmp_path / "out").exists()
+    arguments = ["prepare", "phoenix14t", "--root", str(root), "--out", str(tmp_path / "out"), "--size", "16"]
+    assert main([*arguments, "--workers", "0"]) == 0
+    assert PackedCorpus(tmp_path / "out", "dev").corpus == "phoenix14t"
+
+
+def test_the_papers_counts_of_how2sign_are_explained(tmp_path, capsys):
+    root = how2sign(tmp_path / "root")
+    assert main(["prepare", "how2sign", "--root", str(root), "--check", "--workers", "0"]) == 1
+    assert "note: the paper (Table 1) counts 31164, 1740 and 2356: one less" in capsys.readouterr().out
+
+
+def test_verify_fails_on_damage(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main([*DEMO, "--workers", "0", "--out", str(out)]) == 0
+    shard = next(out.glob("dev*.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    assert main([*DEMO, "--out", str(out), "--verify"]) == 1
+    assert f"{shard} is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo"], "--out DIR is missing"),
+        (["manifest", "--out", "x"], "--root is missing"),
+        (["phoenix14t", "--root", "absent", "--check"], "absent is not a folder"),
+        (["demo", "--check", "--verify"], "give one of them"),
+        (["demo", "--out", "absent", "--verify"], "absent is not a packed corpus .* does not exist"),
+        (["manifest", "--root", "absent", "--out", "x"], "absent does not exist"),
+    ],
+)
+def test_bad_use_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("fla prepare: error: ")
+    assert re.search(message, line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_datasets_of_all_kinds_are_packed(tmp_path):
+    import datasets
+
+    files = [write_video(tmp_path / f"{name}.mp4", 4 + number) for number, name in enumerate("ab")]
+    folder = tmp_path / "folder/validation"
+    folder.mkdir(parents=True)
+    with (folder / "metadata.jsonl").open("w") as stream:
+        for file in files:
+            (folder / file.name).write_bytes(file.read_bytes())
+            stream.write(json.dumps({"file_name": file.name, "sentence": f"satz {file.stem}"}) + "\n")
+    features = datasets.Features({"clip": datasets.Video(), "text": datasets.Value("string")})
+    embedded = {"clip": [{"path": None, "bytes": file.read_bytes()} for file in files], "text": ["x", "y"]}
+    table = datasets.Dataset.from_dict(embedded, features=features)
+    datasets.DatasetDict({"dev": table, "odd": table}).save_to_disk(str(tmp_path / "saved"))
+    names = ["--video-column", "clip", "--sentence-column", "text"]
+    for root, options, sentences in (("folder", [], ["satz a", "satz b"]), ("saved", names, ["x", "y"])):
+        out = tmp_path / f"out-{root}"
+        arguments = ["prepare", "dataset", "--root", str(tmp_path / root), "--out", str(out), "--size", "16"]
+        assert main([*arguments, "--workers", "0", *options]) == 0
+        corpus = PackedCorpus(out, "dev")
+        assert (corpus.sentences, corpus.num_frames) == (sentences, [4, 5])
+
+
+def start(out, clips):
+    command = [sys.executable, "-m", "training_fla.cli", "prepare", "demo", "--out", str(out), "--size", "32"]
+    counts = ["--num-train", str(clips), "--num-dev", "0", "--num-test", "0", "--shard-clips", "8", "--workers", "2"]
+    return subprocess.Popen([*command, *counts, "--clips", "0"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
+def finish(process):
+    """Let it end by itself, which must be well."""
+    errors = process.communicate()[1].decode()
+    assert process.returncode == 0, errors
+
+
+def until_packing_begins(process, out):
+    """Wait for its first shard, where seconds of imports are over."""
+    shards = out.with_name(f".{out.name}.packing") / "folder"
+    left_behind = set(shards.glob(".*.writing"))
+    while process.poll() is None and set(shards.glob(".*.writing")) <= left_behind:
+        time.sleep(0.002)
+
+
+def survive_kills(tmp_path, clips, kills):
+    """Pack undisturbed, then again with kills at random moments; return both folders' hashes and the kills made."""
+    process = start(tmp_path / "calm", clips)
+    until_packing_begins(process, tmp_path / "calm")
+    begun = time.monotonic()
+    finish(process)
+    seconds = time.monotonic() - begun
+    moments = np.random.default_rng()
+    made = 0
+    while made < kills:
+        process = start(tmp_path / "killed", clips)
+        until_packing_begins(process, tmp_path / "killed")
+        try:
+            # Finished shards stay, so ever later moments would find the run at its end.
+            process.wait(timeout=moments.uniform(0, 1.2 * seconds / kills))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+            made += 1
+        else:
+            finish(process)
+            break
+    finish(start(tmp_path / "killed", clips))
+    hashes = [
+        {path.relative_to(tmp_path / name): file_sha256(path) for path in (tmp_path / name).glob("*.*")}
+        for name in ("calm", "killed")
+    ]
+    return [{path.name: digest for path, digest in one.items()} for one in hashes], made
+
+
+def test_a_packing_killed_at_random_moments_ends_with_the_same_bytes(tmp_path):
+    (calm, killed), made = survive_kills(tmp_path, clips=24, kills=3)
+    assert made >= 1
+    assert calm == killed
+    time.sleep(0.2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calm", "killed"]
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_a_corpus_of_200_clips_leave_the_same_bytes(tmp_path):
+    (calm, killed), made = survive_kills(tmp_path, clips=200, kills=20)
+    assert made >= 15
+    assert calm == killed

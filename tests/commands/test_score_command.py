@@ -1,0 +1,197 @@
+import csv
+import json
+import re
+
+import pytest
+
+from processing_fla.tokenization_fla import train_tokenizer
+from training_fla.cli import main
+from training_fla.scoring.predictions import read_predictions
+from training_fla.scoring.report import COLUMNS, align
+
+ROWS = [
+    ("a", "der wind weht schwach", "der wind weht schwach aus nord"),
+    ("b", "", "im süden regen"),
+    ("c", 'er sagt "gut" 你', "er sagt gut"),
+    ("d", "morgen wird es wärmer", "morgen wird es wärmer"),
+]
+
+
+def write(path, rows=ROWS, header=("id", "prediction", "reference")):
+    path.write_text("\n".join("\t".join(row) for row in (header, *rows)) + "\n", encoding="utf-8")
+    return path
+
+
+def score_json(capsys, *arguments) -> dict:
+    assert main(["score", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_is_one_object_with_scores_signature_and_alternatives(tmp_path, capsys):
+    report = score_json(capsys, write(tmp_path / "p.tsv"), "--corpus", "phoenix14t", "--samples", 50)
+    for name in ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "chrf"):
+        low, high = report["confidence_intervals"][name]
+        assert 0 <= low <= report[name] <= high <= 100
+    assert report["num_sentences"] == 4, "the empty prediction counts"
+    assert "case:lc" in report["signature"]
+    assert {"with_final_period", "13a", "rouge_l_f1", "rouge_score"} < report["alternatives"].keys()
+    assert report["alternatives"]["13a"].keys() > {"bleu1", "bleu4", "rouge_l", "signature"}
+
+
+def test_a_csv_file_and_files_without_ids_are_read(tmp_path):
+    file = tmp_path / "p.csv"
+    file.write_text('reference,prediction\r\n"a, b","say ""hi"""\r\nc,\r\n', encoding="utf-8-sig")
+    table = read_predictions(file)
+    assert (table.ids, table.predictions, table.references) == (["1", "2"], ['say "hi"', ""], ["a, b", "c"])
+
+
+def test_quotation_marks_in_tab_separated_files_are_text_unless_a_csv_writer_put_them(tmp_path):
+    rows = [('"gut" sagt er', '"ja"'), ('"so ""gut"" wie"', 'er "sagt')]
+    table = read_predictions(write(tmp_path / "p.tsv", rows, ("prediction", "reference")))
+    assert table.predictions == ['"gut" sagt er', 'so "gut" wie']
+    assert table.references == ['"ja"', 'er "sagt']
+
+
+def test_sentences_are_written_worst_first_with_what_was_missed(tmp_path, capsys):
+    out = tmp_path / "sentences.tsv"
+    write(tmp_path / "p.tsv")
+    assert main(["score", str(tmp_path / "p.tsv"), "--corpus", "words", "--sentences", str(out)]) == 0
+    with open(out, encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["id"] for row in rows] == ["b", "c", "a", "d"]
+    assert rows[0]["missed"] == "im süden regen" and rows[0]["prediction"] == ""
+    assert rows[1]["inserted"] == '"gut" 你' and rows[1]["foreign_script"] == "你"
+    assert (rows[2]["prediction_length"], rows[2]["reference_length"]) == ("4", "6")
+    assert float(rows[3]["rouge_l"]) == 100
+
+
+def test_the_page_needs_no_other_file_and_escapes_what_it_shows(tmp_path, capsys):
+    rows = [*ROWS, ("e", "<script>alert(1)</script>", "nichts & niemand")]
+    page = tmp_path / "report.html"
+    assert main(["score", str(write(tmp_path / "p.tsv", rows)), "--corpus", "words", "--html", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "<script>alert" not in text and "&lt;script&gt;" in text and "nichts &amp; niemand" in text
+    assert not re.search(r"(src|href)=|@import|url\(", text)
+    assert '<span class="missed">nord</span>' in text and '<span class="inserted">你</span>' in text
+    assert "1 predictions are empty" in text and "tokens of the reference" in text
+    assert main(["score", str(tmp_path / "p.tsv"), "--corpus", "words", "--html", str(page)]) == 2
+    assert "report.html exists already: choose another name or pass --overwrite" in capsys.readouterr().err
+
+
+def test_alignment_marks_missed_and_inserted_tokens_in_reading_order():
+    alignment = align(["a", "x", "b"], ["a", "b", "c"])
+    assert alignment == [("same", "a"), ("inserted", "x"), ("same", "b"), ("missed", "c")]
+    assert align([], ["a"]) == [("missed", "a")] and align(["a"], []) == [("inserted", "a")]
+
+
+def test_two_systems_are_compared_on_the_same_ids(tmp_path, capsys):
+    other = [(i, reference, reference) for i, _, reference in reversed(ROWS)]
+    first, second = write(tmp_path / "a.tsv"), write(tmp_path / "b.tsv", other)
+    report = score_json(capsys, first, "--corpus", "words", "--against", second, "--samples", 100)
+    test = report["against"]["significance"]["rouge_l"]
+    assert report["against"]["rouge_l"] == 100 and test["difference"] == pytest.approx(report["rouge_l"] - 100)
+    assert 0 < test["p_value"] <= 1
+    assert main(["score", str(first), "--corpus", "words", "--against", str(second), "--samples", "20"]) == 0
+    printed = capsys.readouterr().out
+    assert "difference -" in printed and "p = " in printed
+
+
+def test_several_files_are_seeds(tmp_path, capsys):
+    second = [(i, reference, reference) for i, _, reference in ROWS]
+    files = [write(tmp_path / "1.tsv"), write(tmp_path / "2.tsv", second)]
+    report = score_json(capsys, *files, "--corpus", "words")
+    one, two = (seed["bleu1"] for seed in report["seeds"])
+    assert report["bleu1"] == pytest.approx((one + two) / 2) and two == pytest.approx(100)
+    assert report["deviation"]["bleu1"] == pytest.approx(abs(one - two) / 2**0.5)
+    assert report["alternatives"]["none"]["bleu1"] < 100
+    assert main(["score", *map(str, files), "--corpus", "words"]) == 0
+    assert "over 2 seeds" in capsys.readouterr().out
+
+
+def test_decoded_references_hide_unknown_words_and_say_so(tmp_path, capsys):
+    train_tokenizer(["der wind weht", "regen"], vocab_size=60).save_pretrained(tmp_path / "tokenizer")
+    file = write(tmp_path / "p.tsv", [("a", "der wind", "der wind ÖÖ")])
+    raw = score_json(capsys, file, "--corpus", "words", "--samples", 0)
+    options = ["--references", "decoded", "--tokenizer", tmp_path / "tokenizer", "--samples", 0]
+    assert main(["score", str(file), "--corpus", "words", *map(str, options), "--json"]) == 0
+    out, err = capsys.readouterr()
+    decoded = json.loads(out)
+    assert decoded["rouge_l"] == 100 > raw["rouge_l"] and "|refs:decoded|" in decoded["signature"]
+    assert "1 of 1 differ from the raw ones" in err and "not comparable" in err
+    assert main(["score", str(file), "--corpus", "words", "--references", "decoded"]) == 2
+    assert "--references decoded needs --tokenizer" in capsys.readouterr().err
+
+
+HEADER = "id\tprediction\treference\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "p.tsv is empty"),
+        (HEADER.encode(), "p.tsv has a header and no rows"),
+        (b"id\tprediction\n1\ta\n", "p.tsv, row 1: no column 'reference'; the header has 'id', 'prediction'"),
+        (b"prediction\tprediction\treference\n", "p.tsv, row 1: 2 columns named 'prediction'"),
+        ((HEADER + "1\ta\tb\n2\ta\n").encode(), "p.tsv, row 3, column 'reference': the row has 2 cells, the header 3"),
+        ((HEADER + "1\ta\tb\tc\n").encode(), "p.tsv, row 2, column 'reference': the row has 4 cells, the header 3"),
+        ((HEADER + "1\tNaN\tb\n").encode(), "p.tsv, row 2, column 'prediction': 'NaN' is not a sentence"),
+        ((HEADER + "1\ta\tnan\n").encode(), "p.tsv, row 2, column 'reference': 'nan' is not a sentence"),
+        ((HEADER + "1\ta\tb\n2\ta\t \n").encode(), "p.tsv, row 3, column 'reference': the cell is empty"),
+        (HEADER.encode() + b"1\t\xff\tb\n", "p.tsv, row 2: not UTF-8 (byte 0xff)"),
+    ],
+)
+def test_a_bad_file_is_one_line_naming_row_and_column(tmp_path, capsys, content, message):
+    (tmp_path / "p.tsv").write_bytes(content)
+    assert main(["score", str(tmp_path / "p.tsv"), "--corpus", "words"]) == 2
+    out, err = capsys.readouterr()
+    assert message in err and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (ROWS[:2], "b.tsv has 2 rows and"),
+        ([*ROWS[:3], ("z", "x", "y")], "b.tsv, column 'id': no row with the id 'd' of"),
+        ([*ROWS[:3], ("d", "x", "y")], "b.tsv, row 5, column 'reference': 'y' differs from 'morgen wird es wärmer'"),
+    ],
+)
+def test_files_with_other_sentences_cannot_be_compared(tmp_path, capsys, rows, message):
+    first, second = write(tmp_path / "a.tsv"), write(tmp_path / "b.tsv", rows)
+    assert main(["score", str(first), "--corpus", "words", "--against", str(second)]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--corpus", "klingon"], "--corpus klingon: unknown; known are phoenix14t, csl_daily, how2sign, words"),
+        (["--corpus", "words", "--rouge", "x"], "--rouge x: unknown; known are beta1.2, f1"),
+        (["--corpus", "words", "--samples", "-1"], "--samples -1: must be 0 or more"),
+        (["p.tsv", "--corpus", "words", "--html", "x.html"], "several files are seeds of one system"),
+    ],
+)
+def test_a_bad_option_is_one_line(tmp_path, capsys, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "p.tsv")
+    assert main(["score", "p.tsv", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_file_is_one_line(tmp_path, capsys):
+    assert main(["score", str(tmp_path / "none.tsv"), "--corpus", "words"]) == 2
+    assert "none.tsv: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("name", "corpus"), [("csl_daily_dev", "csl_daily"), ("openasl_dev", "how2sign")])
+def test_released_predictions_score_what_their_authors_and_sacrebleu_say(real_data, capsys, name, corpus):
+    folder = real_data / "predictions"
+    report = score_json(capsys, folder / f"{name}.tsv", "--corpus", corpus, "--samples", 0)
+    with open(folder / "scores.tsv", encoding="utf-8", newline="") as lines:
+        rows = [row for row in csv.DictReader(lines, delimiter="\t") if row["file"] == name]
+    assert len(rows) == 2
+    for row in rows:
+        assert [f"{report[f'bleu{n}']:.2f}" for n in (1, 2, 3, 4)] == [row[f"BLEU-{n}"] for n in (1, 2, 3, 4)]
+        rouge_l = report["alternatives"]["rouge_pypi"] if "PyPI" in row["scorer"] or "own" in row["scorer"] else None
+        assert f"{report['rouge_l'] if rouge_l is None else rouge_l:.2f}" == row["ROUGE-L"]

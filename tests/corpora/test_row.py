@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.corpora.corpus_trees import clip, write_frames, write_video
+from training_fla.corpora.row import DrawnVideo, EmbeddedVideo, FrameFolder, VideoFile, canonical_split, path_inside
+from training_fla.files import InputError
+
+
+@pytest.mark.parametrize("spelling", ["val", "valid", "Validation", " dev "])
+def test_every_usual_spelling_of_dev_is_dev(spelling):
+    assert canonical_split(spelling) == "dev"
+
+
+def test_an_unknown_split_is_named():
+    with pytest.raises(InputError, match="unknown split 'trial'"):
+        canonical_split("trial")
+
+
+@pytest.mark.parametrize("written", ["../x", "a/../../x", "/etc/passwd", "", " ", "a\0b", "out/x"])
+def test_paths_cannot_leave_the_root(tmp_path, written):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "out").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="leaves|leads out|not a path"):
+        path_inside(root, written)
+
+
+def test_a_root_that_is_a_link_is_followed(tmp_path):
+    (tmp_path / "real/a").mkdir(parents=True)
+    (tmp_path / "root").symlink_to(tmp_path / "real")
+    assert path_inside(tmp_path / "root", "a/b") == tmp_path / "root/a/b"
+
+
+def test_a_frame_folder_opens_only_the_frames_kept_and_no_strays(tmp_path):
+    frames = clip(7)
+    write_frames(tmp_path / "c", frames, "images%04d.png", first=1)
+    (tmp_path / "c/images0002.png").write_bytes(b"damaged, but not kept")
+    (tmp_path / "c/stray.lprof").write_bytes(b"")
+    kept = list(FrameFolder(tmp_path / "c").frames(stride=3))
+    np.testing.assert_array_equal(kept, frames[::3])
+
+
+def test_an_unreadable_image_and_an_empty_folder_are_named(tmp_path):
+    (tmp_path / "c").mkdir()
+    with pytest.raises(InputError, match="holds no frame"):
+        FrameFolder(tmp_path / "c").frames()
+    (tmp_path / "c/images0001.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(InputError, match="images0001.png is not a readable image"):
+        list(FrameFolder(tmp_path / "c").frames())
+
+
+def test_frames_are_resized_to_height_and_width(tmp_path):
+    frames = clip(2)
+    write_frames(tmp_path / "c", frames, "%d.png", first=0)
+    file = write_video(tmp_path / "v.mp4", 2)
+    for video in (DrawnVideo(lambda: frames), FrameFolder(tmp_path / "c"), VideoFile(file)):
+        assert [frame.shape for frame in video.frames(size=(12, 14))] == [(12, 14, 3)] * 2
+    expected = np.asarray(Image.fromarray(frames[1]).resize((14, 12), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(list(FrameFolder(tmp_path / "c").frames(size=(12, 14)))[1], expected)
+
+
+def test_a_video_file_gives_the_frames_between_its_times(tmp_path):
+    file = write_video(tmp_path / "v.mp4", 20, fps=10.0)
+    whole = list(VideoFile(file).frames())
+    part = list(VideoFile(file, 0.5, 1.2).frames(stride=2))
+    with VideoFile(file).opened(size=(8, 10)) as (fps, frames):
+        assert fps == 10.0
+        assert next(frames).shape == (8, 10, 4)  # the fourth channel means nothing
+    assert len(whole) == 20
+    np.testing.assert_array_equal(part, whole[5:12:2])
+
+
+def test_an_embedded_video_decodes_as_its_file_does(tmp_path):
+    file = write_video(tmp_path / "v.mp4", 5, fps=10.0)
+    video = EmbeddedVideo(file.read_bytes, "row 3")
+    with video.opened() as (fps, frames):
+        assert fps == 10.0 and len(list(frames)) == 5
+    np.testing.assert_array_equal(list(video.frames(stride=2)), list(VideoFile(file).frames())[::2])

@@ -1,0 +1,134 @@
+"""Examples and batches: the right frames, the same every time, nothing of padding that could be taken for data."""
+
+import numpy as np
+import pytest
+import torch
+
+from training_fla.data.augmentation import ClipAugmentation
+from training_fla.data.collation import EpochSampler, SignTranslationCollator, SignVideoDataset, evaluation_frames
+from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.files import InputError
+
+
+@pytest.fixture
+def videos(packed_demo, demo_processor) -> SignVideoDataset:
+    return SignVideoDataset(PackedCorpus(packed_demo, "train"), demo_processor)
+
+
+def test_evaluation_keeps_the_first_frame_of_every_window_and_crops_the_middle(videos):
+    corpus = videos.corpus
+    example = videos[4]
+    kept = np.arange(0, corpus.num_frames[4], 4)
+    assert torch.equal(example["pixel_values_videos"], corpus.read_frames(4, kept)[:, :, 2:30, 2:30])
+    assert example["pixel_values_videos"].dtype == torch.uint8
+    assert videos.lengths[4] == len(kept)
+
+
+def test_a_dataset_gives_what_the_processor_gives_for_the_same_frames(videos, demo_processor):
+    source = videos.corpus.read_frames(2, np.arange(videos.corpus.num_frames[2]))
+    whole = demo_processor(videos=source, do_rescale=False, do_normalize=False, return_tensors="pt")
+    assert torch.equal(whole["pixel_values_videos"][0], videos[2]["pixel_values_videos"])
+
+
+def test_packed_frames_of_another_size_are_resized_as_the_processor_does(videos, demo_processor):
+    frames = torch.randint(0, 256, (3, 3, 40, 48), dtype=torch.uint8)
+    assert evaluation_frames(frames, demo_processor.video_processor).shape == (3, 3, 28, 28)
+
+
+def test_random_choices_follow_from_seed_epoch_and_clip_alone(packed_demo, demo_processor):
+    def make(seed):
+        augmentation = ClipAugmentation(crop_size=28, rotate_degrees=10, probability=1.0)
+        corpus = PackedCorpus(packed_demo, "train")
+        return SignVideoDataset(corpus, demo_processor, augmentation=augmentation, random_frame_phase=True, seed=seed)
+
+    one, two = make(3), make(3)
+    one[7]  # an example drawn before must not matter
+    one.set_epoch(5), two.set_epoch(5)
+    assert torch.equal(one[1]["pixel_values_videos"], two[1]["pixel_values_videos"])
+    two.set_epoch(6)
+    assert not torch.equal(one[1]["pixel_values_videos"], two[1]["pixel_values_videos"])
+    other = make(4)
+    other.set_epoch(5)
+    assert not torch.equal(one[1]["pixel_values_videos"], other[1]["pixel_values_videos"])
+
+
+def test_workers_that_live_on_see_the_next_epoch(packed_demo, demo_processor):
+    augmentation = ClipAugmentation(crop_size=28, probability=1.0)
+    videos = SignVideoDataset(PackedCorpus(packed_demo, "train"), demo_processor, augmentation=augmentation, seed=1)
+    loader = torch.utils.data.DataLoader(videos, batch_size=None, num_workers=1, persistent_workers=True)
+    first = [example["pixel_values_videos"] for example in loader]
+    videos.set_epoch(1)
+    second = [example["pixel_values_videos"] for example in loader]
+    assert torch.equal(second[0], videos[0]["pixel_values_videos"])
+    assert not torch.equal(first[0], second[0])
+
+
+def test_long_clips_are_thinned_evenly_before_the_stride(packed_demo, demo_processor):
+    videos = SignVideoDataset(PackedCorpus(packed_demo, "train"), demo_processor, max_source_frames=8)
+    longest = int(np.argmax(videos.corpus.num_frames))
+    kept = videos.frame_indices(longest)
+    assert len(kept) == 2 and kept[0] == 0 and kept[1] > 4
+
+
+def test_a_batch_is_padded_with_zeros_and_minus_100_and_knows_its_clips(videos):
+    examples = [videos[0], videos[3], videos[5]]
+    batch = SignTranslationCollator(lambda labels: labels.clamp(min=0))(examples)
+    lengths = [len(example["pixel_values_videos"]) for example in examples]
+    assert len(set(lengths)) > 1, "the test needs clips of different lengths"
+    assert batch["attention_mask"].sum(1).tolist() == lengths
+    assert batch["pixel_values_videos"].shape == (3, max(lengths), 3, 28, 28)
+    assert not batch["pixel_values_videos"][batch["attention_mask"] == 0].any()
+    assert batch["indices"].tolist() == [0, 3, 5]
+    for row, example in zip(batch["labels"], examples, strict=True):
+        assert row[row != -100].tolist() == example["labels"]
+
+
+def test_a_worker_fills_batches_where_the_process_that_trains_can_see_them(videos):
+    """Its frames are the same, and in memory that is shared already, so that nothing is copied to hand them over."""
+    collate = SignTranslationCollator(lambda labels: labels.clamp(min=0))
+
+    def noting(examples):
+        batch = collate(examples)
+        return batch | {"was_shared": batch["pixel_values_videos"].is_shared()}
+
+    loader = torch.utils.data.DataLoader(videos, batch_size=4, num_workers=1, collate_fn=noting)
+    for number, batch in enumerate(loader):
+        assert batch["was_shared"]
+        here = collate([videos[index] for index in range(4 * number, min(4 * number + 4, len(videos)))])
+        assert torch.equal(batch["pixel_values_videos"], here["pixel_values_videos"])
+        assert batch["pixel_values_videos"].stride() == here["pixel_values_videos"].stride()
+
+
+def test_targets_end_with_the_language(videos, demo_processor):
+    tokenizer = demo_processor.tokenizer
+    assert videos[0]["labels"][-2:] == [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("de_DE")]
+
+
+def test_a_target_that_is_too_long_or_empty_names_its_clip(packed_demo, demo_processor):
+    corpus = PackedCorpus(packed_demo, "train")
+    with pytest.raises(
+        InputError, match=r"clip train-\d+: its sentence has \d+ tokens, more than max_target_tokens 2"
+    ):
+        SignVideoDataset(corpus, demo_processor, max_target_tokens=2)
+
+
+def test_every_epoch_holds_every_clip_once_in_an_order_of_its_own():
+    sampler = EpochSampler(lengths=range(23), seed=1)
+    orders = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+        assert sorted(orders[-1]) == list(range(23))
+    assert orders[0] != orders[1]
+    sampler.set_epoch(0)
+    assert list(sampler) == orders[0], "a resumed run must see the same order"
+
+
+def test_grouping_puts_clips_of_similar_length_together_and_loses_none():
+    lengths = np.random.default_rng(0).integers(5, 100, 403)
+    sampler = EpochSampler(lengths, seed=1, batch_size=4)
+    order = list(sampler)
+    assert sorted(order) == list(range(403))
+    spreads = [np.ptp(lengths[order[i : i + 4]]) for i in range(0, 400, 4)]
+    assert np.mean(spreads) < 5, "four random clips would spread over about 57 frames"
+    assert len(set(order[:4])) == 4 and order != sorted(order, key=lambda i: lengths[i])

@@ -1,0 +1,280 @@
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import sacrebleu
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score import rouge_scorer
+
+from training_fla.files import InputError
+from training_fla.scoring.conventions import (
+    ALTERNATIVES,
+    CONVENTIONS,
+    SCORE_NAMES,
+    TextForm,
+    convention_for,
+    corpus_scores,
+    sentence_statistics,
+    signature_of,
+)
+from training_fla.scoring.metric import SignTranslationMetric
+from training_fla.scoring.rouge import f_scores, lcs_counts, lcs_length, pypi_score
+from training_fla.scoring.significance import bootstrap_intervals, paired_significance, pooled
+
+VOCABULARY = [
+    "der",
+    "die",
+    "regen",
+    "wind",
+    "weht",
+    ".",
+    ",",
+    "!",
+    "süden",
+    "3,5",
+    "grad's",
+    "(",
+    "x",
+    ")",
+    "你",
+    "好",
+]
+
+
+def random_pairs(number: int, seed: int) -> tuple[list[str], list[str]]:
+    draw = random.Random(seed)
+    pairs = ([], [])
+    for _ in range(number):
+        reference = draw.choices(VOCABULARY, k=draw.randint(1, 9))
+        prediction = [draw.choice(VOCABULARY) if draw.random() < 0.4 else word for word in reference]
+        pairs[0].append(" ".join(prediction[: draw.randint(0, 9)]))
+        pairs[1].append(" ".join(reference))
+    return pairs
+
+
+DEGENERATE = [
+    ([""], ["der wind weht morgen"]),
+    (["", ""], ["der wind weht morgen", "regen"]),
+    (["", "der wind weht morgen im süden"], ["regen", "der wind weht morgen im süden"]),
+    (["regen"], ["regen"]),
+    (["regen"], ["wind"]),
+    (["der wind weht morgen"], ["der wind weht morgen"]),
+    (["der wind weht"] * 3, ["der regen weht"] * 3),
+    (["a b c d e"], ["a b x d e"]),
+    ([". , !"], ["! , ."]),
+    (["..."], ["der wind"]),
+    (["der der der der der"], ["der wind"]),
+    (["  der   wind  "], ["der wind "]),
+    (["Der (Wind) weht: 3,5 Grad."], ["Der Wind weht: 3.5 Grad!"]),
+]
+CASES = DEGENERATE + [random_pairs(1 + seed % 7, seed) for seed in range(200)]
+
+
+@pytest.mark.parametrize("tokenize", ["none", "13a", "zh"])
+def test_bleu_is_exactly_sacrebleus(tokenize):
+    form = TextForm(tokenize=tokenize)
+    for predictions, references in CASES:
+        scores = corpus_scores(sentence_statistics(predictions, references, form))
+        for order in range(1, 5):
+            metric = sacrebleu.BLEU(tokenize=tokenize, max_ngram_order=order)
+            assert scores[f"bleu{order}"] == metric.corpus_score(predictions, [references]).score
+        bleu = sacrebleu.corpus_bleu(predictions, [references], tokenize=tokenize, force=True).score
+        assert scores["bleu4"] == bleu
+
+
+def test_chrf_is_sacrebleus():
+    for predictions, references in CASES:
+        expected = sacrebleu.corpus_chrf(predictions, [references]).score
+        assert corpus_scores(sentence_statistics(predictions, references, TextForm()))["chrf"] == pytest.approx(
+            expected
+        )
+
+
+def test_characters_are_scored_as_sacrebleu_scores_spaced_characters():
+    form = CONVENTIONS["csl_daily"]
+    predictions, references = (
+        ["她 今 年 5 0 岁 。", "今天我想吃面条，好"],
+        ["他今年四岁。", "今 天 我 想 吃 面 条 , 好 ！"],
+    )
+    spaced = [
+        [" ".join("她今年50岁。"), " ".join("今天我想吃面条,好")],
+        [" ".join("他今年四岁。"), " ".join("今天我想吃面条,好!")],
+    ]
+    expected = sacrebleu.corpus_bleu(spaced[0], [spaced[1]], tokenize="none").score
+    assert corpus_scores(sentence_statistics(predictions, references, form))["bleu4"] == expected
+
+
+def brute_force_lcs(first: list, second: list) -> int:
+    if not first or not second:
+        return 0
+    if first[0] == second[0]:
+        return 1 + brute_force_lcs(first[1:], second[1:])
+    return max(brute_force_lcs(first[1:], second), brute_force_lcs(first, second[1:]))
+
+
+short = st.lists(st.sampled_from("abc"), max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(first=short, second=short)
+def test_lcs_and_rouge_agree_with_brute_force(first, second):
+    common = brute_force_lcs(first, second)
+    assert lcs_length(first, second) == lcs_length(second, first) == common
+    expected = 0.0
+    if common:
+        precision, recall = common / len(first), common / len(second)
+        expected = 100 * (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+    assert f_scores(lcs_counts([first], [second]), 1.2)[0] == pytest.approx(expected)
+    predictions, references = [" ".join(first), "a"], [" ".join(second), "a"]
+    statistics = sentence_statistics(predictions, references, TextForm())
+    assert corpus_scores(statistics)["rouge_l"] == pytest.approx((expected + 100) / 2)
+
+
+def test_rouge_variants_are_those_of_their_packages():
+    prediction, reference = "the cat sat on the mats quickly.", "The cats sat quickly on a mat"
+    form = TextForm()
+    for stem, name in ((False, "rouge_score"), (True, "rouge_score_stem")):
+        scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=stem)
+        expected = 100 * scorer.score(reference, prediction)["rougeL"].fmeasure
+        assert sentence_statistics([prediction], [reference], form, name).rouge_l[0] == pytest.approx(expected)
+    # by hand: LCS 2 of lengths 3 and 4; beta = P / R
+    precision, recall = 2 / 3, 2 / 4
+    square = (precision / recall) ** 2
+    expected = 100 * (1 + square) * precision * recall / (recall + square * precision)
+    assert sentence_statistics(["a b c"], ["a x b y"], form, "p_over_r").rouge_l[0] == pytest.approx(expected)
+    # by hand: distinct tokens {a b} and {a b c}; "a b" is common although "a" comes twice
+    assert pypi_score("a a b", "a b c") == pytest.approx(100 * 2 * 1 * (2 / 3) / (1 + 2 / 3), abs=1e-5)
+    assert pypi_score("", "a") == 0.0
+
+
+def test_googles_rouge_score_is_blind_to_chinese():
+    assert sentence_statistics(["今天"], ["今天"], CONVENTIONS["csl_daily"], "rouge_score").rouge_l[0] == 0
+
+
+sentences = st.lists(st.sampled_from([*"abcde.", "Ä", "你"]), min_size=4, max_size=8).map(" ".join)
+corpora = st.lists(st.tuples(sentences, sentences), min_size=1, max_size=6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs=corpora, convention=st.sampled_from(sorted(CONVENTIONS)), seed=st.integers(0, 99))
+def test_order_changes_nothing_identity_gives_100_and_scores_stay_in_range(pairs, convention, seed):
+    form = CONVENTIONS[convention]
+
+    def score(pairs):
+        return corpus_scores(sentence_statistics([p for p, _ in pairs], [r for _, r in pairs], form))
+
+    scores = score(pairs)
+    assert all(0 <= value <= 100 + 1e-9 for value in scores.values())
+    assert score(random.Random(seed).sample(pairs, len(pairs))) == pytest.approx(scores)
+    references = [(r, r) for _, r in pairs if sum(c != "." for c in form.tokens(r)) >= 4]
+    if references:
+        assert score(references) == pytest.approx(dict.fromkeys(SCORE_NAMES, 100))
+
+
+def test_phoenix14t_is_lower_case_without_the_final_period():
+    form = CONVENTIONS["phoenix14t"]
+    assert form.tokens("Der Wind weht . ") == ["der", "wind", "weht"]
+    assert form.tokens("3 . grad") == ["3", ".", "grad"] and form.tokens(".") == []
+    assert ALTERNATIVES["phoenix14t"]["with_final_period"].tokens("der wind") == ["der", "wind", "."]
+    assert ALTERNATIVES["phoenix14t"]["as_given"].tokens("Der wind .") == ["der", "wind", "."]
+
+
+@pytest.mark.parametrize(
+    ("corpus", "references", "convention"),
+    [
+        ("phoenix14t", ["你好"], "phoenix14t"),
+        ("demo", [], "words"),
+        ("my_corpus", ["der wind", "你"], "words"),
+        (None, ["今 天 OK", "好！"], "characters"),
+        ("auto", ["こんにちは"], "characters"),
+        ("auto", ["안녕 하세요"], "words"),
+        ("auto", ["123 !"], "words"),
+    ],
+)
+def test_own_corpora_are_scored_by_script(corpus, references, convention):
+    assert convention_for(corpus, references) == convention
+
+
+def test_the_signature_says_what_was_done():
+    fields = dict(field.split(":", 1) for field in signature_of(CONVENTIONS["csl_daily"], "f1").split("|"))
+    assert fields["norm"] == "nfkc" and fields["level"] == "char" and fields["tok"] == "none"
+    assert fields["rouge-l"] == "f1,sentence-mean" and fields["smooth"] == "exp" and fields["refs"] == "raw"
+    assert fields["sacrebleu"] == sacrebleu.__version__ and "fla-llm" in fields
+    assert "case:lc|norm:no|punct:no-final-period|level:word" in signature_of(CONVENTIONS["phoenix14t"])
+
+
+def test_intervals_hold_the_score_and_shrink_with_more_sentences():
+    predictions, references = random_pairs(60, seed=1)
+    one = sentence_statistics(predictions, references, TextForm())
+    many = sentence_statistics(predictions * 9, references * 9, TextForm())
+    narrow, wide = bootstrap_intervals(many, 200), bootstrap_intervals(one, 200)
+    for name, score in corpus_scores(one).items():
+        assert wide[name][0] <= score <= wide[name][1]
+        assert narrow[name][1] - narrow[name][0] < wide[name][1] - wide[name][0]
+    assert bootstrap_intervals(one, 200) == wide, "the seed decides"
+
+
+def test_significance_tells_a_better_system_from_an_equal_one():
+    predictions, references = random_pairs(60, seed=1)
+    worse = sentence_statistics(predictions, references, TextForm())
+    better = sentence_statistics(references, references, TextForm())
+    test = paired_significance(better, worse, 200)["bleu4"]
+    assert test["difference"] > 0 and test["p_value"] == pytest.approx(1 / 201) and test["interval"][0] > 0
+    same = paired_significance(worse, worse, 50)["rouge_l"]
+    assert same == {"difference": 0.0, "p_value": 1.0, "interval": pytest.approx((0, 0), abs=1e-9)}
+
+
+def test_seeds_are_pooled_to_mean_and_sample_deviation():
+    scores = [dict.fromkeys(SCORE_NAMES, value) for value in (10.0, 12.0, 17.0)]
+    assert pooled(scores)["bleu4"] == {"mean": 13.0, "deviation": pytest.approx(np.std([10, 12, 17], ddof=1))}
+
+
+def test_the_metric_is_an_evaluate_metric():
+    metric = SignTranslationMetric("phoenix14t")
+    predictions, references = ["der Wind weht im süden", ""], ["der wind weht im norden", "regen ."]
+    whole = metric.compute(predictions=predictions, references=references)
+    metric.add_batch(predictions=predictions[:1], references=references[:1])
+    metric.add(prediction=predictions[1], reference=references[1])
+    assert metric.compute() == whole
+    assert whole["num_sentences"] == 2 and whole["prediction_length"] == 5 and whole["reference_length"] == 6
+    alternatives = metric.compute(predictions=predictions, references=references, alternatives=True)["alternatives"]
+    assert alternatives["with_final_period"]["bleu1"] > whole["bleu1"]
+    assert {"rouge_l_f1", "rouge_l_p_over_r", "rouge_score", "rouge_pypi", "smooth_floor0"} < alternatives.keys()
+    assert SignTranslationMetric("phoenix14t", rouge="f1").compute(predictions=predictions, references=references)[
+        "rouge_l"
+    ] == pytest.approx(alternatives["rouge_l_f1"])
+
+
+def test_the_metric_decides_by_script_and_refuses_what_it_does_not_know():
+    result = SignTranslationMetric().compute(predictions=["今天"], references=["今 天"])
+    assert "level:char" in result["signature"] and result["rouge_l"] == 100
+    with pytest.raises(InputError, match="unknown convention 'klingon': known are phoenix14t, csl_daily, how2sign"):
+        SignTranslationMetric("klingon")
+    with pytest.raises(InputError, match="unknown ROUGE-L variant 'rouge7': known are beta1.2"):
+        SignTranslationMetric(rouge="rouge7")
+    with pytest.raises(InputError, match="reference 1 is not text: None"):
+        SignTranslationMetric("words").compute(predictions=["a", "b"], references=["a", None])
+    with pytest.raises(ValueError):
+        SignTranslationMetric("words").compute(predictions=["a", "b"], references=["a"])
+
+
+def test_sentences_are_gathered_over_processes(tmp_path):
+    pairs = [("der wind weht heute", "der wind weht morgen"), ("regen im süden", "schnee im süden"), ("", "sonne")]
+
+    def work(rank: int):
+        # evaluate's processes meet through locked files only, so two threads stand in for two processes
+        options = {"num_process": 2, "process_id": rank, "experiment_id": "test", "cache_dir": str(tmp_path)}
+        metric = SignTranslationMetric("words", **options)
+        for prediction, reference in pairs[rank::2]:
+            metric.add(prediction=prediction, reference=reference)
+        return metric.compute()
+
+    with ThreadPoolExecutor(2) as pool:
+        gathered, nothing = pool.map(work, range(2))
+    whole = SignTranslationMetric("words").compute(predictions=[p for p, _ in pairs], references=[r for _, r in pairs])
+    assert nothing is None
+    assert {name: value for name, value in gathered.items() if name != "signature"} == pytest.approx(
+        {name: value for name, value in whole.items() if name != "signature"}
+    )

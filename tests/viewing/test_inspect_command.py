@@ -1,0 +1,167 @@
+"""`fla inspect`: what is drawn is what the model saw and where it looked."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.processing.drawing import marked_frame, number_of, tiny_model, tiny_processor, write_video
+from training_fla.cli import main
+from training_fla.files import InputError
+from training_fla.viewing.inspection import Inspection, centred_cosines, inspect_frames, inspect_translation, words_of
+from training_fla.viewing.picture import MAX_FRAMES, shown_positions
+
+NUM_FRAMES = 26  # 7 sampled frames
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", [marked_frame(n) for n in range(NUM_FRAMES)])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder, processor = tmp_path_factory.mktemp("model"), tiny_processor()
+    tiny_model(processor.tokenizer, seed=3).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inspection(clip):
+    processor = tiny_processor()
+    return inspect_translation(str(clip), tiny_model(processor.tokenizer, seed=3), processor, max_new_tokens=8)
+
+
+def test_frames_are_those_the_model_sees(clip):
+    from processing_fla import FlaVideoProcessor
+
+    sizes = {"size": {"height": 64, "width": 96}, "crop_size": {"height": 64, "width": 96}}
+    seen = inspect_frames(str(clip), FlaVideoProcessor(**sizes))
+    assert [number_of(frame) for frame in seen.frames] == [0, 4, 8, 12, 16, 20, 24] == seen.source_indices.tolist()
+    assert seen.num_source_frames == NUM_FRAMES and seen.when(2) == "0.32 s"
+    assert seen.similarity.shape == (7, 7) and np.allclose(np.diag(seen.similarity), 1, atol=1e-5)
+    assert seen.similarity[0, 1] > 0.9 and seen.similarity[0, 6] < -0.9, "the grey square grows brighter"
+    assert not seen.words and seen.attention is None
+
+
+def test_attention_is_that_of_the_language_model_word_by_word(clip, inspection):
+    processor = tiny_processor()
+    model = tiny_model(processor.tokenizer, seed=3)
+    batch = processor(videos=str(clip), return_tensors="pt")
+    ids = model.generate(**batch, max_new_tokens=8)
+    assert inspection.sentence == processor.batch_decode(ids, skip_special_tokens=True)[0]
+    assert "".join(inspection.words) == inspection.sentence.replace(" ", "")
+    assert inspection.attention.shape == (len(inspection.words), 7)
+    assert np.allclose(inspection.attention.sum(1), 1, atol=1e-5)
+
+    model.language_model.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = model(**batch, decoder_input_ids=ids[:, :-1], output_attentions=True).cross_attentions
+    expected = torch.stack(expected).mean((0, 2))[0].numpy()
+    _, groups = words_of(ids[0, 1:].tolist(), processor.tokenizer)
+    for word, group in enumerate(groups):
+        assert np.allclose(inspection.attention[word], expected[group].mean(0), atol=1e-5)
+    assert 0 < inspection.score < 1
+
+
+def test_pieces_are_joined_to_words():
+    class Tokenizer:
+        all_special_ids = [0]
+        pieces = ["</s>", "▁", "▁re", "gen", "▁im", ".", "今天", "▁天", "ab"]
+
+        def convert_ids_to_tokens(self, ids):
+            return [self.pieces[i] for i in ids]
+
+    assert words_of([2, 3, 4, 1, 5, 0], Tokenizer()) == (["regen", "im", "."], [[0, 1], [2], [3, 4]])
+    assert words_of([7, 6, 8, 5], Tokenizer()) == (["天", "今天", "ab."], [[0], [1], [2, 3]])
+    assert words_of([0, 1], Tokenizer()) == ([], [])
+
+
+def test_focus_is_the_shortest_stretch_with_half_of_the_attention():
+    rows = np.array([[0.1, 0.1, 0.3, 0.4, 0.1], [0.6, 0.1, 0.1, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0, 1.0]])
+    seen = Inspection("a", np.zeros((5, 2, 2, 3)), np.arange(5), 5, None, np.eye(5), "x", attention=rows)
+    assert [seen.focus(word) for word in range(3)] == [(2, 3), (0, 0), (4, 4)]
+    assert seen.when(3) == "frame 3", "without a frame rate"
+
+
+def test_cosines_of_one_frame_and_of_equal_frames_are_numbers():
+    assert centred_cosines(torch.ones(1, 4)).tolist() == [[0.0]]
+    assert not np.isnan(centred_cosines(torch.ones(3, 4))).any()
+
+
+@pytest.mark.parametrize("length", [1, 3, MAX_FRAMES, 200])
+def test_few_of_many_frames_are_shown(length):
+    seen = Inspection("a", np.zeros((length, 2, 2, 3)), np.arange(length), length, 25.0, np.eye(length), "x")
+    positions = shown_positions(seen)
+    assert len(positions) == min(length, MAX_FRAMES) and positions[0] == 0 and positions[-1] == length - 1
+
+
+def test_command_writes_a_picture_and_a_page_that_stands_alone(clip, saved, tmp_path, capsys):
+    picture, page = tmp_path / "clip.png", tmp_path / "clip.html"
+    assert main(["inspect", str(clip), "--model", str(saved), "--out", str(picture)]) == 0
+    image = np.asarray(Image.open(picture).convert("L"))
+    assert image.shape[1] > 1000 and image.std() > 20
+    assert main(["inspect", str(clip), "--model", str(saved), "--out", str(page), "--num-beams", "2"]) == 0
+    sentence = capsys.readouterr().out.splitlines()[-2]
+    text = page.read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,20})', text)
+    assert len(sources) == 8 and all(source.startswith("data:image/") for source in sources)
+    assert text.count(" alt=") == 8 and '<html lang="en">' in text
+    assert sentence and f'<h1 lang="de">{sentence}</h1>' in text
+    rows = re.findall(r'<th scope="row" lang="de">(.*?)</th><td>(.*?)</td>', text)
+    assert " ".join(word for word, _ in rows) == sentence and all(re.search(r"[\d.]+ s", when) for _, when in rows)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 390)])
+def test_axe_finds_nothing_on_the_page(clip, saved, tmp_path, scheme, width):
+    browser_path = shutil.which("chromium")
+    if browser_path is None:
+        pytest.skip("no chromium on this machine (Debian's package is `chromium`)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed (extra `test`)")
+    assert main(["inspect", str(clip), "--model", str(saved), "--out", str(tmp_path / "clip.html")]) == 0
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as run:
+        browser = run.chromium.launch(executable_path=browser_path, args=flags)
+        page = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
+        page.goto((tmp_path / "clip.html").as_uri())
+        page.evaluate((Path(axe.__path__[0]) / "axe.min.js").read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        overflow = page.evaluate("document.documentElement.scrollWidth")
+        browser.close()
+    assert len(found["passes"]) > 10 and overflow == width
+    assert not [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]]
+
+
+def test_without_a_model_one_frame_is_enough(tmp_path):
+    Image.fromarray(marked_frame(1)).save(tmp_path / "0001.png")
+    assert main(["inspect", str(tmp_path), "--out", str(tmp_path / "out.html")]) == 0
+    assert "frame 0" in (tmp_path / "out.html").read_text()
+
+
+def test_bad_input_is_refused(clip, saved, tmp_path, capsys):
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "there.png").write_text("mine")
+    for words, message in (
+        ([tmp_path / "gone.mp4"], "there is no clip"),
+        ([clip, "--out", tmp_path / "a.gif"], r"must end in .png or .html"),
+        ([clip, "--out", tmp_path / "there.png"], "exists already"),
+        ([tmp_path / "text.mp4", "--out", tmp_path / "b.png"], "text.mp4"),
+        ([clip, "--model", tmp_path / "nothing", "--out", tmp_path / "b.png"], "does not exist"),
+    ):
+        assert main(["inspect", *map(str, words)]) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "there.png").read_text() == "mine"
+    assert not [path for path in tmp_path.iterdir() if "writing" in path.name]
+
+
+def test_a_clip_longer_than_the_model_is_refused(tmp_path):
+    processor = tiny_processor()
+    long = write_video(tmp_path / "long.mp4", [marked_frame(n % 20) for n in range(300)])
+    with pytest.raises(InputError, match="position table ends at 64"):
+        inspect_translation(str(long), tiny_model(processor.tokenizer), processor)

@@ -1,0 +1,214 @@
+"""`--cut pauses`: rests of a drawn signer are found under noise, shaking and flicker, and those of real signers."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.processing.drawing import tiny_model, tiny_processor, write_video
+from training_fla.cli import main
+from training_fla.viewing.pauses import (
+    MARGIN_SECONDS,
+    Motion,
+    PauseRules,
+    cut_longer,
+    find_stretches,
+    join,
+    measure_motion,
+    motion_between,
+    moving,
+    two_levels,
+    with_margins,
+    without_spikes,
+)
+from training_fla.viewing.subtitles import cut_stretches, read_stretches
+
+FPS = 12.5
+SIGNED = [(1.2, 3.6), (4.4, 6.0), (7.6, 12.0)]  # between rests of 0.8 s and more
+SECONDS = 13.6
+
+
+def pose(phase: float, sway: float, height: int = 72, width: int = 96) -> Image.Image:
+    """A person before a patterned wall; the hands turn with the phase."""
+    image = Image.new("L", (width, height), 120)
+    draw = ImageDraw.Draw(image)
+    for x in range(0, width, 12):
+        draw.rectangle((x, 0, x + 5, height), fill=100 + x)
+    draw.ellipse((40 + sway, 8, 58 + sway, 30), fill=210)
+    draw.rectangle((34 + sway, 30, 64 + sway, height), fill=30)
+    for side in (-1, 1):
+        x, y = 49 + side * (12 + 12 * np.sin(phase)), 48 + 14 * np.cos(1.3 * phase + side)
+        draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=220)
+    return image
+
+
+def pictures(signed=SIGNED, seconds=SECONDS, noise=1.0, shake=0.0, flicker=0.0, brighter=0.0, repeat=1):
+    """Grey pictures of someone who signs in given stretches and sways a little between them."""
+    random = np.random.default_rng(0)
+    phase, kept = 0.0, None
+    for number in range(round(seconds * FPS)):
+        now = number / FPS
+        phase += 0.55 * any(first <= now < last for first, last in signed)
+        if number % repeat == 0:
+            image = pose(phase, 0.15 * np.sin(number / 9))
+            offset = (1, 0, shake * np.sin(number / 3), 0, 1, shake * np.cos(number / 4))
+            image = image.transform(image.size, Image.Transform.AFFINE, offset, Image.Resampling.BICUBIC)
+            kept = np.asarray(image, np.float32) * (1 + flicker * np.sin(2.1 * number)) + brighter * now
+            kept = kept + random.normal(0, noise, kept.shape)
+        yield now, np.clip(kept, 0, 255)
+
+
+def assert_found(stretches, truth=SIGNED, tolerance=0.2):
+    assert len(stretches) == len(truth), stretches
+    for found, true in zip(stretches, truth, strict=True):
+        assert found[0] == pytest.approx(true[0] - MARGIN_SECONDS, abs=tolerance)
+        assert found[1] == pytest.approx(true[1] + MARGIN_SECONDS, abs=tolerance)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(stretches))
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [{}, {"noise": 6.0}, {"shake": 0.4}, {"flicker": 0.15}, {"brighter": 4.0}, {"noise": 0.0, "repeat": 1},
+     {"noise": 3.0, "shake": 0.4, "flicker": 0.08}],
+    ids=str,
+)  # fmt: skip
+def test_rests_are_found_whatever_the_camera_does(trouble):
+    assert_found(find_stretches(measure_motion(pictures(**trouble), 1 / FPS), PauseRules()))
+
+
+def test_seldom_signing_and_somebody_who_walks_in_do_not_hide_sentences():
+    signed = [(20.0, 22.4), (50.0, 52.4)]
+    long = [(second, picture.copy()) for second, picture in pictures(signed, 60.0)]
+    for second, picture in long:
+        if second < 3:  # a dark figure crosses the whole picture
+            place = int(second * 32)
+            picture[:, max(0, place - 30) : place] = 10
+    found = find_stretches(measure_motion(long, 1 / FPS), PauseRules())
+    assert_found(found[1:], signed)
+    assert found[0][1] < 3.5
+
+
+@pytest.mark.parametrize("signed", [[], [(0.0, SECONDS)]], ids=["nobody signs", "without a rest"])
+def test_without_contrast_the_whole_recording_is_one_stretch(signed):
+    motion = measure_motion(pictures(signed), 1 / FPS)
+    assert find_stretches(motion, PauseRules()) == [(0.0, pytest.approx(SECONDS))]
+    parts = find_stretches(motion, PauseRules(max_length=4.0))
+    assert parts[0][0] == 0 and parts[-1][1] == pytest.approx(SECONDS)
+    assert all(end == start for (_, end), (start, _) in itertools.pairwise(parts))
+    assert all(1.0 <= last - first <= 4.0 for first, last in parts)
+
+
+def test_rules_say_what_a_pause_and_what_a_sentence_is():
+    motion = measure_motion(pictures(), 1 / FPS)
+    assert len(find_stretches(motion, PauseRules(min_pause=1.2))) == 2, "the rest of 0.8 s is no pause any more"
+    assert_found(find_stretches(motion, PauseRules(min_length=2.0)), [SIGNED[0], SIGNED[2]])
+    parts = find_stretches(motion, PauseRules(max_length=3.0))
+    assert len(parts) == 4 and parts[2][1] == parts[3][0], "the sentence of 4.4 s is halved"
+
+
+def test_one_frame_is_a_stretch_and_an_empty_rest_is_still():
+    assert find_stretches(measure_motion([(0.0, np.zeros((4, 5)))], 0.04), PauseRules()) == [(0.0, 0.04)]
+    flat = np.full((4, 5), 7.0, np.float32)
+    assert motion_between(flat, flat + 20) == pytest.approx(0, abs=1e-2)
+
+
+def test_a_shift_and_a_change_of_light_are_no_motion_but_a_hand_is():
+    random = np.random.default_rng(1)
+    rows, columns = np.mgrid[0:40, 0:60]
+    wall = (60 * np.sin(rows / 5) + 50 * np.cos(columns / 7) + 120).astype(np.float32)
+    shifted = (60 * np.sin((rows + 0.5) / 5) + 50 * np.cos((columns - 0.4) / 7) + 120).astype(np.float32)
+    hand = wall.copy()
+    hand[10:18, 20:28] = 250
+    noise = random.normal(0, 0.5, wall.shape).astype(np.float32)
+    small = [motion_between(wall, other) for other in (shifted, 1.2 * wall - 9, wall + noise)]
+    assert max(small) < 0.02 and motion_between(wall, hand) > 0.2
+
+
+def test_the_parts():
+    assert two_levels(np.array([1.0, 5.0, 1.0, 4.0, 1.0])) == (1.0, 4.5) and two_levels(np.array([3.0])) == (3.0, 3.0)
+    assert without_spikes(np.array([1.0, 9.0, 1.0, 2.0, 2.0])).tolist() == [1, 1, 2, 2, 2]
+    seconds, level = np.arange(6) * 0.08, np.array([0.0, 6.0, 4.0, 4.0, 1.0, 4.0])
+    assert moving(seconds, level, begins=5, ends=3) == [pytest.approx((0.04, 0.28))], "4 goes on, but does not begin"
+    assert join([(0, 1), (1.2, 2), (3, 3.1)], PauseRules(min_pause=0.5, min_length=0.5)) == [(0, 2)]
+    assert with_margins([(0.1, 1.0), (1.2, 2.0)], 2.1) == [pytest.approx((0, 1.1)), pytest.approx((1.1, 2.1))]
+    still = Motion(np.arange(1, 10) * 1.0, np.array([1, 1, 1, 1, 1, 0.5, 1, 0, 1]), 10.0)
+    assert list(cut_longer((0.0, 10.0), still.seconds, still.energy, 8.0)) == [(0.0, 6.0), (6.0, 10.0)]
+    assert list(cut_longer((0.0, 10.0), still.seconds[:0], still.energy[:0], 5.0)) == [(0.0, 5.0), (5.0, 10.0)]
+
+
+def test_a_cue_samples_its_own_frames_by_their_times():
+    # A telephone's frames do not follow evenly.
+    times = [0.0, 0.04, 0.1, 0.13, 0.2, 0.21, 0.3, 0.31, 0.5, 0.52]
+    frames = [(second, np.full((2, 3, 3), number, np.uint8)) for number, second in enumerate(times)]
+    cues = cut_stretches(frames, lambda frame: frame, [(0.1, 0.3), (0.32, 0.4), (0.5, 9.0)], frame_stride=2)
+    seen = [(cue.start_seconds, cue.end_seconds, cue.frames[:, 0, 0, 0].tolist()) for cue in cues]
+    assert seen == [(0.1, 0.3, [2, 4]), (0.5, 9.0, [8])]
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """The drawn signer as a video file, and a model."""
+    folder, processor = tmp_path_factory.mktemp("pauses"), tiny_processor()
+    tiny_model(processor.tokenizer, seed=3).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    frames = [np.repeat(picture.astype(np.uint8)[..., None], 3, 2) for _, picture in pictures()]
+    twice = [frame for frame in frames for _ in range(2)]  # 25 frames a second, each shown twice
+    write_video(folder / "long.mp4", twice)
+    return folder
+
+
+def test_a_recording_becomes_one_cue_a_sentence(recording, capsys):
+    video = str(recording / "long.mp4")
+    assert_found(read_stretches(video, PauseRules()))
+    words = ["translate", str(recording), video, "--format", "srt", "--cut", "pauses", "--max-new-tokens", "6"]
+    assert main([*words, "--batch-size", "2"]) == 0
+    times = re.findall(r"00:00:(\S+) --> 00:00:(\S+)\n\S", capsys.readouterr().out)
+    assert_found([tuple(float(time.replace(",", ".")) for time in pair) for pair in times])
+    assert main([*words, "--min-length", "2", "--max-length", "3"]) == 0
+    assert len(re.findall("-->", capsys.readouterr().out)) == 3
+
+
+def test_a_cue_is_never_longer_than_the_model_can_take(recording, capsys):
+    # 64 positions, of which each takes 4 frames of 25 a second: 10.24 s.
+    words = ["--format", "vtt", "--max-new-tokens", "4"]
+    command = ["translate", str(recording), str(recording / "long.mp4"), *words]
+    assert main([*command, "--cut", "pauses", "--min-pause", "9", "--max-length", "99"]) == 0
+    assert len(re.findall("-->", capsys.readouterr().out)) == 2
+    assert main([*command, "--window", "13"]) == 2
+    error = capsys.readouterr().err
+    assert "position table ends at 64" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--cut", "pauses"], "--cut is for subtitles: add --format srt"),
+        (["--format", "srt", "--cut", "pauses", "--window", "3"], "--window does not go with --cut pauses"),
+        (["--format", "srt", "--min-pause", "3"], "--min-pause does not go with --cut windows, which is the default"),
+        (["--format", "srt", "--cut", "pauses", "--min-length", "3", "--max-length", "2"], "than --max-length 2"),
+        (["--format", "srt", "--cut", "pauses", "--min-length", "9"], "holds no signing of 9 s: lower --min-length"),
+    ],
+)  # fmt: skip
+def test_bad_options_are_refused(recording, words, message, capsys):
+    assert main(["translate", str(recording), str(recording / "long.mp4"), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.real_data
+def test_sentences_of_real_signers_with_rests_between_are_one_cue_each(real_data, tmp_path):
+    """Clips of one signer one after the other, the end frames held for 0.9 s under a camera's noise."""
+    from processing_fla.video_decoding_fla import iterate_video_frames
+
+    random = np.random.default_rng(0)
+    for signer in ("-d5dN54tH2E", "_BOJ9cYPRe4"):
+        frames, truth = [], []
+        for clip in sorted((real_data / "how2sign/clips").glob(f"*/{signer}*.mp4")):
+            signed = list(iterate_video_frames(clip, size=(180, 320), interpolation="AREA", frame_stride=2))
+            still = [signed[0]] * 11 + signed + [signed[-1]] * 11
+            truth.append(((len(frames) + 11) / 25, (len(frames) + 11 + len(signed)) / 25))
+            frames += [np.clip(f + random.normal(0, 3, f.shape), 0, 255).astype(np.uint8) for f in still]
+        write_video(tmp_path / "recording.mp4", frames, options={"crf": "23", "preset": "ultrafast"})
+        assert len(truth) >= 4
+        assert_found(read_stretches(str(tmp_path / "recording.mp4"), PauseRules()), truth, tolerance=0.35)

@@ -1,0 +1,1 @@
+"""From clips to batches: packing, data sets, augmentation, the feature cache. Imports corpora and below."""

@@ -1,0 +1,1 @@
+"""Model card and upload. Imports scoring, corpora and files."""

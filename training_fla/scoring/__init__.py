@@ -1,0 +1,1 @@
+"""Text conventions, metrics and prediction files. Imports files only."""

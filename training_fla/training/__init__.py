@@ -1,0 +1,1 @@
+"""Trainer, optimizer, parts of a model, adapters, callbacks. Imports data and what lies below."""

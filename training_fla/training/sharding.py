@@ -1,0 +1,91 @@
+"""Training a model in shards (FSDP), and putting it together again at the end."""
+
+import copy
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedModel
+
+from training_fla.files import InputError
+from training_fla.recipe import OptimizationArguments
+
+
+def check_sharding(accelerator: Accelerator, optimization: OptimizationArguments) -> None:
+    """Refuse what reads whole weights in the middle of a step, and checkpoints that would not load again.
+
+    Args:
+        accelerator ([`~accelerate.Accelerator`]): of a run with FSDP.
+        optimization ([`OptimizationArguments`]): the recipe's lines.
+
+    Raises:
+        InputError: another version of FSDP than 2, whole checkpoints, or a line that needs whole weights.
+    """
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        raise InputError(
+            f"fsdp_version is {plugin.fsdp_version}: only 2 is supported, see recipes/accelerate/fsdp.yaml"
+        )
+    for name in ("ema_decay", "norm_logging_steps"):
+        if getattr(optimization, name):
+            raise InputError(f"{name} needs whole weights; a run with FSDP has shards of them")
+    if "SHARDED" not in str(plugin.state_dict_type):
+        # Whole ones cannot be read again where a head is tied: torch looks for one name of each tensor only.
+        raise InputError(
+            "fsdp_state_dict_type must be SHARDED_STATE_DICT: checkpoints of tied weights load from shards"
+        )
+
+
+def share_tied_tables(language_model: PreTrainedModel) -> None:
+    """Make token embeddings that are one tensor one module too.
+
+    FSDP manages a tensor in one place; of modules that share a tensor it would refuse the second. The encoder's table
+    is never read here, and the decoder's is the shared one.
+
+    Args:
+        language_model ([`~transformers.PreTrainedModel`]): changed in place.
+    """
+    shared = getattr(language_model.base_model, "shared", None)
+    if shared is None:
+        return
+    for stack in (language_model.get_encoder(), language_model.get_decoder()):
+        if stack.embed_tokens is not shared and stack.embed_tokens.weight is shared.weight:
+            stack.embed_tokens = shared
+
+
+def without_weights(model: nn.Module) -> nn.Module:
+    """Copy a model but for its parameters, which take no memory.
+
+    Args:
+        model (`nn.Module`): left as it is.
+
+    Returns:
+        `nn.Module`: of the same classes, to be filled by [`gather`].
+    """
+    empty = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, empty)
+
+
+def gather(accelerator: Accelerator, sharded: nn.Module, empty: nn.Module) -> nn.Module:
+    """Put a sharded model together, on the processor's memory of the first process.
+
+    Args:
+        accelerator ([`~accelerate.Accelerator`]): every process must call this.
+        sharded (`nn.Module`): after training.
+        empty (`nn.Module`): what [`without_weights`] gave before it was cut.
+
+    Returns:
+        `nn.Module`: `empty`, filled; on the other processes as it was.
+
+    Raises:
+        RuntimeError: a weight is missing among the shards.
+    """
+    state = accelerator.get_state_dict(sharded)
+    if not accelerator.is_main_process:
+        return empty
+    empty.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, strict=False, assign=True)
+    empty.tie_weights()
+    missing = [name for name, tensor in empty.named_parameters() if tensor.device == torch.device("meta")]
+    if missing:
+        raise RuntimeError(f"the shards hold no {missing[0]}")
+    return empty.eval()
