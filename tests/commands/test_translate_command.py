@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from training_fla.cli import main
-
 from tests.processing.drawing import marked_frame, tiny_model, tiny_processor, write_video
+from training_fla.cli import main
 
 SHORT = ["--device", "cpu", "--num-beams", "2", "--max-new-tokens", "6"]
 
