@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The versions that passed; empty for the newest.
+CONSTRAINTS := --constraint constraints.txt
 # Of `make demo-ablations`.
 SEEDS ?= 0 1 2
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo demo-ablations test style bench docs clean
+.PHONY: demo demo-ablations test test-newest style bench docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/fla demo --out runs/demo
@@ -18,26 +20,31 @@ demo: $(INSTALLED)
 demo-ablations: $(INSTALLED)
 	$(BIN)/fla demo --out runs/demo-ablations --ablations --seeds $(SEEDS)
 
+# One process a core, one thread a process.
+test: export OMP_NUM_THREADS ?= 1
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
+
+# The same against the newest releases of everything, in an environment of its own.
+test-newest:
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
 
 style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest tests/test_docstrings.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
 # The API reference, from the docstrings, into site/.
 docs: $(INSTALLED)
-	$(BIN)/python docs/build_reference.py site
+	$(BIN)/pdoc --docformat google --output-directory site modeling_fla processing_fla training_fla
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[test]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build site *.egg-info
+	rm -rf .venv .venv-newest runs build site *.egg-info

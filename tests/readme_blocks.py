@@ -108,7 +108,7 @@ MAKE = {
     "make demo-ablations": "takes an hour; its commands are those of make demo with other recipes",
     "make test": "would run this test again",
     "make style": "CI runs it",
-    "make docs": "CI builds the pages; test_reference.py looks at how",
+    "make docs": "CI builds the pages",
     "make bench": "takes minutes, and a test asserts no timing",
 }
 # How one gets to where the tests already are: taken as done.

@@ -1,39 +1,111 @@
-"""The house: who may import whom, no two shipped files of one name, and a README that names what is there."""
+"""The house: who may import whom, no circle, how wide a room is, what travels, and what `fla --help` costs."""
 
 import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MAY_IMPORT = {"modeling_fla": set(), "processing_fla": set(), "training_fla": {"modeling_fla", "processing_fla"}}
+PACKAGES = ("modeling_fla", "processing_fla", "training_fla")
 SHIPPED = ("modeling_fla", "processing_fla")
-OURS = {*MAY_IMPORT, "run_stage1", "run_stage2", "benchmarks", "tests"}
+STAY = {"trimming_fla.py", "tokenization_fla.py", "__init__.py"}  # of the shipped packages, what no model takes along
+# Each room may import those in earlier lines, never those in its own line or a later one.
+ROOMS = [
+    {"modeling_fla", "processing_fla"},
+    {"files"},
+    {"tables"},
+    {"recipe"},
+    {"corpora", "scoring"},
+    {"data"},
+    {"training"},
+    {"hub"},
+    {"stage"},
+    {"viewing"},
+    {"serving", "experiments"},
+    {"commands"},
+    {"cli"},
+]
+RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
+MODULES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for package in PACKAGES
+    for file in sorted((ROOT / package).rglob("*.py"))
+}
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_a_package_imports_only_what_it_may(package):
-    for file in (ROOT / package).rglob("*.py"):
+def room_of(module: str) -> str:
+    """`training_fla.data.packing` lies in `data`, `processing_fla.x` in `processing_fla`."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "training_fla" and len(parts) > 1 else parts[0]
+
+
+def imports_of(module: str) -> set[str]:
+    """Our modules that a module imports, at its top or inside a function."""
+    file, found = MODULES[module], set()
+    package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            base = base if node.level else node.module
+            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names}
+    return {name for name in found if name in MODULES and name != module}
+
+
+def lines_of(files) -> tuple[int, int]:
+    """Non-blank lines, and how many of them are docstring."""
+    lines = docstrings = 0
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        lines += sum(bool(line.strip()) for line in text.split("\n"))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+                docstrings += node.body[0].end_lineno - node.body[0].lineno + 1
+    return lines, docstrings
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_room_imports_only_what_lies_below_it(module):
+    room = room_of(module)
+    for other in imports_of(module):
+        exported = module == "processing_fla" and other == "modeling_fla"  # registers its processor for the model
+        same = room_of(other) == room or module == "training_fla"
+        assert same or exported or RANK[room_of(other)] < RANK[room], f"{module} imports {other}"
+
+
+def test_no_module_imports_itself_in_a_circle():
+    list(TopologicalSorter({module: imports_of(module) for module in MODULES}).static_order())
+
+
+def test_no_room_is_wider_than_ten_files():
+    for folder in {file.parent for file in MODULES.values()}:
+        files = [file.name for file in folder.glob("*.py") if file.name != "__init__.py"]
+        assert len(files) <= 10, f"{folder.relative_to(ROOT)} holds {len(files)} files"
+        assert (folder / "__init__.py").read_text(encoding="utf-8").startswith('"""'), folder
+
+
+def test_the_packages_stay_narrow():
+    lines, docstrings = lines_of(MODULES.values())
+    assert lines <= 12_000
+    assert docstrings <= lines / 4, f"{docstrings} of {lines} lines are docstring"
+
+
+def test_what_travels_is_small_flat_and_named_apart():
+    files = [file for package in SHIPPED for file in (ROOT / package).glob("*.py") if file.name not in STAY]
+    assert len(files) <= 8 and lines_of(files)[0] <= 2000
+    assert len({file.name for file in files}) == len(files)
+    for file in files:
+        assert file.name.endswith("_fla.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level:
-                if package in SHIPPED:
-                    plain = node.level == 1 and node.module and "." not in node.module
-                    assert plain, f"{file}: {ast.unparse(node)} would not be copied to the Hub"
-                continue
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) else []
-            for top in {name.split(".")[0] for name in names} & OURS - {package}:
-                allowed = MAY_IMPORT[package] | ({"modeling_fla"} if file.name == "__init__.py" else set())
-                assert top in allowed, f"{file} imports {top}"
-
-
-def test_shipped_files_have_names_of_their_own():
-    names = [file.name for package in SHIPPED for file in (ROOT / package).glob("*.py") if file.name != "__init__.py"]
-    assert len(names) == len(set(names))
-    assert all(name.endswith("_fla.py") for name in names)
+                plain = node.level == 1 and node.module and "." not in node.module
+                assert plain, f"{file}: {ast.unparse(node)} would not be copied to the Hub"
+                assert f"{node.module}.py" not in STAY, f"{file} needs {node.module}, which stays behind"
 
 
 def test_the_tree_in_the_readme_names_what_is_there():
