@@ -9,7 +9,7 @@ after an interruption, --overwrite starts anew. Next: run_stage2.py --stage1_che
 
 import sys
 
-from training_fla.cli import exit_status
+from training_fla.files import exit_status
 from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe
 
 

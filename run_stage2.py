@@ -9,7 +9,7 @@ after an interruption, --overwrite starts anew. The folder it leaves is for `fro
 
 import sys
 
-from training_fla.cli import exit_status
+from training_fla.files import exit_status
 from training_fla.recipe import Recipe, Stage2Arguments, parse_recipe
 
 

@@ -1,22 +1,43 @@
+import json
+
 import pytest
 
-from training_fla.files import InputError, atomic_file, atomic_folder, locked_folder
+from training_fla.files import (
+    MARKER,
+    InputError,
+    atomic_file,
+    atomic_folder,
+    check_folder,
+    check_not_inside,
+    exit_status,
+    first_line,
+    locked_folder,
+    read_marker,
+    write_marker,
+)
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_folder_appears_whole_when_the_block_ends(tmp_path):
-    with atomic_folder(tmp_path / "out") as work:
+def make(path, kind="model", **options):
+    with atomic_folder(path, kind, **options) as work:
+        (work / "weights").mkdir()
+        (work / "weights/a").write_text("1")
+
+
+def test_a_folder_appears_whole_and_marked_when_the_block_ends(tmp_path):
+    with atomic_folder(tmp_path / "out", "model") as work:
         (work / "a").write_text("1")
         assert not (tmp_path / "out").exists()
     assert names(tmp_path) == ["out"]
     assert (tmp_path / "out/a").read_text() == "1"
+    assert read_marker(tmp_path / "out") == {"kind": "model", "version": 1, "files": ["a"]}
 
 
 def test_a_failed_block_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "out") as work:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "out", "model") as work:
         (work / "a").write_text("1")
         raise RuntimeError
     with pytest.raises(RuntimeError), atomic_file(tmp_path / "file") as work:
@@ -28,31 +49,77 @@ def test_a_failed_block_leaves_nothing(tmp_path):
 def test_what_a_killed_run_left_is_cleared(tmp_path):
     (tmp_path / ".out.writing/deep").mkdir(parents=True)
     (tmp_path / ".out.writing/deep/half").write_text("half")
-    with atomic_folder(tmp_path / "out") as work:
-        (work / "a").write_text("1")
-    assert names(tmp_path / "out") == ["a"]
+    with pytest.raises(InputError, match="out.writing is in the way and not ours: move it elsewhere"):
+        make(tmp_path / "out")
+    write_marker(tmp_path / ".out.writing", "model")
+    make(tmp_path / "out")
+    assert names(tmp_path / "out") == [MARKER, "weights"]
 
 
 def test_existing_outputs_are_replaced_only_when_asked(tmp_path):
     for text in ("old", "new"):
-        with atomic_folder(tmp_path / "out", overwrite=text == "new") as work:
+        with atomic_folder(tmp_path / "out", "model", overwrite=text == "new") as work:
             (work / text).write_text(text)
         with atomic_file(tmp_path / "file", overwrite=text == "new") as work:
             work.write_text(text)
-    assert names(tmp_path / "out") == ["new"]
+    assert names(tmp_path / "out") == [MARKER, "new"]
     assert (tmp_path / "file").read_text() == "new"
-    with pytest.raises(InputError, match="out exists and is not empty"), atomic_folder(tmp_path / "out"):
-        pass
+    with pytest.raises(InputError, match="out holds a model already: choose another folder or pass --overwrite"):
+        make(tmp_path / "out")
     with pytest.raises(InputError, match="file exists already"), atomic_file(tmp_path / "file"):
         pass
 
 
+@pytest.mark.parametrize("marker", [None, "", "[]", '{"kind": "other program"}'])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_without_our_marker_is_refused_with_what_it_holds(marker, overwrite, tmp_path):
+    (tmp_path / "out").mkdir()
+    for number in range(5):
+        (tmp_path / f"out/chapter {number}").write_text("thesis")
+    if marker is not None:
+        (tmp_path / "out" / MARKER).write_text(marker)
+    more = 2 if marker is None else 3
+    with pytest.raises(InputError, match=rf"out holds .*chapter 1.* and {more} more .*choose another folder$"):
+        make(tmp_path / "out", overwrite=overwrite)
+    assert (tmp_path / "out/chapter 4").read_text() == "thesis"
+
+
+def test_a_folder_of_another_kind_or_with_foreign_files_is_refused(tmp_path):
+    make(tmp_path / "out")
+    with pytest.raises(InputError, match="out holds a model, not a packed corpus: choose another folder$"):
+        make(tmp_path / "out", "corpus", overwrite=True)
+    (tmp_path / "out/weights/notes").write_text("mine")
+    with pytest.raises(InputError, match="out also holds weights/notes, which we did not write: move it elsewhere"):
+        make(tmp_path / "out", overwrite=True)
+    (tmp_path / "out/weights/notes").rename(tmp_path / "notes")
+    (tmp_path / "out/.DS_Store").write_text("left by a file browser")
+    make(tmp_path / "out", overwrite=True)
+
+
+def test_a_link_to_our_folder_stays_a_link(tmp_path):
+    make(tmp_path / "real")
+    (tmp_path / "out").symlink_to("real")
+    make(tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out").is_symlink() and names(tmp_path) == ["out", "real"]
+
+
+def test_an_output_that_holds_a_source_is_refused(tmp_path):
+    (tmp_path / "out/deep").mkdir(parents=True)
+    (tmp_path / "out/deep/table.csv").write_text("video")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "out/deep/table.csv")
+    for source in (tmp_path / "out", tmp_path / "out/deep/../deep/table.csv", tmp_path / "link.csv"):
+        with pytest.raises(InputError, match=r"out holds .*, which is read: choose another folder to write"):
+            check_not_inside([None, source], tmp_path / "out")
+    check_not_inside(["name/on-the-hub", tmp_path], tmp_path / "out")
+    check_not_inside([tmp_path], tmp_path / "new")
+
+
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(InputError, match="out is a file"), atomic_folder(tmp_path / "out", overwrite=True):
-        pass
-    with pytest.raises(InputError, match="cannot make the folder"), atomic_folder(tmp_path / "out/below"):
-        pass
+    with pytest.raises(InputError, match="out is a file"):
+        check_folder(tmp_path / "out", "model", overwrite=True)
+    with pytest.raises(InputError, match="cannot make the folder"):
+        make(tmp_path / "out/below")
 
 
 def test_two_runs_do_not_write_one_folder(tmp_path):
@@ -62,3 +129,34 @@ def test_two_runs_do_not_write_one_folder(tmp_path):
         locked_folder(tmp_path / "work", tmp_path / "out"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (None, 0, ""),
+        (InputError("two\nlines"), 2, "fla: error: two lines"),
+        (KeyboardInterrupt(), 130, "fla: interrupted"),
+        (OSError(28, "No space left"), 2, "fla: error: the disk is full: [Errno 28] No space left; make room, then"),
+    ],
+)
+def test_an_outcome_becomes_an_exit_status_and_one_line(error, status, line, capsys):
+    def work():
+        if error:
+            raise error
+
+    assert exit_status(work, "fla") == status
+    assert capsys.readouterr().err.startswith(line)
+    with pytest.raises(ZeroDivisionError):
+        exit_status(lambda: 1 // 0, "fla")
+
+
+def test_a_library_message_is_shortened_to_its_first_line():
+    assert first_line(ValueError("\n  what\nand more")) == "what"
+    assert first_line(ValueError()) == "ValueError"
+    assert first_line(ValueError("Repo id must be in the form")) == "there is no such folder"
+
+
+def test_the_marker_is_one_json_line(tmp_path):
+    write_marker(tmp_path, "run")
+    assert json.loads((tmp_path / MARKER).read_text()) == {"kind": "run", "version": 1}

@@ -4,6 +4,8 @@ import argparse
 import importlib
 import sys
 
+from training_fla.files import exit_status
+
 # name -> one line of help. `training_fla.commands.<name>` is imported only when it is the one asked for.
 COMMANDS = {
     "prepare": "turn a corpus release into a packed dataset",
@@ -63,38 +65,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     command.add_arguments(parser)
     return exit_status(lambda: command.run(parser.parse_args(args.arguments)), prog=parser.prog)
-
-
-def exit_status(work, prog: str) -> int:
-    """Call `work()` and map its outcome to an exit status, printing bad input as one line on stderr.
-
-    Args:
-        work (`Callable[[], int | None]`): what to run.
-        prog (`str`): the name to put before the message.
-
-    Returns:
-        `int`: what `work` returned (0 for `None`), 2 for bad input, 130 for Ctrl-C.
-    """
-    from training_fla.files import InputError, disk_is_full
-
-    try:
-        return work() or 0
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return 130
-    except InputError as error:
-        message = " ".join(str(error).split())
-    except Exception as error:
-        message = " ".join(str(error).split())
-        if disk_is_full(error):
-            message = f"the disk is full: {message}; make room, then " + (
-                "--resume goes on from the last checkpoint" if prog.startswith("run_stage") else "try again"
-            )
-        # processing_fla may not import this package, so its decoding error is known by name.
-        elif type(error).__name__ != "VideoDecodeError":
-            raise
-    print(f"{prog}: error: {message}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -1,73 +1,139 @@
-"""The error that means "the input is wrong, not the program", and outputs that appear whole or not at all."""
+"""Errors in the input, files and folders that appear whole or not at all, and the marker of the folders we make."""
 
 import contextlib
 import errno
+import json
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where two runs on one folder go unnoticed
+except ImportError:  # Windows has no such locks
     fcntl = None
 
-
+MARKER = ".fla-llm.json"
+KINDS = {
+    "corpus": "a packed corpus",
+    "model": "a model",
+    "run": "a training run",
+    "features": "a feature cache",
+    "demo": "a demo",
+    "ablation": "an ablation",
+    "space": "a Space",
+}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+BYPRODUCTS = {"__pycache__", ".DS_Store", "Thumbs.db", "desktop.ini"}  # other programs leave them everywhere
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message is one line that names it and the remedy."""
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one it came from, says that there is no room for a file.
-
-    Args:
-        error (`BaseException`, *optional*): Python's own, or what a library makes of it, which keeps only the words.
-
-    Returns:
-        `bool`: true for a full disk, an exceeded quota and a file over the limit.
-    """
+    """Whether an error, or one it came from, is a full disk, an exceeded quota or a file over the size limit."""
     while error is not None:
         words = str(error)
         if isinstance(error, OSError) and error.errno in FULL:
             return True
+        # Libraries raise errors of their own, which keep only the words.
         if any(f"os error {number})" in words or f"[Errno {number}]" in words for number in FULL):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-class InputError(ValueError):
-    """Something the user gave cannot be used: a file, a column, a recipe line, a value.
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message that says something."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    # transformers takes what is no folder for a name on the Hub, and then complains of the name.
+    return "there is no such folder" if line.startswith("Repo id must be") else line
 
-    The message is one line that names the culprit and, where there is one, the remedy. `fla`, `run_stage1.py` and
-    `run_stage2.py` print it without a traceback and exit with status 2.
-    """
+
+def exit_status(work: Callable[[], int | None], prog: str) -> int:
+    """Call `work()`; bad input becomes one line on stderr and status 2, Ctrl-C status 130."""
+    try:
+        return work() or 0
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = " ".join(str(error).split())
+        if disk_is_full(error) and not isinstance(error, InputError):
+            message = f"the disk is full: {message}; make room, then " + (
+                "--resume goes on from the last checkpoint" if prog.startswith("run_stage") else "try again"
+            )
+        # By name: processing_fla has no InputError, and importing it here would slow down `--help`.
+        elif not isinstance(error, InputError) and type(error).__name__ != "VideoDecodeError":
+            raise
+    print(f"{prog}: error: {message}", file=sys.stderr)
+    return 2
+
+
+def write_marker(folder: Path, kind: str, files: Iterable[str] | None = None) -> None:
+    """Mark a folder as made by us; with `files`, it may be replaced only while it holds nothing else."""
+    marker = {"kind": kind, "version": 1} | ({} if files is None else {"files": sorted(files)})
+    (folder / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
+
+
+def read_marker(folder: Path) -> dict | None:
+    """The marker of a folder, or `None` where we did not make it."""
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return marker if isinstance(marker, dict) and marker.get("kind") in KINDS else None
+
+
+def check_folder(path: str | os.PathLike, kind: str, overwrite: bool = False) -> None:
+    """Refuse, before any work, a folder that holds something, unless it is ours, of this kind and may be replaced."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, a folder is to be written there")
+    entries = {entry.name for entry in path.iterdir()} - BYPRODUCTS if path.is_dir() else set()
+    if not entries:
+        return
+    marker = read_marker(path)
+    if marker is None:
+        raise InputError(
+            f"{path} holds {_listed(entries)} and no {MARKER}, so it is not replaced: choose another folder"
+        )
+    if marker["kind"] != kind:
+        raise InputError(f"{path} holds {KINDS[marker['kind']]}, not {KINDS[kind]}: choose another folder")
+    if not overwrite:
+        raise InputError(f"{path} holds {KINDS[kind]} already: choose another folder or pass --overwrite")
+    foreign = _files(path) - {MARKER, *marker["files"]} if "files" in marker else set()
+    if foreign:
+        raise InputError(f"{path} also holds {_listed(foreign)}, which we did not write: move it elsewhere first")
+
+
+def check_not_inside(sources: Iterable[str | os.PathLike | None], out: str | os.PathLike) -> None:
+    """Refuse to replace a folder that is, or holds, something the command reads."""
+    out = Path(out)
+    if not out.exists():
+        return
+    for source in filter(None, sources):
+        for path in {Path(source).absolute(), Path(source).resolve()}:
+            if any(place.exists() and place.samefile(out) for place in (path, *path.parents)):
+                raise InputError(f"{out} holds {source}, which is read: choose another folder to write")
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """Give a folder to fill; when the block ends well it takes its place at `path`, else it vanishes.
-
-    What a killed run left behind is cleared by the next one.
-
-    Args:
-        path (`str` or `os.PathLike`): the folder to appear. An empty one may exist.
-        overwrite (`bool`): whether something at `path` may be replaced.
-
-    Yields:
-        `Path`: an empty folder beside `path`.
-
-    Raises:
-        InputError: if `path` exists and `overwrite` is false, if it cannot be made, or if another run is writing it.
-    """
-    path = Path(path).absolute()
-    refuse_existing(path, overwrite)
+def atomic_folder(path: str | os.PathLike, kind: str, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder; when the block ends well it is marked and takes its place at `path`, else it vanishes."""
+    check_folder(path, kind, overwrite)
+    path = Path(path).resolve()
     work = path.with_name(f".{path.name}.writing")
     with locked_folder(work, path):
-        _clear(work)
+        if _files(work) and read_marker(work) is None:
+            raise InputError(f"{work} is in the way and not ours: move it elsewhere")
+        _clear(work)  # what a killed run left
         try:
+            write_marker(work, kind)
             yield work
-            sync_folder(work)
-            replace_folder(work, path)
+            replace_folder(work, path, kind)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
@@ -75,18 +141,7 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """Give a file name to write to; when the block ends well the file takes its place at `path`, else it vanishes.
-
-    Args:
-        path (`str` or `os.PathLike`): the file to appear; its folder is made.
-        overwrite (`bool`): whether a file at `path` may be replaced.
-
-    Yields:
-        `Path`: a name beside `path` that no other process uses.
-
-    Raises:
-        InputError: if `path` exists and `overwrite` is false, or its folder cannot be made.
-    """
+    """Yield a file name to write to; when the block ends well the file takes its place at `path`, else it vanishes."""
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder, a file is to be written there")
@@ -103,55 +158,32 @@ def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Pa
         raise
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Stop before work whose result would replace something.
-
-    Args:
-        path (`Path`): the folder to write.
-        overwrite (`bool`): whether it may be replaced.
-
-    Raises:
-        InputError: `path` is a file, or a folder that is not empty and may not be replaced.
-    """
-    if path.is_file():
-        raise InputError(f"{path} is a file, a folder is to be written there")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise InputError(f"{path} exists and is not empty: choose another folder or pass --overwrite")
-
-
 @contextlib.contextmanager
 def locked_folder(work: Path, path: Path) -> Iterator[None]:
-    """Make the folder `work` and hold it against other runs that want to write `path`.
-
-    Args:
-        work (`Path`): beside `path`.
-        path (`Path`): what is written.
-
-    Raises:
-        InputError: if it cannot be made, or another process holds it.
-    """
+    """Make the folder `work` and hold it against other runs that want to write `path`."""
     _make_folder(work)
+    if fcntl is None:
+        yield
+        return
     descriptor = os.open(work, os.O_RDONLY)
     try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"{path} is being written by another run") from error
-            except OSError:  # a network file system without locks
-                pass
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{path} is being written by another run") from error
+        except OSError:  # a network file system without locks
+            pass
         yield
     finally:
         os.close(descriptor)
 
 
-def replace_folder(work: Path, path: Path) -> None:
-    """Put the finished folder `work` in the place of `path`, which is never half one and half the other.
-
-    Args:
-        work (`Path`): finished, on the same disk.
-        path (`Path`): may exist.
-    """
+def replace_folder(work: Path, path: Path, kind: str) -> None:
+    """Mark the finished folder `work` and put it in the place of `path` in one step."""
+    write_marker(work, kind, _files(work) - {MARKER})
+    for file in work.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            sync_file(file)
     if not path.exists():
         os.rename(work, path)
         return
@@ -162,11 +194,7 @@ def replace_folder(work: Path, path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Have the bytes on the disk before the name is, so that a power cut leaves no empty file under a good name.
-
-    Args:
-        path (`Path`): of a file.
-    """
+    """Have the bytes on the disk before the name is, so that a power cut leaves no empty file under a good name."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -174,15 +202,16 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """[`sync_file`] for every file of a folder.
+def _files(folder: Path) -> set[str]:
+    """Names of all files below a folder, and of its empty folders."""
+    found = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink() or not any(path.iterdir()))
+    names = (path.relative_to(folder) for path in found)
+    return {name.as_posix() for name in names if BYPRODUCTS.isdisjoint(name.parts)}
 
-    Args:
-        folder (`Path`): with its subfolders.
-    """
-    for file in folder.rglob("*"):
-        if file.is_file() and not file.is_symlink():
-            sync_file(file)
+
+def _listed(names: set[str]) -> str:
+    first = sorted(names)[:3]
+    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _make_folder(folder: Path) -> None:

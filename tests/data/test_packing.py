@@ -218,7 +218,7 @@ def test_the_same_corpus_is_not_packed_twice_and_another_not_over_it(packed, tmp
     assert quiet(drawn_rows(), packed, corpus="demo") == packed
     assert (packed / "manifest.json").stat().st_mtime_ns == before
     quiet(drawn_rows(2, 0, 0), tmp_path / "out")
-    with pytest.raises(InputError, match="exists and is not empty.*--overwrite"):
+    with pytest.raises(InputError, match="holds a packed corpus already: .*--overwrite"):
         quiet(drawn_rows(3, 0, 0), tmp_path / "out")
     quiet(drawn_rows(3, 0, 0), tmp_path / "out", overwrite=True)
     assert len(PackedCorpus(tmp_path / "out", "train")) == 3

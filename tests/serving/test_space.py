@@ -69,7 +69,7 @@ def test_what_cannot_be_a_space_is_refused(model, tmp_path, capsys):
     for name, folder, message in (
         (tmp_path / "empty", "space", "holds no config.json"),
         ("a/b/c", "space", "neither the folder of a trained model nor"),
-        (model, "full", "exists and is not empty"),
+        (model, "full", "so it is not replaced"),
     ):
         assert main(["serve", str(name), "--write-space", str(tmp_path / folder)]) == 2
         assert message in capsys.readouterr().err

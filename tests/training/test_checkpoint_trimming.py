@@ -384,7 +384,10 @@ def test_an_existing_folder_is_replaced_only_when_told(files, capsys):
     folder, _, arguments = files
     (folder / "out").mkdir()
     (folder / "out" / "mine.txt").write_text("x")
+    assert main(arguments + ["--overwrite"]) == 2
+    assert "holds mine.txt" in capsys.readouterr().err
+    (folder / "out" / "mine.txt").unlink()
+    assert main(arguments) == 0
     assert main(arguments) == 2
     assert "pass --overwrite" in capsys.readouterr().err
     assert main(arguments + ["--overwrite"]) == 0
-    assert not (folder / "out" / "mine.txt").exists()

@@ -7,7 +7,7 @@ mask. The result loads with AutoModelForSeq2SeqLM and AutoTokenizer; trim_report
 import json
 from pathlib import Path
 
-from training_fla.files import InputError
+from training_fla.files import InputError, first_line
 
 EXAMPLE = (
     "fla trim --model facebook/mbart-large-cc25 --sentences packed/train.sentences.txt --dev packed/dev.sentences.txt "
@@ -47,10 +47,10 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Trim and print the report."""
-    from training_fla.files import atomic_file, atomic_folder, refuse_existing
+    from training_fla.files import atomic_file, atomic_folder, check_folder
     from training_fla.tables import read_sentences
 
-    refuse_existing(args.out, args.overwrite)
+    check_folder(args.out, "model", args.overwrite)
     sentences = read_sentences(args.sentences, args.column)
     named = {"dev": args.dev, "test": args.test, **{str(file): file for file in args.check}}
     checks = {name: read_sentences([file], args.column) for name, file in named.items() if file}
@@ -70,7 +70,7 @@ def run(args) -> int:
         set_language(tokenizer, args.language)
     check_vocabulary_sizes(vocabulary_length(tokenizer), config, args.allow_unused_rows)
     trimmed, kept_token_ids = trim(tokenizer, sentences, args, named_token_ids(folder))
-    with atomic_folder(args.out, args.overwrite) as out:
+    with atomic_folder(args.out, "model", args.overwrite) as out:
         size = trim_checkpoint(folder, kept_token_ids, out, progress=True)
         trimmed.save_pretrained(out)
         if args.language:
@@ -115,7 +115,7 @@ def find_model(name: str) -> Path:
             if found:
                 break
     except (OSError, HFValidationError) as error:
-        raise InputError(f"--model {name}: no such folder, and {_first_line(error)}") from error
+        raise InputError(f"--model {name}: no such folder, and {first_line(error)}") from error
     return Path(config).parent
 
 
@@ -140,7 +140,7 @@ def load_tokenizer(name: str, model_folder: Path):
         kwargs = {"config": AutoConfig.from_pretrained(model_folder)} if bare else {}
         return AutoTokenizer.from_pretrained(name, **kwargs)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no tokenizer in {name}: {_first_line(error)}") from error
+        raise InputError(f"no tokenizer in {name}: {first_line(error)}") from error
 
 
 def set_language(tokenizer, code: str) -> None:
@@ -264,7 +264,3 @@ def print_report(report: dict, out: Path) -> None:
             f"({check['unknown_tokens_before']} before trimming){': ' + words if words else ''}"
         )
     print(f"written to {out}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -34,7 +34,7 @@ from training_fla.data.packed_corpus import (
 from training_fla.data.packing_estimate import check_disk, readable
 from training_fla.data.shard_workers import ShardJob, run_jobs
 from training_fla.data.shard_writing import BadClipError, PackParameters, write_shard
-from training_fla.files import InputError, atomic_file, locked_folder, refuse_existing, replace_folder
+from training_fla.files import InputError, atomic_file, check_folder, locked_folder, replace_folder
 
 __all__ = ["PackedCorpus", "ensure_packed", "pack", "packed_splits", "verify_packed"]
 
@@ -116,7 +116,7 @@ def pack(
     if _is_packed(out, plan):
         shutil.rmtree(work, ignore_errors=True)  # of a run killed at its very end
         return out
-    refuse_existing(out, overwrite)
+    check_folder(out, "corpus", overwrite)
     bad = _missing_clips(rows, on_error)
     # Parts may be packed side by side, on machines that share the disk: whole shards with the same bytes cannot clash.
     with locked_folder(work, out) if machine == (1, 1) else contextlib.nullcontext():
@@ -131,7 +131,7 @@ def pack(
             _finish(work, plans, manifest, progress)
             if add_files is not None:
                 add_files(work / "folder")
-            replace_folder(work / "folder", out)
+            replace_folder(work / "folder", out, "corpus")
             shutil.rmtree(work)
         except OSError as error:
             raise _explained(error, work) from error

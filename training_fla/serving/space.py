@@ -69,7 +69,7 @@ def write_space(folder: Path, args) -> Path:
     elif not HUB_ID.fullmatch(args.model):
         raise InputError(f"`{args.model}` is neither the folder of a trained model nor a model's id on the Hub")
     requirements, gradio_version = requirement_lines(), installed_version("gradio")
-    with atomic_folder(folder) as work:
+    with atomic_folder(folder, "space") as work:
         for package in PACKAGES:
             copy_sources(package, work / package)
         if is_local:

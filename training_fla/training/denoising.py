@@ -208,7 +208,7 @@ def denoise(
     checkpoints = out.with_name(out.name + ".checkpoints")
     if checkpoints.exists() and not resume:
         shutil.rmtree(checkpoints)
-    with atomic_folder(out, overwrite=overwrite) as folder:
+    with atomic_folder(out, "model", overwrite) as folder:
         set_seed(seed)
         if model is None:
             tokenizer = train_tokenizer([*sentences, *vocab_sentences], vocab_size, (language_code,))

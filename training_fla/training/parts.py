@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTr
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from processing_fla import FlaProcessor, FlaVideoProcessor, train_tokenizer
-from training_fla.files import InputError
+from training_fla.files import InputError, first_line
 from training_fla.recipe import Stage2Arguments, TextArguments, VisualArguments
 
 
@@ -172,17 +172,3 @@ def untrained_visual_model(stage: Stage2Arguments) -> FlaForConditionalGeneratio
     if stage.imagenet_weights:
         model.load_imagenet_weights(stage.imagenet_weights)
     return model
-
-
-def first_line(error: Exception) -> str:
-    """Shorten a library's message.
-
-    Args:
-        error (`Exception`): its message may run over many lines.
-
-    Returns:
-        `str`: the first line that says something.
-    """
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    # What is no folder is taken for a name on the Hub, and then complained of as one.
-    return "there is no such folder" if line.startswith("Repo id must be") else line
