@@ -66,7 +66,7 @@ def build_model(recipe: Recipe, processor):
         ids = special_token_ids(processor.tokenizer)
         add_light_t(model, stage.one_run_light_t, stage.one_run_light_t_overrides, ids)
     if stage.peft:
-        add_peft(model, stage.peft, bool(recipe.training.get("gradient_checkpointing")))
+        add_peft(model, stage.peft)
     return model
 
 

@@ -164,8 +164,6 @@ class FlaConfig(PreTrainedConfig):
             Keep the vision backbone still: no gradient, BatchNorm in evaluation mode (paper Table 9, VB).
         freeze_temporal_module (`bool`, *optional*, defaults to `False`):
             The same for the temporal module (paper Table 9, TM).
-        num_prefix_tokens (`int`, *optional*, defaults to 0):
-            Virtual tokens the decoder attends to before every sentence, as prefix tuning learned them.
         light_t_config (`PreTrainedConfig` or `dict`, *optional*):
             With `input_features="hidden"`: the language model of stage 1, whose encoder gives the hidden states.
         light_t_adapter_hidden_size (`int`, *optional*):
@@ -176,8 +174,8 @@ class FlaConfig(PreTrainedConfig):
             Read by transformers' generic initialisation; the layers of this package use their own rule.
 
     Raises:
-        ValueError: if `input_features` is unknown, is `"hidden"` without `light_t_config`, `num_prefix_tokens` is
-            negative, or `text_config` is no encoder-decoder.
+        ValueError: if `input_features` is unknown or is `"hidden"` without `light_t_config`, or `text_config` is no
+            encoder-decoder.
 
     Example:
         ```python
@@ -195,7 +193,7 @@ class FlaConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mbart"),  # Paper: Sec. 4.3
         "light_t_config": SubConfigSpec(config_class=AutoConfig, model_type="mbart", optional=True),
     }
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache"]
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
@@ -205,7 +203,6 @@ class FlaConfig(PreTrainedConfig):
     input_embed_scale: float = 1.0  # Unstated: GFSLT-VLP feeds its Light model unscaled
     freeze_vision_backbone: bool = False
     freeze_temporal_module: bool = False
-    num_prefix_tokens: int = 0
     light_t_adapter_hidden_size: int | None = None
     light_t_input_embed_scale: float = 1.0
     is_encoder_decoder: bool = True
@@ -221,6 +218,11 @@ class FlaConfig(PreTrainedConfig):
     num_hidden_layers = _of_text_config("num_hidden_layers")
 
     def __post_init__(self, **kwargs):
+        if num_prefix_tokens := kwargs.pop("num_prefix_tokens", 0):  # a field of 0.1.0
+            raise ValueError(
+                f"`num_prefix_tokens` is {num_prefix_tokens}: this checkpoint has a learned prefix, which only "
+                "version 0.1.0 of FLa-LLM supports; train it again with LoRA."
+            )
         parts = (self.vision_config, self.text_config, self.light_t_config)
         attention = _attention_choices(*parts) if kwargs.get("attn_implementation") is None else []
         super().__post_init__(**kwargs)
@@ -241,8 +243,6 @@ class FlaConfig(PreTrainedConfig):
             raise ValueError(
                 f"`input_features` must be one of {', '.join(INPUT_FEATURES)}; got {self.input_features!r}."
             )
-        if self.num_prefix_tokens < 0:
-            raise ValueError(f"`num_prefix_tokens` must be 0 or more; got {self.num_prefix_tokens}.")
         if self.input_features == "hidden" and self.light_t_config is None:
             raise ValueError('`input_features="hidden"` needs `light_t_config`: the language model of stage 1.')
         if not self.text_config.is_encoder_decoder:

@@ -21,10 +21,10 @@ from transformers import AutoModelForSeq2SeqLM, Cache, GenerationMixin, PreTrain
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_fla import FlaConfig
-from .prefix_fla import FlaDecoderPrefix
 from .visual_encoder_fla import FlaPreTrainedModel, FlaVisualEncoder, real_positions_mask
 
 
@@ -219,8 +219,6 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         else:
             self.language_model = language_model
             self.generation_config = language_model.generation_config
-        prefix = config.num_prefix_tokens
-        self.decoder_prefix = FlaDecoderPrefix(self.language_model.config, prefix) if prefix else None
         _share_token_embeddings(self.language_model)
         # One object, so that a change of vocabulary is seen in both.
         config.text_config = self.language_model.config
@@ -290,6 +288,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         return cls(config, visual_encoder, language_model, light_t_encoder).eval()
 
     @can_return_tuple
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     def forward(
         self,
         pixel_values_videos: torch.Tensor | None = None,
@@ -299,7 +298,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         sign_features: torch.FloatTensor | None = None,
         encoder_outputs: BaseModelOutput | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         decoder_inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -322,12 +321,12 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
                 The second door, instead of pixels: what `get_sign_features` gave. Padding may hold anything.
             encoder_outputs (`BaseModelOutput`, *optional*):
                 The language model's encoder states, when they are known; both doors are then left alone.
-            past_key_values (`Cache`, *optional*):
-                Keys and values of the decoder's earlier steps.
+            cache (`Cache`, *optional*):
+                Keys and values of the decoder's earlier steps; `past_key_values` until transformers 5.23.
             decoder_inputs_embeds (`torch.FloatTensor` of shape `(B, L, D)`, *optional*):
                 Instead of `decoder_input_ids`.
             use_cache (`bool`, *optional*):
-                Whether to return `past_key_values`.
+                Whether to return `cache`.
             num_items_in_batch (`torch.LongTensor` of shape `()` or `int`, *optional*):
                 Target tokens to divide the loss by, which [`Trainer`] gives when it accumulates gradients.
             **kwargs:
@@ -358,19 +357,11 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-            length = labels.shape[1] + (0 if self.decoder_prefix is None else self.decoder_prefix.num_tokens)
-            _check_positions(self.language_model.get_decoder(), length, "sentence", "tokens")
+            _check_positions(self.language_model.get_decoder(), labels.shape[1], "sentence", "tokens")
         sign_embeds = None
         if encoder_outputs is None:
             sign_embeds, mask = self._sign_embeds(pixel_values_videos, sign_features, attention_mask)
             attention_mask = mask.long()
-        if self.decoder_prefix is not None:
-            if self.training and getattr(self.get_decoder(), "gradient_checkpointing", False):
-                raise ValueError("A decoder's prefix cannot be trained with gradient checkpointing, which drops it.")
-            sentence = decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds
-            past_key_values, decoder_attention_mask = self.decoder_prefix.put_before(
-                past_key_values, decoder_attention_mask, sentence.shape[0]
-            )
 
         outputs = self.language_model(
             inputs_embeds=sign_embeds,
@@ -379,13 +370,11 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             decoder_inputs_embeds=decoder_inputs_embeds,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             return_dict=True,
             **kwargs,
         )
-        if self.decoder_prefix is not None and use_cache is False:
-            outputs = type(outputs)(**{**outputs, "past_key_values": None})  # it was there for the prefix alone
         if labels is not None:
             # This model owns the loss: the language models' own ones do not know `num_items_in_batch`.
             loss = self.loss_function(

@@ -176,10 +176,7 @@ class Stage2Arguments(VisualArguments):
     )
     peft: dict | None = field(
         default=None,
-        metadata={
-            "help": "train little beside a still language model: {type: lora, r: 8}, ia3, or "
-            "{type: prefix, num_virtual_tokens: 20}; merged at the end"
-        },
+        metadata={"help": "train little beside a still language model: {type: lora, r: 8} or ia3; merged at the end"},
     )
     one_run_light_t: str | None = field(
         default=None,

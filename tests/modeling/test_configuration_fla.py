@@ -66,6 +66,17 @@ def test_a_language_models_configuration_becomes_the_text_configuration(tmp_path
     assert FlaConfig.from_pretrained(tmp_path).vocab_size == 77
 
 
+def test_a_checkpoint_with_a_learned_prefix_is_refused(tmp_path):
+    """Version 0.1.0 had prefix tuning; every configuration it saved has the field."""
+    tiny_config().save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**saved, "num_prefix_tokens": 0}))
+    assert not hasattr(FlaConfig.from_pretrained(tmp_path), "num_prefix_tokens")
+    (tmp_path / "config.json").write_text(json.dumps({**saved, "num_prefix_tokens": 20}))
+    with pytest.raises(ValueError, match="`num_prefix_tokens` is 20: .* learned prefix, which only version 0.1.0"):
+        AutoConfig.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(("features", "size"), [("frame", 12), ("sign", 24), ("hidden", 256)])
 def test_the_adapter_reads_what_input_features_says(features, size):
     light_t_config = FlaConfig.light_t("tiny").text_config if features == "hidden" else None

@@ -1,9 +1,12 @@
 import copy
 import json
+import logging
+from contextlib import nullcontext
 
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForSeq2SeqLM, MBartForConditionalGeneration
+from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisualEncoder
 
@@ -81,6 +84,38 @@ def test_a_clip_alone_and_in_a_padded_batch_agree(model, video, mask, labels):
     batch = model.generate(video, attention_mask=mask, **BEAMS)[1]
     single = model.generate(video[1:, :4], **BEAMS)[0]
     assert torch.equal(batch[: len(single)], single) and (batch[len(single) :] == model.config.pad_token_id).all()
+
+
+def test_no_step_of_generation_or_training_uses_a_renamed_argument(model, video, mask, labels):
+    """FutureWarnings are errors here (pyproject.toml); this is the other way by which transformers says it."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.Logger.warning_once.cache_clear()
+    transformers_logging.add_handler(handler)
+    try:
+        for options in ({}, {"num_beams": 5}, {"use_cache": False}):
+            model.generate(video, attention_mask=mask, max_new_tokens=6, **options)
+        model.train().activation_checkpointing_enable()
+        model(video, mask, labels=labels).loss.backward()
+    finally:
+        transformers_logging.remove_handler(handler)
+    assert not [message for message in messages if "deprecated" in message], messages
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_cache_is_taken_by_its_new_name_and_by_its_old_one(model, video, mask, name):
+    encoder_outputs = model.get_encoder()(video, mask)
+    ids = torch.tensor([[3, 7, 9], [3, 8, 12]])
+    inputs = {"encoder_outputs": encoder_outputs, "attention_mask": mask}
+    first = model(**inputs, decoder_input_ids=ids[:, :2], use_cache=True)
+    context = (
+        pytest.warns(FutureWarning, match="`past_key_values` is deprecated") if name != "cache" else nullcontext()
+    )
+    with context:
+        step = model(**inputs, decoder_input_ids=ids[:, 2:], **{name: first.cache})
+    whole = model(**inputs, decoder_input_ids=ids).logits
+    torch.testing.assert_close(step.logits[:, 0], whole[:, 2], atol=1e-5, rtol=1e-5)
 
 
 def test_known_encoder_outputs_leave_both_doors_alone(model, video, mask, labels):

@@ -139,7 +139,7 @@ def test_checkpointing_saves_memory_and_changes_neither_gradients_nor_statistics
         return sum(sizes), [parameter.grad for parameter in encoder.parameters()]
 
     plain, checkpointed = encoder.train(), copy.deepcopy(encoder)
-    checkpointed.gradient_checkpointing_enable()
+    checkpointed.activation_checkpointing_enable()
     plain_bytes, plain_gradients = saved_bytes_and_gradients(plain)
     checkpointed_bytes, checkpointed_gradients = saved_bytes_and_gradients(checkpointed)
     assert checkpointed_bytes < 0.5 * plain_bytes

@@ -1,4 +1,4 @@
-"""LoRA, IA3 and prefix tuning in stage 2: what is trained, what is saved, and that the folder is a plain model."""
+"""LoRA and IA3 in stage 2: what is trained, what is saved, and that the folder is a plain model."""
 
 import copy
 import json
@@ -14,8 +14,6 @@ from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
 from training_fla.files import InputError
 from training_fla.training.adapters import add_peft, is_peft, load_peft, merge_peft, save_peft
 
-PREFIX = {"type": "prefix", "num_virtual_tokens": 3}
-PROJECTED = PREFIX | {"prefix_projection": True, "encoder_hidden_size": 10}
 LORA = {"type": "lora", "r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]}
 
 
@@ -108,7 +106,6 @@ def test_a_run_trains_adapter_and_lora_alone_and_resumes(folder, tmp_path):
 
 
 def deep_model(model_type: str = "mbart") -> FlaForConditionalGeneration:
-    """Three decoder layers, so that each must find its own prefix; T5's heads are narrower than its width."""
     from modeling_fla import FlaConfig, FlaVisionConfig
 
     ids = {"vocab_size": 30, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 5}
@@ -124,99 +121,6 @@ def deep_model(model_type: str = "mbart") -> FlaForConditionalGeneration:
     text = {"model_type": model_type, **sizes[model_type], **ids}
     torch.manual_seed(3)
     return FlaForConditionalGeneration(FlaConfig(vision_config=vision, text_config=text)).eval()
-
-
-def tokens_of(model, **options) -> torch.Tensor:
-    torch.manual_seed(4)
-    features, mask = torch.randn(2, 5, model.config.adapter_input_size), torch.tensor([[1] * 5, [1, 1, 1, 0, 0]])
-    common = {"num_beams": 3, "max_new_tokens": 7, "min_new_tokens": 7}
-    return model.generate(sign_features=features, attention_mask=mask, **common, **options)
-
-
-def stir_prefix(model) -> None:
-    torch.manual_seed(1)
-    for parameter in model.decoder_prefix.parameters():
-        parameter.data.copy_(torch.randn_like(parameter) * 2)
-
-
-@pytest.mark.parametrize("model_type", ["mbart", "mt5"])
-@pytest.mark.parametrize("spec", [PREFIX, PROJECTED])
-def test_a_saved_prefix_gives_the_same_logits_and_beams(tmp_path, model_type, spec):
-    model = deep_model(model_type)
-    plain = copy.deepcopy(model)
-    add_peft(model, spec)
-    stir_prefix(model)
-    assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {
-        "visual_encoder", "adapter", "decoder_prefix",
-    }  # fmt: skip
-    with torch.no_grad():
-        before, beams = model(**inputs(model)).logits, tokens_of(model)
-        assert not torch.allclose(before, plain(**inputs(model)).logits, atol=1e-3)
-        assert torch.equal(beams, tokens_of(model, use_cache=False)), "step by step it must be the same prefix"
-        merge_peft(model)
-        assert not is_peft(model) and model.config.num_prefix_tokens == 3
-        model.save_pretrained(tmp_path)
-        loaded = FlaForConditionalGeneration.from_pretrained(tmp_path)
-        assert torch.equal(loaded(**inputs(model)).logits, before)
-        assert torch.equal(tokens_of(loaded), beams)
-
-
-@pytest.mark.parametrize("model_type", ["mbart", "mt5"])
-def test_a_prefix_saved_alone_is_what_peft_reads(tmp_path, model_type):
-    from peft import PeftModel
-
-    model = deep_model(model_type)
-    plain, other = copy.deepcopy(model), copy.deepcopy(model)
-    add_peft(model, PROJECTED)
-    stir_prefix(model)
-    save_peft(model, tmp_path)
-    features, tokens = inputs(model)["sign_features"], inputs(model)["decoder_input_ids"]
-    with torch.no_grad():
-        ours = model(**inputs(model)).logits
-        theirs = PeftModel.from_pretrained(plain.language_model, tmp_path).eval()(
-            inputs_embeds=plain.adapter(features),
-            attention_mask=torch.ones(2, 5, dtype=torch.long),
-            decoder_input_ids=tokens,
-        )
-        assert torch.allclose(ours, theirs.logits, atol=1e-5)
-        load_peft(other, tmp_path)
-        assert torch.equal(ours, other(**inputs(model)).logits)
-
-
-def test_a_prefix_that_peft_made_and_saved_is_read(tmp_path):
-    import peft
-
-    model = deep_model()
-    sizes = {"num_virtual_tokens": 2, "num_layers": 3, "num_attention_heads": 4}
-    config = peft.PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", **sizes)
-    wrapped = peft.get_peft_model(copy.deepcopy(model.language_model), config).eval()
-    wrapped.save_pretrained(tmp_path)
-    load_peft(model, tmp_path)
-    features, tokens = inputs(model)["sign_features"], inputs(model)["decoder_input_ids"]
-    with torch.no_grad():
-        theirs = wrapped(inputs_embeds=model.adapter(features), decoder_input_ids=tokens).logits
-        assert torch.allclose(model(**inputs(model)).logits, theirs, atol=1e-5)
-
-
-def test_a_prefix_is_masked_cached_and_autocast_as_part_of_the_sentence():
-    model = deep_model()
-    add_peft(model, PREFIX)
-    stir_prefix(model)
-    given = inputs(model)
-    with torch.no_grad():
-        logits = model(**given).logits
-        mask = torch.ones_like(given["decoder_input_ids"])
-        assert torch.allclose(model(**given, decoder_attention_mask=mask).logits, logits, atol=1e-5)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert torch.allclose(model(**given).logits.float(), logits, atol=0.1)
-    with pytest.raises(ValueError, match="fixed|needs a `DynamicCache`, got a `StaticCache`"):
-        tokens_of(model, cache_implementation="static")
-    model.language_model.config.max_position_embeddings = 1024
-    with pytest.raises(ValueError, match="sentence has 1027 tokens"):
-        model(sign_features=given["sign_features"], labels=torch.full((2, 1024), 7))
-    model.gradient_checkpointing_enable()
-    with pytest.raises(ValueError, match="cannot be trained with gradient checkpointing"):
-        model.train()(**given)
 
 
 def test_lora_is_put_on_another_copy_of_its_base(model, tmp_path):
@@ -236,13 +140,12 @@ def test_lora_is_put_on_another_copy_of_its_base(model, tmp_path):
         load_peft(model, "nowhere")
 
 
-@pytest.mark.parametrize("spec", [LORA, PREFIX])
-def test_what_lies_on_the_hub_is_loaded_by_its_name(model, tmp_path, monkeypatch, spec):
+def test_what_lies_on_the_hub_is_loaded_by_its_name(model, tmp_path, monkeypatch):
     """The Hub stands in as its own cache: a commit that was fetched before."""
     import huggingface_hub
 
     other, third = copy.deepcopy(model), copy.deepcopy(model)
-    add_peft(model, spec)
+    add_peft(model, LORA)
     model.adapter.output.bias.data.add_(1.0)
     repository = tmp_path / "models--me--signs"
     save_peft(model, repository / "snapshots" / ("a" * 40))
@@ -259,44 +162,11 @@ def test_what_lies_on_the_hub_is_loaded_by_its_name(model, tmp_path, monkeypatch
         load_peft(third, "me/signs")
 
 
-def test_a_run_trains_adapter_and_prefix_alone_and_resumes(folder, tmp_path):
-    argv = [folder / "stage2.yaml", "--stage1_checkpoint", folder / "stage1", "--tokenizer", folder / "stage1"]
-    argv += ["--peft", json.dumps(PROJECTED), "--output_dir", tmp_path / "out", "--load_best_model_at_end", "false"]
-    assert run("run_stage2", *argv) == 0
-    saved, first = weights(tmp_path / "out"), weights(tmp_path / "out" / "checkpoint-2")
-    assert [name for name in saved if "prefix" in name] == ["decoder_prefix.keys_and_values"]
-    still = [name for name in saved if name.startswith(("language_model.", "visual_encoder."))]
-    assert still and all(saved[name].equal(first[name]) for name in still)
-    assert not any(saved[name].equal(first[name]) for name in saved if name.startswith("adapter."))
-    assert not first["decoder_prefix.encoder.embedding.weight"].equal(
-        weights(tmp_path / "out" / "checkpoint-4")["decoder_prefix.encoder.embedding.weight"]
-    )
-    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
-    (tmp_path / "out" / "model.safetensors").unlink()
-    assert run("run_stage2", *argv, "--resume") == 0
-    resumed = weights(tmp_path / "out")
-    assert saved.keys() == resumed.keys() and all(saved[name].equal(resumed[name]) for name in saved)
-    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out")
-    beams = tokens_of(model)
-    model.decoder_prefix = None
-    assert not beams.equal(tokens_of(model))
-    load_peft(model, tmp_path / "out" / "peft")
-    assert beams.equal(tokens_of(model))
-
-
-def test_a_prefix_and_recomputed_activations_are_refused_before_training(folder, tmp_path, capsys):
-    argv = [folder / "stage2.yaml", "--stage1_checkpoint", folder / "stage1", "--tokenizer", folder / "stage1"]
-    argv += ["--peft", json.dumps(PREFIX), "--output_dir", tmp_path / "out", "--gradient_checkpointing", "true"]
-    assert run("run_stage2", *argv) == 2
-    assert "a prefix cannot be trained with gradient_checkpointing" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"type": "adalora"}, "type must be one of lora, ia3, prefix"),
-        ({"type": "prefix"}, "num_virtual_tokens must be 1 or more, got None"),
-        ({"type": "prefix", "tokens": 3}, "unexpected keyword argument 'tokens'"),
+        ({"type": "adalora"}, "type must be one of lora, ia3"),
+        ({"type": "prefix", "num_virtual_tokens": 3}, "type must be one of lora, ia3, got 'prefix'"),
         ({"r": 8}, "got None"),
         ({"type": "lora", "rank": 8}, "unexpected keyword argument 'rank'"),
         ({"type": "lora", "target_modules": ["nothing"]}, "nothing"),

@@ -44,12 +44,10 @@ one_run_light_t: tiny
 one_run_light_t_overrides: {d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24, dropout: 0.0}
 """,
     "lora": RECIPES["stage2"] + "peft: {type: lora, r: 2}\nema_decay: 0.9\n",
-    "prefix": RECIPES["stage2"] + "peft: {type: prefix, num_virtual_tokens: 3}\n",
 }
 LINES_OF_SHARDED = [
     (),
     ("--peft", "{type: lora, r: 2}"),
-    ("--peft", "{type: prefix, num_virtual_tokens: 3}"),
     ("--language_model_overrides", "{dropout: 0.0, tie_word_embeddings: false}"),
 ]
 OVERRIDDEN = ("max_steps", "logging_steps", "eval_steps", "save_steps", "per_device_eval_batch_size")
@@ -151,7 +149,7 @@ def test_variants_follow_the_curve_of_one(folder, one, variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lines", LINES_OF_SHARDED, ids=["plain", "lora", "prefix", "untied"])
+@pytest.mark.parametrize("lines", LINES_OF_SHARDED, ids=["plain", "lora", "untied"])
 def test_shards_follow_the_curve_of_one_and_are_saved_whole(folder, one, tmp_path, lines):
     """FSDP, with the configuration that is shipped; interrupted and resumed."""
     argv = [*given(folder, "stage2"), *lines, "--load_best_model_at_end", "false"]

@@ -139,6 +139,6 @@ def without_light_t(model: OneRunModel) -> FlaForConditionalGeneration:
         [`~modeling_fla.FlaForConditionalGeneration`]: the same parts, without Light-T.
     """
     plain = FlaForConditionalGeneration(model.config, model.visual_encoder, model.language_model)
-    plain.adapter, plain.decoder_prefix = model.adapter, model.decoder_prefix
+    plain.adapter = model.adapter
     plain.generation_config = model.generation_config
     return plain.eval()
