@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM
 
 from modeling_fla import FlaForConditionalGeneration
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
