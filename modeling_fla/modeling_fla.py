@@ -353,6 +353,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
 
             ```
         """
+        for name in ("input_ids", "inputs_embeds"):  # peft passes every argument of a text-to-text model
+            if kwargs.pop(name, None) is not None:
+                raise ValueError(f"`{name}` is not an input here: give `pixel_values_videos` or `sign_features`.")
         if labels is not None:
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:

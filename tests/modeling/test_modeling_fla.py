@@ -167,6 +167,12 @@ def test_wrong_inputs_are_refused_with_their_values(model, inputs, message):
             model.generate(**inputs, max_new_tokens=2)
 
 
+@pytest.mark.parametrize("name", ["input_ids", "inputs_embeds"])
+def test_text_as_input_is_refused(model, video, name):
+    with pytest.raises(ValueError, match=f"`{name}` is not an input here"):
+        model(video, labels=torch.tensor([[7, 2], [7, 2]]), **{name: torch.zeros(2, 2)})
+
+
 def test_generate_refuses_both_doors(model, video):
     with pytest.raises(ValueError, match="Give either `pixel_values_videos` or `sign_features`, not both"):
         model.generate(video, sign_features=torch.zeros(2, T, C))

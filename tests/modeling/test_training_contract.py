@@ -6,11 +6,12 @@ import os
 import pytest
 import torch
 from torch import distributed
-from transformers import Trainer, TrainingArguments
+from transformers import AutoModelForSeq2SeqLM, Trainer, TrainingArguments
 
 from .conftest import C, tiny_model
 
 LENGTHS = (7, 2, 5, 4)
+BEAMS = {"num_beams": 5, "max_new_tokens": 6}
 
 
 def without_dropout(model):
@@ -93,26 +94,40 @@ def test_distributed_data_parallel_waits_for_no_unused_parameter(video, mask, la
         distributed.destroy_process_group()
 
 
-def test_peft_adapts_the_language_model(video, mask, labels):
+def test_peft_wraps_the_model_as_its_documentation_says(video, mask, labels, tmp_path):
     peft = pytest.importorskip("peft")
-    model = tiny_model()
-    expected = model(video, mask, labels=labels).logits
-    model.freeze_visual_encoder()
-    lora = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, target_modules=["q_proj", "v_proj"])
-    model.language_model = peft.get_peft_model(model.language_model, lora)
-    assert torch.equal(model(video, mask, labels=labels).logits, expected)  # LoRA starts at zero
-    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1.0)
+    base = tiny_model()
+    base.freeze_visual_encoder()
+    base.save_pretrained(tmp_path / "base")
+    plain, model = (AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "base") for _ in range(2))
+    inputs = {"pixel_values_videos": video, "attention_mask": mask, "labels": labels}
+    lora = {"r": 2, "target_modules": ["q_proj", "v_proj"], "modules_to_save": ["adapter"]}
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_2_SEQ_LM", **lora))
+    assert torch.equal(wrapped(**inputs).logits, plain(**inputs).logits)  # LoRA starts at zero
+
+    optimizer = torch.optim.SGD((p for p in wrapped.parameters() if p.requires_grad), lr=1.0)
     for _ in range(2):
         optimizer.zero_grad()
-        model.train()(video, mask, labels=labels).loss.backward()
+        wrapped.train()(**inputs).loss.backward()
         optimizer.step()
-    model.eval()
-    assert not torch.equal(model(video, mask, labels=labels).logits, expected)
-    features = model.get_sign_features(video, mask)
-    sentences = model.generate(sign_features=features, attention_mask=mask, num_beams=5, max_new_tokens=6)
-    assert torch.equal(model.generate(video, attention_mask=mask, num_beams=5, max_new_tokens=6), sentences)
-    trainable = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trainable == {"adapter", "language_model"}
+    wrapped.eval()
+    logits, features = wrapped(**inputs).logits, model.get_sign_features(video, mask)
+    assert not torch.allclose(logits, plain(**inputs).logits, atol=1e-3)
+    assert {name.split(".")[2] for name, p in wrapped.named_parameters() if p.requires_grad} == {
+        "adapter",
+        "language_model",
+    }
+    sentences = wrapped.generate(sign_features=features, attention_mask=mask, **BEAMS)
+    assert torch.equal(wrapped.generate(pixel_values_videos=video, attention_mask=mask, **BEAMS), sentences)
+
+    wrapped.save_pretrained(tmp_path / "lora")
+    for loaded in (
+        peft.PeftModel.from_pretrained(plain, tmp_path / "lora"),
+        peft.AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path / "lora"),
+    ):
+        assert torch.equal(loaded(**inputs).logits, logits)
+    merged = loaded.merge_and_unload()
+    torch.testing.assert_close(merged(**inputs).logits, logits, atol=1e-4, rtol=1e-4)
 
 
 def test_evaluation_gathers_logits_of_several_batches(tmp_path):
