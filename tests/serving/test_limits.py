@@ -108,6 +108,23 @@ def test_sweeping_goes_on_by_itself_and_closing_leaves_nothing():
     assert not folder.path.exists() and "GRADIO_TEMP_DIR" not in os.environ
 
 
+def test_sweeping_goes_on_after_an_error(monkeypatch, caplog):
+    looks = []
+
+    def fail(folder, now=None):
+        looks.append(1)
+        raise PermissionError("a disk that is busy")
+
+    monkeypatch.setattr(UploadFolder, "sweep", fail)
+    folder = UploadFolder(keep_seconds=600, sweep_every=0.01)
+    for _ in range(200):
+        if len(looks) > 2:
+            break
+        time.sleep(0.01)
+    folder.close()
+    assert len(looks) > 2 and "a disk that is busy" in caplog.text
+
+
 def test_what_a_killed_server_left_is_cleared_by_the_next_one(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     running = UploadFolder(keep_seconds=600)

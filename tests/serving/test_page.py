@@ -178,7 +178,7 @@ def test_a_port_that_is_taken_is_bad_input(translator):
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             port = listener.getsockname()[1]
-            with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1:{port}"):
+            with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1:{port}: choose another --port"):
                 page.launch_page(page.build_page(ClipService(translator, uploads), "x"), "127.0.0.1", port, 1)
     finally:
         uploads.close()

@@ -6,7 +6,7 @@ says in a table what each word attended to.
 
 from pathlib import Path
 
-from training_fla.commands.translate import load_pipeline, positive
+from training_fla.commands.translate import positive
 from training_fla.files import InputError
 
 EXAMPLE = "fla inspect clip.mp4 --model runs/stage2 --out clip.html"
@@ -46,7 +46,9 @@ def run(args) -> int:
     from training_fla.viewing.inspection import inspect_frames, inspect_translation
 
     if args.model:
-        pipe = load_pipeline(args)
+        from training_fla.viewing.loading import load_pipeline
+
+        pipe = load_pipeline(args.model, args.device, args.dtype)
         options = {} if args.num_beams is None else {"num_beams": args.num_beams}
         inspection = inspect_translation(args.clip, pipe.model, pipe.processor, **options)
     else:

@@ -10,7 +10,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from training_fla.commands.translate import load_pipeline, positive, seconds
+from training_fla.commands.translate import positive, seconds
 from training_fla.files import InputError
 
 EXAMPLE = "fla serve runs/stage2 --port 7860 --max-seconds 30 --max-megabytes 64"
@@ -53,6 +53,7 @@ def run(args) -> int:
     from training_fla.serving.page import ClipService, build_page, import_gradio, launch_page
     from training_fla.serving.translation import ClipTranslator, most_frames
     from training_fla.serving.upload_folder import UploadFolder
+    from training_fla.viewing.loading import load_pipeline, model_name
 
     if not 0 <= args.port < 65536:
         raise InputError(f"--port {args.port}: must be 0 to 65535")
@@ -61,7 +62,7 @@ def run(args) -> int:
     stop = threading.Event()
     try:
         import_gradio()
-        pipe = load_pipeline(args)
+        pipe = load_pipeline(args.model, args.device, args.dtype)
         limits = replace(limits, max_frames=most_frames(pipe.model))
         translator = ClipTranslator(pipe, limits, args.num_beams)
         page = build_page(ClipService(translator, uploads), args.title or model_name(args.model))
@@ -74,16 +75,3 @@ def run(args) -> int:
     finally:
         uploads.close()
     return 0
-
-
-def model_name(model: str) -> str:
-    """What the page calls a model.
-
-    Args:
-        model (`str`): folder or Hub id.
-
-    Returns:
-        `str`: the Hub id, or the end of the folder's path.
-    """
-    path = Path(model)
-    return "/".join(path.resolve().parts[-2:]) if path.exists() else model

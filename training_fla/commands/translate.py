@@ -132,9 +132,11 @@ def run(args) -> int:
     clips = list(list_clips(args.videos))
     subtitles = args.format in ("srt", "vtt")
     check_subtitle_options(args, clips, subtitles)
-    translate = load_pipeline(args)
-
     from tqdm import tqdm
+
+    from training_fla.viewing.loading import load_pipeline
+
+    translate = load_pipeline(args.model, args.device, args.dtype)
 
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     options = {name: value for name, value in options.items() if value is not None}
@@ -272,38 +274,6 @@ def is_clip(path: Path) -> bool:
     if path.is_dir():
         return holds(path, FRAME_SUFFIXES)
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
-
-
-def load_pipeline(args):
-    """Load the model and its processor.
-
-    Args:
-        args (`argparse.Namespace`): `model`, `device` and `dtype`.
-
-    Returns:
-        [`SignTranslationPipeline`]: ready to translate.
-
-    Raises:
-        InputError: if there is no such model, or no such device.
-    """
-    folder = Path(args.model)
-    if not folder.exists() and args.model.strip("/").count("/") != 1:  # what is left may be a Hub id
-        raise InputError(f"`{args.model}` does not exist")
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise InputError(f"`{args.model}` is not the folder of a trained model: it holds no config.json")
-
-    import torch
-    from transformers import pipeline
-    from transformers.utils import logging
-
-    import processing_fla  # noqa: F401  registers the task
-
-    logging.disable_progress_bar()
-    try:
-        device = None if args.device is None else torch.device(args.device)
-        return pipeline("sign-language-translation", model=args.model, device=device, dtype=args.dtype)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot load `{args.model}`: {one_line(str(error))}") from error
 
 
 def one_line(text: str) -> str:

@@ -5,7 +5,6 @@ Gradio brings the server, the queue, the upload and the stream of states; what p
 sent, keeps it for its player, and mirrors what the camera saw.
 """
 
-import datetime
 import html
 import logging
 import os
@@ -19,7 +18,6 @@ from training_fla.serving.translation import ClipTranslator
 from training_fla.serving.upload_folder import UploadFolder
 
 FOLDER = Path(__file__).parent
-FORGET_SECONDS = 60.0
 logger = logging.getLogger(__name__)
 
 
@@ -82,7 +80,6 @@ def build_page(service: ClipService, title: str):
     with gradio.Blocks(
         title="Sign language translation",
         analytics_enabled=False,
-        delete_cache=(60, int(limits.keep_seconds)),
     ) as page:
         view = gradio.HTML(
             value={},
@@ -101,27 +98,8 @@ def build_page(service: ClipService, title: str):
         forget = {"fn": dict, "outputs": view, "queue": False, "show_progress": "hidden", "api_visibility": "private"}
         work.then(**forget)
         view.cancel(**forget, cancels=[work])
-    service.uploads.on_sweep.append(lambda: forget_visitors(page))
     page.queue(max_size=limits.max_waiting, default_concurrency_limit=1, api_open=False)
     return page
-
-
-def forget_visitors(page, idle_seconds: float = FORGET_SECONDS) -> None:
-    """Drop what Gradio holds of visitors from whom nothing has come for a while; those who left in the midst of work
-    are among them. A visitor who is still there loses nothing: the page has what it shows.
-
-    Args:
-        page (`gradio.Blocks`): from [`build_page`].
-        idle_seconds (`float`): how long a while is.
-    """
-    visitors = getattr(page, "state_holder", None)  # there once the server runs
-    if visitors is None:
-        return
-    before = datetime.datetime.now() - datetime.timedelta(seconds=idle_seconds)
-    for visitor, last_used in list(visitors.time_last_used.items()):
-        if last_used < before:
-            visitors.session_data.pop(visitor, None)
-            visitors.time_last_used.pop(visitor, None)
 
 
 def page_markup(limits: Limits, title: str, frame_stride: int) -> str:
@@ -173,6 +151,7 @@ def launch_page(page, host: str, port: int, max_bytes: int) -> str:
             server_name=host,
             server_port=port or free_port(host),
             max_file_size=max_bytes,
+            state_session_capacity=1,  # Gradio remembers what its last so many visitors were shown: frames of a person
             theme=theme,
             # Not as `css`: Gradio would confine it to a part of the page.
             head=f"<style>{(FOLDER / 'page.css').read_text(encoding='utf-8')}</style>",
@@ -187,7 +166,9 @@ def launch_page(page, host: str, port: int, max_bytes: int) -> str:
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise InputError(f"cannot listen at {host}:{port}: {error}") from error
+        raise InputError(
+            f"cannot listen at {host}:{port}, choose another --port (0 takes a free one): {error}"
+        ) from error
     return address
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, SpaceCard, SpaceCardData
 
-from training_fla.commands.serve import model_name
 from training_fla.files import InputError, atomic_folder
 from training_fla.hub.card import HUB_ID
 from training_fla.hub.push import check_whole, kind_of
+from training_fla.viewing.loading import model_name
 
 PACKAGES = ("modeling_fla", "processing_fla", "training_fla")
 SOURCES = ("*.py", "*.html", "*.css", "*.js")

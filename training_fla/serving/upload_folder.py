@@ -1,12 +1,12 @@
 """Where clips lie while they are needed, and how they vanish: after use, after a time, and when the server stops."""
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ except ImportError:  # not on Windows, where what a killed server leaves stays
 PREFIX = "fla-serve-"
 
 SWEEP_EVERY_SECONDS = 30.0
+logger = logging.getLogger(__name__)
 
 
 class UploadFolder:
@@ -29,9 +30,6 @@ class UploadFolder:
     Args:
         keep_seconds (`float`): files older than this are deleted, in use or not.
         sweep_every (`float`): seconds between two looks for them.
-
-    Attributes:
-        on_sweep (`list[Callable]`): what else is to be called at each look.
     """
 
     def __init__(self, keep_seconds: float, sweep_every: float = SWEEP_EVERY_SECONDS):
@@ -40,7 +38,6 @@ class UploadFolder:
         self._lock = hold(self.path)
         self.keep_seconds = keep_seconds
         os.environ["GRADIO_TEMP_DIR"] = str(self.path)
-        self.on_sweep: list[Callable[[], None]] = []
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._keep_sweeping, args=(sweep_every,), daemon=True)
         self._sweeper.start()
@@ -102,9 +99,10 @@ class UploadFolder:
 
     def _keep_sweeping(self, every: float) -> None:
         while not self._stopped.wait(every):
-            self.sweep()
-            for forget in self.on_sweep:
-                forget()
+            try:
+                self.sweep()
+            except Exception:  # the next look may go well; a thread that ends would keep clips for good
+                logger.exception("old clips were not deleted")
 
 
 def clear_leftovers() -> None:

@@ -1,0 +1,33 @@
+"""A trained model, loaded to translate with, and what people call it."""
+
+from pathlib import Path
+
+from training_fla.files import InputError
+
+
+def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):
+    """The translation pipeline of a folder or a Hub id."""
+    folder = Path(model)
+    if not folder.exists() and model.strip("/").count("/") != 1:  # what is left may be a Hub id
+        raise InputError(f"`{model}` does not exist")
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise InputError(f"`{model}` is not the folder of a trained model: it holds no config.json")
+
+    import torch
+    from transformers import pipeline
+    from transformers.utils import logging
+
+    import processing_fla  # noqa: F401  registers the task
+
+    logging.disable_progress_bar()
+    try:
+        device = None if device is None else torch.device(device)
+        return pipeline("sign-language-translation", model=model, device=device, dtype=dtype)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"cannot load `{model}`: {' '.join(str(error).split())}") from error
+
+
+def model_name(model: str) -> str:
+    """A Hub id as it is, a folder by the last two parts of its path."""
+    path = Path(model)
+    return "/".join(path.resolve().parts[-2:]) if path.exists() else model
