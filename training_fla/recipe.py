@@ -176,7 +176,7 @@ class Stage2Arguments(VisualArguments):
     )
     peft: dict | None = field(
         default=None,
-        metadata={"help": "train little beside a still language model: {type: lora, r: 8} or ia3; merged at the end"},
+        metadata={"help": "train little beside a still language model: {type: lora, r: 8}; merged at the end"},
     )
     one_run_light_t: str | None = field(
         default=None,
@@ -231,10 +231,6 @@ class OptimizationArguments:
     norm_logging_steps: int | None = field(
         default=None,
         metadata={"help": "every so many steps, norms of the last layers go to norms.tsv and norms.png (Figure 2)"},
-    )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={"help": "evaluate and save a moving average of the weights, e.g. 0.999; null: the weights"},
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after so many evaluations without a better dev score"}

@@ -1,4 +1,4 @@
-"""LoRA and IA3 in stage 2: what is trained, what is saved, and that the folder is a plain model."""
+"""LoRA in stage 2: what is trained, what is saved, and that the folder is a plain model."""
 
 import copy
 import json
@@ -47,14 +47,14 @@ def stir(model) -> None:
             parameter.data.add_(torch.randn_like(parameter) * 0.3)
 
 
-@pytest.mark.parametrize("spec", [LORA, {"type": "lora", "r": 2}, {"type": "ia3"}])
+@pytest.mark.parametrize("spec", [LORA, {"type": "lora", "r": 2}])
 def test_merged_it_computes_the_same_and_loads_like_any_model(model, tmp_path, spec):
     names = set(model.state_dict())
     add_peft(model, spec)
     stir(model)
     model.eval()
     trained = {name for name, p in model.language_model.named_parameters() if p.requires_grad}
-    assert trained and all("lora_" in name or "ia3_" in name for name in trained)
+    assert trained and all("lora_" in name for name in trained)
     assert all(p.requires_grad for p in model.adapter.parameters())
     with torch.no_grad():
         before = model(**inputs(model)).logits
@@ -164,8 +164,8 @@ def test_what_lies_on_the_hub_is_loaded_by_its_name(model, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"type": "adalora"}, "type must be one of lora, ia3"),
-        ({"type": "prefix", "num_virtual_tokens": 3}, "type must be one of lora, ia3, got 'prefix'"),
+        ({"type": "adalora"}, "type must be lora, got 'adalora'"),
+        ({"type": "prefix", "num_virtual_tokens": 3}, "type must be lora, got 'prefix'"),
         ({"r": 8}, "got None"),
         ({"type": "lora", "rank": 8}, "unexpected keyword argument 'rank'"),
         ({"type": "lora", "target_modules": ["nothing"]}, "nothing"),

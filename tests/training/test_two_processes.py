@@ -43,7 +43,7 @@ freeze_batch_norm_statistics: true
 one_run_light_t: tiny
 one_run_light_t_overrides: {d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24, dropout: 0.0}
 """,
-    "lora": RECIPES["stage2"] + "peft: {type: lora, r: 2}\nema_decay: 0.9\n",
+    "lora": RECIPES["stage2"] + "peft: {type: lora, r: 2}\n",
 }
 LINES_OF_SHARDED = [
     (),
@@ -184,7 +184,6 @@ def run_in_shards(*argv) -> None:
     [
         ({"fsdp_version": 1}, {}, "fsdp_version is 1: only 2"),
         ({"state_dict_type": "FULL_STATE_DICT"}, {}, "fsdp_state_dict_type must be SHARDED_STATE_DICT"),
-        ({}, {"ema_decay": 0.9}, "ema_decay needs whole weights"),
         ({}, {"norm_logging_steps": 5}, "norm_logging_steps needs whole weights"),
     ],
 )

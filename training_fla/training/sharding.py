@@ -26,9 +26,8 @@ def check_sharding(accelerator: Accelerator, optimization: OptimizationArguments
         raise InputError(
             f"fsdp_version is {plugin.fsdp_version}: only 2 is supported, see recipes/accelerate/fsdp.yaml"
         )
-    for name in ("ema_decay", "norm_logging_steps"):
-        if getattr(optimization, name):
-            raise InputError(f"{name} needs whole weights; a run with FSDP has shards of them")
+    if optimization.norm_logging_steps:
+        raise InputError("norm_logging_steps needs whole weights; a run with FSDP has shards of them")
     if "SHARDED" not in str(plugin.state_dict_type):
         # Whole ones cannot be read again where a head is tied: torch looks for one name of each tensor only.
         raise InputError(

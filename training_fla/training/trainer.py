@@ -4,7 +4,6 @@ import copy
 import json
 import shutil
 import time
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from training_fla.training.monitoring import sample_places
 from training_fla.training.optimization import build_optimizer
 from training_fla.training.sharding import check_sharding, gather, share_tied_tables, without_weights
 from training_fla.training.throughput import Throughput
-from training_fla.training.weight_average import WeightAverage
 
 
 class SmoothedCrossEntropy:
@@ -100,28 +98,18 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         super().__init__(compute_loss_func=SmoothedCrossEntropy(args.label_smoothing_factor), **kwargs)
         self.optimization, self.metric, self.generation = optimization, metric, generation
         self.last_translations: list[str] = []
-        self.average: WeightAverage | None = None
         self.throughput = Throughput()
         self.add_callback(EpochCallback(self))
         if self.is_fsdp_enabled:
             check_sharding(self.accelerator, optimization)
 
     def train(self, *args, **kwargs):
-        """As [`~transformers.Trainer.train`]; with `ema_decay` the model holds the average afterwards."""
+        """As [`~transformers.Trainer.train`], timed."""
         if self.is_fsdp_enabled:
             self.empty_model = without_weights(self.model)
             share_tied_tables(self.model.language_model)
-        if self.optimization.ema_decay:
-            self.average = WeightAverage(self.model.to(self.args.device), self.optimization.ema_decay)
         with self.throughput.running():
-            outcome = super().train(*args, **kwargs)
-        if self.average is not None:
-            best = self.state.best_model_checkpoint
-            if self.args.load_best_model_at_end and best:
-                self.average.load(Path(best))
-            self.average.copy_to_model()
-            self.average = None
-        return outcome
+            return super().train(*args, **kwargs)
 
     def whole_model(self):
         """The model to save: what was trained, put together again where it is in shards.
@@ -134,16 +122,6 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         whole = gather(self.accelerator, self.model, self.empty_model)
         self.is_fsdp_enabled = False  # `save_model` would gather once more
         return whole
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.average is not None and self.args.should_save:
-            self.average.save(Path(output_dir))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if self.average is not None and checkpoint is not None:
-            self.average.load(Path(checkpoint))
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Make the recipe's optimizer once.
@@ -293,8 +271,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         Returns:
             `tuple`: the sentences in the dataset's order, and the mean label-smoothed loss per target token.
         """
-        with nullcontext() if self.average is None else self.average.in_model():
-            rows = self._translate_rows(sorted_by_length(dataset), description)
+        rows = self._translate_rows(sorted_by_length(dataset), description)
         if self.args.world_size > 1:
             rows = dict(gather_object(list(rows.items())))  # the last batch may repeat clips: the dictionary keeps one
         translations = [rows[index][0] for index in range(len(dataset))]
@@ -393,8 +370,6 @@ def sorted_by_length(dataset):
 class EpochCallback(TrainerCallback):
     """Tells sampler and dataset which epoch begins, on resuming too (Accelerate does not reach a skipping sampler).
 
-    And the average of the weights that a step was made.
-
     Args:
         trainer ([`SignTranslationTrainer`]): whose parts they are.
     """
@@ -413,11 +388,6 @@ class EpochCallback(TrainerCallback):
         """Where an epoch had no step, its last state is scored and saved already."""
         if self.began_at == state.global_step:
             control.should_evaluate = control.should_save = control.should_log = False
-
-    def on_optimizer_step(self, args, state, control, **kwargs):
-        """Average the weights; `state` does not count this step yet."""
-        if self.trainer.average is not None:
-            self.trainer.average.update(state.global_step + 1)
 
 
 def last_whole_checkpoint(output_dir: Path) -> Path | None:
