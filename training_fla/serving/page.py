@@ -166,9 +166,7 @@ def launch_page(page, host: str, port: int, max_bytes: int) -> str:
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise InputError(
-            f"cannot listen at {host}:{port}, choose another --port (0 takes a free one): {error}"
-        ) from error
+        raise InputError(f"cannot listen at {host}:{port}: choose another --port (0 takes a free one)") from error
     return address
 
 
