@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run, weights
+from training_fla.files import MARKER, InputError, locked_folder, read_marker
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     return pack_demo(tmp_path_factory.mktemp("corpus") / "packed", num_train=11, num_dev=4, num_test=5)
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """Every file's bytes, and `None` for every folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +118,50 @@ def test_a_folder_that_holds_a_run_is_left_alone(recipes, stage1, capsys):
     assert (stage1 / "metrics.json").read_bytes() == before
 
 
+def test_overwrite_checks_everything_first_and_removes_only_what_a_run_writes(recipes, stage1, tmp_path, capsys):
+    from training_fla.stage import RUN_FILES
+
+    out = tmp_path / "out"
+    shutil.copytree(stage1, out)
+    assert {path for pattern in RUN_FILES for path in out.glob(pattern)} == set(out.iterdir()) - {out / MARKER}
+    (out / "thesis.docx").write_text("mine")
+    (out / "chapters").mkdir()
+    before = content(out)
+    argv = [recipes / "stage1.yaml", "--output_dir", out, "--overwrite"]
+    for lines in (["--dataset", "typo"], ["--light_t_overrides", "{d_model: 17}"], ["--max_target_tokens", 1]):
+        assert run("run_stage1", *argv, *lines) == 2
+        assert content(out) == before, lines
+    argv += ["--max_steps", 1, "--load_best_model_at_end", "false", "--eval_strategy", "'no'"]
+    assert run("run_stage1", *argv, "--save_strategy", "'no'") == 0
+    assert not list(out.glob("checkpoint-*")) and (out / "thesis.docx").read_text() == "mine"
+    assert (out / "chapters").is_dir()
+    assert json.loads((out / "metrics.json").read_text())["train"]["best_step"] is None
+
+
+def test_a_run_of_version_0_1_0_goes_on_and_is_not_overwritten(recipes, stage1, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(stage1, out)
+    (out / MARKER).unlink()
+    argv = [recipes / "stage1.yaml", "--output_dir", out]
+    assert run("run_stage1", *argv, "--overwrite") == 2
+    assert "and no .fla-llm.json, so it is not replaced" in capsys.readouterr().err
+    assert run("run_stage1", *argv, "--resume") == 0
+    assert read_marker(out)["kind"] == "run"
+
+
+def test_two_runs_do_not_share_a_folder(recipes, tmp_path, capsys):
+    out = tmp_path / "out"
+    for lines in ([], ["--resume"]):
+        with locked_folder(out, out):
+            assert run("run_stage1", recipes / "stage1.yaml", "--output_dir", out, *lines) == 2
+        assert "is being written by another run" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(recipes, tmp_path):
+    assert run("run_stage1", recipes / "stage1.yaml", "--output_dir", tmp_path / "out", "--dataset", "nowhere") == 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
     status = run("run_stage1", recipes / "stage1.yaml", "--output_dir", stage1, "--resume", "--learning_rate", "0.5")
     assert status == 2
@@ -182,7 +233,21 @@ def test_half_a_checkpoint_is_not_resumed_from(tmp_path):
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+    (tmp_path / "checkpoint-9").mkdir()
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    names = ["broken-checkpoint-6", "broken-checkpoint-9", "broken-checkpoint-9-2", "checkpoint-3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert (tmp_path / "broken-checkpoint-6/trainer_state.json").read_text() == '{"global_'
+
+
+def test_a_checkpoint_that_cannot_be_read_is_left_alone(tmp_path):
+    """A disk that fails for a moment, or a right that is missing, breaks no checkpoint."""
+    from training_fla.training.trainer import last_whole_checkpoint
+
+    (tmp_path / "checkpoint-3/trainer_state.json").mkdir(parents=True)
+    with pytest.raises(InputError, match="checkpoint-3/trainer_state.json cannot be read: Is a directory"):
+        last_whole_checkpoint(tmp_path)
+    assert (tmp_path / "checkpoint-3").is_dir()
 
 
 def test_a_loss_that_is_no_number_names_the_clips(recipes, tmp_path, capsys):

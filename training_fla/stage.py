@@ -4,11 +4,12 @@ open the output folder - open the corpus - processor - seed - model - datasets -
 dev - score dev and test - write metrics, predictions, recipe, curve - save model and processor
 """
 
+import contextlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,15 @@ from training_fla.data.collation import SignTranslationCollator
 from training_fla.data.packed_corpus import PackedCorpus, packed_splits
 from training_fla.data.packing import ensure_packed
 from training_fla.data.run_datasets import cached, make_datasets, use_feature_cache
-from training_fla.files import InputError, atomic_file
+from training_fla.files import (
+    InputError,
+    atomic_file,
+    check_folder,
+    check_not_inside,
+    locked_folder,
+    read_marker,
+    write_marker,
+)
 from training_fla.hub.card import training_facts, write_card
 from training_fla.hub.push import push_trained
 from training_fla.recipe import Recipe
@@ -75,10 +84,35 @@ def run_stage(
     started = time.perf_counter()
     transformers_logging.disable_progress_bar()  # of reading and writing weights, which takes a blink here
     args = training_arguments(recipe)
-    with args.main_process_first(local=False, desc="output folder"):
-        checkpoint = open_output_folder(recipe, is_main=args.process_index == 0)
-    with args.main_process_first(local=False, desc="corpus"):
-        splits = open_splits(recipe)
+    with contextlib.ExitStack() as stack:
+        with args.main_process_first(local=False, desc="output folder"):
+            stack.enter_context(held_output_folder(recipe, is_main=args.process_index == 0))
+        with args.main_process_first(local=False, desc="corpus"):
+            splits = open_splits(recipe)
+        processor, model = build_parts(recipe, args, splits, build_processor, build_model)
+        trainer = make_trainer(recipe, args, splits, processor, model)
+
+        # All has been checked; from here on files are written.
+        trainer.accelerator.wait_for_everyone()
+        with args.main_process_first(local=False, desc="checkpoints"):
+            if trainer.is_world_process_zero():
+                begin_output_folder(recipe)
+            checkpoint = last_whole_checkpoint(recipe.output_dir) if recipe.run.resume else None
+        outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+        train_seconds = time.perf_counter() - started
+        facts = {"seconds": round(train_seconds, 1), "best_step": trainer.state.best_global_step}
+        outcome.metrics.pop("total_flos", None)  # not counted
+        report = {"train": {**outcome.metrics, **facts, **trainer.throughput.figures(trainer.accelerator)}}
+        for split in ("dev", "test"):
+            report[split] = score_split(trainer, split, recipe)
+        report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
+        save(trainer, recipe, report)
+    return 0
+
+
+def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable, build_model: Callable) -> tuple:
+    """The processor and the model of a recipe, which belong together; the random seed is set before the model."""
     try:
         processor = build_processor(recipe, splits)
         set_seed(args.seed)
@@ -88,23 +122,7 @@ def run_stage(
     except (ValueError, StrictDataclassError, OSError) as error:
         raise InputError(f"the recipe's model cannot be built: {error}") from error
     check_belongs_together(model, processor)
-    trainer = make_trainer(recipe, args, splits, processor, model)
-    if trainer.is_world_process_zero():
-        with atomic_file(recipe.output_dir / "recipe.yaml", overwrite=True) as file:
-            Path(file).write_text(
-                yaml.safe_dump(recipe.resolved, allow_unicode=True, sort_keys=False), encoding="utf-8"
-            )
-
-    outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    train_seconds = time.perf_counter() - started
-    facts = {"seconds": round(train_seconds, 1), "best_step": trainer.state.best_global_step}
-    outcome.metrics.pop("total_flos", None)  # not counted
-    report = {"train": {**outcome.metrics, **facts, **trainer.throughput.figures(trainer.accelerator)}}
-    for split in ("dev", "test"):
-        report[split] = score_split(trainer, split, recipe)
-    report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
-    save(trainer, recipe, report)
-    return 0
+    return processor, model
 
 
 def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
@@ -135,42 +153,64 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
     return args
 
 
-def open_output_folder(recipe: Recipe, is_main: bool) -> Path | None:
-    """Refuse, resume or clear the output folder.
+# All that a run writes into `output_dir`: what `--overwrite` removes.
+RUN_FILES = ("checkpoint-[0-9]*", "broken-checkpoint-[0-9]*", "runs", PEFT_FOLDER, ".model.partial", ".*.writing")
+RUN_FILES += ("recipe.yaml", "metrics.json", "evaluations.txt", "predictions_*.tsv", "bad_batch_*.json", "README.md")
+RUN_FILES += ("training_curve.png", "norms.tsv", "norms.png", "config.json", "generation_config.json")
+RUN_FILES += ("processor_config.json", "*tokenizer*", "special_tokens_map.json", "model*.safetensors*", "*_fla.py")
 
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): `output_dir`, `resume`, `overwrite`.
-        is_main (`bool`): only this process deletes.
 
-    Returns:
-        `Path` or `None`: the checkpoint to resume from.
-
-    Raises:
-        InputError: the folder holds another run and neither `--resume` nor `--overwrite` is given; or the run to
-            resume had another recipe.
-    """
+@contextlib.contextmanager
+def held_output_folder(recipe: Recipe, is_main: bool) -> Iterator[None]:
+    """Check `output_dir` and hold it against other runs; nothing in it is changed."""
     folder = recipe.output_dir
-    if recipe.run.resume and recipe.run.overwrite:
-        raise InputError("--resume and --overwrite contradict each other")
-    if folder.exists() and not folder.is_dir():
+    if folder.is_file():
         raise InputError(f"output_dir {folder} is a file")
-    if recipe.run.overwrite and is_main and folder.exists():
-        for old in folder.iterdir():
-            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-    if not recipe.run.resume and is_main and folder.exists() and any(folder.iterdir()):
+    is_new = not folder.exists()
+    with locked_folder(folder, folder) if is_main else contextlib.nullcontext():
+        try:
+            check_output_folder(recipe)
+            yield
+        finally:
+            if is_new and is_main:  # a run that could not begin leaves no empty folder
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def check_output_folder(recipe: Recipe) -> None:
+    """Refuse a folder that is not a run's, that holds what the run reads, or a run that is to be left alone."""
+    folder, run = recipe.output_dir, recipe.run
+    if run.resume and run.overwrite:
+        raise InputError("--resume and --overwrite contradict each other")
+    read = [recipe.data.dataset, recipe.data.manifest, recipe.text.tokenizer]
+    read += [getattr(recipe.stage, name, None) for name in ("stage1_checkpoint", "language_model", "imagenet_weights")]
+    check_not_inside(read, folder)
+    marker = read_marker(folder)
+    if marker and marker["kind"] == "run" and not (run.resume or run.overwrite):
         raise InputError(f"output_dir {folder} already holds a run: give --resume to go on, --overwrite to start anew")
+    before = folder / "recipe.yaml"
+    if not (run.resume and before.is_file()):  # runs of 0.1.0 have no marker
+        check_folder(folder, "run", overwrite=True)
+        return
+    lines = yaml.safe_load(before.read_text(encoding="utf-8")) or {}
+    free = {"resume", "overwrite", "output_dir"}
+    changed = sorted(
+        k for k in (lines.keys() | recipe.resolved.keys()) - free if lines.get(k) != recipe.resolved.get(k)
+    )
+    if changed:
+        raise InputError(f"cannot resume {folder}: the recipe has changed in {', '.join(changed)}")
+
+
+def begin_output_folder(recipe: Recipe) -> None:
+    """Remove what an earlier run left, where that is wished, and say whose folder it is."""
+    folder = recipe.output_dir
     folder.mkdir(parents=True, exist_ok=True)
-    if not recipe.run.resume:
-        return None
-    if (folder / "recipe.yaml").exists():
-        before = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
-        free = {"resume", "overwrite", "output_dir"}
-        changed = sorted(
-            k for k in (before.keys() | recipe.resolved.keys()) - free if before.get(k) != recipe.resolved.get(k)
-        )
-        if changed:
-            raise InputError(f"cannot resume {folder}: the recipe has changed in {', '.join(changed)}")
-    return last_whole_checkpoint(folder)
+    if recipe.run.overwrite:
+        for old in {path for pattern in RUN_FILES for path in folder.glob(pattern)}:
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    write_marker(folder, "run")
+    with atomic_file(folder / "recipe.yaml", overwrite=True) as file:
+        file.write_text(yaml.safe_dump(recipe.resolved, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
 
 def open_splits(recipe: Recipe) -> Splits:

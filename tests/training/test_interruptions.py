@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run, weights
-from training_fla.files import disk_is_full
+from training_fla.files import MARKER, disk_is_full
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_a_full_disk_beside_the_checkpoints_is_one_line_and_the_run_goes_on(
         assert run("run_stage2", *argv) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("run_stage2.py: error: the disk is full: ") and "--resume goes on" in error
-    assert not (out / refused).exists() and not [path for path in out.iterdir() if path.name.startswith(".")]
+    assert not (out / refused).exists() and [path.name for path in out.glob(".*")] == [MARKER]
     assert run("run_stage2", *argv, "--resume") == 0
     assert run("run_stage2", *argv[:-1], tmp_path / "roomy") == 0
     full, roomy = weights(out), weights(tmp_path / "roomy")

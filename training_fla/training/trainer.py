@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -391,25 +392,24 @@ class EpochCallback(TrainerCallback):
 
 
 def last_whole_checkpoint(output_dir: Path) -> Path | None:
-    """Find the newest checkpoint that was written to its end; delete the ones that were not.
-
-    `trainer_state.json` is the last file of a checkpoint: where it cannot be read, the process died while saving.
-
-    Args:
-        output_dir (`Path`): the run's folder.
-
-    Returns:
-        `Path` or `None`: the checkpoint to resume from.
-    """
-    newest: tuple[int, Path] | None = None
-    for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        try:
-            step = json.loads((folder / "trainer_state.json").read_text())["global_step"]
-        except (OSError, json.JSONDecodeError, KeyError):
-            shutil.rmtree(folder, ignore_errors=True)
+    """The newest checkpoint that was written to its end; one that was not is renamed to `broken-checkpoint-STEP`."""
+    whole: dict[int, Path] = {}
+    for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-[0-9]*"):
+        if not folder.is_dir():
             continue
-        newest = max(newest or (step, folder), (step, folder))
-    return newest[1] if newest else None
+        state = folder / "trainer_state.json"  # the last file of a checkpoint
+        try:
+            whole[json.loads(state.read_text(encoding="utf-8"))["global_step"]] = folder
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            aside, number = folder.with_name(f"broken-{folder.name}"), 1
+            while aside.exists():
+                number += 1
+                aside = folder.with_name(f"broken-{folder.name}-{number}")
+            folder.rename(aside)
+            print(f"{folder} was not written to its end; it is now {aside.name}", file=sys.stderr)
+        except OSError as error:
+            raise InputError(f"{state} cannot be read: {error.strerror}") from error
+    return whole[max(whole)] if whole else None
 
 
 def clean_generation_config(model: nn.Module, num_beams: int, max_new_tokens: int) -> GenerationConfig:
