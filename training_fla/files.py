@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shutil
@@ -53,12 +54,24 @@ def first_line(error: BaseException) -> str:
 
 
 def exit_status(work: Callable[[], int | None], prog: str) -> int:
-    """Call `work()`; bad input becomes one line on stderr and status 2, Ctrl-C status 130."""
+    """Call `work()`; bad input becomes one line on stderr and status 2, Ctrl-C status 130, a reader who left 141."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # sentences are of any language, whatever the locale
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        return work() or 0
+        status = work() or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        try:
+            print(flush=True)  # tells whether stdout is the pipe that broke
+        except BrokenPipeError:  # `| head` has read enough; Python would write what is left when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        raise
     except Exception as error:
         message = " ".join(str(error).split())
         if disk_is_full(error) and not isinstance(error, InputError):
@@ -149,6 +162,10 @@ def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Pa
         raise InputError(f"{path} exists already: choose another name or pass --overwrite")
     _make_folder(path.parent)
     work = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        work.touch()
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
     try:
         yield work
         sync_file(work)
