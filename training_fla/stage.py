@@ -38,9 +38,10 @@ from training_fla.hub.card import training_facts, write_card
 from training_fla.hub.push import push_trained
 from training_fla.recipe import Recipe
 from training_fla.scoring.metric import SignTranslationMetric, convention_for
+from training_fla.tables import write_table
 from training_fla.training.adapters import FOLDER as PEFT_FOLDER
 from training_fla.training.adapters import is_peft, merge_peft, save_peft
-from training_fla.training.monitoring import EvaluationLines, plot_curve, show_progress, write_rows
+from training_fla.training.monitoring import EvaluationLines, plot_curve, show_progress
 from training_fla.training.norms import LayerNorms
 from training_fla.training.one_run import OneRunModel, without_light_t
 from training_fla.training.reporting import RecipeReport, check_report_to
@@ -358,7 +359,8 @@ def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> 
     scores = trainer.metric.compute(predictions=translations, references=dataset.sentences)
     if trainer.is_world_process_zero():
         rows = zip(dataset.ids, translations, dataset.sentences, strict=True)
-        write_rows(recipe.output_dir / f"predictions_{split}.tsv", ("id", "prediction", "reference"), rows)
+        file = recipe.output_dir / f"predictions_{split}.tsv"
+        write_table(file, ("id", "prediction", "reference"), rows, overwrite=True)
     return {**scores, "loss": loss, "seconds": round(seconds, 2)}
 
 

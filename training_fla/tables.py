@@ -1,69 +1,326 @@
-"""Sentence files: plain text, one sentence a line, or one column of a table."""
+"""Tables: the one reader of delimited files and JSON Lines, the writer of tab-separated ones, and sentence files."""
 
-import csv
+import json
+import math
 import os
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from training_fla.files import InputError
-from training_fla.scoring.predictions import read_text
+from training_fla.files import InputError, atomic_file
 
-DELIMITERS = ("\t", "|", ",")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+TABLE_SUFFIXES = (".csv", ".tsv", ".psv", ".txt", *JSON_SUFFIXES)
+SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods and .numbers are zip files, .xls is an OLE file
+SPREADSHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
+NOT_A_SENTENCE = {"nan", "<na>", "#n/a"}  # how table programs write a missing value
+ROWS_NAMED = 20
+
+
+class BadRows:
+    """What is wrong with the rows of annotation files, collected so that all bad rows are named at once."""
+
+    def __init__(self):
+        self.found: list[tuple[Path, int, str]] = []
+
+    def add(self, file: Path, line: int, reason: str) -> None:
+        """Note a bad row."""
+        self.found.append((file, line, reason))
+
+    @contextmanager
+    def at(self, file: Path, line: int) -> Iterator[None]:
+        """Note an `InputError` of the block as a bad row, and go on."""
+        try:
+            yield
+        except InputError as error:
+            self.add(file, line, str(error))
+
+    def lines(self) -> list[str]:
+        """One line a bad row."""
+        return [f"{file}, line {line}: {reason}" for file, line, reason in self.found]
+
+    def refuse(self, remedy: str = "") -> None:
+        """Raise one `InputError` that names the rows, if there are any."""
+        if not self.found:
+            return
+        named, last = [], None
+        for file, line, reason in self.found[:ROWS_NAMED]:
+            named.append(f"line {line}: {reason}" if file == last else f"{file}, line {line}: {reason}")
+            last = file
+        if len(self.found) > 1:
+            rest = len(self.found) - len(named)
+            named.append(f"{f'and {rest} more, ' if rest else ''}{len(self.found)} bad rows in all")
+        raise InputError("; ".join(named) + (f"; {remedy}" if remedy else ""))
+
+
+def read_table(
+    file: str | os.PathLike,
+    columns: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    bad: BadRows | None = None,
+    rest_in_last: bool = False,
+    remedy: str = "",
+) -> list[tuple[int, dict[str, str]]]:
+    """Line numbers and cells of a table, under the names asked for; optional columns that are absent are left out.
+
+    A quote mark opens a quoted cell where a cell begins with it and the quote closes right before a delimiter or the
+    end of a line; `""` within is one mark. Any other quote mark is text. Two limits: with commas or semicolons, whose
+    writers always quote, a mark that opens a cell and does not close it makes a bad row; with tabs or `|`, a quoted
+    cell of several lines holds no delimiter, so that two stray marks do not swallow the rows between them.
+
+    Bad rows go to `bad`, or raise if there is none. `rest_in_last`: the last cell may hold bare delimiters.
+    """
+    file, found = Path(file), BadRows() if bad is None else bad
+    text = read_text(file)
+    if file.suffix.lower() in JSON_SUFFIXES:
+        rows = list(_json_rows(file, text, columns, optional, found, remedy))
+    else:
+        rows = list(_delimited_rows(file, text, columns, optional, found, rest_in_last, remedy))
+    if bad is None:
+        found.refuse()
+    return rows
+
+
+def write_table(
+    file: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[object]], overwrite: bool = False
+) -> None:
+    """Write a tab-separated table that `read_table` reads; white space inside a cell becomes single spaces."""
+    with atomic_file(file, overwrite) as work, open(work, "w", encoding="utf-8", newline="") as out:
+        for row in (header, *rows):
+            cells = [" ".join(str(cell).split()) for cell in row]
+            for number, cell in enumerate(cells):
+                if cell.startswith('"'):  # would be taken for a quoted cell
+                    cells[number] = '"' + cell.replace('"', '""') + '"'
+            out.write("\t".join(cells) + "\n")
 
 
 def read_sentences(files: Iterable[str | os.PathLike], column: str | None = None) -> list[str]:
-    """Read the sentences of some files, blank lines left out.
-
-    Args:
-        files (`Iterable[str | os.PathLike]`): UTF-8 files, one sentence a line.
-        column (`str`, *optional*):
-            The files are tables whose header names this column: tab-separated, CSV, or with `|` (as PHOENIX14T's).
-
-    Returns:
-        `list[str]`
-
-    Raises:
-        InputError: if a file is missing, empty, not UTF-8, lacks the column, or has a control character in a sentence.
-    """
+    """The sentences of text files, one a line, or of one column of tables; blank lines are left out."""
     sentences = []
     for file in map(Path, files):
-        rows = _column(file, column) if column else list(enumerate(read_text(file).split("\n"), start=1))
-        found = [(row, sentence.strip()) for row, sentence in rows if sentence.strip()]
+        if column:
+            rows = [(line, cells[column]) for line, cells in read_table(file, [column])]
+        else:
+            rows = list(enumerate(read_text(file).split("\n"), start=1))
+        found = [(line, sentence.strip()) for line, sentence in rows if sentence.strip()]
         if not found:
             raise InputError(f"{file} has no sentences")
-        for row, sentence in found:
-            _refuse_control_characters(file, row, sentence, column)
+        bad = BadRows()
+        for line, sentence in found:
+            sentence = " ".join(sentence.split("\n")) if column else sentence
+            control = next((c for c in sentence if unicodedata.category(c) == "Cc"), None)
+            if control:
+                remedy = "; for a table name its column with --column" if control == "\t" and not column else ""
+                bad.add(file, line, f"the sentence has the control character {control!r}{remedy}")
             sentences.append(sentence)
+        bad.refuse()
     return sentences
 
 
-def _column(file: Path, column: str) -> list[tuple[int, str]]:
-    """The row numbers and cells of one column; the header is row 1."""
-    lines = read_text(file).split("\n")
-    header = lines[0].rstrip("\r")
-    delimiter = next((d for d in DELIMITERS if column in header.split(d)), None)
-    if delimiter is None:
-        raise InputError(f"{file}, row 1: no column {column!r} in the header {header[:200]!r}")
-    if delimiter == ",":
-        rows = csv.reader(line + "\n" for line in lines)
-        table = [(rows.line_num, cells) for cells in rows]
-    else:  # corpora have bare quotation marks in such files
-        table = [(number, line.rstrip("\r").split(delimiter)) for number, line in enumerate(lines, start=1)]
-    place = table[0][1].index(column)
-    cells = []
-    for number, row in table[1:]:
-        if not any(row):
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file, or of a UTF-16 one with a byte order mark; every line ends in a line feed."""
+    if file.suffix.lower() in SPREADSHEET_SUFFIXES:
+        raise InputError(f"{file} is a spreadsheet: save it as 'CSV UTF-8' (.csv)")
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    if content.startswith(SPREADSHEETS):
+        raise InputError(f"{file} is a spreadsheet whatever its name: save it as 'CSV UTF-8' (.csv)")
+    try:
+        utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16" if utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        byte = content[error.start]
+        raise InputError(f"{file}, line {line}: not UTF-8 (byte 0x{byte:02x}); save it as 'CSV UTF-8'") from error
+    if not text.strip():
+        raise InputError(f"{file} is empty")
+    if "\0" in text:
+        raise InputError(f"{file} is not a text file: it holds zero bytes; save it as 'CSV UTF-8'")
+    text = text.replace("\r\n", "\n")
+    # Spreadsheets on a Mac may end rows by \r alone, and have \n within cells.
+    return text.replace("\r", "\n") if 0 <= text.find("\r") < (text.find("\n") % (len(text) + 1)) else text
+
+
+def _delimited_rows(
+    file: Path,
+    text: str,
+    columns: Sequence[str],
+    optional: Sequence[str],
+    bad: BadRows,
+    rest_in_last: bool,
+    remedy: str,
+) -> Iterator[tuple[int, dict[str, str]]]:
+    delimiter, place = _delimiter(text, columns)
+    quotes = delimiter in ",;" and not rest_in_last
+    next_line, header, named, places = 1 + text.count("\n", 0, place), [], 0, {}
+    while place < len(text):
+        line, begin = next_line, place
+        cells, place, fault = _row(text, place, delimiter, quotes, len(header) if rest_in_last else 0)
+        next_line += text.count("\n", begin, place)
+        if not any(cell.strip() for cell in cells):
             continue
-        if len(row) <= place:
-            raise InputError(f"{file}, row {number}, column {column!r}: the row has only {len(row)} cells")
-        cells.append((number, row[place]))
-    return cells
+        if not header:
+            header = [cell.strip() for cell in cells]
+            places = _places(file, line, header, columns, optional, remedy)
+            named = max(number for number, name in enumerate(header, start=1) if name)
+            continue
+        while len(cells) > len(header) and not cells[-1].strip():
+            cells.pop()
+        if not fault and not named <= len(cells) <= len(header):
+            fault = f"the row has {len(cells)} cells, the header {len(header)}"
+            if len(cells) > len(header) and quotes:
+                fault += f": put double quotes round a cell that holds {delimiter!r}"
+        if fault:
+            bad.add(file, line, fault)
+        else:
+            yield line, {name: cells[index] for name, index in places.items()}
 
 
-def _refuse_control_characters(file: Path, row: int, sentence: str, column: str | None) -> None:
-    found = next((character for character in sentence if unicodedata.category(character) == "Cc"), None)
-    if found is None:
-        return
-    remedy = "; for a table name its column with --column" if found == "\t" and not column else ""
-    raise InputError(f"{file}, row {row}: the sentence has the control character {found!r}{remedy}")
+def _delimiter(text: str, columns: Sequence[str]) -> tuple[str, int]:
+    """What is between cells, by a first line `sep=;` or by the header, and where the header begins."""
+    stated = re.match(r'\s*"?sep=(.)"?[\s;,]*?\n', text, re.IGNORECASE)
+    if stated:
+        return stated[1], stated.end()
+    header = re.sub(r'"([^"\n]*)"', lambda quoted: re.sub("[\t;,|]", " ", quoted[1]), text.lstrip("\n"))
+    header = header.partition("\n")[0]
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        names = {name.strip().casefold() for name in header.split(delimiter)}
+        return sum(column.casefold() in names for column in columns), header.count(delimiter)
+
+    return max("\t;,|", key=fit), 0
+
+
+def _places(
+    file: Path, line: int, header: Sequence[str], columns: Sequence[str], optional: Sequence[str], remedy: str
+) -> dict[str, int]:
+    """Where each column is that is asked for and there; names are compared without regard to case."""
+    indices: dict[str, int] = {}
+    for index, name in enumerate(header):
+        if name and indices.setdefault(name.casefold(), index) != index:
+            raise InputError(f"{file}, line {line}: column {name!r} comes twice in the header: rename one of them")
+    for column in columns:
+        if column.casefold() not in indices:
+            raise _no_column(file, line, column, header, remedy)
+    return {name: indices[name.casefold()] for name in (*columns, *optional) if name.casefold() in indices}
+
+
+def _no_column(file: Path, line: int, column: str, names: Iterable[str], remedy: str) -> InputError:
+    named = ", ".join(repr(name) for name in names if name)
+    named = named if len(named) <= 300 else f"{named[:300]} ..."
+    return InputError(f"{file}, line {line}: no column {column!r}, only {named}{f'; {remedy}' if remedy else ''}")
+
+
+def _row(text: str, place: int, delimiter: str, quotes: bool, limit: int) -> tuple[list[str], int, str]:
+    """The cells of the row that begins at `place`, where the next one begins, and what is wrong with it."""
+    end = _line_end(text, place)
+    if text.find('"', place, end) < 0:
+        return text[place:end].split(delimiter, limit - 1 if limit else -1), end + 1, ""
+    cells, fault = [], ""
+    while True:
+        last = bool(limit) and len(cells) == limit - 1
+        quoted = _quoted_cell(text, place, delimiter, quotes, last)
+        if quoted:
+            cell, place = quoted
+        else:
+            if quotes and text.startswith('"', place):
+                fault = f"cell {len(cells) + 1} begins with a quote mark that does not close it: double those inside"
+            end = _line_end(text, place)
+            stop = -1 if last else text.find(delimiter, place, end)
+            stop = end if stop < 0 else stop
+            cell, place = text[place:stop], stop
+        cells.append(cell)
+        if place >= len(text) or text[place] == "\n":
+            return cells, place + 1, fault
+        place += 1
+
+
+def _line_end(text: str, place: int) -> int:
+    end = text.find("\n", place)
+    return len(text) if end < 0 else end
+
+
+def _quoted_cell(text: str, place: int, delimiter: str, quotes: bool, last: bool) -> tuple[str, int] | None:
+    """A cell that is quoted as `read_table` says, and where it ends."""
+    while quotes and text.startswith(" ", place):  # people write `a.mp4, "Hello, you"`
+        place += 1
+    closing = text.find('"', place + 1) if text.startswith('"', place) else -1
+    while closing >= 0 and text.startswith('"', closing + 1):
+        closing = text.find('"', closing + 2)
+    if closing < 0:
+        return None
+    inside, end = text[place + 1 : closing], closing + 1
+    while quotes and text.startswith(" ", end):
+        end += 1
+    if end < len(text) and text[end] != "\n" and (last or text[end] != delimiter):
+        return None
+    if not quotes and "\n" in inside and delimiter in inside:  # whole rows between two stray quote marks
+        return None
+    return inside.replace('""', '"'), end
+
+
+class _Object(list):
+    """The pairs of a JSON object, in which a name may come twice."""
+
+
+def _json_rows(
+    file: Path, text: str, columns: Sequence[str], optional: Sequence[str], bad: BadRows, remedy: str
+) -> Iterator[tuple[int, dict[str, str]]]:
+    some = False
+    for line, record in _json_records(file, text, bad):
+        missing = None
+        with bad.at(file, line):
+            if not isinstance(record, _Object):
+                raise InputError("not a JSON object")
+            values = {name.casefold(): value for name, value in record}
+            if len(values) < len(record):
+                raise InputError(f"a column comes twice: {', '.join(repr(name) for name, _ in record)}")
+            missing = next((column for column in columns if column.casefold() not in values), None)
+            if missing and some:
+                raise InputError(f"no column {missing!r}")
+            some = some or not missing
+            wanted = [name for name in (*columns, *optional) if name.casefold() in values]
+            cells = {name: _json_text(name, values[name.casefold()]) for name in wanted}
+            if not missing:
+                yield line, cells
+        if missing and not some:  # of the first row: most likely of the whole file
+            raise _no_column(file, line, missing, [name for name, _ in record], remedy)
+
+
+def _json_records(file: Path, text: str, bad: BadRows) -> Iterator[tuple[int, object]]:
+    """The values of JSON Lines, or of one JSON list, with the lines on which they begin."""
+    decoder = json.JSONDecoder(object_pairs_hook=_Object)
+    is_list = text.lstrip().startswith("[")
+    between = re.compile(r"[\s,]*" if is_list else r"\s*")
+    place, line = text.index("[") + 1 if is_list else 0, 1
+    line += text.count("\n", 0, place)
+    while True:
+        begin, place = place, between.match(text, place).end()
+        line += text.count("\n", begin, place)
+        if place >= len(text) or (is_list and text[place] == "]"):
+            return
+        try:
+            record, end = decoder.raw_decode(text, place)
+            if not is_list and text[end : _line_end(text, end)].strip():
+                raise ValueError("more follows on the line")
+            yield line, record
+        except (ValueError, RecursionError) as error:
+            bad.add(file, line, f"not JSON: {error}")
+            end = _line_end(text, place)
+        line += text.count("\n", place, end)
+        place = end
+
+
+def _json_text(column: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool | list) or (isinstance(value, float) and not math.isfinite(value)):
+        kind = "an object" if isinstance(value, _Object) else "a list" if isinstance(value, list) else str(value)
+        raise InputError(f"column {column!r} holds {kind}, not text")
+    return str(value)

@@ -8,6 +8,7 @@ from processing_fla.tokenization_fla import train_tokenizer
 from training_fla.cli import main
 from training_fla.scoring.predictions import read_predictions
 from training_fla.scoring.report import COLUMNS, align
+from training_fla.tables import read_table
 
 ROWS = [
     ("a", "der wind weht schwach", "der wind weht schwach aus nord"),
@@ -45,20 +46,11 @@ def test_a_csv_file_and_files_without_ids_are_read(tmp_path):
     assert (table.ids, table.predictions, table.references) == (["1", "2"], ['say "hi"', ""], ["a, b", "c"])
 
 
-def test_quotation_marks_in_tab_separated_files_are_text_unless_a_csv_writer_put_them(tmp_path):
-    rows = [('"gut" sagt er', '"ja"'), ('"so ""gut"" wie"', 'er "sagt')]
-    table = read_predictions(write(tmp_path / "p.tsv", rows, ("prediction", "reference")))
-    assert table.predictions == ['"gut" sagt er', 'so "gut" wie']
-    assert table.references == ['"ja"', 'er "sagt']
-
-
 def test_sentences_are_written_worst_first_with_what_was_missed(tmp_path, capsys):
     out = tmp_path / "sentences.tsv"
     write(tmp_path / "p.tsv")
     assert main(["score", str(tmp_path / "p.tsv"), "--corpus", "words", "--sentences", str(out)]) == 0
-    with open(out, encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-    assert tuple(rows[0]) == COLUMNS
+    rows = [row for _, row in read_table(out, COLUMNS)]
     assert [row["id"] for row in rows] == ["b", "c", "a", "d"]
     assert rows[0]["missed"] == "im süden regen" and rows[0]["prediction"] == ""
     assert rows[1]["inserted"] == '"gut" 你' and rows[1]["foreign_script"] == "你"
@@ -131,14 +123,14 @@ HEADER = "id\tprediction\treference\n"
     [
         (b"", "p.tsv is empty"),
         (HEADER.encode(), "p.tsv has a header and no rows"),
-        (b"id\tprediction\n1\ta\n", "p.tsv, row 1: no column 'reference'; the header has 'id', 'prediction'"),
-        (b"prediction\tprediction\treference\n", "p.tsv, row 1: 2 columns named 'prediction'"),
-        ((HEADER + "1\ta\tb\n2\ta\n").encode(), "p.tsv, row 3, column 'reference': the row has 2 cells, the header 3"),
-        ((HEADER + "1\ta\tb\tc\n").encode(), "p.tsv, row 2, column 'reference': the row has 4 cells, the header 3"),
-        ((HEADER + "1\tNaN\tb\n").encode(), "p.tsv, row 2, column 'prediction': 'NaN' is not a sentence"),
-        ((HEADER + "1\ta\tnan\n").encode(), "p.tsv, row 2, column 'reference': 'nan' is not a sentence"),
-        ((HEADER + "1\ta\tb\n2\ta\t \n").encode(), "p.tsv, row 3, column 'reference': the cell is empty"),
-        (HEADER.encode() + b"1\t\xff\tb\n", "p.tsv, row 2: not UTF-8 (byte 0xff)"),
+        (b"id\tprediction\n1\ta\n", "p.tsv, line 1: no column 'reference', only 'id', 'prediction'"),
+        (b"prediction\tPrediction\treference\n", "p.tsv, line 1: column 'Prediction' comes twice in the header"),
+        ((HEADER + "1\ta\tb\n2\ta\n").encode(), "p.tsv, line 3: the row has 2 cells, the header 3"),
+        ((HEADER + "1\ta\tb\tc\n").encode(), "p.tsv, line 2: the row has 4 cells, the header 3"),
+        ((HEADER + "1\tNaN\tb\n").encode(), "p.tsv, line 2: column 'prediction': 'NaN' is not a sentence"),
+        ((HEADER + "1\ta\tnan\n").encode(), "p.tsv, line 2: column 'reference': 'nan' is not a sentence"),
+        ((HEADER + "1\ta\tb\n2\ta\t \n").encode(), "p.tsv, line 3: column 'reference': the cell is empty"),
+        (HEADER.encode() + b"1\t\xff\tb\n", "p.tsv, line 2: not UTF-8 (byte 0xff); save it as 'CSV UTF-8'"),
     ],
 )
 def test_a_bad_file_is_one_line_naming_row_and_column(tmp_path, capsys, content, message):

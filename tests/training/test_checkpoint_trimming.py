@@ -253,35 +253,13 @@ def test_an_mbart50_is_forced_to_begin_with_the_language(tokenizer, tmp_path):
     ]
 
 
-def test_sentences_come_from_a_column_of_a_table(files):
-    folder, sentences, arguments = files
-    for name, text in (
-        ("a.csv", 'id,text\n1,"der wind, weht"\n'),
-        ("b.tsv", 'id\ttext\n1\tim "süden\n\n'),
-        ("c.csv", "name|text\nx|regen\n"),
-    ):
-        (folder / name).write_text(text, encoding="utf-8")
-    from training_fla.tables import read_sentences
-
-    files = [folder / name for name in ("a.csv", "b.tsv", "c.csv")]
-    assert read_sentences(files, "text") == ["der wind, weht", 'im "süden', "regen"]
-
-
 @pytest.mark.parametrize(
     ("content", "column", "message"),
     [
         (b"", None, "train.txt is empty"),
         (b" \n\n", None, "train.txt is empty"),
         (b"text\n", "text", "train.txt has no sentences"),
-        (b"regen\n\xe4hre\n", None, "train.txt, row 2: not UTF-8"),
-        (b"regen\nwi\x07nd\n", None, r"train.txt, row 2: the sentence has the control character '\x07'"),
-        (
-            b"id\ttext\n1\tregen\n",
-            None,
-            "row 1: the sentence has the control character '\\t'; for a table name its column",
-        ),
-        (b"id\ttext\n1\tregen\n", "translation", "train.txt, row 1: no column 'translation' in the header"),
-        (b"id\ttext\n1\n", "text", "train.txt, row 2, column 'text': the row has only 1 cells"),
+        (b"id\ttext\n1\tregen\n", "translation", "train.txt, line 1: no column 'translation', only 'id', 'text'"),
     ],
 )
 def test_a_bad_sentence_file_is_one_line_and_exit_status_2(files, content, column, message, capsys):

@@ -5,13 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from training_fla.training.monitoring import EvaluationLines, contact_sheet, plot_curve, write_rows
-
-
-def test_a_table_survives_tabs_and_line_breaks_in_its_cells(tmp_path):
-    write_rows(tmp_path / "t.tsv", ("id", "prediction"), [("a", "one\ttwo\nthree"), ("b", "")])
-    lines = (tmp_path / "t.tsv").read_text().split("\n")
-    assert lines == ["id\tprediction", "a\tone two three", "b\t", ""]
+from training_fla.training.monitoring import EvaluationLines, contact_sheet, plot_curve
 
 
 def test_an_evaluation_is_one_line_and_two_translations(tmp_path, capsys):

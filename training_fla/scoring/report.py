@@ -12,6 +12,7 @@ from training_fla.files import atomic_file
 from training_fla.scoring.conventions import MAX_NGRAM_ORDER, SCORE_NAMES, SentenceStatistics, TextForm, bleu_scores
 from training_fla.scoring.predictions import PredictionFile
 from training_fla.scoring.rouge import lcs_rows
+from training_fla.tables import write_table
 
 COLUMNS = (
     "id",
@@ -145,21 +146,21 @@ def write_sentence_table(scored: Iterable[ScoredSentence], path: Path, overwrite
     Raises:
         InputError: if `path` exists and `overwrite` is false.
     """
-    with atomic_file(path, overwrite) as file, open(file, "w", encoding="utf-8", newline="\n") as out:
-        out.write("\t".join(COLUMNS) + "\n")
-        for sentence in scored:
-            cells = (
-                sentence.id,
-                f"{sentence.rouge_l:.2f}",
-                f"{sentence.bleu4:.2f}",
-                *map(str, sentence.lengths),
-                " ".join(sentence.tokens("missed")),
-                " ".join(sentence.tokens("inserted")),
-                sentence.foreign_script,
-                sentence.prediction,
-                sentence.reference,
-            )
-            out.write("\t".join(" ".join(cell.split()) for cell in cells) + "\n")
+    rows = [
+        (
+            sentence.id,
+            f"{sentence.rouge_l:.2f}",
+            f"{sentence.bleu4:.2f}",
+            *sentence.lengths,
+            " ".join(sentence.tokens("missed")),
+            " ".join(sentence.tokens("inserted")),
+            sentence.foreign_script,
+            sentence.prediction,
+            sentence.reference,
+        )
+        for sentence in scored
+    ]
+    write_table(path, COLUMNS, rows, overwrite)
 
 
 def write_html(scored: Sequence[ScoredSentence], summary: dict, path: Path, overwrite: bool = False) -> None:

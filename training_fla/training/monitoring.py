@@ -1,6 +1,5 @@
 """What a person sees of a run: a line at each evaluation, sample translations, the curve, a clip's contact sheet."""
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,19 +68,6 @@ def sample_places(step: int, count: int) -> list[int]:
         `list[int]`: one or two indices.
     """
     return sorted({step % count, (step + count // 2) % count})
-
-
-def write_rows(file: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a tab-separated table; tabs and line breaks inside a cell become spaces.
-
-    Args:
-        file (`Path`): replaced as a whole.
-        header (`Sequence[str]`): names of the columns.
-        rows (`Iterable[Sequence[str]]`): the cells.
-    """
-    with atomic_file(file, overwrite=True) as temporary, open(temporary, "w", encoding="utf-8", newline="") as out:
-        for row in (header, *rows):
-            out.write("\t".join(" ".join(str(cell).split()) for cell in row) + "\n")
 
 
 def plot_curve(log_history: list[dict], file: Path) -> None:

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from training_fla.files import atomic_file
-from training_fla.training.monitoring import write_rows
+from training_fla.tables import write_table
 
 COLUMNS = ("step", "visual_grad_norm", "language_grad_norm", "visual_parameter_norm", "language_parameter_norm")
 
@@ -81,7 +81,7 @@ class LayerNorms(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         """Write the rows wherever a resumed run might begin."""
         if state.is_world_process_zero:
-            write_rows(self.file, COLUMNS, ([str(int(row[0])), *map(repr, row[1:])] for row in self.rows))
+            write_table(self.file, COLUMNS, ([int(row[0]), *map(repr, row[1:])] for row in self.rows), overwrite=True)
 
     def on_train_end(self, args, state, control, **kwargs):
         """Write the rows and draw the figure."""
