@@ -16,6 +16,7 @@ from training_fla.files import (
     check_not_inside,
     exit_status,
     first_line,
+    loading,
     locked_folder,
     read_marker,
     write_marker,
@@ -195,3 +196,48 @@ def test_a_library_message_is_shortened_to_its_first_line():
 def test_the_marker_is_one_json_line(tmp_path):
     write_marker(tmp_path, "run")
     assert json.loads((tmp_path / MARKER).read_text()) == {"kind": "run", "version": 1}
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 2444694045\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.write_bytes(LFS_POINTER), r"model.safetensors is a Git LFS pointer.*`git lfs pull`"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-9]), "model.safetensors is not a whole weights file"),
+        (lambda file: file.write_bytes(b""), "model.safetensors is not a whole weights file"),
+        (lambda file: file.unlink(), "cannot load a model from .*: Error no file named model.safetensors"),
+        (lambda file: (file.parent / "config.json").write_text("{"), "config.json' is not a valid JSON"),
+        (
+            lambda file: file.rename(file.parent / "pytorch_model.bin").write_bytes(LFS_POINTER),
+            "pytorch_model.bin is a Git LFS pointer",
+        ),
+        (
+            lambda file: file.rename(file.parent / "pytorch_model.bin"),
+            "pytorch_model.bin is not a whole weights file, download or copy it again",
+        ),
+    ],
+)
+def test_damaged_weights_are_one_line_with_the_files_name(tmp_path, damage, message):
+    from transformers import AutoModelForSeq2SeqLM, T5Config
+
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    config = T5Config(vocab_size=10, decoder_start_token_id=0, **sizes)
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
+    with loading(tmp_path):
+        AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    damage(tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=message) as caught, loading(tmp_path):
+        AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "models/none"])
+def test_what_does_not_exist_is_called_missing(name):
+    from transformers import AutoTokenizer
+
+    message = f"cannot load a tokenizer from {name}: there is no such folder"
+    with pytest.raises(InputError, match=message) as caught, loading(name, "a tokenizer"):
+        AutoTokenizer.from_pretrained(name)
+    assert str(caught.value).count("there is no such folder") == 1

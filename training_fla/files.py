@@ -53,6 +53,46 @@ def first_line(error: BaseException) -> str:
     return "there is no such folder" if line.startswith("Repo id must be") else line
 
 
+@contextlib.contextmanager
+def loading(source: str | os.PathLike, what: str = "a model") -> Iterator[None]:
+    """Turn what libraries raise while they load a folder or Hub id into one line that names the file at fault."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        from huggingface_hub.errors import StrictDataclassError  # a configuration that its class refuses
+
+        if damage := _damaged_weights(Path(source)):
+            raise InputError(damage) from error
+        if not isinstance(error, (OSError, ValueError, KeyError, TypeError, RuntimeError, StrictDataclassError)):
+            raise
+        reason = first_line(error)
+        if not Path(source).exists() and reason != "there is no such folder":
+            reason = f"there is no such folder, and {reason}"
+        raise InputError(f"cannot load {what} from {source}: {reason}") from error
+
+
+def _damaged_weights(folder: Path) -> str | None:
+    """What is wrong with the first weights file of a folder that cannot be read."""
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        with open(file, "rb") as opened:
+            if opened.read(40).startswith(b"version https://git-lfs"):
+                return f"{file} is a Git LFS pointer, not the weights: run `git lfs pull`, or download the file itself"
+        try:
+            if file.suffix == ".safetensors":
+                from safetensors import safe_open
+
+                with safe_open(file, framework="pt"):  # it compares the header with the file's length
+                    continue
+            import torch
+
+            torch.load(file, map_location="meta", weights_only=True)
+        except Exception as error:
+            return f"{file} is not a whole weights file, download or copy it again ({first_line(error)[:200]})"
+    return None
+
+
 def exit_status(work: Callable[[], int | None], prog: str) -> int:
     """Call `work()`; bad input becomes one line on stderr and status 2, Ctrl-C status 130, a reader who left 141."""
     for stream in (sys.stdout, sys.stderr):
