@@ -36,9 +36,10 @@ style: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
-# The API reference, from the docstrings, into site/.
+# Pages and API reference into site/; a warning is an error.
+docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(INSTALLED)
-	$(BIN)/pdoc --docformat google --output-directory site modeling_fla processing_fla training_fla
+	$(BIN)/mkdocs build --quiet
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,7 +1,6 @@
 """The house: who may import whom, no circle, how wide a room is, what travels, and what `fla --help` costs."""
 
 import ast
-import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -117,12 +116,6 @@ def test_the_tree_in_the_readme_names_what_is_there():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     folders = {path.split("/")[0] for path in tracked if "/" in path and not path.startswith(".")}
     assert folders <= named, f"README does not name {folders - named}"
-
-
-def test_every_recipe_the_readme_names_is_there():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for recipe in re.findall(r"recipes/[\w/]+\.yaml", text):
-        assert (ROOT / recipe).is_file(), recipe
 
 
 def commands() -> list[str]:

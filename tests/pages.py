@@ -1,7 +1,7 @@
-"""The README's code blocks, read out of it, and a working directory in which each of them runs.
+"""The code blocks of README and docs, read out of them, and a place in which each page runs from top to bottom.
 
-To add a block to the README, write it. If it asks for something a test machine has not (an archive, a GPU, minutes),
-say in one of the tables below what stands in for it and why; a command no table knows fails its test.
+To add a block to a page, write it. If it asks for something a test machine has not (an archive, a GPU, minutes),
+say in one of the tables below what stands in for it and why; a command that no table knows fails its test.
 """
 
 import os
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import StringIO
@@ -23,7 +23,7 @@ import yaml
 from tests.corpora import corpus_trees
 from tests.tiny_runs import ROOT
 
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NETWORK = (
     " --vision_backbone '{model_type: resnet, layer_type: basic, embedding_size: 8, hidden_sizes: [8, 12],"
     " depths: [1, 1]}' --imagenet_weights null --visual_feature_size 16 --light_t tiny"
@@ -38,8 +38,9 @@ ONE_STEP = (
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: the line its first line has in the README, the word after the fence, and what it holds."""
+    """A fenced block: its page, the line its first line has there, the word after the fence, and what it holds."""
 
+    page: str
     line: int
     language: str
     text: str
@@ -49,28 +50,20 @@ class Block:
         lines = self.text.replace("\\\n", " ").splitlines()
         return [line for line in lines if shlex.split(line, comments=True)]
 
-    def __str__(self) -> str:
-        first = next(iter(self.text.strip().splitlines()), "")
-        return f"{self.line}: {self.language or 'text'}: {first[:60]}"
 
-
-def read_blocks(text: str) -> list[Block]:
-    """Every fenced block, also one that is indented or whose fence is longer."""
-    blocks = []
+def read_blocks(file: Path) -> list[Block]:
+    """Every fenced block of a page, also one that is indented or whose fence is longer."""
+    text, blocks = file.read_text(encoding="utf-8"), []
     for found in re.finditer(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^ *\2 *$", text, re.MULTILINE | re.DOTALL):
-        blocks.append(Block(text[: found.start(4)].count("\n") + 1, found[3], found[4]))
+        blocks.append(Block(file.name, text[: found.start(4)].count("\n") + 1, found[3], found[4]))
     return blocks
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """What is done in place of a README command.
+    """What is done in place of a command: `more` is put after it, `status` is what it ends with."""
 
-    `command` is a pattern for the command (`*` for any words), `more` is put after it (a later word overrides an
-    earlier one), `status` is what it ends with.
-    """
-
-    command: str
+    command: str  # a pattern: `*` for any words
     why: str
     more: str = ""
     status: int = 0
@@ -90,99 +83,84 @@ STAND_INS = (
     StandIn(
         "*run_stage[12].py *", "epochs take days; that one step after another learns: test_run_stages.py", ONE_STEP
     ),
-    StandIn(
-        "python run_stage1.py recipes/phoenix14t/stage1.yaml --per_device*",
-        "the same recipe has run above with Accelerate, and a folder that holds a run is left alone",
-        "--output_dir runs/phoenix14t/one_process",
-    ),
     StandIn("fla ablate *", "each run is one step, and so is each seed: test_ablation.py runs two", "--seeds 0"),
     StandIn(
         "fla push *",
-        "nothing may leave a test machine; test_push_command.py pushes to a stand-in of the Hub",
+        "nothing may leave a test machine; tests/hub pushes to a stand-in of the Hub",
         "--dry-run",
     ),
 )
 # Commands that are only looked up in the Makefile, and why.
 MAKE = {
     "make demo": "takes minutes; test_demonstration.py runs its very commands in miniature",
-    "make demo-ablations": "takes an hour; its commands are those of make demo with other recipes",
     "make test": "would run this test again",
-    "make style": "CI runs it",
-    "make docs": "CI builds the pages",
-    "make bench": "takes minutes, and a test asserts no timing",
 }
 # How one gets to where the tests already are: taken as done.
-SETTING_UP = {
-    "git clone": "this is the repository",
-    "cd": "the workplace stands for it",
-    "pip install": "what the tests run with is installed",
-    "source": "that environment runs the tests",
-}
+SETTING_UP = {"pip install": "what the tests run with is installed"}
 # Blocks without a language that nobody types, by how they begin.
 NOT_TYPED = {
     "sign video ": "the data flow, drawn",
     "modeling_fla/ ": "the tree; test_layout.py compares it with the disk",
-    "video,sentence,split": "a table of one's own clips; it is written into the workplace and prepared as it stands",
+    "video,sentence,split": "a table of one's own clips; it is written to the place and prepared as it stands",
     "@inproceedings": "how to cite",
 }
 
 
-class Workplace:
-    """A directory with what the README takes for granted; its blocks run there, each after those above it.
+# What a page takes as done that another page does.
+BEFORE = {
+    "ablations.md": (
+        "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t",
+        "fla trim --model facebook/mbart-large-cc25 --language de_DE --sentences data/phoenix14t/train.sentences.txt"
+        " --out models/mbart-phoenix14t",
+    )
+}
 
-    Args:
-        folder: an empty directory.
-        whole_demo: `make demo` in full instead of its recipes with a tiny network.
-    """
 
-    def __init__(self, folder: Path, whole_demo: bool = False):
-        self.folder, self.blocks = folder, read_blocks(README.read_text(encoding="utf-8"))
-        self.failures: dict[int, BaseException | None] = {}
-        with self.entered():
-            link_repository(folder)
-            draw_corpora(folder)
-            save_base_model(folder / "facebook" / "mbart-large-cc25")
-            make_whole_demo() if whole_demo else make_tiny_demo(folder / "runs" / "demo")
+def make_place(folder: Path) -> None:
+    """What the pages take for granted: recipes, drawn archives, a table of clips, a base model and a trained demo."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        (folder / "recipes").symlink_to(ROOT / "recipes")
+        corpus_trees.phoenix14t(folder / "PHOENIX-2014-T-release-v3" / "PHOENIX-2014-T")
+        corpus_trees.csl_daily(folder / "CSL-Daily", absent=())
+        corpus_trees.how2sign(folder / "How2Sign")
+        (table,) = {block.text for page in PAGES for block in read_blocks(page) if "video,sentence" in block.text}
+        (folder / "my_table.csv").write_text(table, encoding="utf-8")
+        for number, row in enumerate(table.strip().splitlines()[1:]):
+            corpus_trees.write_video(folder / row.split(",")[0], 9 + number, number)
+        save_base_model(folder / "facebook" / "mbart-large-cc25")
+        make_tiny_demo(folder / "runs" / "demo")
+    finally:
+        os.chdir(before)
 
-    @contextmanager
-    def entered(self):
-        """Be in the directory, as the reader of the README is in the repository."""
-        before = os.getcwd()
-        os.chdir(self.folder)
-        try:
-            yield
-        finally:
-            os.chdir(before)
 
-    def run(self, number: int) -> None:
-        """Run a block, and first those above it that have not run; an earlier block's failure is its own test's."""
-        for earlier in range(number + 1):
-            if earlier not in self.failures:
-                try:
-                    with self.entered():
-                        run_block(self.blocks[earlier])
-                    self.failures[earlier] = None
-                except (Exception, SystemExit, pytest.skip.Exception) as error:
-                    self.failures[earlier] = error
-        if self.failures[number]:
-            raise self.failures[number]
+def run_page(page: Path, folder: Path, monkeypatch) -> str:
+    """Run a page's blocks one after another in a place of its own; gives what they print."""
+    monkeypatch.chdir(folder)
+    for command in BEFORE.get(page.name, ()):
+        run_command(command)
+    with redirect_stdout(StringIO()) as printed:
+        for block in read_blocks(page):
+            run_block(block)
+    return printed.getvalue()
 
 
 def run_block(block: Block) -> None:
     """Python as it stands, shell commands one by one, the rest if a table says why it is not typed."""
     if block.language == "python":
-        exec(compile(block.text, f"README.md, line {block.line}", "exec"), {"__name__": "__main__"})
+        exec(compile(block.text, f"{block.page}, line {block.line}", "exec"), {"__name__": "__main__"})
     elif block.language in ("bash", "shell", "sh", "console"):
         for command in block.commands():
             run_command(command)
     else:
         assert any(block.text.lstrip().startswith(start) for start in NOT_TYPED), (
-            f"README.md, line {block.line}: what is this block? Name its language, or say in NOT_TYPED what it is"
+            f"{block.page}, line {block.line}: what is this block? Name its language, or say in NOT_TYPED what it is"
         )
 
 
 def run_command(command: str) -> None:
-    """Run a command as the README has it, with what stands in for what is not there."""
+    """Run a command as the page has it, with what stands in for what is not there."""
     words = shlex.split(command, comments=True)
     plain = shlex.join(words)
     status = 0
@@ -198,7 +176,7 @@ def runner_of(words: list[str]):
     for first, runner in RUNNERS.items():
         if words[: len(first.split())] == first.split():
             return runner
-    raise AssertionError(f"no runner for `{shlex.join(words)}`: add one to tests/readme_blocks.py")
+    raise AssertionError(f"no runner for `{shlex.join(words)}`: add one to tests/pages.py")
 
 
 def run_fla(words: list[str]) -> int:
@@ -216,7 +194,7 @@ def run_fla(words: list[str]) -> int:
         ablation.run_command = command
 
 
-def run_page(words: list[str]) -> int:
+def serve_once(words: list[str]) -> int:
     """`fla serve` on a free port, until its page has been fetched once; then what Ctrl-C does."""
     if "--write-space" in words:
         return run_fla(words)
@@ -260,7 +238,7 @@ def look_up_target(words: list[str]) -> int:
 
 
 RUNNERS = {
-    "fla serve": run_page,  # before `fla`
+    "fla serve": serve_once,  # before `fla`
     "fla": run_fla,
     "python run_stage1.py": run_script,
     "python run_stage2.py": run_script,
@@ -268,25 +246,6 @@ RUNNERS = {
     "make": look_up_target,
     **dict.fromkeys(SETTING_UP, lambda words: 0),
 }
-
-
-def link_repository(folder: Path) -> None:
-    """Recipes lie where the reader has them; the scripts are imported from the repository."""
-    (folder / "recipes").symlink_to(ROOT / "recipes")
-
-
-def draw_corpora(folder: Path) -> None:
-    """Trees in the official layouts for the archives, which are large and under terms, and the README's own table."""
-    corpus_trees.phoenix14t(folder / "PHOENIX-2014-T-release-v3" / "PHOENIX-2014-T")
-    corpus_trees.csl_daily(folder / "CSL-Daily", absent=())
-    corpus_trees.how2sign(folder / "How2Sign")
-    tables = [
-        block.text for block in read_blocks(README.read_text(encoding="utf-8")) if "video,sentence" in block.text
-    ]
-    for table in tables:
-        (folder / "my_table.csv").write_text(table, encoding="utf-8")
-        for number, row in enumerate(table.strip().splitlines()[1:]):
-            corpus_trees.write_video(folder / row.split(",")[0], 9 + number, number)
 
 
 def save_base_model(folder: Path) -> None:
@@ -318,17 +277,3 @@ def make_tiny_demo(folder: Path) -> None:
     run_command(f"python run_stage1.py recipes/demo/stage1.yaml {first}")
     second = f"{data} --language_model {mbart} --stage1_checkpoint {stage1} --output_dir {stage2}"
     run_command(f"python run_stage2.py recipes/demo/stage2.yaml {second}")
-
-
-def make_whole_demo() -> None:
-    """`make demo`, whose command this is."""
-    command = [sys.executable, "-m", "training_fla.cli", "demo", "--out", "runs/demo"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(command, check=True, env=environment)
-
-
-def output_of(block: Block) -> str:
-    """What a Python block prints."""
-    with redirect_stdout(StringIO()) as printed:
-        run_block(block)
-    return printed.getvalue()

@@ -1,0 +1,137 @@
+"""README and every page of the docs run from top to bottom, and what a page promises is looked at."""
+
+import json
+import re
+import shlex
+import shutil
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from tests.pages import MAKE, NOT_TYPED, PAGES, STAND_INS, Block, make_place, read_blocks, run_block, run_page
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    make_place(folder)
+    return folder
+
+
+def metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def look_at_readme(folder: Path, printed: str) -> None:
+    assert "bleu4" in metrics(folder / "runs/phoenix14t/stage2")["test"]
+    predictions = (folder / "runs/own_clips/stage2/predictions_test.tsv").read_text(encoding="utf-8").splitlines()
+    assert len(predictions) == 2 and predictions[1].endswith("\tThe sun is out."), "scored on the table's test split"
+    translated = [line for line in printed.splitlines() if line.startswith("clips/")]
+    assert [line.split("\t")[0] for line in translated] == ["clips/hello.mp4", "clips/rain.mp4", "clips/sun.mp4"]
+
+
+def look_at_corpora(folder: Path, printed: str) -> None:
+    from training_fla.data.packed_corpus import PackedCorpus
+
+    clips = {"phoenix14t": (2, 1, 1), "csl_daily": (2, 1, 1), "how2sign": (4, 2, 2), "mine": (1, 1, 1)}
+    for name, counts in clips.items():
+        splits = [PackedCorpus(folder / "data" / name, split) for split in ("train", "dev", "test")]
+        assert tuple(len(split.sentences) for split in splits) == counts, name
+
+
+def look_at_training(folder: Path, printed: str) -> None:
+    for stage in ("stage1", "stage2"):
+        names = {file.name for file in (folder / "runs/phoenix14t" / stage).iterdir()}
+        assert {"model.safetensors", "metrics.json", "predictions_dev.tsv", "predictions_test.tsv"} <= names
+        assert {"recipe.yaml", "README.md", "training_curve.png"} <= names
+
+
+def look_at_scoring(folder: Path, printed: str) -> None:
+    assert "convention words" in printed and "bleu4" in printed and "95 % interval" in printed and "p " in printed
+
+
+def look_at_ablations(folder: Path, printed: str) -> None:
+    table = (folder / "runs/ablations/table6.md").read_text(encoding="utf-8")
+    assert "| 25% |" in table and "20.02" in table, "our row beside the paper's"
+
+
+def look_at_translating(folder: Path, printed: str) -> None:
+    assert "-->" in printed and printed.count("clips/test-0000") >= 2
+    assert "<html" in (folder / "test-00000.html").read_text(encoding="utf-8")[:400]
+
+
+def look_at_serving(folder: Path, printed: str) -> None:
+    assert (folder / "runs/space/app.py").is_file()
+
+
+def look_at_sharing(folder: Path, printed: str) -> None:
+    sent = [line for line in printed.splitlines() if re.match(r" +[\d,]+  ", line)]
+    assert any("model.safetensors" in line for line in sent) and not any("predictions" in line for line in sent)
+    assert "dry run: nothing was sent" in printed
+
+
+def look_at_extending(folder: Path, printed: str) -> None:
+    assert printed == "MBartForConditionalGeneration\n"
+
+
+LOOKS = {
+    "README.md": look_at_readme,
+    "corpora.md": look_at_corpora,
+    "training.md": look_at_training,
+    "scoring.md": look_at_scoring,
+    "ablations.md": look_at_ablations,
+    "translating.md": look_at_translating,
+    "serving.md": look_at_serving,
+    "sharing.md": look_at_sharing,
+    "extending.md": look_at_extending,
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_runs_from_top_to_bottom(page, place, tmp_path, monkeypatch):
+    folder = shutil.copytree(place, tmp_path / "place", symlinks=True)
+    printed = run_page(page, folder, monkeypatch)
+    typed = [block for block in read_blocks(page) if block.language]
+    assert bool(typed) == (page.name in LOOKS), f"{page.name}: say in LOOKS what its blocks lead to"
+    if typed:
+        LOOKS[page.name](folder, printed)
+
+
+def test_no_table_holds_what_the_pages_no_longer_have():
+    blocks = [block for page in PAGES for block in read_blocks(page)]
+    commands = [command for block in blocks if block.language == "bash" for command in block.commands()]
+    for target in MAKE:
+        assert any(command.startswith(target) for command in commands), target
+    for start in NOT_TYPED:
+        assert any(block.text.lstrip().startswith(start) for block in blocks), start
+    plain = [shlex.join(shlex.split(command, comments=True)) for command in commands]
+    for stand_in in STAND_INS:
+        assert any(fnmatchcase(command, stand_in.command) for command in plain), stand_in.command
+        assert len(stand_in.why) > 20, "a reason"
+
+
+def test_every_file_a_page_names_is_there():
+    root = PAGES[0].parent
+    for page in [*PAGES, root / "CONTRIBUTING.md"]:
+        text = page.read_text(encoding="utf-8")
+        folders = "recipes|docs|modeling_fla|processing_fla|training_fla|tests"
+        for name in re.findall(rf"(?:{folders})/[\w/]+\.(?:yaml|md|py)", text):
+            assert (root / name).is_file(), f"{page.name} names {name}"
+        for link in re.findall(r"\]\((\w+\.md)\)", text):
+            assert (page.parent / link).is_file(), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "message"),
+    [
+        ("bash", "curl example.org\n", "no runner for `curl example.org`"),
+        ("", "unheard of\n", "line 7: what is this block"),
+        ("bash", "make coffee\n", "say in MAKE why it is not run"),
+        ("bash", "fla score nowhere.tsv --corpus demo\n", "did not end with status 0"),
+        ("python", "1 / 0\n", "division"),
+    ],
+)
+def test_a_block_nobody_knows_or_that_fails_fails(language, text, message):
+    with pytest.raises((AssertionError, ZeroDivisionError), match=re.escape(message)):
+        run_block(Block("page.md", 7, language, text))
