@@ -37,7 +37,8 @@ from training_fla.files import (
 from training_fla.hub.card import training_facts, write_card
 from training_fla.hub.push import push_trained
 from training_fla.recipe import Recipe
-from training_fla.scoring.metric import SignTranslationMetric, convention_for
+from training_fla.scoring.conventions import convention_for
+from training_fla.scoring.metric import SignTranslationMetric
 from training_fla.tables import write_table
 from training_fla.training.adapters import FOLDER as PEFT_FOLDER
 from training_fla.training.adapters import is_peft, merge_peft, save_peft
@@ -356,7 +357,7 @@ def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> 
     start = time.perf_counter()
     translations, loss = trainer.translate(dataset, description=split)
     seconds = time.perf_counter() - start
-    scores = trainer.metric.compute(predictions=translations, references=dataset.sentences)
+    scores = trainer.metric.compute(predictions=translations, references=dataset.sentences, intervals=True)
     if trainer.is_world_process_zero():
         rows = zip(dataset.ids, translations, dataset.sentences, strict=True)
         file = recipe.output_dir / f"predictions_{split}.tsv"

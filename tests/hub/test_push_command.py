@@ -101,13 +101,6 @@ def test_what_no_file_knows_is_left_out(copy):
     assert "None" not in card.text and "left no description of its corpus" in card.text
 
 
-def test_intervals_are_left_out_where_the_predictions_are_not_those_scored(copy):
-    lines = (copy / "predictions_test.tsv").read_text().splitlines()
-    (copy / "predictions_test.tsv").write_text("\n".join(lines[:-1]) + "\n")
-    (copy / "predictions_dev.tsv").unlink()
-    assert "95 % intervals" not in fill_card(copy).text
-
-
 def test_a_base_model_whose_weights_were_not_taken_is_none():
     corpus = SimpleNamespace(corpus="demo", language="de_DE", signers=["a", "", "a"], num_frames=[3, 4, 5])
     corpus = type("Corpus", (SimpleNamespace,), {"__len__": lambda self: 3})(**vars(corpus))

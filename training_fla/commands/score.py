@@ -5,6 +5,7 @@ are the seeds of one system: mean and deviation are printed.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,31 +15,30 @@ EXAMPLE = "fla score runs/stage2/predictions_test.tsv --corpus phoenix14t --html
 
 
 def add_arguments(parser) -> None:
-    """Declare the options of `fla score`."""
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions; several are seeds")
-    parser.add_argument(
+    """Declare the options."""
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="predictions; several are seeds")
+    add(
         "--corpus",
         required=True,
         metavar="NAME",
         help="phoenix14t, csl_daily, how2sign, demo; for an own corpus words, characters, or auto (by script)",
     )
-    parser.add_argument("--against", type=Path, metavar="OTHER", help="test the difference to these predictions")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--sentences", type=Path, metavar="OUT.tsv", help="write a score per sentence, worst first")
-    parser.add_argument("--html", type=Path, metavar="OUT.html", help="write a page that shows every sentence")
-    parser.add_argument("--rouge", default="beta1.2", metavar="VARIANT", help="which F `rouge_l` is (default beta1.2)")
-    parser.add_argument(
+    add("--against", type=Path, metavar="OTHER", help="test the difference to these predictions")
+    add("--json", action="store_true", help="print one JSON object instead of a table")
+    add("--sentences", type=Path, metavar="OUT.tsv", help="write a score per sentence, worst first")
+    add("--html", type=Path, metavar="OUT.html", help="write a page that shows every sentence")
+    add("--rouge", default="beta1.2", metavar="VARIANT", help="which F `rouge_l` is [%(default)s]")
+    add(
         "--references",
         choices=("raw", "decoded"),
         default="raw",
         help="`decoded` passes references through --tokenizer, which hides unknown words: only to explain old numbers",
     )
-    parser.add_argument("--tokenizer", metavar="ID_OR_DIR", help="the tokenizer of `--references decoded`")
-    parser.add_argument(
-        "--samples", type=int, default=1000, help="bootstrap samples; 0 for no intervals (default 1000)"
-    )
-    parser.add_argument("--seed", type=int, default=12345, help="of the bootstrap (default 12345)")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing output files")
+    add("--tokenizer", metavar="ID_OR_DIR", help="the tokenizer of `--references decoded`")
+    add("--samples", type=int, help="bootstrap samples; 0 for no intervals [1000, fewer above 4000 sentences]")
+    add("--seed", type=int, help="of the bootstrap [12345]")
+    add("--overwrite", action="store_true", help="replace existing output files")
 
 
 def run(args) -> int:
@@ -46,6 +46,8 @@ def run(args) -> int:
     check_arguments(args)
     from training_fla.scoring.predictions import pair_up, read_predictions
 
+    if args.seed is not None:
+        os.environ["SACREBLEU_SEED"] = str(args.seed)
     tables = [read_predictions(file) for file in args.files]
     tables[1:] = [pair_up(tables[0], table) for table in tables[1:]]
     other = pair_up(tables[0], read_predictions(args.against)) if args.against else None
@@ -62,24 +64,18 @@ def run(args) -> int:
 
 
 def check_arguments(args) -> None:
-    """Refuse options that contradict each other, before any work.
-
-    Args:
-        args (`argparse.Namespace`): the options.
-
-    Raises:
-        InputError: naming the option.
-    """
-    from training_fla.scoring.conventions import CORPUS_CONVENTIONS
+    """Refuse options that contradict each other, before any work."""
+    from training_fla.scoring.conventions import CONVENTIONS
     from training_fla.scoring.rouge import ROUGE_VARIANTS
 
-    if args.corpus not in (*CORPUS_CONVENTIONS, "auto"):
-        raise InputError(f"--corpus {args.corpus}: unknown; known are {', '.join(CORPUS_CONVENTIONS)} and auto")
+    known = (*CONVENTIONS, "demo", "auto")
+    if args.corpus not in known:
+        raise InputError(f"--corpus {args.corpus}: unknown; known are {', '.join(known)}")
     if args.rouge not in ROUGE_VARIANTS:
         raise InputError(f"--rouge {args.rouge}: unknown; known are {', '.join(ROUGE_VARIANTS)}")
     if args.references == "decoded" and not args.tokenizer:
         raise InputError("--references decoded needs --tokenizer, the one whose unknown words the old numbers hid")
-    if args.samples < 0:
+    if args.samples is not None and args.samples < 0:
         raise InputError(f"--samples {args.samples}: must be 0 or more")
     if len(args.files) > 1 and (args.sentences or args.html or args.against):
         raise InputError("--against, --sentences and --html take one FILE; several files are seeds of one system")
@@ -89,122 +85,55 @@ def check_arguments(args) -> None:
 
 
 def score_tables(tables: list, other, args) -> dict:
-    """Everything `fla score` prints, and the files it writes.
-
-    Args:
-        tables (`list[PredictionFile]`): the system's files, one for each seed.
-        other (`PredictionFile` or `None`): the predictions to compare with.
-        args (`argparse.Namespace`): the command line.
-
-    Returns:
-        `dict`: the object of `--json`.
-    """
-    from training_fla.scoring.conventions import (
-        CONVENTIONS,
-        alternative_scores,
-        convention_for,
-        corpus_scores,
-        sentence_statistics,
-        signature_of,
-    )
-    from training_fla.scoring.significance import bootstrap_intervals, paired_significance, pooled
+    """The object of `--json`; writes `--sentences` and `--html`."""
+    from training_fla.scoring import report as pages
+    from training_fla.scoring import scores as scoring
+    from training_fla.scoring.conventions import CONVENTIONS, convention_for
 
     references = tables[0].references
     convention = convention_for(args.corpus, references)
     form = CONVENTIONS[convention]
-    statistics = [sentence_statistics(t.predictions, t.references, form, args.rouge) for t in tables]
-    scores = [corpus_scores(s) for s in statistics]
-    seeds = pooled(scores) if len(tables) > 1 else None
-    report = {name: seeds[name]["mean"] for name in seeds} if seeds else dict(scores[0])
-    report |= {
-        "signature": signature_of(form, args.rouge, args.references),
+    scores = [scoring.corpus_scores(t.predictions, references, form, args.rouge) for t in tables]
+    report = dict(scores[0]) | {
+        "signature": scoring.signature_of(form, args.rouge, args.references),
         "num_sentences": len(references),
         "convention": convention,
         "references": args.references,
-        "prediction_length": sum(int(s.bleu[:, 0].sum()) for s in statistics) / len(tables),
-        "reference_length": int(statistics[0].bleu[:, 1].sum()),
         "files": [str(table.path) for table in tables],
     }
-    if seeds:
-        report["deviation"] = {name: seeds[name]["deviation"] for name in seeds}
-        report["seeds"] = scores
-    elif args.samples:
-        report["confidence_intervals"] = bootstrap_intervals(statistics[0], args.samples, args.seed)
+    options = {"form": form, "rouge": args.rouge, "samples": args.samples or 0}
+    if len(tables) > 1:
+        seeds = scoring.pooled(scores)
+        report |= {name: seed["mean"] for name, seed in seeds.items()}
+        report |= {"deviation": {name: seeds[name]["deviation"] for name in scoring.SCORE_NAMES}, "seeds": scores}
+    elif args.samples != 0:
+        report["confidence_intervals"] = scoring.confidence_intervals(tables[0].predictions, references, **options)
     if other:
-        against = sentence_statistics(other.predictions, other.references, form, args.rouge)
-        report["against"] = {
-            "file": str(other.path),
-            **corpus_scores(against),
-            "significance": paired_significance(statistics[0], against, max(args.samples, 1), args.seed),
-        }
-    report["alternatives"] = mean_alternatives(
-        [alternative_scores(table.predictions, references, convention) for table in tables]
+        theirs = scoring.corpus_scores(other.predictions, references, form, args.rouge)
+        test = scoring.paired_significance(tables[0].predictions, other.predictions, references, **options)
+        report["against"] = {"file": str(other.path), **theirs, "significance": test}
+    report["alternatives"] = mean_of(
+        [scoring.alternative_scores(t.predictions, references, convention) for t in tables]
     )
     if args.sentences or args.html:
-        write_sentences(tables[0], statistics[0], form, report, args)
+        sentences = pages.scored_sentences(tables[0], form, args.rouge)
+    if args.sentences:
+        pages.write_sentence_table(sentences, args.sentences, args.overwrite)
+    if args.html:
+        title = f"{tables[0].path.name} ({args.corpus})"
+        pages.write_html(sentences, report | {"title": title}, args.html, args.overwrite)
     return report
 
 
-def mean_alternatives(found: list[dict]) -> dict:
-    """The alternatives of one file, or their mean over several.
-
-    Args:
-        found (`list[dict]`): one a file.
-
-    Returns:
-        `dict`: of the same kind.
-    """
-    if len(found) == 1:
-        return found[0]
-    return {name: mean_alternatives_entry([alternatives[name] for alternatives in found]) for name in found[0]}
-
-
-def mean_alternatives_entry(entries: list):
-    """The mean of figures, or of dictionaries of figures with their (equal) signatures.
-
-    Args:
-        entries (`list`): of the same kind, one a seed.
-
-    Returns:
-        `float`, `str` or `dict`: of that kind.
-    """
+def mean_of(entries: list):
+    """The mean of figures, or of dictionaries of figures with their (equal) signatures, one a seed."""
     if isinstance(entries[0], dict):
-        return {name: mean_alternatives_entry([entry[name] for entry in entries]) for name in entries[0]}
+        return {name: mean_of([entry[name] for entry in entries]) for name in entries[0]}
     return entries[0] if isinstance(entries[0], str) else sum(entries) / len(entries)
 
 
-def write_sentences(table, statistics, form, report: dict, args) -> None:
-    """Write `--sentences` and `--html`.
-
-    Args:
-        table ([`~training_fla.scoring.predictions.PredictionFile`]): what was scored.
-        statistics ([`~training_fla.scoring.conventions.SentenceStatistics`]): of its sentences.
-        form ([`~training_fla.scoring.conventions.TextForm`]): how they were split.
-        report (`dict`): the scores.
-        args (`argparse.Namespace`): the options.
-    """
-    from training_fla.scoring.report import scored_sentences, write_html, write_sentence_table
-
-    scored = scored_sentences(table, statistics, form)
-    if args.sentences:
-        write_sentence_table(scored, args.sentences, args.overwrite)
-    if args.html:
-        write_html(scored, report | {"title": f"{table.path.name} ({args.corpus})"}, args.html, args.overwrite)
-
-
 def decode_references(references: list[str], tokenizer_name: str) -> list[str]:
-    """The references as older evaluations saw them: encoded and decoded again, unknown words gone.
-
-    Args:
-        references (`list[str]`): raw.
-        tokenizer_name (`str`): folder or Hub id.
-
-    Returns:
-        `list[str]`: as many.
-
-    Raises:
-        InputError: if the tokenizer cannot be loaded.
-    """
+    """The references as older evaluations saw them: encoded and decoded again, unknown words gone."""
     from transformers import AutoTokenizer
 
     try:
@@ -223,32 +152,26 @@ def decode_references(references: list[str], tokenizer_name: str) -> list[str]:
 
 
 def print_report(report: dict) -> None:
-    """Print the report as tables.
-
-    Args:
-        report (`dict`): the scores.
-    """
-    from training_fla.scoring.conventions import SCORE_NAMES
+    """Print the report as tables."""
+    from training_fla.scoring.scores import SCORE_NAMES
 
     print(f"{', '.join(report['files'])}: {report['num_sentences']} sentences, convention {report['convention']}")
     for name in SCORE_NAMES:
         line = f"  {name:<8} {report[name]:6.2f}"
         if "confidence_intervals" in report:
-            low, high = report["confidence_intervals"][name]
-            line += f"   95 % interval {low:.2f} to {high:.2f}"
+            line += "   95 % interval {:.2f} to {:.2f}".format(*report["confidence_intervals"][name])
         if "deviation" in report:
             line += f"   deviation {report['deviation'][name]:.2f} over {len(report['seeds'])} seeds"
         print(line)
-    print(f"  lengths  {report['prediction_length']:.0f} predicted, {report['reference_length']} in the references")
+    print(
+        f"  lengths  {report['prediction_length']:.0f} predicted, {report['reference_length']:.0f} in the references"
+    )
     print(f"  {report['signature']}")
     if "against" in report:
         print(f"against {report['against']['file']}")
         for name, test in report["against"]["significance"].items():
-            low, high = test["interval"]
-            print(
-                f"  {name:<8} {report['against'][name]:6.2f}   difference {test['difference']:+.2f} "
-                f"({low:+.2f} to {high:+.2f}), p = {test['p_value']:.4f}"
-            )
+            theirs = report["against"][name]
+            print(f"  {name:<8} {theirs:6.2f}   difference {test['difference']:+.2f}, p = {test['p_value']:.4f}")
     print("other conventions")
     for name, value in report["alternatives"].items():
         if isinstance(value, dict):

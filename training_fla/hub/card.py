@@ -13,9 +13,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.files import InputError, atomic_file
-from training_fla.scoring.conventions import CONVENTIONS, sentence_statistics, signature_of
-from training_fla.scoring.predictions import read_predictions
-from training_fla.scoring.significance import bootstrap_intervals
 
 TASK = "video-text-to-text"  # the nearest of the Hub's own list, which knows no sign language translation
 TAGS = ("sign-language-translation", "sign-language", "gloss-free", "fla_llm")
@@ -161,7 +158,7 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
             corpus=bool(data),
             **_corpus_part(data, known, recipe),
             **_model_part(folder, config),
-            **_result_part(folder, metrics),
+            **_result_part(metrics),
             hyperparameters=[(name, recipe[name]) for name in HYPERPARAMETERS if recipe.get(name) is not None],
             costs=_costs(folder, metrics, recipe, config),
         )
@@ -264,30 +261,6 @@ def eval_results(metrics: dict, known: KnownCorpus | None, recipe: dict) -> list
     return results
 
 
-def score_intervals(file: Path, scores: dict) -> dict[str, tuple[float, float]]:
-    """95 % intervals of a split's scores from its predictions.
-
-    Args:
-        file (`Path`): `predictions_SPLIT.tsv`.
-        scores (`dict`): of that split; its signature says how to score.
-
-    Returns:
-        `dict`: low and high by score name; empty where the file is missing or is not the one that was scored.
-    """
-    wanted = _without_versions(scores.get("signature", ""))
-    forms = [form for form in CONVENTIONS.values() if _without_versions(signature_of(form)) == wanted]
-    if not forms or not file.is_file():
-        return {}
-    table = read_predictions(file)
-    if len(table.predictions) != scores.get("num_sentences"):
-        return {}
-    return bootstrap_intervals(sentence_statistics(table.predictions, table.references, forms[0], "beta1.2"))
-
-
-def _without_versions(signature: str) -> list[str]:
-    return [part for part in signature.split("|") if not part.startswith(("sacrebleu:", "fla-llm:"))]
-
-
 def _license_details(license: str | None, known: KnownCorpus | None) -> dict[str, str]:
     if license or known is None or known.license != "other":
         return {}
@@ -339,10 +312,10 @@ def _model_part(folder: Path, config: dict) -> dict[str, Any]:
     }
 
 
-def _result_part(folder: Path, metrics: dict) -> dict[str, Any]:
+def _result_part(metrics: dict) -> dict[str, Any]:
     """The table of scores, one column a split."""
     results = [{"split": split, **metrics[split]} for split in ("dev", "test") if "bleu4" in metrics.get(split, {})]
-    intervals = [score_intervals(folder / f"predictions_{row['split']}.tsv", row) for row in results]
+    intervals = [row.get("confidence_intervals", {}) for row in results]
     lines = []
     for name, title in METRICS.items():
         cells = []

@@ -10,18 +10,10 @@ from training_fla.tables import NOT_A_SENTENCE, BadRows, read_table
 
 @dataclasses.dataclass
 class PredictionFile:
-    """A system's sentences beside the references.
-
-    Args:
-        path (`Path`): where they were read.
-        ids (`list[str]`): the `id` column, or the row numbers from 1.
-        predictions (`list[str]`): as written in the file, spaces at the ends included; may be empty strings.
-        references (`list[str]`): as written in the file.
-        has_ids (`bool`): whether the file has an `id` column.
-    """
+    """A system's sentences beside the references, as written in the file."""
 
     path: Path
-    ids: list[str]
+    ids: list[str]  # the `id` column, or the row numbers from 1
     predictions: list[str]
     references: list[str]
     has_ids: bool = False
@@ -50,18 +42,7 @@ def read_predictions(path: str | os.PathLike) -> PredictionFile:
 
 
 def pair_up(table: PredictionFile, other: PredictionFile) -> PredictionFile:
-    """The rows of `other` in the order of `table`: by id where both files have ids, else by row.
-
-    Args:
-        table ([`PredictionFile`]): whose order counts.
-        other ([`PredictionFile`]): of the same sentences.
-
-    Returns:
-        [`PredictionFile`]: `other`, reordered.
-
-    Raises:
-        InputError: if the files do not hold the same sentences.
-    """
+    """The rows of `other` in the order of `table`: by id where both files have ids, else by row."""
     if len(table.ids) != len(other.ids):
         raise InputError(
             f"{other.path} has {len(other.ids)} rows and {table.path} has {len(table.ids)}: they must match"
@@ -78,10 +59,5 @@ def pair_up(table: PredictionFile, other: PredictionFile) -> PredictionFile:
                 f"{other.path}, row {index + 2}, column 'reference': {other.references[index]!r} differs from "
                 f"{table.references[row]!r} in {table.path}"
             )
-    return PredictionFile(
-        other.path,
-        table.ids,
-        [other.predictions[i] for i in order],
-        [other.references[i] for i in order],
-        table.has_ids,
-    )
+    predictions, references = ([side[i] for i in order] for side in (other.predictions, other.references))
+    return PredictionFile(other.path, table.ids, predictions, references, table.has_ids)

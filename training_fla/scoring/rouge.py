@@ -1,4 +1,4 @@
-"""ROUGE-L in the six forms that sign translation papers print under this one name.
+"""ROUGE-L in the six forms that sign translation papers print under this one name, as a metric of sacrebleu.
 
 All take the longest common subsequence (LCS) of prediction and reference, precision P = LCS / length of the
 prediction, recall R = LCS / length of the reference, and average an F of both over the sentences. They differ in the
@@ -7,127 +7,60 @@ tokens and in the F.
 
 import functools
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-
-ROUGE_BETAS = {
-    "beta1.2": 1.2,  # the evaluation code of MS COCO captions, which the tables of PHOENIX14T and CSL-Daily use
-    "f1": 1.0,
-    "p_over_r": None,  # TwoStream's: beta is P / R of each sentence
-}
-# Beside those on the tokens of a text form: other packages with their own splitting.
-ROUGE_VARIANTS = (*ROUGE_BETAS, "rouge_score", "rouge_score_stem", "rouge_pypi")
+from sacrebleu.metrics.base import Metric, Score
 
 
-def lcs_rows(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[int]:
-    """The table of longest common subsequences, a row in the bits of one integer.
+def lcs_rows(first: Sequence[str], second: Sequence[str]) -> list[int]:
+    """The LCS table, a row in the bits of one integer.
 
-    Args:
-        first (`Sequence[Hashable]`): tokens; one row for each, after a row for none.
-        second (`Sequence[Hashable]`): tokens; one bit for each.
-
-    Returns:
-        `list[int]`: bit j of row i is 0 where `second[: j + 1]` has a longer subsequence in common with `first[:i]`
-        than `second[:j]` has, so the 0 bits count the length.
+    Bit j of row i is 0 where `second[: j + 1]` has a longer LCS with `first[:i]` than `second[:j]` has.
     """
-    positions: dict[Hashable, int] = {}
+    positions: dict[str, int] = {}
     for index, token in enumerate(second):
         positions[token] = positions.get(token, 0) | 1 << index
-    row = full = (1 << len(second)) - 1
-    rows = [row]
+    rows = [full := (1 << len(second)) - 1]
     for token in first:
-        matches = row & positions.get(token, 0)
-        row = ((row + matches) | (row - matches)) & full
-        rows.append(row)
+        matches = rows[-1] & positions.get(token, 0)
+        rows.append(((rows[-1] + matches) | (rows[-1] - matches)) & full)
     return rows
 
 
-def lcs_length(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
-    """Length of the longest common subsequence.
-
-    Args:
-        first (`Sequence[Hashable]`): tokens.
-        second (`Sequence[Hashable]`): tokens.
-
-    Returns:
-        `int`: 0 where nothing is common.
-    """
+def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence."""
     return len(second) - lcs_rows(first, second)[-1].bit_count()
 
 
-def lcs_counts(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """LCS length, prediction length and reference length of each sentence.
-
-    Args:
-        predictions (`Sequence[Sequence[str]]`): tokens of each prediction.
-        references (`Sequence[Sequence[str]]`): tokens of each reference.
-
-    Returns:
-        `np.ndarray` of shape `(N, 3)`, `int64`.
-    """
-    rows = [(lcs_length(p, r), len(p), len(r)) for p, r in zip(predictions, references, strict=True)]
-    return np.array(rows, dtype=np.int64).reshape(-1, 3)
-
-
-def f_scores(counts: np.ndarray, beta: float | None) -> np.ndarray:
-    """F of precision and recall of the LCS.
-
-    Args:
-        counts (`np.ndarray` of shape `(N, 3)`): int64, from [`lcs_counts`].
-        beta (`float` or `None`): weight of recall; `None` is P / R of each sentence.
-
-    Returns:
-        `np.ndarray` of shape `(N,)`: 0 to 100; 0 where nothing is common, also where both are empty.
-    """
-    common, predicted, expected = counts.astype(np.float64).T
-    some = np.where(common > 0, common, 1.0)
-    precision, recall = some / np.maximum(predicted, 1), some / np.maximum(expected, 1)
+def f_score(prediction: Sequence[str], reference: Sequence[str], beta: float | None) -> float:
+    """F of the LCS, 0 to 100; `beta` weighs recall, and `None` is P / R of the sentence."""
+    common = lcs_length(prediction, reference)
+    if not common:
+        return 0.0
+    precision, recall = common / len(prediction), common / len(reference)
     square = (precision / recall if beta is None else beta) ** 2
-    return np.where(common > 0, 100 * (1 + square) * precision * recall / (recall + square * precision), 0.0)
+    return 100 * (1 + square) * precision * recall / (recall + square * precision)
 
 
 def google_tokens(sentence: str, stem: bool) -> list[str]:
-    """Split as Google's `rouge-score` does: lower case, only a-z and 0-9, so umlauts and Chinese are deleted.
-
-    Args:
-        sentence (`str`): any.
-        stem (`bool`): cut English endings off.
-
-    Returns:
-        `list[str]`: tokens.
-    """
+    """Split as Google's `rouge-score` does: only a-z and 0-9, so umlauts and Chinese are deleted."""
     tokens = re.findall("[a-z0-9]+", sentence.lower())
     return list(map(_google_stem, tokens)) if stem else tokens
 
 
 def pypi_score(prediction: str, reference: str) -> float:
-    """The `rouge` package of PyPI (1.0.1): F1 over *distinct* tokens, each part between periods compared with each.
-
-    The common tokens are those of one LCS per pair of parts, taken as a set; lengths count distinct tokens. A space
-    behind the last period is a part with an empty token, as in the package.
-
-    Args:
-        prediction (`str`): tokens separated by spaces.
-        reference (`str`): tokens separated by spaces.
-
-    Returns:
-        `float`: 0 to 100; 0 for an empty side, where the package gives up.
-    """
-    parts = [[part.split() or [""] for part in text.split(".") if part] for text in (prediction, reference)]
-    distinct = [{token for part in side for token in part} for side in parts]
-    common: set[str] = set()
-    for reference_part in parts[1]:
-        for prediction_part in parts[0]:
-            common |= _lcs_tokens(reference_part, prediction_part)
+    """The `rouge` package of PyPI (1.0.1): F1 over *distinct* tokens, each part between periods compared with each."""
+    sides = [[part.split() or [""] for part in text.split(".") if part] for text in (prediction, reference)]
+    common = {token for r in sides[1] for p in sides[0] for token in _lcs_tokens(r, p)}
     if not common:
         return 0.0
-    precision, recall = len(common) / len(distinct[0]), len(common) / len(distinct[1])
+    precision, recall = (len(common) / len({token for part in side for token in part}) for side in sides)
     return 100 * 2 * precision * recall / (precision + recall + 1e-8)
 
 
 def _lcs_tokens(first: Sequence[str], second: Sequence[str]) -> set[str]:
-    """The tokens of one longest common subsequence; where two are equally long, the one the `rouge` package walks."""
+    """The tokens of one LCS; where two are equally long, the one the `rouge` package walks."""
     rows = lcs_rows(first, second)
     i, j, tokens = len(first), len(second), set()
     while i and j:
@@ -151,3 +84,38 @@ def _google_tokenizer():
     from rouge_score.tokenizers import DefaultTokenizer  # brings nltk, which takes a second to import
 
     return DefaultTokenizer(use_stemmer=True)
+
+
+ROUGE_VARIANTS = {
+    # the evaluation code of MS COCO captions, which the tables of PHOENIX14T and CSL-Daily use
+    "beta1.2": lambda prediction, reference: f_score(prediction.split(), reference.split(), 1.2),
+    "f1": lambda prediction, reference: f_score(prediction.split(), reference.split(), 1.0),
+    # TwoStream's: beta is P / R of each sentence
+    "p_over_r": lambda prediction, reference: f_score(prediction.split(), reference.split(), None),
+    "rouge_score": lambda p, r: f_score(google_tokens(p, stem=False), google_tokens(r, stem=False), 1.0),
+    "rouge_score_stem": lambda p, r: f_score(google_tokens(p, stem=True), google_tokens(r, stem=True), 1.0),
+    "rouge_pypi": pypi_score,
+}
+
+
+class RougeL(Metric):
+    """Mean ROUGE-L of the sentences; the base class and its tests ask for the five methods."""
+
+    def __init__(self, variant: str = "beta1.2"):
+        super().__init__()
+        self.variant = ROUGE_VARIANTS[variant]
+
+    def _preprocess_segment(self, sent: str) -> str:
+        return sent
+
+    def _extract_reference_info(self, refs: Sequence[str]) -> dict:
+        return {"reference": refs[0]}
+
+    def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict) -> list[float]:
+        return [self.variant(hypothesis, ref_kwargs["reference"]), 1]
+
+    def _compute_score_from_stats(self, stats) -> Score:
+        return Score("ROUGE-L", float(stats[0] / stats[1]))
+
+    def _aggregate_and_compute(self, stats) -> Score:
+        return self._compute_score_from_stats(np.sum(stats, axis=0))

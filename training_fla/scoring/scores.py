@@ -1,0 +1,156 @@
+"""BLEU-1..4, ROUGE-L and chrF of raw sentences in a text form, how sure they are, and a signature that says how."""
+
+import importlib.metadata
+import statistics
+from collections.abc import Sequence
+
+from sacrebleu import __version__ as sacrebleu_version
+from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.base import Metric
+from sacrebleu.metrics.bleu import BLEUScore
+from sacrebleu.significance import PairedTest
+
+from training_fla.files import InputError
+from training_fla.scoring.conventions import ALTERNATIVES, CONVENTIONS, TextForm
+from training_fla.scoring.rouge import ROUGE_VARIANTS, RougeL
+
+MAX_NGRAM_ORDER = 4
+SCORE_NAMES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "chrf")
+
+
+def corpus_scores(
+    predictions: Sequence[str], references: Sequence[str], form: TextForm, rouge: str = "beta1.2"
+) -> dict[str, float]:
+    """The figures of a whole file by `SCORE_NAMES`, 0 to 100, then the lengths that BLEU compares."""
+    whole = _bleu4(predictions, references, form)
+    texts = [[form.text(sentence) for sentence in side] for side in (predictions, references)]
+    scores = bleu_scores(whole) | {
+        "rouge_l": RougeL(rouge).corpus_score(texts[0], [texts[1]]).score,
+        "chrf": CHRF().corpus_score(texts[0], [texts[1]]).score,
+    }
+    return scores | {"prediction_length": whole.sys_len, "reference_length": whole.ref_len}
+
+
+def bleu_scores(whole: BLEUScore, **options) -> dict[str, float]:
+    """Cumulative BLEU-1..4: the n-grams counted for BLEU-4 serve all four orders."""
+    options = {"smooth_method": "exp"} | options
+    return {
+        f"bleu{order}": BLEU.compute_bleu(
+            whole.counts[:order], whole.totals[:order], whole.sys_len, whole.ref_len, max_ngram_order=order, **options
+        ).score
+        for order in range(1, MAX_NGRAM_ORDER + 1)
+    }
+
+
+def _bleu4(predictions: Sequence[str], references: Sequence[str], form: TextForm) -> BLEUScore:
+    texts = [[form.bleu_text(sentence) for sentence in side] for side in (predictions, references)]
+    return BLEU(tokenize=form.tokenize, force=True).corpus_score(texts[0], [texts[1]])
+
+
+def alternative_scores(
+    predictions: Sequence[str], references: Sequence[str], convention: str
+) -> dict[str, dict | float]:
+    """What other papers would have printed: other text forms, BLEU without smoothing, other ROUGE-Ls."""
+
+    def rouge_l(form: TextForm, variant: str) -> float:
+        texts = [[form.text(sentence) for sentence in side] for side in (predictions, references)]
+        return RougeL(variant).corpus_score(texts[0], [texts[1]]).score
+
+    form, found = CONVENTIONS[convention], {}
+    for name, other in ALTERNATIVES[convention].items():
+        scores = bleu_scores(_bleu4(predictions, references, other)) | {"rouge_l": rouge_l(other, "beta1.2")}
+        found[name] = scores | {"signature": signature_of(other)}
+    # As neccam/slt scores: no smoothing, effective order.
+    floor = {"smooth_method": "floor", "smooth_value": 0.0, "effective_order": True}
+    found["smooth_floor0"] = bleu_scores(_bleu4(predictions, references, form), **floor)
+    for variant in ROUGE_VARIANTS:
+        if variant != "beta1.2" and not (form.characters and variant == "rouge_score_stem"):
+            name = variant if variant.startswith("rouge_") else f"rouge_l_{variant}"
+            found[name] = rouge_l(form, variant)
+    return found
+
+
+def confidence_intervals(
+    predictions: Sequence[str], references: Sequence[str], form: TextForm, rouge: str = "beta1.2", samples: int = 0
+) -> dict[str, list[float]]:
+    """95 % intervals of the corpus scores by sacrebleu's bootstrap over sentences: low and high by `SCORE_NAMES`."""
+    found = _paired_tests([predictions], references, form, rouge, samples, test="bs")
+    return {name: _interval(results[0]) for name, results in found.items()}
+
+
+def paired_significance(
+    predictions: Sequence[str],
+    others: Sequence[str],
+    references: Sequence[str],
+    form: TextForm,
+    rouge: str = "beta1.2",
+    samples: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Is the first system better than the other? Difference and p-value of sacrebleu's approximate randomisation."""
+    found = {}
+    results = _paired_tests([others, predictions], references, form, rouge, samples, test="ar")
+    for name, (other, system) in results.items():
+        difference = system.score - other.score
+        # sacrebleu gives two equal systems the smallest p-value there is.
+        found[name] = {"difference": difference, "p_value": system.p_value if difference else 1.0}
+    return found
+
+
+def num_samples(num_sentences: int) -> int:
+    """Bootstrap samples: 1000, and fewer for more than 4000 sentences, as sacrebleu holds all samples at once."""
+    return max(200, min(1000, 4_000_000 // num_sentences))
+
+
+def _paired_tests(systems, references, form: TextForm, rouge: str, samples: int, test: str) -> dict[str, list]:
+    """Sacrebleu's results of each system by score name."""
+    found = {}
+    for name in SCORE_NAMES:
+        metric, prepare = _metric(name, form, rouge)
+        sides = [[prepare(sentence) for sentence in side] for side in (*systems, references)]
+        named = [(f"system {number}", side) for number, side in enumerate(sides[:-1])]
+        paired = PairedTest(named, {name: metric}, [sides[-1]], test, samples or num_samples(len(references)))
+        found[name] = next(results for key, results in paired()[1].items() if key != "System")
+    return found
+
+
+def _metric(name: str, form: TextForm, rouge: str) -> tuple[Metric, object]:
+    """Sacrebleu's metric of one score, and what prepares its sentences."""
+    if name.startswith("bleu"):
+        return BLEU(tokenize=form.tokenize, max_ngram_order=int(name[-1]), force=True), form.bleu_text
+    return (RougeL(rouge) if name == "rouge_l" else CHRF()), form.text
+
+
+def _interval(result) -> list[float]:
+    return [float(max(0.0, result.mean - result.ci)), float(min(100.0, result.mean + result.ci))]
+
+
+def pooled(scores: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and sample standard deviation of two or more seeds' `corpus_scores`."""
+    return {
+        name: {
+            "mean": statistics.fmean(score[name] for score in scores),
+            "deviation": statistics.stdev(score[name] for score in scores),
+        }
+        for name in scores[0]
+    }
+
+
+def signature_of(form: TextForm, rouge: str = "beta1.2", references: str = "raw") -> str:
+    """What has to be known to compute the same figures: text form, smoothing, ROUGE-L's F and versions."""
+    version = importlib.metadata.version("fla-llm")
+    return (
+        f"nrefs:1|refs:{references}|{form.signature()}|smooth:exp|eff:no|rouge-l:{rouge},sentence-mean"
+        f"|chrf:nc6,nw0,beta2|sacrebleu:{sacrebleu_version}|fla-llm:{version}"
+    )
+
+
+def check_sentences(predictions: Sequence[str], references: Sequence[str]) -> None:
+    """Refuse no sentences, unequal numbers, and what is not text (`None`, NaN)."""
+    if len(predictions) != len(references):
+        raise InputError(f"{len(predictions)} predictions and {len(references)} references: the numbers must be equal")
+    if not len(predictions):
+        raise InputError("there are no sentences to score")
+    for name, sentences in (("prediction", predictions), ("reference", references)):
+        for index, sentence in enumerate(sentences):
+            if not isinstance(sentence, str):
+                raise InputError(f"{name} {index} is not text: {sentence!r}")
