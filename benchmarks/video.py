@@ -34,7 +34,8 @@ from training_fla.corpora.row import CorpusRow, DrawnVideo, VideoFile
 from training_fla.data.augmentation import ClipAugmentation
 from training_fla.data.collation import empty_batch
 from training_fla.data.jpeg_decoding import decode_jpeg_into
-from training_fla.data.packing import PackedCorpus, pack
+from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.data.packing import pack
 
 STRIDE, SIZE, CROP = 4, 256, 224
 NUM_FRAMES = 112  # median of PHOENIX14T's training clips

@@ -33,6 +33,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that names it and the remedy."""
 
 
+class FolderInUseError(InputError):
+    """Another process writes the folder."""
+
+
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether an error, or one it came from, is a full disk, an exceeded quota or a file over the size limit."""
     while error is not None:
@@ -227,7 +231,7 @@ def locked_folder(work: Path, path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"{path} is being written by another run") from error
+            raise FolderInUseError(f"{path} is being written by another run") from error
         except OSError:  # a network file system without locks
             pass
         yield

@@ -11,8 +11,7 @@ import pytest
 
 from tests.corpora.corpus_trees import how2sign, phoenix14t, write_video
 from training_fla.cli import main
-from training_fla.data.packed_corpus import file_sha256
-from training_fla.data.packing import PackedCorpus
+from training_fla.data.packed_corpus import PackedCorpus, file_sha256
 
 DEMO = ["prepare", "demo", "--num-train", "6", "--num-dev", "2", "--num-test", "2", "--size", "32", "--clips", "1"]
 

@@ -82,7 +82,7 @@ def read_packed(folder: Path):
     """Everything that training reads, and the hashes of it."""
     import hashlib
 
-    from training_fla.data.packing import PackedCorpus
+    from training_fla.data.packed_corpus import PackedCorpus
 
     corpus = PackedCorpus(folder, "train")
     frames = [corpus.read_frames(index, range(corpus.num_frames[index])) for index in range(len(corpus))]

@@ -12,7 +12,8 @@ from training_fla.corpora.phoenix14t import read_phoenix14t
 from training_fla.corpora.plain_pickle import read_plain_pickle
 from training_fla.corpora.row import FrameFolder, VideoFile
 from training_fla.data.checking import check_corpus
-from training_fla.data.packing import PackedCorpus, pack
+from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.data.packing import pack
 from training_fla.files import InputError
 
 

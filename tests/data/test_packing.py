@@ -1,9 +1,13 @@
+import contextlib
 import errno
 import json
+import multiprocessing
 import os
 import pickle
 import re
+import time
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +15,10 @@ import torch
 
 from tests.corpora.corpus_trees import clip, drawn_rows, write_video
 from training_fla.corpora.row import CorpusRow, DrawnVideo, FrameFolder, VideoFile
-from training_fla.data import packing
-from training_fla.data.packed_corpus import file_sha256
-from training_fla.data.packing import PackedCorpus, ensure_packed, pack, packed_splits, verify_packed
-from training_fla.files import InputError
+from training_fla.data import packing, worker_processes
+from training_fla.data.packed_corpus import PackedCorpus, file_sha256, packed_splits, verify_packed
+from training_fla.data.packing import ensure_packed, pack
+from training_fla.files import InputError, locked_folder
 
 
 def quiet(rows, out, **options):
@@ -150,33 +154,27 @@ def crash():
 
 
 def test_a_decoder_that_crashes_costs_one_clip(tmp_path):
-    rows = drawn_rows(4, 0, 0)
+    rows = drawn_rows(8, 0, 0)
     rows.insert(2, CorpusRow("poison", DrawnVideo(crash, name="poison"), "x", "train", num_frames=1))
+    rows.insert(7, CorpusRow("poison2", DrawnVideo(crash, name="poison2"), "x", "train", num_frames=1))
     options = {"num_workers": 2, "shard_clips": 3}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "check_disk", lambda *_: None)  # draws clips in this process
-        with pytest.raises(InputError, match="clip 'poison': the process that decoded it ended with status -9"):
-            quiet(rows, tmp_path / "out", **options)
-        quiet(rows, tmp_path / "out", on_error="skip", **options)
-    assert PackedCorpus(tmp_path / "out", "train").ids == ["train0", "train1", "train2", "train3"]
-    assert "poison\tclip 'poison': the process" in (tmp_path / "out/skipped.tsv").read_text()
+    with pytest.raises(
+        InputError, match=r"clip 'poison' \(poison\): the process that decodes.*skip leaves"
+    ):
+        quiet(rows, tmp_path / "out", **options)
+    quiet(rows, tmp_path / "out", on_error="skip", **options)
+    assert PackedCorpus(tmp_path / "out", "train").ids == [f"train{number}" for number in range(8)]
+    assert "poison2\ttrain clip 'poison2' (poison2): the process" in (tmp_path / "out/skipped.tsv").read_text()
 
 
 def test_a_decoder_that_hangs_costs_one_clip(tmp_path, monkeypatch):
-    import time
-
-    from training_fla.data import shard_workers
-
-    monkeypatch.setattr(shard_workers, "SILENCE_SECONDS", 1.0)
-    monkeypatch.setattr(packing, "check_disk", lambda *_: None)
+    monkeypatch.setattr(worker_processes, "SILENCE_SECONDS", 1)
     rows = [*drawn_rows(1, 0, 0), CorpusRow("slow", DrawnVideo(partial(time.sleep, 60)), "x", "train")]
     quiet(rows, tmp_path / "out", on_error="skip", num_workers=1)
-    assert "slow\tclip 'slow': no progress in 1 seconds" in (tmp_path / "out/skipped.tsv").read_text()
+    assert "slow\ttrain clip 'slow' (drawn clip): the process" in (tmp_path / "out/skipped.tsv").read_text()
 
 
 def test_a_full_disk_is_explained_and_resumable(packed, tmp_path, monkeypatch):
-    from training_fla.data import shard_writing
-
     written = []
 
     def sha256_of_a_full_disk(file):
@@ -185,7 +183,7 @@ def test_a_full_disk_is_explained_and_resumable(packed, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return file_sha256(file)
 
-    monkeypatch.setattr(shard_writing, "file_sha256", sha256_of_a_full_disk)
+    monkeypatch.setattr(packing, "file_sha256", sha256_of_a_full_disk)
     with pytest.raises(InputError, match=r"is full \(.*make room; run the same command again, it goes on"):
         quiet(drawn_rows(), tmp_path / "out", corpus="demo")
     quiet(drawn_rows(), tmp_path / "out", corpus="demo")
@@ -193,24 +191,11 @@ def test_a_full_disk_is_explained_and_resumable(packed, tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == contents(packed)
 
 
-def test_a_corpus_too_large_for_the_disk_is_refused_before_it_starts(tmp_path, monkeypatch):
-    from training_fla.data import packing_estimate
-
-    monkeypatch.setattr(packing_estimate.shutil, "disk_usage", lambda _: Free())
-    with pytest.raises(InputError, match="packing needs about .* MB and .* has 0.0 MB free: choose another disk"):
+def test_a_corpus_too_large_for_the_disk_is_refused_after_its_first_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(InputError, match="packing needs about .* MB more and .* has 0.0 MB free: choose another disk"):
         quiet(drawn_rows(), tmp_path / "out")
-
-
-class Free:
-    free = 10
-
-
-def test_the_estimate_is_near_the_truth(packed):
-    from training_fla.data.packing_estimate import estimated_bytes
-    from training_fla.data.shard_writing import PackParameters
-
-    truth = sum(path.stat().st_size for path in packed.glob("*.arrow"))
-    assert 0.3 < estimated_bytes(drawn_rows(), PackParameters((18, 22))) / truth < 1.5
+    assert len(list(tmp_path.glob(".out.packing/folder/*.arrow"))) == 1 and not (tmp_path / "out").exists()
 
 
 def test_the_same_corpus_is_not_packed_twice_and_another_not_over_it(packed, tmp_path):
@@ -218,7 +203,7 @@ def test_the_same_corpus_is_not_packed_twice_and_another_not_over_it(packed, tmp
     assert quiet(drawn_rows(), packed, corpus="demo") == packed
     assert (packed / "manifest.json").stat().st_mtime_ns == before
     quiet(drawn_rows(2, 0, 0), tmp_path / "out")
-    with pytest.raises(InputError, match="holds a packed corpus already: .*--overwrite"):
+    with pytest.raises(InputError, match="holds a packed corpus already.*--overwrite"):
         quiet(drawn_rows(3, 0, 0), tmp_path / "out")
     quiet(drawn_rows(3, 0, 0), tmp_path / "out", overwrite=True)
     assert len(PackedCorpus(tmp_path / "out", "train")) == 3
@@ -308,21 +293,129 @@ def test_an_altered_manifest_and_other_folders_are_refused(packed, tmp_path):
         packed_splits(tmp_path)
 
 
-def test_a_manifest_of_videos_is_packed_once_until_it_changes(tmp_path):
+def write_table(file, *videos):
+    lines = [json.dumps({"video": video, "sentence": "x", "split": "train"}) for video in videos]
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def test_a_manifest_of_videos_is_packed_once_and_a_changed_one_beside_it(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
-    table = tmp_path / "t.jsonl"
-    table.write_text(json.dumps({"video": "a.mp4", "sentence": "x", "split": "train"}) + "\n")
+    table = write_table(tmp_path / "t.jsonl", "a.mp4")
     options = {"pack_options": {"size": 16, "num_workers": 0, "progress": False}}
-    out = ensure_packed(table, tmp_path / "out", **options)
-    first = (out / "manifest.json").stat().st_mtime_ns
-    assert PackedCorpus(out, "train").read_frames(0, [0, 3]).shape == (2, 3, 16, 16)
-    ensure_packed(table, out, **options)
-    assert (out / "manifest.json").stat().st_mtime_ns == first
+    first = ensure_packed(table, tmp_path / "packed", **options)
+    assert first.parent == tmp_path / "packed" and first.name.startswith("t-")
+    written = (first / "manifest.json").stat().st_mtime_ns
+    assert PackedCorpus(first, "train").read_frames(0, [0, 3]).shape == (2, 3, 16, 16)
+    assert ensure_packed(table, tmp_path / "packed", **options) == first
+    assert (first / "manifest.json").stat().st_mtime_ns == written
     write_video(tmp_path / "b.mp4", 3)
-    with table.open("a") as stream:
-        stream.write(json.dumps({"video": "b.mp4", "sentence": "y", "split": "train"}) + "\n")
-    ensure_packed(table, out, **options)
-    assert PackedCorpus(out, "train").num_frames == [4, 3]
+    write_table(table, "a.mp4", "b.mp4")
+    second = ensure_packed(table, tmp_path / "packed", **options)
+    assert PackedCorpus(second, "train").num_frames == [4, 3]
+    larger = ensure_packed(table, tmp_path / "packed", pack_options=options["pack_options"] | {"size": 20})
+    assert len({first, second, larger}) == 3
+    assert PackedCorpus(first, "train").num_frames == [4], "what another run reads stays"
+
+
+def test_a_foreign_folder_is_not_replaced(packed, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"out holds thesis.tex and no .fla-llm.json, so it is not replaced"):
+        quiet(drawn_rows(), tmp_path / "out", overwrite=True)
+    (tmp_path / ".other.packing").mkdir()
+    (tmp_path / ".other.packing/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="other.packing holds notes.txt and no .fla-llm.json"):
+        quiet(drawn_rows(), tmp_path / "other", overwrite=True)
+    of_010 = damaged(packed, tmp_path, ".fla-llm.json", lambda data: None)
+    (of_010 / ".fla-llm.json").unlink()
+    assert len(PackedCorpus(of_010, "train")) == 5, "a corpus that 0.1.0 packed has no mark and is read"
+    with pytest.raises(InputError, match="and no .fla-llm.json, so it is not replaced"):
+        quiet(drawn_rows(2, 0, 0), of_010, overwrite=True)
+    assert len(PackedCorpus(of_010, "train")) == 5
+
+
+def test_the_folder_of_the_videos_is_not_replaced(tmp_path):
+    def with_a_video(folder):
+        write_video(folder / "a.mp4", 3)
+
+    out = quiet(drawn_rows(), tmp_path / "out", add_files=with_a_video)
+    rows = [CorpusRow("a", VideoFile(out / "a.mp4"), "x", "train")]
+    with pytest.raises(InputError, match="out holds .*, which is read: choose another folder to write"):
+        quiet(rows, out, overwrite=True)
+    assert (out / "a.mp4").is_file() and len(PackedCorpus(out, "train")) == 5
+
+
+def slow(folder):
+    time.sleep(0.5)
+
+
+def fail(folder):
+    raise InputError("not yet")
+
+
+def in_two_processes(*calls):
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=call) for call in calls]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def test_two_machines_that_finish_together_make_one_corpus(packed, tmp_path):
+    for part in (1, 2):
+        with pytest.raises(InputError, match="not yet") if part == 2 else contextlib.nullcontext():
+            quiet(drawn_rows(), tmp_path / "out", machine=(part, 2), corpus="demo", add_files=fail)
+    parts = [
+        partial(quiet, drawn_rows(), tmp_path / "out", machine=(part, 2), corpus="demo", add_files=slow)
+        for part in (1, 2)
+    ]
+    assert in_two_processes(*parts) == [0, 0]
+    assert contents(tmp_path / "out") == contents(packed)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_processes_of_a_run_pack_a_manifest_once_and_wait(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", 4)
+    table, packed_dir = write_table(tmp_path / "t.jsonl", "a.mp4"), tmp_path / "packed"
+    encode, drawn = packing.encode_frame, multiprocessing.get_context("fork").Value("i", 0)
+
+    def slowly(frame, quality):
+        time.sleep(0.2)
+        with drawn.get_lock():
+            drawn.value += 1
+        return encode(frame, quality)
+
+    monkeypatch.setattr(packing, "encode_frame", slowly)
+    monkeypatch.setattr(packing, "POLL_SECONDS", 0.05)
+    options = {"size": 16, "num_workers": 0, "progress": False}
+    call = partial(ensure_packed, table, packed_dir, pack_options=options)
+    assert in_two_processes(call, call) == [0, 0]
+    assert drawn.value == 4
+    assert [path.name for path in packed_dir.iterdir()] == [call().name]
+    in_use = pytest.raises(InputError, match="out is being written by another run")
+    with locked_folder(tmp_path / ".out.packing", tmp_path / "out"), in_use:
+        quiet(drawn_rows(), tmp_path / "out")
+
+
+def test_a_killed_packing_leaves_no_process_and_goes_on(packed, tmp_path):
+    """SIGKILL while a worker draws a clip: the lock is free at once, and finished shards are kept."""
+    shards = tmp_path / ".out.packing/folder"
+    rows = drawn_rows()
+    rows[4] = CorpusRow("train4", DrawnVideo(partial(time.sleep, 60)), *("satz train4", "train"))
+    process = multiprocessing.get_context("fork").Process(
+        target=quiet, args=(rows, tmp_path / "out"), kwargs={"num_workers": 2, "corpus": "demo"}
+    )
+    process.start()
+    while len(list(shards.glob("*.arrow"))) < 2:
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    quiet(drawn_rows(), tmp_path / "out", wait=True, corpus="demo")
+    assert contents(tmp_path / "out") == contents(packed)
 
 
 def test_a_clip_that_its_video_cuts_off_is_bad(tmp_path):

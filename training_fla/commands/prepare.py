@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from training_fla.data.packing import verify_packed
+    from training_fla.data.packed_corpus import verify_packed
 
     wrong = verify_packed(args.out)
     print("\n".join(wrong) or f"{args.out} is as it was packed")

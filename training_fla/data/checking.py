@@ -3,7 +3,7 @@
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -11,12 +11,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from training_fla.corpora.row import SPLITS, CorpusRow, FrameFolder, VideoFile
-from training_fla.data.shard_workers import ShardJob, run_jobs
+
+from .worker_processes import SILENCE_SECONDS, in_workers
 
 # Times in annotations are rounded, and a video's last frame is shown for a while.
 END_TOLERANCE_SECONDS = 0.2
 NAMES_SHOWN = 5
-CLIPS_A_JOB = 64
 
 
 @dataclass
@@ -146,22 +146,15 @@ def _num_words(sentence: str) -> int:
 
 def _examined(rows: Sequence[CorpusRow], num_workers: int | None, progress: bool) -> list[tuple[float, str, str]]:
     """For each clip its frames, why it cannot be read, and how its length differs from the annotation's."""
-    parts = {str(start): rows[start : start + CLIPS_A_JOB] for start in range(0, len(rows), CLIPS_A_JOB)}
-
-    def write(job: ShardJob, report: Callable[[int | None, int], None]) -> list[tuple[float, str, str]]:
-        findings = []
-        for position, row in enumerate(parts[job.key]):
-            report(position, 0)
-            findings.append((0.0, job.bad[position], "") if position in job.bad else examine(row))
-        return findings
-
-    jobs = [ShardJob(key, [row.id for row in part]) for key, part in parts.items()]
     workers = os.cpu_count() or 1 if num_workers is None else num_workers
-    results: dict[str, list[tuple[float, str, str]]] = {}
-    with tqdm(total=len(rows), desc="checking", unit="clip", disable=not progress) as bar:
-        for job, findings in run_jobs(write, jobs, min(workers, len(jobs)), bar.update, "skip"):
-            results[job.key] = findings
-    return [finding for key in parts for finding in results[key]]
+    findings = tqdm(
+        in_workers(examine, rows, workers, _lost), total=len(rows), desc="checking", unit="clip", disable=not progress
+    )
+    return list(findings)
+
+
+def _lost(row: CorpusRow) -> tuple[float, str, str]:
+    return 0.0, f"the process that decodes it crashes, or makes no progress in {SILENCE_SECONDS} seconds", ""
 
 
 def examine(row: CorpusRow) -> tuple[float, str, str]:

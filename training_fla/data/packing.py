@@ -1,107 +1,152 @@
 """Packing: the clips of any corpus become Arrow shards of JPEG frames, so that training decodes only what it samples.
 
-Deterministic (the bytes depend on the clips and the parameters alone), parallel over processes and machines, and safe
-to kill: finished shards are kept in a folder beside the output, and the next run goes on from there.
+The bytes depend on the clips and the parameters alone, not on how many processes and machines share the work.
+A run that was killed goes on from its finished shards, which lie in `.<name>.packing` beside the output.
 """
 
 import contextlib
-import errno
 import hashlib
+import io
 import json
 import os
 import shutil
 import sys
+import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from PIL import Image
 from tqdm import tqdm
 
 from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
 from training_fla.corpora.row import SPLITS, CorpusRow, VideoFile
-from training_fla.data.packed_corpus import (
-    FORMAT,
-    MANIFEST,
-    PackedCorpus,
-    manifest_digest,
-    packed_splits,
-    read_packed_manifest,
-    verify_packed,
+from training_fla.files import (
+    FolderInUseError,
+    InputError,
+    atomic_file,
+    check_folder,
+    check_not_inside,
+    disk_is_full,
+    locked_folder,
+    read_marker,
+    replace_folder,
+    write_marker,
 )
-from training_fla.data.packing_estimate import check_disk, readable
-from training_fla.data.shard_workers import ShardJob, run_jobs
-from training_fla.data.shard_writing import BadClipError, PackParameters, write_shard
-from training_fla.files import InputError, atomic_file, check_folder, locked_folder, replace_folder
 
-__all__ = ["PackedCorpus", "ensure_packed", "pack", "packed_splits", "verify_packed"]
+from .packed_corpus import FORMAT, MANIFEST, SCHEMA, file_sha256, index_digest, manifest_digest, read_packed_manifest
+from .worker_processes import SILENCE_SECONDS, in_workers, still_working
 
 # Unstated: a shard of PHOENIX14T is then about 270 MB and a minute or two of a core, which is what a kill costs.
 MAX_SHARD_CLIPS = 128
-# Small splits are cut as well, so that several cores have something to do, and end at about the same time.
-MIN_SHARD_CLIPS, SHARDS_OF_A_SPLIT = 2, 16
+MIN_SHARD_CLIPS, SHARDS_OF_A_SPLIT = 2, 16  # so that machines that share a small split all have something to do
+MAX_CLIP_BYTES = 2**31 - 1  # Arrow's `binary` counts the bytes of a batch, which is a clip, in 32 bits
+FRAMES_A_REPORT = 64
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class PackParameters:
+    """How frames are stored; part of what makes two packings the same."""
+
+    size: tuple[int, int] | None = (256, 256)  # height and width; `None` keeps the source's
+    quality: int = 95
+    frame_stride: int = 1
+
+    def __post_init__(self):
+        if self.size is not None and not all(1 <= side <= 4096 for side in self.size):
+            raise InputError(f"size must be 1 to 4096 pixels, not {self.size}")
+        if not 1 <= self.quality <= 100:
+            raise InputError(f"JPEG quality must be 1 to 100, not {self.quality}")
+        if self.frame_stride < 1:
+            raise InputError(f"frame_stride must be at least 1, not {self.frame_stride}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for the manifest."""
+        return {**asdict(self), "size": list(self.size) if self.size else None}
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be: its file name and its clips.
-
-    Args:
-        file (`str`): its name.
-        split (`str`): train, dev or test.
-        rows (`Sequence[CorpusRow]`): its clips, in order.
-    """
+    """One shard to be: its file name and its clips."""
 
     file: str
     split: str
     rows: Sequence[CorpusRow]
 
 
+@dataclass(frozen=True)
+class Packing:
+    """One packing, by this process and others: what is packed, how, and where."""
+
+    plans: Sequence[ShardPlan]
+    parameters: PackParameters
+    out: Path
+    corpus: str
+    source: str
+    on_error: str
+    progress: bool
+
+    @property
+    def work(self) -> Path:
+        """Holds the shards until they are whole."""
+        return self.out.with_name(f".{self.out.name}.packing")
+
+    @cached_property
+    def plan(self) -> str:
+        """Changes when a finished shard of an earlier run could not be used in this one."""
+        digest = hashlib.sha256(json.dumps([FORMAT, self.parameters.to_dict(), self.source]).encode())
+        for shard in self.plans:
+            for row in shard.rows:
+                video = row.video
+                times = (video.start_seconds, video.end_seconds) if isinstance(video, VideoFile) else ()
+                fields = [shard.file, row.id, row.sentence, row.signer, row.language, video.name, *times]
+                digest.update(json.dumps(fields).encode())
+        return digest.hexdigest()[:32]
+
+    def is_done(self) -> bool:
+        """Whether `out` holds it already."""
+        try:
+            return read_packed_manifest(self.out)["plan"] == self.plan
+        except InputError:
+            return False
+
+    def entry(self, shard: ShardPlan) -> dict[str, Any] | None:
+        """What is known of a finished shard; `None` if it is still to be written."""
+        try:
+            entry = json.loads((self.work / "notes" / f"{shard.file}.json").read_text(encoding="utf-8"))
+            whole = entry["plan"] == self.plan
+            whole = whole and (self.work / "folder" / shard.file).stat().st_size == entry["bytes"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return entry if whole else None
+
+
 def pack(
     rows: Sequence[CorpusRow],
     out: str | os.PathLike,
     *,
-    size: int | tuple[int, int] | None = 256,
+    size: int | tuple[int, int] | None = 256,  # height and width, or both at once; `None` keeps the source's
     quality: int = 95,
     frame_stride: int = 1,
-    num_workers: int | None = None,
+    num_workers: int | None = None,  # processes; 0 works in this one, `None` takes one a core
     shard_clips: int | None = None,
-    on_error: str = "fail",
+    on_error: str = "fail",  # or "skip": leave bad clips out and list them in `skipped.tsv`
     progress: bool = True,
     overwrite: bool = False,
+    wait: bool = False,  # for another process that writes `out`, instead of failing
     corpus: str = "",
-    source: str = "",
-    machine: tuple[int, int] = (1, 1),
-    add_files: Callable[[Path], None] | None = None,
+    source: str = "",  # fingerprint of what the rows were read from; another one packs anew
+    machine: tuple[int, int] = (1, 1),  # (i, n): pack the i-th of n parts; who finds all parts done makes `out`
+    add_files: Callable[[Path], None] | None = None,  # called with the folder before it appears
 ) -> Path | None:
-    """Write a packed folder that [`PackedCorpus`] and `datasets.load_dataset` read.
-
-    Args:
-        rows (`Sequence[CorpusRow]`): the clips of all splits.
-        out (`str` or `os.PathLike`): the folder to appear.
-        size (`int` or `tuple[int, int]`, *optional*): height and width to resize frames to; `None` keeps theirs.
-        quality (`int`): JPEG quality.
-        frame_stride (`int`): keep every `frame_stride`-th frame only; 1 leaves the choice to training.
-        num_workers (`int`, *optional*): processes; 0 works in this one, by default one a core.
-        shard_clips (`int`, *optional*): clips a shard; by default 2 to 128, by the size of the split.
-        on_error (`str`): at a clip that cannot be packed, `fail` or `skip` it and list it in `skipped.tsv`.
-        progress (`bool`): whether to show a progress bar and a summary on stderr.
-        overwrite (`bool`): whether a packed folder in the way may be replaced.
-        corpus (`str`): name of the corpus, kept in the manifest.
-        source (`str`): fingerprint of what the rows were read from, kept in the manifest; another one packs anew.
-        machine (`tuple[int, int]`): `(i, n)` packs only the i-th of n parts of the shards, 1-based. The run that finds
-            all parts done in the work folder, `.<name>.packing` beside `out`, puts `out` in its place.
-        add_files (`Callable[[Path], None]`, *optional*): called with the folder before it appears, to write more.
-
-    Returns:
-        `Path`: `out`; `None` if parts of other machines are still missing.
-
-    Raises:
-        InputError: if `out` exists, a clip is bad and `on_error` is `fail`, no clip is left, or the disk is full.
-            After any of these the same call goes on where this one ended.
-    """
+    """Write a packed folder, or the part of this machine (then `None` while others are missing)."""
     if on_error not in ("fail", "skip"):
         raise InputError(f"on_error must be 'fail' or 'skip', not {on_error!r}")
     if not 1 <= machine[0] <= machine[1]:
@@ -109,68 +154,46 @@ def pack(
     if shard_clips is not None and shard_clips < 1:
         raise InputError(f"a shard needs at least one clip, not {shard_clips}")
     parameters = PackParameters((size, size) if isinstance(size, int) else size, quality, frame_stride)
-    out = Path(out).absolute()
     plans = plan_shards(rows, shard_clips)
-    plan = _plan_fingerprint(plans, parameters, source)
-    work = out.with_name(f".{out.name}.packing")
-    if _is_packed(out, plan):
-        shutil.rmtree(work, ignore_errors=True)  # of a run killed at its very end
-        return out
-    check_folder(out, "corpus", overwrite)
-    bad = _missing_clips(rows, on_error)
-    # Parts may be packed side by side, on machines that share the disk: whole shards with the same bytes cannot clash.
-    with locked_folder(work, out) if machine == (1, 1) else contextlib.nullcontext():
-        try:
-            for folder in (work / "folder", work / "notes"):
-                folder.mkdir(parents=True, exist_ok=True)
-            mine = [shard for shard in plans[machine[0] - 1 :: machine[1]] if _entry(work, shard, plan) is None]
-            _write_shards(work, mine, plan, parameters, num_workers, on_error, bad, progress)
-            if any(_entry(work, shard, plan) is None for shard in plans):
-                return None
-            manifest = {"corpus": corpus, "source": source, "plan": plan, "parameters": parameters.to_dict()}
-            _finish(work, plans, manifest, progress)
-            if add_files is not None:
-                add_files(work / "folder")
-            replace_folder(work / "folder", out, "corpus")
-            shutil.rmtree(work)
-        except OSError as error:
-            raise _explained(error, work) from error
-    return out
+    packing = Packing(plans, parameters, Path(out).resolve(), corpus, source, on_error, progress)
+    if not packing.is_done():
+        _check_before(packing, rows, overwrite)
+        is_alone = machine == (1, 1)
+        # Parts are written side by side, on machines that share the disk: whole shards of the same bytes cannot clash.
+        with _locked(packing, wait) if is_alone else contextlib.nullcontext():
+            mine = plans[machine[0] - 1 :: machine[1]]
+            done = packing.is_done() or _write_shards(packing, mine, num_workers) or packing.is_done()
+            if done and is_alone:
+                _finish(packing, add_files)
+        if not done:
+            return None
+        if not is_alone:
+            with _locked(packing, wait=True):
+                _finish(packing, add_files)
+    if read_marker(packing.work) or not any(packing.work.glob("*")):
+        shutil.rmtree(packing.work, ignore_errors=True)
+    return packing.out
 
 
-def ensure_packed(file: str | os.PathLike, out: str | os.PathLike, *, pack_options: dict[str, Any], **options) -> Path:
-    """Pack a manifest unless `out` already holds this manifest, these videos and these options.
+def ensure_packed(
+    manifest: str | os.PathLike, packed_dir: str | os.PathLike, *, pack_options: dict[str, Any], **options
+) -> Path:
+    """The packed folder of a manifest in `packed_dir`, named by its fingerprint; packs it, or waits for who does.
 
-    Args:
-        file (`str` or `os.PathLike`): a manifest, as for [`~training_fla.corpora.manifest.read_manifest`].
-        out (`str` or `os.PathLike`): the packed folder; an older one there is replaced.
-        pack_options (`dict`): keyword arguments of [`pack`].
-        **options: keyword arguments of `read_manifest`.
-
-    Returns:
-        `Path`: `out`.
+    Every process of a run may call it. `options` are those of `read_manifest`.
     """
-    source = manifest_fingerprint(file, **options)
-    source = hashlib.sha256(f"{source} {sorted(pack_options.items())!r}".encode()).hexdigest()[:32]
-    if (Path(out) / MANIFEST).is_file() and read_packed_manifest(out)["source"] == source:
-        return Path(out)
-    rows = read_manifest(file, **options)
-    return pack(rows, out, source=source, overwrite=True, corpus="manifest", **pack_options)
+    kept = {name: value for name, value in pack_options.items() if name not in ("num_workers", "progress")}
+    source = f"{manifest_fingerprint(manifest, **options)} {sorted(kept.items())!r}"
+    source = hashlib.sha256(source.encode()).hexdigest()[:32]
+    out = Path(packed_dir) / f"{Path(manifest).resolve().stem}-{source[:16]}"
+    if (out / MANIFEST).is_file() and read_packed_manifest(out)["source"] == source:
+        return out
+    rows = read_manifest(manifest, **options)
+    return pack(rows, out, source=source, wait=True, corpus="manifest", **pack_options)
 
 
 def plan_shards(rows: Sequence[CorpusRow], shard_clips: int | None = None) -> list[ShardPlan]:
-    """Cut the rows of each split into shards, in their order.
-
-    Args:
-        rows (`Sequence[CorpusRow]`): the clips.
-        shard_clips (`int`, *optional*): clips in a shard; by the size of the split when absent.
-
-    Returns:
-        `list[ShardPlan]`: split by split.
-
-    Raises:
-        InputError: if there are no rows, or two of a split share an id.
-    """
+    """Cut the rows of each split into shards, in their order."""
     if not rows:
         raise InputError("there are no clips to pack")
     plans = []
@@ -187,114 +210,233 @@ def plan_shards(rows: Sequence[CorpusRow], shard_clips: int | None = None) -> li
     return plans
 
 
-def _plan_fingerprint(plans: Sequence[ShardPlan], parameters: PackParameters, source: str) -> str:
-    """Changes when a finished shard of an earlier run could not be used in this one."""
-    digest = hashlib.sha256(json.dumps([FORMAT, parameters.to_dict(), source]).encode())
-    for plan in plans:
-        for row in plan.rows:
-            video = row.video
-            times = (video.start_seconds, video.end_seconds) if isinstance(video, VideoFile) else ()
-            fields = [plan.file, row.id, row.sentence, row.signer, row.language, video.name, *times]
-            digest.update(json.dumps(fields).encode())
-    return digest.hexdigest()[:32]
-
-
-def _is_packed(out: Path, plan: str) -> bool:
-    return (out / MANIFEST).is_file() and read_packed_manifest(out)["plan"] == plan
-
-
-def _missing_clips(rows: Sequence[CorpusRow], on_error: str) -> dict[tuple[str, str], str]:
-    """Reasons for the clips whose file or folder is not there, by split and id."""
-    missing = {
-        (row.split, row.id): f"{row.split} clip {row.id!r}: {row.video.path} is missing"
-        for row in rows
-        if row.video.is_missing
-    }
-    if missing and on_error == "fail":
-        first = next(iter(missing.values()))
-        raise InputError(f"{len(missing)} of {len(rows)} clips are missing; {first}; --on-error skip leaves them out")
-    return missing
-
-
-def _entry(work: Path, shard: ShardPlan, plan: str) -> dict[str, Any] | None:
-    """What is known of a finished shard of this plan; `None` if it is still to be written."""
+def _check_before(packing: Packing, rows: Sequence[CorpusRow], overwrite: bool) -> None:
+    """Refuse what can be known to fail before hours of work."""
     try:
-        entry = json.loads((work / "notes" / f"{shard.file}.json").read_text(encoding="utf-8"))
-        whole = entry["plan"] == plan and (work / "folder" / shard.file).stat().st_size == entry["bytes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return entry if whole else None
+        check_folder(packing.out, "corpus", overwrite)
+    except InputError:
+        if packing.is_done():  # by another process, just now
+            return
+        raise
+    check_folder(packing.work, "corpus", overwrite=True)
+    check_not_inside({Path(row.video.path).parent for row in rows if hasattr(row.video, "path")}, packing.out)
+    missing = [row for row in rows if row.video.is_missing]
+    if missing and packing.on_error == "fail":
+        raise InputError(
+            f"{len(missing)} of {len(rows)} clips are missing; {_where(missing[0])}: {missing[0].video.path} is not "
+            "there; --on-error skip leaves them out"
+        )
 
 
-def _write_shards(
-    work: Path,
-    shards: Sequence[ShardPlan],
-    plan: str,
-    parameters: PackParameters,
-    num_workers: int | None,
-    on_error: str,
-    bad: dict[tuple[str, str], str],
-    progress: bool,
-) -> None:
-    """Write the shards that are missing, each with a note of its hash, which is what makes it count."""
-    if not shards:
-        return
+def _where(row: CorpusRow) -> str:
+    return f"{row.split} clip {row.id!r} ({row.video.name})"
+
+
+@contextlib.contextmanager
+def _locked(packing: Packing, wait: bool) -> Iterator[None]:
+    """Hold the work folder against other processes."""
+    with contextlib.ExitStack() as stack:
+        told = not packing.progress
+        while True:
+            try:
+                stack.enter_context(locked_folder(packing.work, packing.out))
+                break
+            except FolderInUseError:
+                if not wait:
+                    raise
+            if not told:
+                print(f"waiting for the process that packs {packing.out}", file=sys.stderr)
+                told = True
+            time.sleep(POLL_SECONDS)
+        try:
+            yield
+        except OSError as error:
+            if not packing.is_done():  # where a file system has no locks, another process may have been first
+                raise _explained(error, packing.work) from error
+
+
+def _explained(error: OSError, work: Path) -> InputError:
+    reason = f"cannot write {work}: {error.strerror or error}"
+    if disk_is_full(error):
+        reason = f"the disk of {work.parent} is full ({_readable(shutil.disk_usage(work).free)} free): make room"
+    return InputError(f"{reason}; run the same command again, it goes on from the shards that are finished")
+
+
+def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: int | None) -> bool:
+    """Write those of the shards that are missing; whether no shard of the packing is missing then."""
+    for name in ("folder", "notes"):
+        (packing.work / name).mkdir(parents=True, exist_ok=True)
+    write_marker(packing.work, "corpus")
+    shards = [shard for shard in shards if packing.entry(shard) is None]
     rows = [row for shard in shards for row in shard.rows]
-    check_disk(rows, work, parameters, progress)
-    jobs = []
-    for shard in shards:
-        known = {n: bad[row.split, row.id] for n, row in enumerate(shard.rows) if (row.split, row.id) in bad}
-        jobs.append(ShardJob(shard.file, [row.id for row in shard.rows], known))
     if num_workers is None:
         num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if any(isinstance(row.video, VideoFile) for row in rows):  # once here, not in every process that is forked
         import av.video.reformatter  # noqa: F401
 
         import processing_fla.video_decoding_fla  # noqa: F401
-    write = partial(_write_one, {shard.file: shard for shard in shards}, work, plan, parameters, on_error)
+    num_bytes = num_clips = 0
     interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
-    bar = tqdm(
-        total=len(rows), desc="packing", unit="clip", disable=not progress, smoothing=0.05, mininterval=interval
-    )
-    with bar:
-        for job, num_skipped in run_jobs(write, jobs, min(num_workers, len(jobs)), bar.update, on_error):
-            if num_skipped and progress:
-                bar.write(f"{job.key}: {num_skipped} clips skipped", file=sys.stderr)
+    bar = tqdm(total=len(rows), desc="packing", unit="clip", disable=not packing.progress, mininterval=interval)
+    encode = partial(_encoded, packing.parameters)
+    with bar, contextlib.closing(in_workers(encode, rows, num_workers, _lost)) as clips:
+        for shard in shards:
+            entry = _write_shard(packing, shard, clips, bar)
+            num_bytes, num_clips = num_bytes + entry["bytes"], num_clips + len(shard.rows)
+            _check_room(packing, num_bytes / num_clips * (len(rows) - num_clips), bar)
+    return all(packing.entry(shard) is not None for shard in packing.plans)
 
 
-def _write_one(
-    shards: dict[str, ShardPlan],
-    work: Path,
-    plan: str,
-    parameters: PackParameters,
-    on_error: str,
-    job: ShardJob,
-    report,
-) -> int:
-    shard = shards[job.key]
+def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBatch | str], bar) -> dict[str, Any]:
+    """Write a shard, which appears when it is whole, and a note of its hash, which is what makes it count."""
+    num_clips = num_frames = 0
     skipped: list[list[str]] = []
+    with atomic_file(packing.work / "folder" / shard.file, overwrite=True) as work:
+        with pa.OSFile(str(work), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
+            for row in shard.rows:
+                clip = next(clips)
+                bar.update()
+                if isinstance(clip, pa.RecordBatch):
+                    stream.write_batch(clip)
+                    num_clips, num_frames = num_clips + 1, num_frames + clip.column("num_frames")[0].as_py()
+                elif packing.on_error == "fail":
+                    raise InputError(f"{clip}; --on-error skip leaves such clips out")
+                else:
+                    skipped.append([row.id, clip])
+        table = pa.ipc.open_stream(pa.memory_map(str(work), "r")).read_all()
+        entry = {"file": shard.file, "bytes": os.path.getsize(work), "sha256": file_sha256(work)}
+        entry |= {"index_sha256": index_digest(table), "clips": num_clips, "frames": num_frames}
+    if skipped:
+        bar.set_description(f"packing, {len(skipped)} bad clips in {shard.file}", refresh=False)
+    _write_text(
+        packing.work / "notes" / f"{shard.file}.json", json.dumps(entry | {"plan": packing.plan, "skipped": skipped})
+    )
+    return entry
 
-    def skip(position: int, reason: str) -> None:
-        if on_error == "fail":
-            raise BadClipError(f"{reason}; --on-error skip leaves such clips out")
-        skipped.append([shard.rows[position].id, reason])
 
-    entry = write_shard(shard.rows, work / "folder" / shard.file, parameters, job.bad, skip, report)
-    note = work / "notes" / f"{shard.file}.json"
-    text = json.dumps({**entry, "plan": plan, "skipped": skipped})
-    # Not synced to the disk as the shard is: a note that a power cut spoils costs the shard once more, no harm else.
-    beside = note.with_name(f".{note.name}.{os.getpid()}.writing")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, note)
-    return len(skipped)
+def _check_room(packing: Packing, needed: float, bar) -> None:
+    """Refuse to go on where what is still to be written, by the clips so far, clearly does not fit."""
+    free = shutil.disk_usage(packing.work).free
+    bar.set_postfix_str(f"{_readable(needed)} to write, {_readable(free)} free", refresh=False)
+    if needed > 1.5 * free:
+        raise InputError(
+            f"packing needs about {_readable(needed)} more and {packing.work.parent} has {_readable(free)} free: "
+            "choose another disk, a smaller --size or --quality, or a larger --frame-stride"
+        )
 
 
-def _finish(work: Path, plans: Sequence[ShardPlan], manifest: dict[str, Any], progress: bool) -> None:
-    """Write what belongs beside the shards and clear away what does not."""
+def _readable(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def _encoded(parameters: PackParameters, row: CorpusRow) -> pa.RecordBatch | str:
+    """A clip as a row of its shard, or what is wrong with it."""
+    if not row.sentence:
+        return f"{_where(row)}: its sentence is empty"
+    if row.video.is_missing:
+        return f"{_where(row)}: {row.video.path} is missing"
+    try:
+        return _record(row, parameters)
+    # Whatever a decoder makes of a damaged file is the file's fault.
+    except (ValueError, OSError, ArithmeticError, LookupError, MemoryError, RuntimeError) as error:
+        if disk_is_full(error):
+            raise
+        return f"{_where(row)}: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+def _lost(row: CorpusRow) -> str:
+    return f"{_where(row)}: the process that decodes it crashes, or makes no progress in {SILENCE_SECONDS} seconds"
+
+
+def _record(row: CorpusRow, parameters: PackParameters) -> pa.RecordBatch:
+    jpegs: list[bytes] = []
+    num_bytes = 0
+    with row.video.opened(parameters.frame_stride, parameters.size) as (fps, frames):
+        for frame in frames:
+            jpegs.append(encode_frame(frame, parameters.quality))
+            num_bytes += len(jpegs[-1])
+            if num_bytes > MAX_CLIP_BYTES:
+                raise InputError("more than 2 GiB of JPEG: cut it into clips or raise the frame stride")
+            if len(jpegs) % FRAMES_A_REPORT == 0:
+                still_working()
+    if not jpegs:
+        raise InputError("it has no frames")
+    _refuse_cut_off(row.video, len(jpegs) * parameters.frame_stride, fps)
+    values = {name: getattr(row, name) for name in ("id", "sentence", "signer", "language", "split")}
+    values |= {"num_frames": len(jpegs), "fps": fps, "height": frame.shape[0], "width": frame.shape[1]}
+    values |= {"frame_stride": parameters.frame_stride, "frame_crc32": list(map(zlib.crc32, jpegs)), "frames": jpegs}
+    return pa.RecordBatch.from_pylist([values], schema=SCHEMA)
+
+
+def _refuse_cut_off(video: Any, num_frames: int, fps: float) -> None:
+    """Annotated times may lie a little beyond a video's end, but half a sentence is none."""
+    if isinstance(video, VideoFile) and video.end_seconds is not None and fps > 0:
+        wanted = (video.end_seconds - (video.start_seconds or 0.0)) * fps
+        if num_frames < 0.5 * wanted:
+            raise InputError(
+                f"only {num_frames} of about {wanted:.0f} frames: it is to end at {video.end_seconds} s, "
+                "after the end of its video"
+            )
+
+
+def encode_frame(frame: np.ndarray, quality: int) -> bytes:
+    """Compress a frame to JPEG, chroma at half size as video has it: a third fewer bytes and a faster decode.
+
+    Args:
+        frame (`np.ndarray` of shape `(H, W, 3)` or `(H, W, 4)`): uint8 RGB; a fourth channel is ignored.
+        quality (`int`): 1 to 100.
+
+    Returns:
+        `bytes`: a JPEG file.
+    """
+    height, width, channels = frame.shape
+    mode = "RGBX" if channels == 4 else "RGB"  # four bytes a pixel is how Pillow has it, so nothing is copied
+    image = Image.frombuffer(mode, (width, height), np.ascontiguousarray(frame), "raw", mode, 0, 1)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
+    """Write what belongs beside the shards, clear away what does not, and put the folder in its place."""
+    if packing.is_done():
+        return
+    folder = packing.work / "folder"
+    keep = {shard.file for shard in packing.plans}
+    for leftover in list(folder.iterdir()):  # of a run that was killed
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif leftover.name not in keep:
+            leftover.unlink()
+    splits, skipped = _summary(packing)
+    if not any(split["clips"] for split in splits.values()):
+        raise InputError(f"every clip was bad, the first: {skipped[0][2]}")
+    for name, split in splits.items():
+        _write_text(folder / f"{name}.sentences.txt", "".join(f"{line}\n" for line in split.pop("sentences")))
+    languages = {row.language for shard in packing.plans for row in shard.rows}
+    manifest = {"format": FORMAT, "corpus": packing.corpus, "source": packing.source, "plan": packing.plan}
+    manifest |= {"parameters": packing.parameters.to_dict(), "splits": splits, "skipped": len(skipped)}
+    manifest["language"] = languages.pop() if len(languages) == 1 else ""
+    if skipped:
+        lines = ("\t".join(" ".join(cell.split()) for cell in line) for line in [("split", "id", "reason"), *skipped])
+        _write_text(folder / "skipped.tsv", "".join(f"{line}\n" for line in lines))
+    _write_text(folder / "README.md", _card(splits))
+    _write_text(folder / MANIFEST, json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n")
+    if packing.progress:
+        counts = ", ".join(f"{name} {split['clips']}" for name, split in splits.items())
+        left_out = f"; {len(skipped)} skipped, see skipped.tsv" if skipped else ""
+        print(f"packed clips: {counts}{left_out}", file=sys.stderr)
+    if add_files is not None:
+        add_files(folder)
+    replace_folder(folder, packing.out, "corpus")
+
+
+def _summary(packing: Packing) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str, str]]]:
+    """What the manifest says of each split, with its sentences, and the clips that were skipped."""
     splits: dict[str, dict[str, Any]] = {}
     skipped: list[tuple[str, str, str]] = []
-    for shard in plans:
-        entry = _entry(work, shard, manifest["plan"])
+    for shard in packing.plans:
+        entry = packing.entry(shard)
         left_out = dict(entry.pop("skipped"))
         del entry["plan"]
         split = splits.setdefault(shard.split, {"clips": 0, "frames": 0, "shards": [], "sentences": []})
@@ -303,36 +445,10 @@ def _finish(work: Path, plans: Sequence[ShardPlan], manifest: dict[str, Any], pr
         split["frames"] += entry["frames"]
         split["sentences"] += [row.sentence for row in shard.rows if row.id not in left_out]
         skipped += [(shard.split, id_, reason) for id_, reason in left_out.items()]
-    if not any(split["clips"] for split in splits.values()):
-        raise InputError(f"every clip was bad, the first: {skipped[0][2]}")
-    folder = work / "folder"
-    keep = {shard.file for shard in plans}
-    for leftover in list(folder.iterdir()):  # of a run that was killed
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        elif leftover.name not in keep:
-            leftover.unlink()
-    for name, split in splits.items():
+    for split in splits.values():
         hashes = "".join(shard["sha256"] for shard in split["shards"])
         split["fingerprint"] = hashlib.sha256(hashes.encode()).hexdigest()[:32]
-        _write_text(folder / f"{name}.sentences.txt", "".join(f"{line}\n" for line in split.pop("sentences")))
-    languages = {row.language for shard in plans for row in shard.rows}
-    manifest = {
-        "format": FORMAT,
-        **manifest,
-        "language": languages.pop() if len(languages) == 1 else "",
-        "splits": splits,
-        "skipped": len(skipped),
-    }
-    if skipped:
-        lines = ("\t".join(" ".join(cell.split()) for cell in line) for line in [("split", "id", "reason"), *skipped])
-        _write_text(folder / "skipped.tsv", "".join(f"{line}\n" for line in lines))
-    _write_text(folder / "README.md", _card(splits))
-    _write_text(folder / MANIFEST, json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n")
-    if progress:
-        counts = ", ".join(f"{name} {split['clips']}" for name, split in splits.items())
-        left_out = f"; {len(skipped)} skipped, see skipped.tsv" if skipped else ""
-        print(f"packed clips: {counts}{left_out}", file=sys.stderr)
+    return splits, skipped
 
 
 def _card(splits: dict[str, dict[str, Any]]) -> str:
@@ -346,10 +462,3 @@ def _card(splits: dict[str, dict[str, Any]]) -> str:
 def _write_text(file: Path, text: str) -> None:
     with atomic_file(file, overwrite=True) as work:
         work.write_text(text, encoding="utf-8")
-
-
-def _explained(error: OSError, work: Path) -> Exception:
-    reason = f"cannot write {work}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason = f"the disk of {work.parent} is full ({readable(shutil.disk_usage(work).free)} free): make room"
-    return InputError(f"{reason}; run the same command again, it goes on from the shards that are finished")
