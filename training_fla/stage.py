@@ -89,8 +89,7 @@ def run_stage(
     with contextlib.ExitStack() as stack:
         with args.main_process_first(local=False, desc="output folder"):
             stack.enter_context(held_output_folder(recipe, is_main=args.process_index == 0))
-        with args.main_process_first(local=False, desc="corpus"):
-            splits = open_splits(recipe)
+        splits = open_splits(recipe)  # on every process: while one packs, for hours maybe, no collective may wait
         processor, model = build_parts(recipe, args, splits, build_processor, build_model)
         trainer = make_trainer(recipe, args, splits, processor, model)
 
@@ -232,9 +231,9 @@ def open_splits(recipe: Recipe) -> Splits:
         raise InputError("the recipe must name one of `dataset` (a packed folder) and `manifest` (a table of videos)")
     if data.manifest:
         columns = {"video_column": data.video_column, "sentence_column": data.sentence_column}
-        folder = Path(data.packed_dir or recipe.output_dir.parent / f"packed-{data.packed_size}")
+        packed_dir = data.packed_dir or recipe.output_dir.parent / f"packed-{data.packed_size}"
         options = {"size": data.packed_size, "on_error": data.on_error}
-        ensure_packed(Path(data.manifest), folder, pack_options=options, **columns)
+        folder = ensure_packed(data.manifest, packed_dir, pack_options=options, **columns)
     else:
         folder = Path(data.dataset)
         if not folder.is_dir():

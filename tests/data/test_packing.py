@@ -158,9 +158,7 @@ def test_a_decoder_that_crashes_costs_one_clip(tmp_path):
     rows.insert(2, CorpusRow("poison", DrawnVideo(crash, name="poison"), "x", "train", num_frames=1))
     rows.insert(7, CorpusRow("poison2", DrawnVideo(crash, name="poison2"), "x", "train", num_frames=1))
     options = {"num_workers": 2, "shard_clips": 3}
-    with pytest.raises(
-        InputError, match=r"clip 'poison' \(poison\): the process that decodes.*skip leaves"
-    ):
+    with pytest.raises(InputError, match=r"clip 'poison' \(poison\): the process that decodes.*skip leaves"):
         quiet(rows, tmp_path / "out", **options)
     quiet(rows, tmp_path / "out", on_error="skip", **options)
     assert PackedCorpus(tmp_path / "out", "train").ids == [f"train{number}" for number in range(8)]
