@@ -62,7 +62,8 @@ def trained(pushed_run) -> Path:
     for name in ("checkpoint-1", "packed"):
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "optimizer.pt").write_text(SECRET)
-    (folder / "train.sentences.txt").write_text(SECRET)
+    for name in ("train.sentences.txt", "my_notes_fla.py", "old.safetensors"):
+        (folder / name).write_text(SECRET)
     return folder
 
 
@@ -99,6 +100,14 @@ def test_what_no_file_knows_is_left_out(copy):
     for heading in ("## Results", "## Size and speed\n\n| | |\n|---|---|\n| parameters", "## Training\n", "searches"):
         assert heading not in card.text
     assert "None" not in card.text and "left no description of its corpus" in card.text
+
+
+def test_a_score_on_the_training_clips_is_called_one(copy):
+    with open(copy / "recipe.yaml", "a") as recipe:
+        recipe.write("test_split: train\n")
+    card = fill_card(copy)
+    assert "| test (train) |" in card.text and "**test (train): the clips that were trained on.**" in card.text
+    assert {result.dataset_split for result in card.data.eval_results} == {"dev"}
 
 
 def test_a_base_model_whose_weights_were_not_taken_is_none():
@@ -155,7 +164,8 @@ def test_a_dry_run_lists_what_goes_and_sends_nothing(trained, capsys):
     going, stays = out.split("stays here: ")
     for name in ("model.safetensors", "modeling_fla.py", "pipeline_fla.py", "processor_config.json", "README.md"):
         assert f"  {name}\n" in going
-    for name in ("checkpoint-1", "packed", "train.sentences.txt", "predictions_test.tsv", "recipe.yaml"):
+    stray = ("checkpoint-1", "packed", "train.sentences.txt", "my_notes_fla.py", "old.safetensors")
+    for name in (*stray, "predictions_test.tsv", "recipe.yaml"):
         assert name in stays and f"  {name}\n" not in going
 
 

@@ -1,9 +1,8 @@
-"""The model card: `hub_card.md` filled from what a run leaves behind. A figure that no file holds is left out."""
+"""The model card: `hub_card.md` filled from what a run leaves behind; a figure that no file holds is left out."""
 
 import json
 import re
 import sysconfig
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.files import InputError, atomic_file
 
 TASK = "video-text-to-text"  # the nearest of the Hub's own list, which knows no sign language translation
-TAGS = ("sign-language-translation", "sign-language", "gloss-free", "fla_llm")
-METRICS = {
+TAGS = ["sign-language-translation", "sign-language", "gloss-free", "fla_llm"]
+TITLES = {
     "bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "chrf": "chrF"
 }  # fmt: skip
 # Lines of a recipe worth reading; none can hold a path.
@@ -26,19 +25,12 @@ HYPERPARAMETERS = (
     "max_grad_norm", "freeze_vision_backbone", "freeze_temporal_module", "input_features", "max_source_frames", "seed",
 )  # fmt: skip
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SENTENCE_LANGUAGES = {"de": "German", "zh": "Chinese", "en": "English"}
 
 
 @dataclass(frozen=True)
 class KnownCorpus:
-    """What is known of a corpus beyond its files.
-
-    Args:
-        title (`str`): its name in full.
-        terms (`str`): its terms, in a sentence.
-        url (`str`): where it is published.
-        languages (`tuple[str, ...]`): ISO codes, the sign language first.
-        license (`str`): for the model's metadata; `other` where the corpus's terms bind the model too.
-    """
+    """What is known of a corpus beyond its files."""
 
     title: str
     terms: str
@@ -78,16 +70,7 @@ CORPORA = {
 
 
 def training_facts(recipe, splits) -> dict[str, Any]:
-    """What a run has to note down, because its corpus and its language model will not be there when a card is written.
-
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): names the language model.
-        splits ([`~training_fla.stage.Splits`]): the open corpus.
-
-    Returns:
-        `dict`: `data` (`corpus`, `language`, and by split `clips`, `frames`, `signers`), and `base_model` if it is on
-            the Hub. It goes into `metrics.json`.
-    """
+    """What `metrics.json` keeps for the card: corpus, language, counts of each split, base model on the Hub."""
     data: dict[str, Any] = {"corpus": splits.train.corpus, "language": splits.train.language}
     for name in ("train", "dev", "test"):
         data[name] = _split_facts(getattr(splits, name))
@@ -105,61 +88,44 @@ def _split_facts(corpus: PackedCorpus) -> dict[str, int]:
 def _base_model(name: str | None) -> str | None:
     """The Hub id behind `language_model`, which may be a folder that `fla trim` made of it."""
     if name and Path(name).is_dir():
-        report = _read_json(Path(name) / "trim_report.json") or {}
-        name = str(report.get("model", ""))
+        name = str(_read(Path(name) / "trim_report.json").get("model", ""))
         if Path(name).exists():
             return None
     return name if name and HUB_ID.fullmatch(name) else None
 
 
 def fill_card(folder: Path, repo_id: str | None = None, license: str | None = None) -> ModelCard:
-    """Fill `hub_card.md` from a run's folder.
-
-    Args:
-        folder (`Path`): with `config.json`; `metrics.json`, `recipe.yaml`, `generation_config.json`,
-            `processor_config.json` and `predictions_SPLIT.tsv` are read where they are there.
-        repo_id (`str`, *optional*): where the model will lie on the Hub; the folder's own path when absent.
-        license (`str`, *optional*): the Hub's name of the model's licence; what the corpus's terms say when absent.
-
-    Returns:
-        [`~huggingface_hub.ModelCard`]: parsed by `huggingface_hub` from the filled text.
-
-    Raises:
-        InputError: the folder holds no model, or a file in it cannot be read.
-    """
-    config = _read_json(folder / "config.json")
-    if config is None:
+    """Fill `hub_card.md` from a run's folder; the licence is that of the corpus's terms unless one is given."""
+    config, metrics, recipe = (_read(folder / name) for name in ("config.json", "metrics.json", "recipe.yaml"))
+    if not config:
         raise InputError(f"{folder} is not the folder of a trained model: it holds no config.json")
-    metrics = _read_json(folder / "metrics.json") or {}
-    recipe = _read_yaml(folder / "recipe.yaml")
     data = metrics.get("data", {})
-    known = CORPORA.get(data.get("corpus", ""))
-    model_name = repo_id.split("/")[-1] if repo_id else "-".join(folder.absolute().parts[-2:])
-    metadata = ModelCardData(
-        license=license or (known.license if known else None),
-        **_license_details(license, known),
-        language=_languages(known, data, recipe) or None,
-        library_name="transformers",
-        pipeline_tag=TASK,
-        base_model=metrics.get("base_model"),
-        datasets=[data["corpus"]] if known else None,
-        metrics=["bleu", "rouge", "chrf"] if "test" in metrics else None,
-        tags=list(TAGS),
-        model_name=model_name,
-        eval_results=eval_results(metrics, known, recipe) or None,
-    )
+    corpus = data.get("corpus", "")
+    known = CORPORA.get(corpus)
+    title = "The owner's own clips" if corpus == "manifest" else f"The owner's own corpus, `{corpus}`"
+    scored = [split for split in ("dev", "test") if "bleu4" in metrics.get(split, {})]
+    splits = {name: {"label": _label(name, recipe), **data.get(name, {})} for name in ("train", "dev", "test")}
+    metadata = _metadata(metrics, recipe, known, license)
+    metadata.model_name = repo_id.split("/")[-1] if repo_id else "-".join(folder.absolute().parts[-2:])
+    metadata.eval_results = eval_results(metrics, known, recipe) or None
     try:
         return ModelCard.from_template(
             metadata,
             template_path=str(find_template()),
-            model_name=model_name,
+            model_name=metadata.model_name,
             repo_id=repo_id or str(folder),
-            base_model=metrics.get("base_model"),
-            corpus=bool(data),
-            **_corpus_part(data, known, recipe),
-            **_model_part(folder, config),
-            **_result_part(metrics),
-            hyperparameters=[(name, recipe[name]) for name in HYPERPARAMETERS if recipe.get(name) is not None],
+            metrics=metrics,
+            corpus=known,
+            corpus_title=known.title if known else title,
+            splits=splits,
+            scored=scored,
+            on_training_clips=[splits[name]["label"] for name in scored if _is_trained_on(name, recipe)],
+            titles=TITLES,
+            text=config.get("text_config", {}),
+            generation=_read(folder / "generation_config.json"),
+            video=_read(folder / "processor_config.json").get("video_processor", {}),
+            sentence_language=SENTENCE_LANGUAGES.get((metadata.language or [""])[-1], ""),
+            hyperparameters={name: recipe[name] for name in HYPERPARAMETERS if recipe.get(name) is not None},
             costs=_costs(folder, metrics, recipe, config),
         )
     except ValueError as error:
@@ -167,14 +133,7 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
 
 
 def find_template() -> Path:
-    """Where `hub_card.md` lies: at the top of the repository, or where the installed package's data is.
-
-    Returns:
-        `Path`: the file.
-
-    Raises:
-        InputError: it is in neither place.
-    """
+    """`hub_card.md`, at the top of the repository or with the installed package's data."""
     installed = Path(sysconfig.get_path("data")) / "share" / "fla-llm"
     for place in (Path(__file__).resolve().parents[2], installed):
         if (place / "hub_card.md").is_file():
@@ -183,18 +142,7 @@ def find_template() -> Path:
 
 
 def write_card(folder: Path, repo_id: str | None = None) -> Path:
-    """Fill the card and put it into the run's folder as `README.md`.
-
-    Args:
-        folder (`Path`): of the run.
-        repo_id (`str`, *optional*): where the model will lie on the Hub.
-
-    Returns:
-        `Path`: the card.
-
-    Raises:
-        InputError: as [`fill_card`] and [`check_card`].
-    """
+    """Fill the card and put it into the run's folder as `README.md`."""
     card = fill_card(folder, repo_id)
     check_card(str(card))
     with atomic_file(folder / "README.md", overwrite=True) as file:
@@ -203,17 +151,7 @@ def write_card(folder: Path, repo_id: str | None = None) -> Path:
 
 
 def check_card(text: str) -> ModelCard:
-    """Have `huggingface_hub` parse a card, as it does before it uploads one.
-
-    Args:
-        text (`str`): a model card.
-
-    Returns:
-        [`~huggingface_hub.ModelCard`]: parsed.
-
-    Raises:
-        InputError: no metadata, metadata or results that do not fit the Hub's format, or a place left unfilled.
-    """
+    """Have `huggingface_hub` parse a card, as it does before it uploads one."""
     try:
         card = ModelCard(text)
     except (ValueError, yaml.YAMLError) as error:
@@ -227,153 +165,89 @@ def check_card(text: str) -> ModelCard:
 
 
 def eval_results(metrics: dict, known: KnownCorpus | None, recipe: dict) -> list[EvalResult]:
-    """The figures of `metrics.json` in the form of the Hub's `model-index`.
-
-    Args:
-        metrics (`dict`): of the run.
-        known ([`KnownCorpus`], *optional*): the corpus, if it is one of `CORPORA`.
-        recipe (`dict`): its `test_split` and `dev_split` name the splits.
-
-    Returns:
-        `list[EvalResult]`: of test and dev, with the metric's signature; empty without a corpus's name.
-    """
+    """The figures of test and dev in the form of the Hub's `model-index`; none for clips that were trained on."""
     corpus = metrics.get("data", {}).get("corpus")
     results = []
     for split in ("test", "dev") if corpus else ():
-        scores = metrics.get(split, {})
-        for name, title in METRICS.items():
-            if name not in scores:
-                continue
-            arguments = {"max_order": int(name[-1])} if name.startswith("bleu") else {}
-            results.append(
-                EvalResult(
-                    task_type=TASK,
-                    task_name="Sign language translation",
-                    dataset_type=corpus,
-                    dataset_name=known.title.split(":")[0] if known else corpus,
-                    dataset_split=recipe.get(f"{split}_split", split),
-                    metric_type=name.rstrip("1234").removesuffix("_l"),
-                    metric_name=title,
-                    metric_value=scores[name],
-                    metric_args={**arguments, "signature": scores.get("signature")},
-                )
+        scores = {} if _is_trained_on(split, recipe) else metrics.get(split, {})
+        for name in filter(scores.__contains__, TITLES):
+            order = {"max_order": int(name[-1])} if name.startswith("bleu") else {}
+            result = EvalResult(
+                task_type=TASK,
+                task_name="Sign language translation",
+                dataset_type=corpus,
+                dataset_name=known.title.split(":")[0] if known else corpus,
+                dataset_split=recipe.get(f"{split}_split", split),
+                metric_type=name.rstrip("1234").removesuffix("_l"),
+                metric_name=TITLES[name],
+                metric_value=scores[name],
+                metric_args={**order, "signature": scores.get("signature")},
             )
+            results.append(result)
     return results
 
 
-def _license_details(license: str | None, known: KnownCorpus | None) -> dict[str, str]:
-    if license or known is None or known.license != "other":
-        return {}
-    return {"license_name": "terms-of-the-training-data", "license_link": known.url}
+def _metadata(metrics: dict, recipe: dict, known: KnownCorpus | None, license: str | None) -> ModelCardData:
+    """What the Hub reads of the card, but for name and results."""
+    details = {}
+    if known and known.license == "other" and not license:
+        details = {"license_name": "terms-of-the-training-data", "license_link": known.url}
+    code = str(recipe.get("language_code") or metrics.get("data", {}).get("language") or "").split("_")[0].lower()
+    languages = list(known.languages) if known else re.findall("^[a-z]{2,3}$", code)
+    return ModelCardData(
+        license=license or (known.license if known else None),
+        **details,
+        language=languages or None,
+        library_name="transformers",
+        pipeline_tag=TASK,
+        base_model=metrics.get("base_model"),
+        datasets=[metrics["data"]["corpus"]] if known else None,
+        metrics=["bleu", "rouge", "chrf"] if "test" in metrics else None,
+        tags=TAGS,
+    )
 
 
-def _languages(known: KnownCorpus | None, data: dict, recipe: dict) -> list[str]:
-    if known:
-        return list(known.languages)
-    code = str(recipe.get("language_code") or data.get("language") or "").split("_")[0].lower()
-    return [code] if re.fullmatch("[a-z]{2,3}", code) else []
+def _label(split: str, recipe: dict) -> str:
+    name = recipe.get(f"{split}_split", split)
+    return split if name == split else f"{split} ({name})"
 
 
-def _corpus_part(data: dict, known: KnownCorpus | None, recipe: dict) -> dict[str, Any]:
-    splits = []
-    for name in ("train", "dev", "test"):
-        facts = data.get(name, {})
-        label = recipe.get(f"{name}_split", name)
-        splits.append({"name": name if label == name else f"{name} ({label})", **facts})
-    title = known.title if known else f"The owner's own corpus, `{data.get('corpus', '')}`"
-    if data.get("corpus") == "manifest":
-        title = "The owner's own clips"
-    codes = {"de": "German", "zh": "Chinese", "en": "English"}
-    return {
-        "corpus_title": title,
-        "corpus_url": known.url if known else "",
-        "corpus_terms": known.terms if known else "",
-        "splits": splits,
-        "train_signers": data.get("train", {}).get("signers"),
-        "sentence_language": codes.get((_languages(known, data, recipe) or [""])[-1], ""),
-    }
+def _is_trained_on(split: str, recipe: dict) -> bool:
+    return recipe.get(f"{split}_split", split) == recipe.get("train_split", "train")
 
 
-def _model_part(folder: Path, config: dict) -> dict[str, Any]:
-    text = config.get("text_config", {})
-    generation = _read_json(folder / "generation_config.json") or {}
-    video = (_read_json(folder / "processor_config.json") or {}).get("video_processor", {})
-    stride, crop = video.get("frame_stride"), video.get("crop_size", {})
-    sampling = f"one frame in {stride}" if stride else "the frames it is told to"
-    if crop.get("height"):
-        sampling += f" at {crop['height']} x {crop['width']} pixels"
-    vocabulary = f" with a vocabulary of {text['vocab_size']} pieces" if "vocab_size" in text else ""
-    return {
-        "language_model": f"`{text.get('model_type', 'unknown')}`{vocabulary}",
-        "sampling": sampling,
-        "max_frames": text.get("max_position_embeddings"),
-        "num_beams": generation.get("num_beams"),
-        "max_new_tokens": generation.get("max_new_tokens"),
-    }
-
-
-def _result_part(metrics: dict) -> dict[str, Any]:
-    """The table of scores, one column a split."""
-    results = [{"split": split, **metrics[split]} for split in ("dev", "test") if "bleu4" in metrics.get(split, {})]
-    intervals = [row.get("confidence_intervals", {}) for row in results]
-    lines = []
-    for name, title in METRICS.items():
-        cells = []
-        for row, interval in zip(results, intervals, strict=True):
-            cell = f"{row[name]:.2f}" if name in row else ""
-            cells.append(cell + (" [{:.2f}, {:.2f}]".format(*interval[name]) if cell and name in interval else ""))
-        lines.append({"name": title, "cells": cells})
-    lines.append({"name": "sentences", "cells": [row.get("num_sentences", "") for row in results]})
-    return {
-        "results": results,
-        "result_lines": lines,
-        "has_intervals": any(intervals),
-        "signature": results[-1].get("signature", "") if results else "",
-    }
-
-
-def _costs(folder: Path, metrics: dict, recipe: dict, config: dict) -> Sequence[tuple[str, str]]:
-    """Rows of the table of size and speed, as far as the run has noted them."""
-    rows = []
+def _costs(folder: Path, metrics: dict, recipe: dict, config: dict) -> dict[str, str]:
+    """The table of size and speed, as far as the run has noted it."""
+    rows = {}
     if "parameters" in metrics:
-        rows.append(("parameters", f"{metrics['parameters']:,}, of them trained {metrics['trained_parameters']:,}"))
+        rows["parameters"] = f"{metrics['parameters']:,}, of them trained {metrics['trained_parameters']:,}"
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if weights:
-        rows.append(("weights", f"{weights / 1e6:,.1f} MB"))
+        rows["weights"] = f"{weights / 1e6:,.1f} MB"
     test = metrics.get("test", {})
     if test.get("seconds") and test.get("num_sentences"):
         # The recipe in the run's folder leaves out what is at its default, and `feature_cache` is on by default.
         frozen = config.get("freeze_vision_backbone") and config.get("freeze_temporal_module")
         cached = "stage1_checkpoint" in recipe and frozen and recipe.get("feature_cache", "auto")
-        start = "stored sign features" if cached else "packed frames"
-        rows.append(
-            ("translating the test split", f"{test['num_sentences'] / test['seconds']:.1f} clips/s from {start}")
-        )
+        source = "stored sign features" if cached else "packed frames"
+        rows["translating the test split"] = f"{test['num_sentences'] / test['seconds']:.1f} clips/s from {source}"
     if "seconds" in metrics:
-        rows.append(
-            ("the whole run", f"{metrics['seconds'] / 60:.1f} minutes, {metrics.get('processes', 1)} process(es)")
-        )
+        minutes, processes = metrics["seconds"] / 60, metrics.get("processes", 1)
+        rows["the whole run"] = f"{minutes:.1f} minutes, {processes} process(es)"
     for name, title in (("peak_memory_mib", "peak memory"), ("peak_gpu_memory_mib", "peak GPU memory")):
         if name in metrics:
-            rows.append((title, f"{metrics[name]:,} MiB"))
+            rows[title] = f"{metrics[name]:,} MiB"
     if "versions" in metrics:
-        rows.append(("made with", ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())))
+        rows["made with"] = ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
     return rows
 
 
-def _read_json(file: Path) -> Any:
-    if not file.is_file():
-        return None
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
-
-
-def _read_yaml(file: Path) -> dict:
+def _read(file: Path) -> dict:
+    """A JSON or YAML file; empty where there is none."""
     if not file.is_file():
         return {}
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        text = file.read_text(encoding="utf-8")
+        return (yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)) or {}
+    except (ValueError, yaml.YAMLError) as error:
         raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}") from error

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard, SpaceCard, SpaceCardData
 
 from training_fla.files import InputError, atomic_folder
 from training_fla.hub.card import HUB_ID
-from training_fla.hub.push import check_whole, kind_of
+from training_fla.hub.push import check_whole, model_files
 from training_fla.viewing.loading import model_name
 
 PACKAGES = ("modeling_fla", "processing_fla", "training_fla")
@@ -122,9 +122,8 @@ def copy_model(source: Path, target: Path) -> None:
         target (`Path`): folder to make.
     """
     target.mkdir()
-    for entry in source.iterdir():
-        if entry.is_file() and kind_of(entry.name):
-            shutil.copyfile(entry, target / entry.name)
+    for name in model_files(source):
+        shutil.copyfile(source / name, target / name)
 
 
 def options_of(args) -> list[str]:
