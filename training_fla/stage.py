@@ -361,7 +361,8 @@ def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> 
         rows = zip(dataset.ids, translations, dataset.sentences, strict=True)
         file = recipe.output_dir / f"predictions_{split}.tsv"
         write_table(file, ("id", "prediction", "reference"), rows, overwrite=True)
-    return {**scores, "loss": loss, "seconds": round(seconds, 2)}
+    trained_on = getattr(recipe.data, f"{split}_split") == recipe.data.train_split
+    return {**scores, "loss": loss, "seconds": round(seconds, 2), "on_training_clips": trained_on}
 
 
 def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
@@ -399,7 +400,8 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     write_card(folder, trainer.hub_model_id if trainer.args.push_to_hub else None)
     for split in ("dev", "test"):
         scores = report[split]
-        print(f"{split}: " + "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l")))
+        note = " (the clips that were trained on)" if scores["on_training_clips"] else ""
+        print(f"{split}{note}: " + "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l")))
     print(f"saved to {folder}")
     if trainer.args.push_to_hub:
         print(f"pushed to {push_trained(folder, trainer.args, trainer.hub_model_id)}")
