@@ -165,10 +165,7 @@ class SignTranslationPipeline(Pipeline):
                 for clip in readable:
                     self._forward([clip], on_error, **generate_kwargs)
             return clips
-        sequences = self.model.generate(
-            encoder_outputs=states.copy(), attention_mask=mask, **self._prepare_generate_kwargs(generate_kwargs)
-        )
-        scores = self.sentence_scores(sequences, states, mask)
+        sequences, scores = self.generate(states, mask, **generate_kwargs)
         for clip, ids, score in zip(
             readable, sequences.chunk(len(readable)), scores.chunk(len(readable)), strict=True
         ):
@@ -195,6 +192,25 @@ class SignTranslationPipeline(Pipeline):
         if pixels.is_floating_point():
             pixels = pixels.to(self.model.dtype)
         return self.model.get_encoder()(pixel_values_videos=pixels, attention_mask=mask), mask
+
+    def generate(self, encoder_outputs, mask: torch.Tensor, **generate_kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write sentences for encoded videos.
+
+        Args:
+            encoder_outputs (`BaseModelOutput`): of B videos, from [`encode`].
+            mask (`torch.LongTensor` of shape `(B, T)`): from [`encode`].
+            generate_kwargs: options of `generate`.
+
+        Returns:
+            `tuple`: ids, `torch.LongTensor` of shape `(B * R, L)`, R for each video, padded after their end token; and
+                their scores, `torch.FloatTensor` of shape `(B * R,)`, see [`sentence_scores`].
+        """
+        sequences = self.model.generate(
+            encoder_outputs=encoder_outputs.copy(),
+            attention_mask=mask,
+            **self._prepare_generate_kwargs(generate_kwargs),
+        )
+        return sequences, self.sentence_scores(sequences, encoder_outputs, mask)
 
     def sentence_scores(self, sequences: torch.Tensor, encoder_outputs, mask: torch.Tensor) -> torch.Tensor:
         """How probable the model finds generated sentences, whatever way they were searched for.
