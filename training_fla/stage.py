@@ -22,9 +22,9 @@ from transformers.utils import logging as transformers_logging
 from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor, FlaVideoProcessor
 from training_fla.data.collation import SignTranslationCollator
+from training_fla.data.datasets import make_datasets
 from training_fla.data.packed_corpus import PackedCorpus, packed_splits
 from training_fla.data.packing import ensure_packed
-from training_fla.data.run_datasets import cached, make_datasets, use_feature_cache
 from training_fla.files import (
     InputError,
     atomic_file,
@@ -305,7 +305,7 @@ def make_trainer(
     Returns:
         [`~training_fla.training.trainer.SignTranslationTrainer`]: with train, dev (`eval_dataset`) and `test_dataset`.
     """
-    datasets = make_datasets(recipe, args, splits, processor, learns=not model.visual_encoder_is_frozen)
+    datasets = make_datasets(recipe, args, splits, processor, model)
     convention = recipe.data.score_convention
     if convention == "auto":
         convention = convention_for(splits.dev.corpus, splits.dev.sentences)
@@ -335,8 +335,6 @@ def make_trainer(
     for callback in callbacks:
         callback.trainer = trainer
     show_progress(trainer)
-    if use_feature_cache(recipe, model):
-        datasets = cached(recipe, trainer, datasets)
     trainer.test_dataset = datasets["test"]
     return trainer
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import training_fla.data.run_datasets as run_datasets
 from tests.tiny_runs import STAGE2, losses, pack_demo, run, stage1_of_one_step, weights
+from training_fla.data.datasets import clip_augmentation
 from training_fla.recipe import DataArguments
 
 # Two epochs and a half, with MBart's dropout of 0.1 and clips of unequal length; it learns, so that faults would show.
@@ -47,7 +47,7 @@ def pixels(folder) -> Path:
 
 def test_stored_features_and_pixels_give_one_curve(folder, pixels):
     cached = stage2(folder, "cached")
-    assert len(list((folder / "cached" / "features").glob("*/features.json"))) == 3, "on by default"
+    assert len(list((folder / "cached" / "features").glob("*/features-00000-of-*.safetensors"))) == 3, "on by default"
     assert len(losses(pixels, 24)) == 24 and losses(pixels, 24)[0] - losses(pixels, 24)[-1] > 0.1
     assert losses(cached, 24) == pytest.approx(losses(pixels, 24), abs=1e-4)
     reports = [json.loads((out / "metrics.json").read_text()) for out in (pixels, cached)]
@@ -71,7 +71,7 @@ def test_half_precision_is_another_cache_and_nearly_the_same_curve(folder, pixel
 
 
 def total_size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*.arrow"))
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
 
 
 def test_augmented_clips_are_not_stored(folder, capsys):
@@ -94,36 +94,5 @@ def test_augmented_clips_are_not_stored(folder, capsys):
     ],
 )
 def test_clips_vary_where_something_learns_from_it_or_the_recipe_says_so(lines, learns, probability, phase):
-    augmentation, has_phase = run_datasets.clip_augmentation(DataArguments(**lines), learns)
+    augmentation, has_phase = clip_augmentation(DataArguments(**lines), learns)
     assert (augmentation and augmentation.probability, has_phase) == (probability, phase)
-
-
-def test_the_first_ten_batches_are_those_that_are_trained(folder, monkeypatch):
-    checked, check = [], run_datasets.check_against_pixels
-
-    def noting(model, videos, features, batches, collate, device):
-        checked.append([videos.ids[index] for batch in batches for index in batch])
-        check(model, videos, features, batches, collate, device)
-
-    monkeypatch.setattr(run_datasets, "check_against_pixels", noting)
-    trained, step = [], run_datasets.SignTranslationTrainer.training_step
-
-    def stepping(self, model, inputs, *args):
-        trained.extend(self.train_dataset.ids[index] for index in inputs["indices"].tolist())
-        return step(self, model, inputs, *args)
-
-    monkeypatch.setattr(run_datasets.SignTranslationTrainer, "training_step", stepping)
-    stage2(
-        folder,
-        "noted",
-        "--max_steps",
-        10,
-        "--eval_steps",
-        10,
-        "--save_steps",
-        10,
-        "--feature_cache",
-        folder / "shared",
-    )
-    assert len(trained) == 39 and checked[0] == trained
-    assert [len(ids) for ids in checked[1:]] == [3, 3]

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from training_fla.data.augmentation import ClipAugmentation
-from training_fla.data.collation import EpochSampler, SignTranslationCollator, SignVideoDataset, evaluation_frames
+from training_fla.data.batching import EpochSampler
+from training_fla.data.collation import SignTranslationCollator
+from training_fla.data.datasets import SignVideoDataset, evaluation_frames
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.files import InputError
 

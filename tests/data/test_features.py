@@ -1,5 +1,6 @@
 """The feature cache: what is stored is what the encoder gives, and a changed encoder never meets it."""
 
+import contextlib
 import copy
 import os
 import pickle
@@ -13,14 +14,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
-import training_fla.data.feature_shards as features
+import training_fla.data.features as features
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from tests.conftest import make_processor
 from tests.tiny_runs import ROOT
-from training_fla.data.collation import SignFeatureDataset, SignTranslationCollator, SignVideoDataset
-from training_fla.data.feature_shards import FeatureCache, cut_into_shards
-from training_fla.data.features import check_against_pixels, fingerprint, store_features
+from training_fla.data.datasets import SignFeatureDataset, SignVideoDataset
+from training_fla.data.features import (
+    FeatureCache,
+    check_against_pixels,
+    cut_into_shards,
+    fingerprint,
+    store_features,
+)
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.files import InputError, locked_folder
 
@@ -62,7 +69,7 @@ def videos(packed_demo, demo_processor) -> SignVideoDataset:
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 1e-2)])
 def test_stored_features_are_what_the_encoder_gives_for_each_clip_alone(videos, tmp_path, dtype, tolerance):
     model = tiny_model()
-    cache = store_features(model, videos, tmp_path / "cache", ALONE, dtype, batch_size=4)
+    cache = store_features(model, videos, tmp_path / "cache", ALONE, dtype=dtype, batch_size=4)
     assert model.training, "storing features must leave the model as it was"
     assert len(cache) == len(videos)
     for index in (0, 5, 9):
@@ -76,26 +83,30 @@ def test_stored_features_are_what_the_encoder_gives_for_each_clip_alone(videos, 
 
 def test_the_fingerprint_changes_with_encoder_processor_and_corpus_alone(videos, packed_demo, demo_processor):
     model = tiny_model()
-    before = fingerprint(model, videos, "float32")
+    before = fingerprint(model, videos, "float32", "fp32")
     torch.nn.init.zeros_(model.adapter.get_parameter(next(iter(dict(model.adapter.named_parameters())))))
-    assert fingerprint(model, videos, "float32") == before, "the adapter has no part in the features"
-    assert fingerprint(model, videos, "bfloat16") != before
-    assert fingerprint(tiny_model(seed=1), videos, "float32") != before
-    assert fingerprint(model, SignVideoDataset(PackedCorpus(packed_demo, "dev"), demo_processor), "float32") != before
+    assert fingerprint(model, videos, "float32", "fp32") == before, "the adapter has no part in the features"
+    assert fingerprint(model, videos, "bfloat16", "fp32") != before
+    assert fingerprint(model, videos, "float32", "bf16") != before
+    assert fingerprint(tiny_model(seed=1), videos, "float32", "fp32") != before
+    assert (
+        fingerprint(model, SignVideoDataset(PackedCorpus(packed_demo, "dev"), demo_processor), "float32", "fp32")
+        != before
+    )
     corpus, processor = PackedCorpus(packed_demo, "train"), copy.deepcopy(demo_processor)
     for name, value in (("frame_stride", 2), ("crop_size", {"height": 24, "width": 24}), ("image_mean", [0, 0, 0])):
         changed = copy.deepcopy(processor)
         setattr(changed.video_processor, name, value)
-        assert fingerprint(model, SignVideoDataset(corpus, changed), "float32") != before, name
-    assert fingerprint(model, SignVideoDataset(corpus, processor, max_source_frames=8), "float32") != before
-    assert fingerprint(model, SignVideoDataset(corpus, processor, max_clips=9), "float32") != before
-    assert fingerprint(model, SignVideoDataset(corpus, processor), "float32") == before
+        assert fingerprint(model, SignVideoDataset(corpus, changed), "float32", "fp32") != before, name
+    assert fingerprint(model, SignVideoDataset(corpus, processor, max_source_frames=8), "float32", "fp32") != before
+    assert fingerprint(model, SignVideoDataset(corpus, processor, max_clips=9), "float32", "fp32") != before
+    assert fingerprint(model, SignVideoDataset(corpus, processor), "float32", "fp32") == before
     model.config.input_features = "frame"
-    assert fingerprint(model, videos, "float32") != before
+    assert fingerprint(model, videos, "float32", "fp32") != before
     model.config.input_features = "sign"
     running = next(name for name, _ in model.visual_encoder.named_buffers() if name.endswith("running_mean"))
     model.visual_encoder.get_buffer(running).add_(1)
-    assert fingerprint(model, videos, "float32") != before, "BatchNorm statistics are part of the encoder"
+    assert fingerprint(model, videos, "float32", "fp32") != before, "BatchNorm statistics are part of the encoder"
 
 
 def test_a_killed_run_goes_on_with_the_missing_shards(videos, packed_demo, tmp_path):
@@ -104,22 +115,22 @@ def test_a_killed_run_goes_on_with_the_missing_shards(videos, packed_demo, tmp_p
     command = [sys.executable, "-m", "tests.data.test_features", packed_demo, folder]
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 120
-    while not list(folder.glob("*.arrow")) and time.monotonic() < deadline:
+    while not list(folder.glob("*.safetensors")) and time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    first = folder / "features-00000.arrow"
-    assert not (folder / "features-00001.arrow").exists(), "killed too late to show anything"
-    (folder / ".features-00001.arrow.1.writing").write_bytes(b"half")
-    with pytest.raises(InputError, match="no complete feature cache"):
-        FeatureCache(folder)
+    first = folder / "features-00000-of-00002.safetensors"
+    assert not (folder / "features-00001-of-00002.safetensors").exists(), "killed too late to show anything"
+    (folder / ".features-00001-of-00002.safetensors.1.writing").write_bytes(b"half")
+    with pytest.raises(InputError, match="features-00001-of-00002.safetensors is missing"):
+        FeatureCache(folder, 10)[9]
     before = first.stat().st_mtime_ns
-    resumed = store_features(tiny_model(), videos, folder, ALONE, "float32", batch_size=4)
+    resumed = store_features(tiny_model(), videos, folder, ALONE, batch_size=4)
     assert first.stat().st_mtime_ns == before
-    names = ["features-00000.arrow", "features-00001.arrow", "features.json"]
+    names = [".fla-llm.json", "features-00000-of-00002.safetensors", "features-00001-of-00002.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == names
-    undisturbed = store_features(tiny_model(), videos, tmp_path / "cache2" / "cache", ALONE, "float32", batch_size=4)
+    undisturbed = store_features(tiny_model(), videos, tmp_path / "cache2" / "cache", ALONE, batch_size=4)
     assert all(torch.equal(undisturbed[i], resumed[i]) for i in range(len(videos)))
 
 
@@ -128,12 +139,12 @@ def test_processes_share_the_shards(videos, tmp_path):
     folder, model = tmp_path / "cache", tiny_model()
     second = SimpleNamespace(**vars(ALONE) | {"process_index": 1, "num_processes": 2, "is_main_process": False})
     folder.mkdir()
-    with pytest.raises(InputError, match="no complete feature cache"):
-        store_features(model, videos, folder, second, "float32", batch_size=4)
-    assert [path.name for path in folder.iterdir()] == ["features-00001.arrow"]
+    with pytest.raises(InputError, match="features-00000-of-00002.safetensors is missing"):
+        store_features(model, videos, folder, second, batch_size=4)
+    assert [path.name for path in folder.iterdir()] == ["features-00001-of-00002.safetensors"]
     first = SimpleNamespace(**vars(ALONE) | {"num_processes": 2})
-    shared = store_features(model, videos, folder, first, "float32", batch_size=4)
-    alone = store_features(model, videos, tmp_path / "alone" / "cache", ALONE, "float32", batch_size=4)
+    shared = store_features(model, videos, folder, first, batch_size=4)
+    alone = store_features(model, videos, tmp_path / "alone" / "cache", ALONE, batch_size=4)
     assert all(torch.equal(shared[i], alone[i]) for i in range(len(videos)))
 
 
@@ -146,69 +157,59 @@ def test_shards_are_the_same_for_any_number_of_processes_and_fit_the_split():
 
 @pytest.fixture
 def cache(videos, tmp_path) -> FeatureCache:
-    return store_features(tiny_model(), videos, tmp_path / "cache", ALONE, "float32", batch_size=4)
+    return store_features(tiny_model(), videos, tmp_path / "cache", ALONE, batch_size=4)
 
 
 def test_a_flipped_bit_is_an_error_or_changes_nothing(cache):
     whole = [cache[index] for index in range(len(cache))]
-    file = cache.folder / "features-00001.arrow"
+    file = cache.file(1)
     before, errors = file.read_bytes(), 0
     for place in np.random.default_rng(0).integers(0, len(before), 80).tolist():
         file.write_bytes(before[:place] + bytes([before[place] ^ 4]) + before[place + 1 :])
         try:
-            damaged = FeatureCache(cache.folder)
+            damaged = FeatureCache(cache.folder, 10)
             assert all(torch.equal(whole[index], damaged[index]) for index in range(len(whole)))
         except InputError as error:
             errors += 1
-            assert "features-00001.arrow is " in str(error) and "the next run makes it anew" in str(error)
+            assert f"{file.name} is " in str(error) and "the next run makes it again" in str(error)
     assert errors > 40, "most bytes of a shard are features"
 
 
-def test_a_shard_that_is_cut_off_exchanged_or_gone_is_named(cache, videos):
-    file, other = cache.folder / "features-00001.arrow", cache.folder / "features-00000.arrow"
+def test_a_shard_that_is_cut_off_exchanged_or_gone_is_named_and_made_again(cache, videos):
+    file, whole = cache.file(1), cache[9].clone()
     before = file.read_bytes()
     for length in (0, 9, len(before) // 2, len(before) - 1):
         file.write_bytes(before[:length])
-        with pytest.raises(InputError, match=r"features-00001.arrow is damaged: .*delete it"):
-            FeatureCache(cache.folder)
-    file.write_bytes(other.read_bytes())
-    with pytest.raises(InputError, match="features-00001.arrow is of another cache or place"):
-        FeatureCache(cache.folder)
-    header = cache.folder / "features.json"
-    written = header.read_text()
-    for text in (written[:-3], written.replace('"num_clips": 10', '"num_clips": 11'), "7", "{}"):
-        header.write_text(text)
-        with pytest.raises(InputError, match="features.json is damaged: .*delete it"):
-            FeatureCache(cache.folder)
-    header.write_text(written)
-    file.unlink()
-    with pytest.raises(InputError, match="features-00001.arrow is missing"):
-        FeatureCache(cache.folder)
-    store_features(tiny_model(), videos, cache.folder, ALONE, "float32", batch_size=4)
-    assert file.read_bytes() == before, "the remedy that the message names"
+        with pytest.raises(InputError, match=r"features-00001-of-00002.safetensors is damaged .*delete it"):
+            FeatureCache(cache.folder, 10)[9]
+    file.write_bytes(cache.file(0).read_bytes())
+    with pytest.raises(InputError, match="features-00001-of-00002.safetensors is of another cache or place"):
+        FeatureCache(cache.folder, 10)[9]
+    assert torch.equal(store_features(tiny_model(), videos, cache.folder, ALONE, batch_size=4)[9], whole)
 
 
-def test_a_full_disk_leaves_what_is_done_and_goes_on(videos, tmp_path, monkeypatch):
-    folder, real = tmp_path / "cache", features.pa.OSFile
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("os error 28")])
+def test_a_full_disk_leaves_what_is_done_and_goes_on(videos, tmp_path, monkeypatch, error):
+    folder, save = tmp_path / "cache", features.save_file
 
-    def failing(path, mode):
-        if "00001" in path:
-            Path(path).write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        return real(path, mode)
+    def failing(tensors, path, metadata):
+        if "00001-of" in path.name:
+            path.write_bytes(b"half")
+            raise error
+        save(tensors, path, metadata)
 
     with monkeypatch.context() as patch:
-        patch.setattr(features.pa, "OSFile", failing)
-        with pytest.raises(InputError, match=r"cannot write .*features-00001.arrow: .*No space left.*make room"):
-            store_features(tiny_model(), videos, folder, ALONE, "float32", batch_size=4)
-    assert [path.name for path in folder.iterdir()] == ["features-00000.arrow"]
-    assert len(store_features(tiny_model(), videos, folder, ALONE, "float32", batch_size=4)) == len(videos)
+        patch.setattr(features, "save_file", failing)
+        with pytest.raises(InputError, match=r"cannot write .*features-00001-of-00002.safetensors: .*make room"):
+            store_features(tiny_model(), videos, folder, ALONE, batch_size=4)
+    assert [path.name for path in folder.glob("*feat*")] == ["features-00000-of-00002.safetensors"]
+    assert len(store_features(tiny_model(), videos, folder, ALONE, batch_size=4)) == len(videos)
 
 
 def test_another_run_that_writes_the_same_cache_is_noticed(videos, tmp_path):
     folder = tmp_path / "cache"
     with locked_folder(folder, folder), pytest.raises(InputError, match="cache is being written by another run"):
-        store_features(tiny_model(), videos, folder, ALONE, "float32", batch_size=4)
+        store_features(tiny_model(), videos, folder, ALONE, batch_size=4)
 
 
 class LongVideos:
@@ -245,43 +246,61 @@ def test_memory_stays_flat_while_a_big_corpus_is_stored(tmp_path):
     if not Path("/proc/self/statm").exists():
         pytest.skip("the resident memory of a process is read from /proc")
     videos = LongVideos()
-    cache = store_features(WideEncoder(), videos, tmp_path / "cache", ALONE, "float32", batch_size=8)
+    cache = store_features(WideEncoder(), videos, tmp_path / "cache", ALONE, batch_size=8)
     assert len(cache) == 600 and cache[599].shape == (100, 1000)
     assert max(videos.resident_mib) - videos.resident_mib[20] < 40
 
 
 def test_the_progress_bar_counts_clips_and_says_how_long_it_takes(videos, tmp_path, capsys):
     main = SimpleNamespace(**vars(ALONE) | {"is_local_main_process": True})
-    store_features(tiny_model(), videos, tmp_path / "cache", main, "float32", batch_size=4)
+    store_features(tiny_model(), videos, tmp_path / "cache", main, batch_size=4)
     bar = capsys.readouterr().err
     assert "sign features of train" in bar and "10/10" in bar and "clip/s" in bar
 
 
-def compare(model, videos, cache, batches=((0, 3), (1, 2))) -> None:
-    collate = SignTranslationCollator(lambda labels: labels)
-    check_against_pixels(model, videos, SignFeatureDataset(cache, videos), batches, collate, "cpu")
+def compare(model, videos, cache, dtype="float32", precision="fp32") -> None:
+    check_against_pixels(model, videos, cache, ALONE, dtype=dtype, precision=precision, batch_size=4)
 
 
 def test_a_cache_of_another_encoder_is_found_out(videos, cache):
     compare(tiny_model(), videos, cache)
-    with pytest.raises(InputError, match=r"does not match the visual encoder at clip train-00001; delete it"):
-        compare(tiny_model(seed=1), videos, cache, batches=((1, 3),))
+    with pytest.raises(InputError, match=r"does not match the visual encoder at clip train-0000\d; delete it"):
+        compare(tiny_model(seed=1), videos, cache)
 
 
 def test_a_clip_in_the_place_of_another_is_found_out(videos, cache, monkeypatch):
-    """Only the third clip of the second batch is wrong, by less than a hundredth of its largest feature."""
+    """Only one clip is wrong, by less than a hundredth of its largest feature."""
     real = FeatureCache.__getitem__
     monkeypatch.setattr(FeatureCache, "__getitem__", lambda self, i: real(self, i) + (i == 7) * 0.005)
     with pytest.raises(InputError, match="does not match the visual encoder at clip train-00007"):
-        compare(tiny_model(), videos, cache, batches=((0, 3), (1, 2, 7)))
+        compare(tiny_model(), videos, cache)
 
 
-def test_targets_are_compared_too(videos, cache):
-    other = SignFeatureDataset(cache, videos)
-    other.targets = [[9]] * len(videos)
-    collate = SignTranslationCollator(lambda labels: labels)
-    with pytest.raises(InputError, match="the feature cache gives other labels than the frames of train-00004"):
-        check_against_pixels(tiny_model(), videos, other, [[4, 5]], collate, "cpu")
+def test_the_check_allows_for_the_precision_that_a_gpu_computes_in(videos, tmp_path, monkeypatch):
+    """Kernels differ by the shape of the batch: by eleven bits in TF32, by eight in bfloat16."""
+    how = {"dtype": "float32", "precision": "bf16"}
+    cache = store_features(tiny_model(), videos, tmp_path / "cache", ALONE, batch_size=3, **how)
+    assert cache[0].dtype == torch.float32
+    compare(tiny_model(), videos, cache, **how)
+    with pytest.raises(InputError, match="does not match the visual encoder"):
+        compare(tiny_model(seed=1), videos, cache, **how)
+    with pytest.raises(InputError, match="does not match the visual encoder"):
+        compare(tiny_model(), videos, cache)  # as fp32, on a CPU
+    encode = features.encode_clips
+
+    def in_tf32(*args, **kwargs):
+        for index, clip in encode(*args, **kwargs):
+            yield index, clip * (1 + 0.005 * torch.rand(clip.shape))
+
+    exact = store_features(tiny_model(), videos, tmp_path / "exact", ALONE, batch_size=3)
+    monkeypatch.setattr(features, "encode_clips", in_tf32)
+    monkeypatch.setattr(features, "encoder_on", lambda *_: contextlib.nullcontext())
+    on_gpu = SimpleNamespace(**vars(ALONE) | {"device": torch.device("cuda")})
+    model = tiny_model().eval()
+    monkeypatch.setattr(features, "encode_clips", lambda m, v, c, device, *a, **k: in_tf32(m, v, c, "cpu", *a, **k))
+    check_against_pixels(model, videos, exact, on_gpu, dtype="float32", precision="fp32", batch_size=4)
+    with pytest.raises(InputError, match="does not match the visual encoder"):
+        check_against_pixels(model, videos, exact, ALONE, dtype="float32", precision="fp32", batch_size=4)
 
 
 def test_a_cache_is_read_in_other_processes_without_being_sent_there(cache):
@@ -291,7 +310,7 @@ def test_a_cache_is_read_in_other_processes_without_being_sent_there(cache):
 
 def test_another_type_is_refused(videos, tmp_path):
     with pytest.raises(InputError, match="feature_dtype must be one of float32, bfloat16, got 'int8'"):
-        store_features(tiny_model(), videos, tmp_path / "cache", ALONE, "int8", batch_size=4)
+        store_features(tiny_model(), videos, tmp_path / "cache", ALONE, dtype="int8", batch_size=4)
 
 
 class SlowVideos(SignVideoDataset):
@@ -305,4 +324,4 @@ class SlowVideos(SignVideoDataset):
 if __name__ == "__main__":  # the process that is killed
     corpus, folder = map(Path, sys.argv[1:])
     slow = SlowVideos(PackedCorpus(corpus, "train"), make_processor(corpus))
-    store_features(tiny_model(), slow, folder, ALONE, "float32", batch_size=4)
+    store_features(tiny_model(), slow, folder, ALONE, batch_size=4)

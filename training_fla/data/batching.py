@@ -15,6 +15,50 @@ BATCHES_A_WINDOW = 50
 SPARE_BATCHES = 0.02
 
 
+class EpochSampler(Sampler[int]):
+    """Every clip once an epoch, in an order that depends on nothing but (seed, epoch).
+
+    transformers' own length sampler draws from the global generator, so a resumed run would see other batches.
+
+    Args:
+        lengths (`Sequence[int]`): of the clips, in sampled frames.
+        seed (`int`): of the order.
+        batch_size (`int`, *optional*): group clips of similar length: among every 50 batches drawn at random, batches
+            are cut in order of length and then shuffled. Without it the order is a plain permutation.
+    """
+
+    def __init__(self, lengths: Sequence[int], seed: int, batch_size: int | None = None):
+        self.lengths, self.seed, self.batch_size, self.epoch = np.asarray(lengths), seed, batch_size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is yielded next.
+
+        Args:
+            epoch (`int`): counted from 0.
+        """
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = generator.permutation(len(self.lengths))
+        if self.batch_size is not None:
+            window = 50 * self.batch_size
+            order = np.concatenate(
+                [
+                    part[np.argsort(self.lengths[part], kind="stable")]
+                    for part in np.split(order, range(window, len(order), window))
+                ]
+            )
+            batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
+            full = [batch for batch in batches if len(batch) == self.batch_size]
+            rest = [batch for batch in batches if len(batch) != self.batch_size]  # last, or it would shift the others
+            order = np.concatenate([full[i] for i in generator.permutation(len(full))] + rest)
+        return iter(order.tolist())
+
+
 class FrameBudgetSampler(Sampler[list[int]]):
     """Every clip once an epoch, in batches whose frames, padding included, stay within a budget.
 

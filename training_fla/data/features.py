@@ -1,48 +1,146 @@
-"""The feature cache: a frozen visual encoder is run once over the corpus, and stage 2 never decodes a frame again.
+"""The feature cache: a frozen visual encoder runs once over the corpus, and stage 2 never decodes a frame again.
 
-A cache belongs to one encoder, one processor and one corpus: its folder is named by a fingerprint of all three, so a
-changed encoder cannot meet stale features. Shards are written beside and renamed; a killed run goes on with the next.
+    <fingerprint>/features-00000-of-00002.safetensors      a tensor (N, C) a clip, named by its place in the split
+
+The fingerprint names encoder, processor, corpus and precision, so a changed encoder never reads stale features. A
+killed run goes on with the shards that are missing.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
+from accelerate import PartialState
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from training_fla.data.collation import SignFeatureDataset, SignTranslationCollator, SignVideoDataset
-from training_fla.data.feature_shards import (
-    DTYPES,
-    FORMAT,
-    HEADER,
-    FeatureCache,
-    cut_into_shards,
-    is_whole,
-    shard_name,
-    write_header,
-    write_shard,
-)
-from training_fla.files import InputError, locked_folder
+from training_fla.files import InputError, atomic_file, locked_folder, write_marker
 
+from .collation import SignTranslationCollator
+
+FORMAT = "fla-features-3"
+MAX_SHARD_CLIPS = 128  # a shard is held in memory while it is made
+CHECKED_CLIPS = 10
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+REMEDY = "delete it, and the next run makes it again"
 PARTS = ("visual_encoder", "light_t_encoder")
 
 
-def fingerprint(model: nn.Module, videos: SignVideoDataset, dtype: str) -> str:
-    """Name what stored features depend on.
+class FeatureCache:
+    """Stored sign features of one split; cheap to open, to pickle and to fork, because they stay in mapped files."""
+
+    def __init__(self, folder: Path, num_clips: int):
+        self.folder, self.shards = folder, cut_into_shards(num_clips)
+        self._files: dict[int, tuple[safe_open, dict[str, int]]] = {}
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_files": {}}
+
+    def __len__(self) -> int:
+        return self.shards[-1].stop
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Read the features of a clip.
+
+        Args:
+            index (`int`): its place in the split.
+
+        Returns:
+            `torch.Tensor` of shape `(N, C)`: in the stored type.
+
+        Raises:
+            InputError: they are not as they were written.
+        """
+        number = index // len(self.shards[0])
+        stored, checksums = self.open(number)
+        try:
+            features = stored.get_tensor(str(index))
+        except SafetensorError:
+            features = None
+        if features is None or checksum(features) != checksums.get(str(index)):
+            raise InputError(f"{self.file(number)} is damaged at clip {index}; {REMEDY}")
+        return features
+
+    def file(self, number: int) -> Path:
+        """The file of a shard."""
+        return self.folder / f"features-{number:05d}-of-{len(self.shards):05d}.safetensors"
+
+    def open(self, number: int) -> tuple[safe_open, dict[str, int]]:
+        """Map a shard, once a process: its file and the checksum of each clip."""
+        if number not in self._files:
+            file = self.file(number)
+            try:
+                stored = safe_open(file, "pt")
+                notes = stored.metadata()
+                checksums = json.loads(notes["checksums"])
+            except FileNotFoundError:
+                raise InputError(f"{file} is missing") from None
+            except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{file} is damaged ({error}); {REMEDY}") from None
+            if notes.get("cache") != self.folder.name or list(map(int, checksums)) != list(self.shards[number]):
+                raise InputError(f"{file} is of another cache or place; {REMEDY}")
+            self._files[number] = stored, checksums
+        return self._files[number]
+
+    def has(self, number: int) -> bool:
+        """Whether a shard is there, whole."""
+        try:
+            self.open(number)
+        except InputError:
+            return False
+        return True
+
+    def write(self, number: int, clips: dict[int, torch.Tensor]) -> None:
+        """Write a shard, which appears when it is whole.
+
+        Args:
+            number (`int`): of the shard.
+            clips (`dict[int, torch.Tensor]`): `(N, C)` features in the type to store, by place in the split.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        tensors = {str(index): clips[index].contiguous() for index in self.shards[number]}
+        checksums = json.dumps({name: checksum(features) for name, features in tensors.items()})
+        try:
+            with atomic_file(self.file(number), overwrite=True) as work:
+                save_file(tensors, work, {"cache": self.folder.name, "checksums": checksums})
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"cannot write {self.file(number)}: {error}; make room, and the same command goes on with this shard"
+            ) from error
+
+
+def checksum(features: torch.Tensor) -> int:
+    """CRC-32 of a tensor's type, shape and bytes.
 
     Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): weights and config of its visual encoder.
-        videos ([`SignVideoDataset`]): the clips and how their frames are chosen and cut.
-        dtype (`str`): type of the stored features.
+        features (`torch.Tensor` of shape `(N, C)`): contiguous, on the CPU.
 
     Returns:
-        `str`: 16 hexadecimal digits.
+        `int`: below 2 to the power of 32.
     """
+    return zlib.crc32(features.view(torch.uint8).numpy(), zlib.crc32(f"{features.dtype} {features.shape}".encode()))
+
+
+def cut_into_shards(num_clips: int) -> list[range]:
+    """Which clips go into which shard; small splits have small shards, so that every process has some to make."""
+    size = min(max(8, num_clips // 64), MAX_SHARD_CLIPS)
+    return [range(start, min(start + size, num_clips)) for start in range(0, num_clips, size)]
+
+
+def fingerprint(model: nn.Module, videos, dtype: str, precision: str) -> str:
+    """16 hexadecimal digits that change with anything the stored features of `videos` depend on."""
     digest = hashlib.sha256()
     state = model.state_dict()
     for name in sorted(name for name in state if name.split(".")[0] in PARTS):
@@ -65,6 +163,7 @@ def fingerprint(model: nn.Module, videos: SignVideoDataset, dtype: str) -> str:
         "clips": videos.ids,
         "max_source_frames": videos.max_source_frames,
         "dtype": dtype,
+        "precision": precision,
     }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
@@ -72,198 +171,128 @@ def fingerprint(model: nn.Module, videos: SignVideoDataset, dtype: str) -> str:
 
 def store_features(
     model: nn.Module,
-    videos: SignVideoDataset,
+    videos,
     folder: Path,
-    accelerator,
-    dtype: str,
-    batch_size: int,
+    state: PartialState,
+    *,
+    dtype: str = "float32",
+    precision: str = "fp32",
+    batch_size: int = 8,
     num_workers: int = 0,
 ) -> FeatureCache:
-    """Run the frozen visual encoder over a split, shard by shard, all processes sharing the work.
-
-    Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): wholly frozen visually.
-        videos ([`SignVideoDataset`]): without augmentation.
-        folder (`Path`): the cache, named by [`fingerprint`]; what it already holds is not computed again.
-        accelerator ([`~accelerate.Accelerator`]): device, which shards are this process's, and the barrier.
-        dtype (`str`): `float32` or `bfloat16`.
-        batch_size (`int`): clips a forward.
-        num_workers (`int`): processes that decode frames.
-
-    Returns:
-        [`FeatureCache`]: the whole split.
-
-    Raises:
-        InputError: `dtype` is neither, a shard cannot be written, or another run is writing this cache.
-    """
+    """Run the frozen visual encoder over a split, shard by shard, all processes sharing the work."""
     if dtype not in DTYPES:
         raise InputError(f"feature_dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    shards = dict(enumerate(cut_into_shards(len(videos))))
-    is_complete = all((folder / name).exists() for name in (HEADER, *map(shard_name, shards)))
-    accelerator.wait_for_everyone()  # all have looked before one changes anything
-    if is_complete:
-        return FeatureCache(folder)
-    name = folder.name
-    # Only one process locks: what it finds half written is of a run that was killed.
-    with locked_folder(folder, folder) if accelerator.is_main_process else nullcontext():
-        if accelerator.is_main_process:
-            for half_written in folder.glob(".*.writing"):
-                half_written.unlink(missing_ok=True)
-        accelerator.wait_for_everyone()
-        mine = list(shards)[accelerator.process_index :: accelerator.num_processes]
-        missing = {n: shards[n] for n in mine if not is_whole(folder / shard_name(n), name, shards[n])}
-        progress = tqdm(
-            total=sum(map(len, missing.values())),
-            desc=f"sign features of {videos.corpus.split}",
-            unit="clip",
-            disable=not accelerator.is_local_main_process,
-        )
-        with progress, encoder_on(model, accelerator.device), torch.inference_mode():
-            encoded = encode_clips(model, videos, list(missing.values()), accelerator.device, batch_size, num_workers)
-            for number, shard in missing.items():
-                clips = take_shard(encoded, shard, DTYPES[dtype], progress)
-                write_shard(folder / shard_name(number), clips, name, shard)
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            write_header(folder, name, len(videos))
-        accelerator.wait_for_everyone()
-    return FeatureCache(folder)
+    cache = FeatureCache(folder, len(videos))
+    missing = [number for number in range(len(cache.shards)) if not cache.has(number)]
+    state.wait_for_everyone()  # all have looked before one changes anything
+    if missing:
+        # Only one process locks: what it finds half written is of a run that was killed.
+        with locked_folder(folder, folder) if state.is_main_process else nullcontext():
+            if state.is_main_process:
+                write_marker(folder, "features")
+                for half_written in folder.glob(".*.writing"):
+                    half_written.unlink(missing_ok=True)
+            state.wait_for_everyone()
+            mine = missing[state.process_index :: state.num_processes]
+            shards = [cache.shards[number] for number in mine]
+            progress = tqdm(
+                total=sum(map(len, shards)),
+                desc=f"sign features of {videos.corpus.split}",
+                unit="clip",
+                disable=not state.is_local_main_process,
+            )
+            with progress, encoder_on(model, state.device):
+                encoded = encode_clips(model, videos, shards, state.device, precision, batch_size, num_workers)
+                for number, shard in zip(mine, shards, strict=True):
+                    clips = {}
+                    for index, clip in islice(encoded, len(shard)):
+                        clips[index] = clip.to(DTYPES[dtype], copy=True)  # a view would keep the padded batch
+                        progress.update()
+                    cache.write(number, clips)
+            state.wait_for_everyone()
+    for number in range(len(cache.shards)):
+        cache.open(number)
+    return cache
 
 
+@torch.inference_mode()
 def encode_clips(
-    model: nn.Module, videos: SignVideoDataset, shards: list[range], device, batch_size: int, num_workers: int
+    model: nn.Module,
+    videos,
+    shards: Iterable[Iterable[int]],
+    device,
+    precision: str,
+    batch_size: int,
+    num_workers: int,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Encode the clips of shards, one shard after the other, in batches of similar length.
 
     Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): its encoder in evaluation, on `device`.
-        videos ([`SignVideoDataset`]): the clips.
-        shards (`list[range]`): which of them.
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): frozen visually.
+        videos ([`~training_fla.data.datasets.SignVideoDataset`]): the clips.
+        shards (`Iterable[Iterable[int]]`): which of them.
         device (`torch.device`): where to encode.
+        precision (`str`): `fp32`, `bf16` or `fp16`.
         batch_size (`int`): clips a forward.
         num_workers (`int`): processes that decode frames.
 
     Yields:
-        `tuple[int, torch.Tensor]`: a clip and its `(N, C)` features; of a shard in any order.
+        `tuple[int, torch.Tensor]`: a clip and its `(N, C)` features, on the CPU; of a shard in any order.
     """
     batches = []
     for shard in shards:
         by_length = sorted(shard, key=lambda index: videos.lengths[index])
         batches += [by_length[begin : begin + batch_size] for begin in range(0, len(by_length), batch_size)]
-    on_gpu = torch.device(device).type == "cuda"
+    device = torch.device(device)
     loader = DataLoader(
         videos,
         batch_sampler=batches,
         collate_fn=SignTranslationCollator(lambda labels: labels),
         num_workers=num_workers,
-        pin_memory=on_gpu,
+        pin_memory=device.type == "cuda",
         # Its own, or the numbers drawn in training (dropout) would depend on whether the cache was there already.
         generator=torch.Generator(),
     )
     for batch in loader:
-        mask = batch["attention_mask"].to(device, non_blocking=on_gpu)
-        frames = batch["pixel_values_videos"].to(device, non_blocking=on_gpu)
-        features = model.get_sign_features(frames, mask).cpu()  # (B, N, C)
+        frames = batch["pixel_values_videos"].to(device, non_blocking=True)
+        mask = batch["attention_mask"].to(device, non_blocking=True)
+        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+            features = model.get_sign_features(frames, mask).cpu()  # (B, N, C)
         lengths = batch["attention_mask"].sum(1).tolist()
         for index, clip, length in zip(batch["indices"].tolist(), features, lengths, strict=True):
             yield index, clip[:length]
 
 
-def take_shard(
-    encoded: Iterator[tuple[int, torch.Tensor]], shard: range, dtype: torch.dtype, progress
-) -> list[torch.Tensor]:
-    """Gather the next clips into a shard.
-
-    Args:
-        encoded (`Iterator`): a clip and its `(N, C)` features, as [`encode_clips`] yields them.
-        shard (`range`): the clips that come next, in any order.
-        dtype (`torch.dtype`): type of the result.
-        progress (`tqdm`): advanced by each clip.
-
-    Returns:
-        `list[torch.Tensor]`: their `(N, C)` features in order.
-    """
-    clips: dict[int, torch.Tensor] = {}
-    while len(clips) < len(shard):
-        index, clip = next(encoded)
-        clips[index] = clip.to(dtype, copy=True)  # a view would keep the padded batch
-        progress.update()
-    return [clips[index] for index in shard]
-
-
 @contextmanager
-def encoder_on(model: nn.Module, device) -> Iterator[None]:
-    """Have the frozen parts in evaluation on a device for a while.
-
-    Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): may itself wait on the processor to be cut into shards.
-        device (`torch.device`): where frames are encoded.
-    """
+def encoder_on(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Have the frozen parts in evaluation on a device for a while; the model itself may wait elsewhere."""
     parts = [part for part in (getattr(model, name, None) for name in PARTS) if part is not None]
-    before = [next(part.parameters()).device for part in parts]
-    modes = [part.training for part in parts]
+    before = [(next(part.parameters()).device, part.training) for part in parts]
     for part in parts:
         part.to(device).eval()
     try:
         yield
     finally:
-        for part, where, training in zip(parts, before, modes, strict=True):
+        for part, (where, training) in zip(parts, before, strict=True):
             part.to(where).train(training)
 
 
 def check_against_pixels(
-    model: nn.Module,
-    videos: SignVideoDataset,
-    features: SignFeatureDataset,
-    batches: Iterable[list[int]],
-    collate: Callable[[list[dict]], dict[str, torch.Tensor]],
-    device,
+    model: nn.Module, videos, cache: FeatureCache, state: PartialState, *, dtype: str, precision: str, batch_size: int
 ) -> None:
-    """Compare batches of stored features with what the encoder makes of the same clips' pixels now.
-
-    Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): wholly frozen visually.
-        videos ([`SignVideoDataset`]): the clips as frames.
-        features ([`SignFeatureDataset`]): the same as stored features.
-        batches (`Iterable[list[int]]`): the clips of each batch.
-        collate (`Callable`): pads a list of examples, as in training.
-        device (`torch.device`): where to encode.
-
-    Raises:
-        InputError: masks, targets or features differ, the last by more than the stored type's rounding.
-    """
-    with encoder_on(model, device), torch.inference_mode():
-        for indices in batches:
-            stored = collate([features[index] for index in indices])
-            pixels = collate([videos[index] for index in indices])
-            frames, mask = pixels.pop("pixel_values_videos").to(device), pixels["attention_mask"].to(device)
-            difference = differing_clip(stored.pop("sign_features"), model.get_sign_features(frames, mask).cpu())
-            for name, value in pixels.items():
-                if not torch.equal(stored[name], value):
-                    raise InputError(
-                        f"the feature cache gives other {name} than the frames of {videos.ids[indices[0]]}"
-                    )
-            if difference is not None:
+    """Compare the stored features of clips spread over a split with what the encoder makes of their frames now."""
+    clips = sorted({round(place) for place in np.linspace(0, len(cache) - 1, CHECKED_CLIPS)})
+    # Kernels of another batch shape add up in another order; a GPU's have 11 bits of precision (TF32), bfloat16 has 8.
+    tolerance = 1e-3 if state.device.type == "cpu" else 2e-2
+    if dtype == "bfloat16" or precision in AUTOCAST:
+        tolerance = 5e-2
+    with encoder_on(model, state.device):
+        for index, now in encode_clips(model, videos, [clips], state.device, precision, batch_size, num_workers=0):
+            stored = cache[index].to(now)
+            atol = tolerance * float(now.abs().max())
+            if stored.shape != now.shape or not torch.allclose(stored, now, rtol=tolerance, atol=atol):
                 raise InputError(
-                    f"the feature cache {features.features.folder} does not match the visual encoder at clip "
-                    f"{videos.ids[indices[difference]]}; delete it"
+                    f"the feature cache {cache.folder} does not match the visual encoder at clip {videos.ids[index]}; "
+                    "delete it"
                 )
-
-
-def differing_clip(stored: torch.Tensor, now: torch.Tensor) -> int | None:
-    """The first clip whose stored features are not those of now.
-
-    Args:
-        stored (`torch.Tensor` of shape `(B, N, C)`): float32 or bfloat16, zero at padding.
-        now (`torch.Tensor` of shape `(B, N, C)`): from the encoder, zero at padding.
-
-    Returns:
-        `int` or `None`: its row.
-    """
-    if stored.shape != now.shape:
-        return 0
-    # Relative to the largest feature: kernels of another batch shape add up in another order.
-    tolerance = 2e-2 if stored.dtype == torch.bfloat16 else 1e-3
-    close = torch.isclose(stored.to(now), now, rtol=tolerance, atol=tolerance * float(now.abs().max()))
-    wrong = (~close).flatten(1).any(1).nonzero()
-    return int(wrong[0]) if len(wrong) else None

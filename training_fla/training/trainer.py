@@ -5,7 +5,6 @@ import json
 import shutil
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -18,8 +17,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, GenerationConfig, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from training_fla.data.batching import FrameBudgetSampler, budget_loader, check_batching
-from training_fla.data.collation import EpochSampler
+from training_fla.data.batching import EpochSampler, FrameBudgetSampler, budget_loader, check_batching
 from training_fla.files import InputError
 from training_fla.recipe import OptimizationArguments
 from training_fla.training.monitoring import sample_places
@@ -158,17 +156,6 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             return super().get_train_dataloader()
         sampler = self._get_train_sampler()
         return budget_loader(self.train_dataset, sampler, self.data_collator, self.args, self.accelerator)
-
-    def first_batches(self, count: int) -> list[list[int]]:
-        """The clips this process trains on first.
-
-        Args:
-            count (`int`): how many batches are wanted.
-
-        Returns:
-            `list[list[int]]`: indices in the training set, a batch each; fewer where an epoch has fewer.
-        """
-        return list(islice(self.get_train_dataloader().batch_sampler, count))
 
     def is_finished(self) -> bool:
         """Whether no step is left to do, as where a run resumes that was interrupted while it was scored or saved.

@@ -1,0 +1,210 @@
+"""What a run reads: the clips of a split as frames, varied where the visual encoder learns, or as stored features."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from processing_fla import FlaProcessor, normalize_text
+from processing_fla.video_decoding_fla import sample_frame_indices
+from training_fla.files import InputError
+from training_fla.recipe import DataArguments, Recipe
+
+from .augmentation import ClipAugmentation
+from .features import FeatureCache, check_against_pixels, fingerprint, store_features
+from .packed_corpus import PackedCorpus
+
+
+class Targets:
+    """The sentences of a split as label ids."""
+
+    def __init__(self, sentences: Sequence[str], processor: FlaProcessor, max_tokens: int, names: Sequence[str]):
+        texts = [normalize_text(sentence) for sentence in sentences]
+        self.label_ids = processor.tokenizer(text_target=texts)["input_ids"] if texts else []
+        for name, text, ids in zip(names, texts, self.label_ids, strict=True):
+            if not text.strip():
+                raise InputError(f"clip {name} has an empty sentence")
+            if len(ids) > max_tokens:
+                raise InputError(
+                    f"clip {name}: its sentence has {len(ids)} tokens, more than max_target_tokens {max_tokens}"
+                )
+
+    def __getitem__(self, index: int) -> list[int]:
+        return self.label_ids[index]
+
+
+class SignVideoDataset(Dataset):
+    """The clips of one split as `uint8` frames.
+
+    Every random choice is a function of (seed, epoch, clip), so a resumed run and any number of workers draw the same.
+    """
+
+    def __init__(
+        self,
+        corpus: PackedCorpus,
+        processor: FlaProcessor,
+        max_target_tokens: int = 128,
+        augmentation: ClipAugmentation | None = None,
+        random_frame_phase: bool = False,  # draw the kept frame of each window
+        max_source_frames: int | None = None,  # longer clips are thinned evenly first
+        max_clips: int | None = None,  # keep only the first so many
+        seed: int = 0,
+    ):
+        self.corpus, self.video_processor, self.augmentation = corpus, processor.video_processor, augmentation
+        self.random_frame_phase, self.max_source_frames, self.seed = random_frame_phase, max_source_frames, seed
+        # A corpus may have been packed thinned already; what is left to thin is the rest.
+        self.stride, rest = divmod(self.video_processor.frame_stride, corpus.frame_stride)
+        if rest or not self.stride:
+            raise InputError(
+                f"{corpus.folder} keeps one frame in {corpus.frame_stride}, which does not fit "
+                f"frame_stride {self.video_processor.frame_stride}; pack it with every frame"
+            )
+        count = len(corpus) if max_clips is None else min(max_clips, len(corpus))
+        self.ids, self.sentences = list(corpus.ids[:count]), list(corpus.sentences[:count])
+        self.targets = Targets(self.sentences, processor, max_target_tokens, self.ids)
+        self.lengths = [len(self.frame_indices(index)) for index in range(count)]
+        # Shared memory, so that workers which outlive an epoch see the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose random numbers are drawn next, counted from 0."""
+        self._epoch.fill_(epoch)
+
+    def frame_indices(self, index: int, generator: np.random.Generator | None = None) -> np.ndarray:
+        """Which packed frames of a clip are kept.
+
+        Args:
+            index (`int`): the clip.
+            generator (`np.random.Generator`, *optional*): draws the phase; without it the phase is fixed.
+
+        Returns:
+            `np.ndarray` of shape `(T,)`, int64: ascending.
+        """
+        source_frames = np.arange(self.corpus.num_frames[index])
+        limit = self.max_source_frames and -(-self.max_source_frames // self.corpus.frame_stride)
+        if limit and len(source_frames) > limit:
+            source_frames = np.linspace(0, len(source_frames) - 1, limit).round().astype(np.int64)
+        return source_frames[sample_frame_indices(len(source_frames), self.stride, generator)]
+
+    def __getitem__(self, index: int) -> dict:
+        generator = np.random.default_rng([self.seed, int(self._epoch), index])
+        kept = self.frame_indices(index, generator if self.random_frame_phase else None)
+        frames = self.corpus.read_frames(index, kept)  # (T, 3, H, W)
+        if self.augmentation is not None:
+            frames = self.augmentation(frames, generator)
+        else:
+            frames = evaluation_frames(frames, self.video_processor)
+        return {"index": index, "pixel_values_videos": frames, "labels": self.targets[index]}
+
+
+def evaluation_frames(frames: torch.Tensor, video_processor) -> torch.Tensor:
+    """Resize and crop frames exactly as the processor does with a video file.
+
+    Args:
+        frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8 RGB as packed.
+        video_processor ([`~processing_fla.FlaVideoProcessor`]): the sizes.
+
+    Returns:
+        `torch.Tensor` of shape `(T, 3, crop, crop)`: uint8 RGB; a view where the packed size is the right one already.
+    """
+    H, W = frames.shape[-2:]
+    size, crop = video_processor.size, video_processor.crop_size
+    if [size["height"], size["width"]] != [H, W]:
+        raw = {"do_sample_frames": False, "do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
+        return video_processor(frames, **raw)["pixel_values_videos"][0]
+    top, left = round((H - crop["height"]) / 2), round((W - crop["width"]) / 2)
+    return frames[..., top : top + crop["height"], left : left + crop["width"]]
+
+
+class SignFeatureDataset(Dataset):
+    """The clips of one split as stored sign features; no frame is decoded."""
+
+    def __init__(self, features: FeatureCache, videos: SignVideoDataset):
+        self.features, self.targets = features, videos.targets
+        self.ids, self.sentences, self.lengths = videos.ids, videos.sentences, videos.lengths
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict:
+        return {"index": index, "sign_features": self.features[index], "labels": self.targets[index]}
+
+
+def clip_augmentation(data: DataArguments, learns: bool) -> tuple[ClipAugmentation | None, bool]:
+    """What varies a training clip from epoch to epoch, and whether the phase of its frames does.
+
+    A frozen visual encoder is shown clips as they are, unless the recipe says otherwise.
+    """
+    phase = learns if data.random_frame_phase is None else data.random_frame_phase
+    probability = data.augmentation_probability
+    if probability is None:
+        probability = ClipAugmentation.probability if learns else 0.0
+    augmentation = ClipAugmentation(
+        crop_size=data.crop_size,
+        frame_size=data.frame_size,
+        rotate_degrees=data.rotate_degrees,
+        resize_factor=data.resize_factor,
+        translate_pixels=data.translate_pixels,
+        color=data.color_jitter,
+        probability=probability,
+    )
+    return augmentation if probability or phase else None, phase
+
+
+def make_datasets(recipe: Recipe, args, splits, processor: FlaProcessor, model) -> dict[str, Dataset]:
+    """The splits `train`, varied where the visual encoder learns, `dev` and `test`: as frames or stored features."""
+    data = recipe.data
+    common = {"max_source_frames": data.max_source_frames, "processor": processor, "seed": args.seed}
+    augmentation, phase = clip_augmentation(data, learns=not model.visual_encoder_is_frozen)
+    train = {"max_target_tokens": recipe.text.max_target_tokens, "max_clips": data.max_train_clips}
+    train |= {"augmentation": augmentation, "random_frame_phase": phase}
+    # A long reference is scored all the same; only training refuses it.
+    score = {"max_target_tokens": sys.maxsize, "max_clips": data.max_eval_clips}
+    datasets = {
+        "train": SignVideoDataset(splits.train, **common, **train),
+        "dev": SignVideoDataset(splits.dev, **common, **score),
+        "test": SignVideoDataset(splits.test, **common, **score),
+    }
+    for name, dataset in datasets.items():
+        if not len(dataset):
+            raise InputError(f"the {name} split holds no clip")
+    if uses_feature_cache(recipe, model):
+        return {name: stored(recipe, args, model, videos) for name, videos in datasets.items()}
+    return datasets
+
+
+def uses_feature_cache(recipe: Recipe, model) -> bool:
+    """Whether the recipe asks for stored features and nothing visual is trained or varied."""
+    wish = getattr(recipe.stage, "feature_cache", None)
+    augmentation, _ = clip_augmentation(recipe.data, learns=False)
+    if wish not in (None, "auto"):
+        if not model.visual_encoder_is_frozen:
+            raise InputError(
+                f"feature_cache {wish}: features can be stored only where the whole visual encoder is frozen"
+            )
+        if augmentation is not None:
+            raise InputError(
+                f"feature_cache {wish}: features are stored once, so clips cannot vary; drop `random_frame_phase` and "
+                "`augmentation_probability`, or set feature_cache: null"
+            )
+    return wish is not None and model.visual_encoder_is_frozen and augmentation is None
+
+
+def stored(recipe: Recipe, args, model, videos: SignVideoDataset) -> SignFeatureDataset:
+    """A split as stored features, which are made where they are missing."""
+    wish = recipe.stage.feature_cache
+    root = recipe.output_dir.parent / "features" if wish == "auto" else Path(wish)
+    how = {"dtype": recipe.stage.feature_dtype, "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"}
+    folder = root / fingerprint(model, videos, **how)
+    how["batch_size"] = args.per_device_eval_batch_size
+    cache = store_features(
+        model, videos, folder, args.distributed_state, **how, num_workers=args.dataloader_num_workers
+    )
+    check_against_pixels(model, videos, cache, args.distributed_state, **how)
+    return SignFeatureDataset(cache, videos)
