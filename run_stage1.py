@@ -45,6 +45,7 @@ def build_model(recipe: Recipe, processor):
         [`~modeling_fla.FlaForConditionalGeneration`]: ready to train.
     """
     from modeling_fla import FlaConfig, FlaForConditionalGeneration
+    from processing_fla.tokenization_fla import set_start_tokens
     from training_fla.training.parts import special_token_ids, vision_config
 
     stage = recipe.stage
@@ -57,6 +58,7 @@ def build_model(recipe: Recipe, processor):
     )
     config.adapter_hidden_size = stage.adapter_hidden_size
     model = FlaForConditionalGeneration(config)
+    set_start_tokens(model, processor.tokenizer)
     if stage.imagenet_weights:
         model.load_imagenet_weights(stage.imagenet_weights)
     return model

@@ -7,7 +7,8 @@ Importing this package is what lets [`AutoModelForSeq2SeqLM`] and its kin load a
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
 from .configuration_fla import FlaConfig, FlaVisionConfig
-from .modeling_fla import FlaForConditionalGeneration, FlaVisualEncoder, trim_token_embeddings
+from .modeling_fla import FlaForConditionalGeneration, FlaVisualEncoder
+from .trimming_fla import trim_token_embeddings
 
 AutoConfig.register("fla_vision", FlaVisionConfig, exist_ok=True)
 AutoConfig.register("fla_llm", FlaConfig, exist_ok=True)

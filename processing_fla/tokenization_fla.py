@@ -20,8 +20,9 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import torch
 from tokenizers import pre_tokenizers
-from transformers import MBartTokenizer, PreTrainedTokenizerBase
+from transformers import MBartTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES
 
 KEEP_CHARACTERS = ("train", "all")
@@ -149,6 +150,29 @@ def train_tokenizer(
         tgt_lang=language_codes[0],
         additional_special_tokens=codes[len(FAIRSEQ_LANGUAGE_CODES) :],
     )
+
+
+def set_start_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have generation start with the tokens that stand before the first word in training.
+
+    MBart's targets end with their language, which the model moves to the front. Those of mBART-50, NLLB and M2M-100
+    begin with it: there generation starts from `</s>` and is forced to give the language first.
+
+    Args:
+        model (`PreTrainedModel`):
+            An encoder-decoder language model or a [`FlaForConditionalGeneration`]; its configurations are changed.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer, with the target language set.
+    """
+    target = tokenizer(text_target="")["input_ids"]  # MBart: </s> de_DE; mBART-50: de_DE </s>; T5: </s>
+    if not target:
+        return
+    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)  # NLLB's model has none
+    if shift is not None:
+        start = shift(torch.tensor([target]))[0, 0].item()
+        model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = start
+    forced = target[0] if len(target) > 1 and target[0] != tokenizer.eos_token_id else None
+    model.generation_config.forced_bos_token_id = forced
 
 
 def vocabulary_length(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -117,7 +117,8 @@ def test_trimming_a_bare_language_model_is_the_same(name):
 def test_trimming_remaps_every_token_the_configurations_name(video, mask):
     model = tiny_model("mbart")
     model.generation_config.suppress_tokens = [7, 20]
-    model.generation_config.bad_words_ids = [[8, 12], [21]]
+    model.generation_config.bad_words_ids = [[8, 12], [21], [8, 20]]
+    model.generation_config.sequence_bias = [[[8], 0.5], [[20], 2.0]]
     model.generation_config.forced_bos_token_id = 30
     sentences = model.generate(video, attention_mask=mask, num_beams=5, max_new_tokens=6)
     kept = [2, 0, 3, 1] + sorted({*range(4, V)} - {20, 21})
@@ -133,6 +134,7 @@ def test_trimming_remaps_every_token_the_configurations_name(video, mask):
     assert generation_config.eos_token_id == 0 and generation_config.decoder_start_token_id == 2
     assert generation_config.suppress_tokens == [new_ids[7]]
     assert generation_config.bad_words_ids == [[new_ids[8], new_ids[12]]]
+    assert generation_config.sequence_bias == [[[new_ids[8]], 0.5]]
     assert generation_config.forced_bos_token_id == new_ids[30]
     if not {20, 21} & set(sentences.flatten().tolist()):
         expected = sentences.clone().apply_(new_ids.get)

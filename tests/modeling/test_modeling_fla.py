@@ -299,6 +299,7 @@ def test_the_folder_holds_flat_code_and_safe_weights_in_shards(model, tmp_path):
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     names = {path.name for path in tmp_path.iterdir()}
     assert {"configuration_fla.py", "modeling_fla.py", "visual_encoder_fla.py", "imagenet_weights_fla.py"} <= names
+    assert "trimming_fla.py" not in names
     assert "model.safetensors.index.json" in names and not [name for name in names if name.endswith((".bin", ".pt"))]
     auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
     assert auto_map["AutoModel"] == auto_map["AutoModelForSeq2SeqLM"] == "modeling_fla.FlaForConditionalGeneration"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -22,15 +23,18 @@ from transformers import (
     T5Tokenizer,
 )
 
+from modeling_fla import FlaConfig, FlaForConditionalGeneration
 from processing_fla.tokenization_fla import (
     UnsupportedTokenizerError,
     count_pieces,
+    set_start_tokens,
     tokenized_differently,
     train_tokenizer,
     trim_tokenizer,
     unknown_words,
     vocabulary_length,
 )
+from tests.modeling.conftest import LANGUAGE_MODELS, tiny_vision_config
 
 BROAD = [
     "am dienstag regen und im süden gewitter",
@@ -153,6 +157,34 @@ def test_special_tokens_and_characters_of_the_sentences_are_kept(make):
     assert [trimmed.pad_token, trimmed.unk_token] == [tokenizer.pad_token, tokenizer.unk_token]
     # "genre" is not in the corpus, its characters are
     assert trimmed.unk_token_id not in trimmed("genre", add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("make", "language_model", "start"),
+    [
+        (mbart, "mbart", ["de_DE"]),
+        (mbart50, "mbart", ["</s>", "de_DE"]),
+        (nllb, "m2m_100", ["</s>", "deu_Latn"]),
+        (m2m100, "m2m_100", ["</s>", "__de__"]),
+        (t5, "mt5", ["<pad>"]),
+        (t5, "mbart", ["</s>"]),
+        (bart, "bart", ["</s>", "<s>"]),
+    ],
+)
+def test_generation_starts_with_the_tokens_that_training_starts_with(make, language_model, start):
+    tokenizer = make()
+    config = LANGUAGE_MODELS[language_model]()
+    config.vocab_size, config.pad_token_id, config.eos_token_id = 1000, tokenizer.pad_token_id, tokenizer.eos_token_id
+    config.decoder_start_token_id = tokenizer.pad_token_id if make is t5 else tokenizer.eos_token_id
+    model = FlaForConditionalGeneration(FlaConfig(vision_config=tiny_vision_config(), text_config=config)).eval()
+    set_start_tokens(model, tokenizer)
+    labels = torch.tensor([tokenizer(text_target="der wind")["input_ids"]])
+    inputs = model.prepare_decoder_input_ids_from_labels(labels)
+    first_word = tokenizer("der wind", add_special_tokens=False)["input_ids"][0]
+    trained = inputs[0, : inputs[0].tolist().index(first_word)]
+    generated = model.generate(sign_features=torch.randn(1, 5, model.config.adapter_input_size), max_new_tokens=3)[0]
+    assert tokenizer.convert_ids_to_tokens(trained) == start
+    assert torch.equal(generated[: len(start)], trained)
 
 
 def test_mbart_targets_end_with_the_language_code():

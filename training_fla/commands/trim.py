@@ -7,13 +7,15 @@ mask. The result loads with AutoModelForSeq2SeqLM and AutoTokenizer; trim_report
 import json
 from pathlib import Path
 
-from training_fla.files import InputError, first_line
+from training_fla.files import InputError
 
 EXAMPLE = (
     "fla trim --model facebook/mbart-large-cc25 --sentences packed/train.sentences.txt --dev packed/dev.sentences.txt "
     "--language de_DE --out models/mbart-phoenix14t"
 )
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+CONFIGURATIONS = ("tokenizer_config", "config")
+# M2M-100 and NLLB end with "made-up words" that their tokenizers do not have.
+MADE_UP_WORDS = {"m2m_100": 8, "nllb-moe": 8}
 
 
 def add_arguments(parser) -> None:
@@ -42,42 +44,30 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--allow-unused-rows", action="store_true", help="the model may have more rows than the tokenizer has tokens"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that fla wrote")
 
 
 def run(args) -> int:
     """Trim and print the report."""
-    from training_fla.files import atomic_file, atomic_folder, check_folder
+    from training_fla.files import atomic_file, atomic_folder, check_folder, check_not_inside
     from training_fla.tables import read_sentences
 
-    check_folder(args.out, "model", args.overwrite)
-    sentences = read_sentences(args.sentences, args.column)
     named = {"dev": args.dev, "test": args.test, **{str(file): file for file in args.check}}
-    checks = {name: read_sentences([file], args.column) for name, file in named.items() if file}
+    named = {name: file for name, file in named.items() if file}
+    check_folder(args.out, "model", args.overwrite)
+    check_not_inside([args.model, args.tokenizer, *args.sentences, *named.values()], args.out)
+    sentences = read_sentences(args.sentences, args.column)
+    checks = {name: read_sentences([file], args.column) for name, file in named.items()}
 
-    from processing_fla.tokenization_fla import vocabulary_length
-    from training_fla.training.checkpoint_trimming import (
-        check_vocabulary_sizes,
-        named_token_ids,
-        read_config,
-        trim_checkpoint,
-    )
-
-    folder = find_model(args.model)
-    config = read_config(folder)
-    tokenizer = load_tokenizer(args.tokenizer or args.model, folder)
-    if args.language:
-        set_language(tokenizer, args.language)
-    check_vocabulary_sizes(vocabulary_length(tokenizer), config, args.allow_unused_rows)
-    trimmed, kept_token_ids = trim(tokenizer, sentences, args, named_token_ids(folder))
+    model, tokenizer = load(args)
+    report = {"model": args.model, "sentences": len(sentences), **size_of(model, "before")}
+    trimmed, kept_token_ids = trim(model, tokenizer, sentences, args)
+    report |= size_of(model, "after") | compared(tokenizer, trimmed, sentences, checks)
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     with atomic_folder(args.out, "model", args.overwrite) as out:
-        size = trim_checkpoint(folder, kept_token_ids, out, progress=True)
+        model.save_pretrained(out)
         trimmed.save_pretrained(out)
-        if args.language:
-            start_with_language(out, trimmed, args.language)
         (out / "kept_token_ids.json").write_text(json.dumps(kept_token_ids) + "\n")
-        report = {"model": args.model, **make_report(tokenizer, trimmed, sentences, checks, size)}
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (out / "trim_report.json").write_text(text, encoding="utf-8")
     if args.report:
         with atomic_file(args.report, overwrite=True) as file:
@@ -86,148 +76,84 @@ def run(args) -> int:
     return 0
 
 
-def find_model(name: str) -> Path:
-    """The folder with a model's files: the one given, or the Hub's cache.
+def load(args):
+    """The model, its weights of the type they are stored in, and its tokenizer, set to the language."""
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
-    Args:
-        name (`str`): folder or Hub id.
+    from processing_fla.tokenization_fla import vocabulary_length
+    from training_fla.files import loading
 
-    Returns:
-        `Path`: of a folder.
-
-    Raises:
-        InputError: if there is no such folder and no such model.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub.utils import HFValidationError
-    from transformers.utils import cached_file
-
-    try:
-        config = cached_file(name, "config.json")
-        cached_file(name, "generation_config.json", _raise_exceptions_for_missing_entries=False)
-        for file in WEIGHTS:
-            found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-            if found and file.endswith(".index.json"):
-                shards = set(json.loads(Path(found).read_text())["weight_map"].values())
-                for shard in sorted(shards):
-                    cached_file(name, shard)
-            if found:
-                break
-    except (OSError, HFValidationError) as error:
-        raise InputError(f"--model {name}: no such folder, and {first_line(error)}") from error
-    return Path(config).parent
-
-
-def load_tokenizer(name: str, model_folder: Path):
-    """The tokenizer; a folder with nothing but a vocabulary file takes its class from the model's configuration.
-
-    Args:
-        name (`str`): folder or Hub id.
-        model_folder (`Path`): with the model's config.json.
-
-    Returns:
-        [`~transformers.PreTrainedTokenizerBase`]: whole.
-
-    Raises:
-        InputError: if it cannot be loaded.
-    """
-    from transformers import AutoConfig, AutoTokenizer
-
-    folder = Path(name)
-    bare = folder.is_dir() and not any((folder / f).is_file() for f in ("tokenizer_config.json", "config.json"))
-    try:
-        kwargs = {"config": AutoConfig.from_pretrained(model_folder)} if bare else {}
-        return AutoTokenizer.from_pretrained(name, **kwargs)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no tokenizer in {name}: {first_line(error)}") from error
+    with loading(args.model, "a language model"):
+        config = AutoConfig.from_pretrained(args.model)
+    if config.model_type == "fla_llm":
+        raise InputError(f"--model {args.model} is a translation model: trim its language model before training")
+    source = args.tokenizer or args.model
+    # A folder with a vocabulary file alone does not say which class reads it.
+    bare = Path(source).is_dir() and not any((Path(source) / f"{name}.json").is_file() for name in CONFIGURATIONS)
+    with loading(source, "a tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(source, **({"config": config} if bare else {}))
+    if args.language:
+        set_language(tokenizer, args.language)
+    with loading(args.model, "a language model"):
+        model = AutoModelForSeq2SeqLM.from_pretrained(args.model, dtype="auto")
+    rows = model.get_input_embeddings().weight.shape[0]
+    check_vocabulary_sizes(vocabulary_length(tokenizer), rows, config.model_type, args.allow_unused_rows)
+    return model, tokenizer
 
 
 def set_language(tokenizer, code: str) -> None:
-    """Make a language the tokenizer's source and target.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): of the model.
-        code (`str`): e.g. `de_DE`.
-
-    Raises:
-        InputError: if the tokenizer has no languages, or not this one.
-    """
+    """Make a language the tokenizer's source and target."""
     if not hasattr(tokenizer, "tgt_lang"):
         raise InputError(f"--language {code}: {type(tokenizer).__name__} has no languages")
-    if code not in tokenizer.get_vocab():
+    if code not in getattr(tokenizer, "lang_code_to_token", tokenizer.get_vocab()):
         raise InputError(f"--language {code}: the tokenizer has no such language code")
     tokenizer.src_lang = tokenizer.tgt_lang = code
 
 
-def trim(tokenizer, sentences: list[str], args, extra_token_ids: set[int]):
-    """[`trim_tokenizer`] with its errors as one line.
+def check_vocabulary_sizes(num_tokens: int, rows: int, model_type: str, allow_unused_rows: bool = False) -> None:
+    """Refuse a model and a tokenizer of different vocabularies; rows that only pad the model's are allowed."""
+    unused = rows - num_tokens
+    padded = rows % 64 == 0 and unused < 128 and unused <= rows // 100  # T5's and MT5's are
+    made_up = unused <= MADE_UP_WORDS.get(model_type, 0)
+    if unused < 0 or not (padded or made_up or allow_unused_rows):
+        remedy = "; pass --allow-unused-rows if the rows behind the tokenizer's are padding" if unused > 0 else ""
+        raise InputError(f"the model has {rows} token embeddings and the tokenizer has {num_tokens} tokens{remedy}")
 
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): of the model.
-        sentences (`list[str]`): of training.
-        args (`argparse.Namespace`): `min_count` and `keep_characters`.
-        extra_token_ids (`set[int]`): kept in any case.
 
-    Returns:
-        `tuple`: the smaller tokenizer and the ids kept.
+def trim(model, tokenizer, sentences: list[str], args):
+    """Trim the model in place; return the smaller tokenizer and the ids kept."""
+    from modeling_fla import trim_token_embeddings
+    from processing_fla.tokenization_fla import set_start_tokens, trim_tokenizer
 
-    Raises:
-        InputError: the tokenizer cannot be trimmed.
-    """
-    from processing_fla import trim_tokenizer
-
+    named = set()  # tokens that the configurations need, such as `decoder_start_token_id`
+    for config in (model.config, model.generation_config):
+        for name, value in config.to_dict().items():
+            if name.endswith("_token_id") and value is not None:
+                named |= set(value) if isinstance(value, list) else {value}
     try:
-        return trim_tokenizer(tokenizer, sentences, args.min_count, args.keep_characters, extra_token_ids)
+        trimmed, kept = trim_tokenizer(tokenizer, sentences, args.min_count, args.keep_characters, named)
+        trim_token_embeddings(model, kept)
     except ValueError as error:
         raise InputError(str(error)) from error
+    if args.language:
+        set_start_tokens(model, trimmed)
+    return trimmed, kept
 
 
-def start_with_language(folder: Path, tokenizer, code: str) -> None:
-    """Have generation start in the language: in the configuration files, by the model's own custom.
-
-    MBart starts from the language code itself; models whose targets begin with it (mBART-50, NLLB) start from `</s>`
-    and are forced to give the code first.
-
-    Args:
-        folder (`Path`): of the trimmed model.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): the trimmed one.
-        code (`str`): e.g. `de_DE`.
-    """
-    field = "forced_bos_token_id" if tokenizer.prefix_tokens else "decoder_start_token_id"
-    for file in (folder / "config.json", folder / "generation_config.json"):
-        if file.is_file():
-            config = json.loads(file.read_text(encoding="utf-8")) | {field: tokenizer.convert_tokens_to_ids(code)}
-            file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def size_of(model, when: str) -> dict[str, int]:
+    """Parameters and bytes of a model, as lines of the report."""
+    return {f"parameters_{when}": model.num_parameters(), f"bytes_{when}": model.get_memory_footprint()}
 
 
-def make_report(tokenizer, trimmed, sentences: list[str], checks: dict[str, list[str]], size) -> dict:
-    """What was kept, what was saved, and which words of the other files the trimmed tokenizer does not know.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): of the model.
-        trimmed ([`~transformers.PreTrainedTokenizerBase`]): the smaller one.
-        sentences (`list[str]`): of training.
-        checks (`dict[str, list[str]]`): sentences of other files, by name.
-        size ([`~training_fla.training.checkpoint_trimming.TrimmedSize`]): parameters and bytes before and after.
-
-    Returns:
-        `dict`: `trim_report.json`.
-    """
+def compared(tokenizer, trimmed, sentences: list[str], checks: dict[str, list[str]]) -> dict:
+    """What the smaller tokenizer keeps, and the words of other files that it does not know."""
     from processing_fla.tokenization_fla import count_pieces, tokenized_differently, unknown_words
 
     report = {
-        "sentences": len(sentences),
         "sentences_tokenized_differently": tokenized_differently(tokenizer, trimmed, sentences),
         "pieces_before": len(tokenizer),
         "pieces_kept": len(trimmed),
         "share_kept": len(trimmed) / len(tokenizer),
-        "parameters_before": size.parameters_before,
-        "parameters_after": size.parameters_after,
-        "parameters_saved": size.parameters_before - size.parameters_after,
-        "bytes_before": size.bytes_before,
-        "bytes_after": size.bytes_after,
-        "bytes_saved": size.bytes_before - size.bytes_after,
         "checks": {},
     }
     for name, texts in checks.items():
@@ -243,19 +169,14 @@ def make_report(tokenizer, trimmed, sentences: list[str], checks: dict[str, list
 
 
 def print_report(report: dict, out: Path) -> None:
-    """Print the report in words.
-
-    Args:
-        report (`dict`): `trim_report.json`.
-        out (`Path`): where the model went.
-    """
+    """Print the report in words."""
     print(
         f"kept {report['pieces_kept']} of {report['pieces_before']} pieces ({report['share_kept']:.2%}); "
         f"{report['sentences_tokenized_differently']} of {report['sentences']} sentences are split differently"
     )
     print(
-        f"saved {report['parameters_saved'] / 1e6:.1f} of {report['parameters_before'] / 1e6:.1f} M parameters, "
-        f"{report['bytes_saved'] / 2**20:.0f} of {report['bytes_before'] / 2**20:.0f} MiB"
+        f"it has {report['parameters_after'] / 1e6:.1f} of {report['parameters_before'] / 1e6:.1f} M parameters, "
+        f"{report['bytes_after'] / 2**20:.0f} of {report['bytes_before'] / 2**20:.0f} MiB"
     )
     for name, check in report["checks"].items():
         words = ", ".join(f"{word} ({count})" for word, count in list(check["unknown_words"].items())[:20])

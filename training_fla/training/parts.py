@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTr
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from processing_fla import FlaProcessor, FlaVideoProcessor, train_tokenizer
+from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.files import InputError, first_line
 from training_fla.recipe import Stage2Arguments, TextArguments, VisualArguments
 
@@ -59,11 +60,11 @@ def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): with `tgt_lang` where it is of MBart's kind.
 
     Returns:
-        `dict`: `pad_token_id`, `bos_token_id`, `eos_token_id`, `decoder_start_token_id`. MBart starts a
-        sentence with its language; others with padding, as T5 and Marian do.
+        `dict`: `pad_token_id`, `bos_token_id`, `eos_token_id`, `decoder_start_token_id`. MBart starts a sentence with
+        its language, mBART-50 and NLLB with `</s>`; others with padding, as T5 and Marian do.
     """
-    language = getattr(tokenizer, "tgt_lang", None)
-    start = tokenizer.pad_token_id if language is None else tokenizer.convert_tokens_to_ids(language)
+    languages = getattr(tokenizer, "tgt_lang", None) is not None
+    start = tokenizer(text_target="")["input_ids"][-1] if languages else tokenizer.pad_token_id
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     return {name: value for name, value in ids.items() if value is not None} | {"decoder_start_token_id": start}
 
@@ -92,7 +93,9 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
                 **stage.language_model_config,
                 **stage.language_model_overrides,
             }
-            return AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**fields))
+            model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**fields))
+            set_start_tokens(model, tokenizer)
+            return model
         config = AutoConfig.from_pretrained(stage.language_model, **stage.language_model_overrides)
         unknown = [name for name in stage.language_model_overrides if not hasattr(config, name)]
         if unknown:
@@ -104,10 +107,7 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
     except (OSError, KeyError, TypeError) as error:
         name = stage.language_model or stage.language_model_config
         raise InputError(f"cannot make the language model {name}: {first_line(error)}") from None
-    if getattr(tokenizer, "tgt_lang", None):
-        # Released MBart names no start token; a generation would begin with <s> instead of the language.
-        model.config.decoder_start_token_id = ids["decoder_start_token_id"]
-        model.generation_config.decoder_start_token_id = ids["decoder_start_token_id"]
+    set_start_tokens(model, tokenizer)  # released MBart names none and would begin with <s>
     return model
 
 
