@@ -176,7 +176,7 @@ def test_a_limit_on_file_sizes_meets_the_feature_store_first(folder, stage1, tmp
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 2 and "File too large" in error and "make room" in error
-    assert not list((tmp_path / "features").rglob("*.arrow"))
+    assert not list((tmp_path / "features").rglob("*.safetensors"))
     assert run("run_stage2", *argv, "--overwrite") == 0
 
 

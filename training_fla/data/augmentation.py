@@ -17,32 +17,16 @@ from training_fla.files import InputError
 class ClipAugmentation:
     """Rotates, resizes, shifts and crops all frames of a clip alike, and may change their colours.
 
-    Rotation, resizing and shifting each happen with `probability`, the crop always; what lies beyond the frame's edge
-    repeats the edge.
-
-    Args:
-        crop_size (`int`): height and width of the result in pixels.
-        frame_size (`int`, *optional*): side that frames are resized to before the crop; theirs when absent.
-        rotate_degrees (`float`): rotate by up to so much, either way.
-        resize_factor (`float`): resize by up to this share, either way, about the middle.
-        translate_pixels (`float`): shift by up to so many pixels, either way, in each direction.
-        color (`float`): change brightness, contrast and saturation by up to this share each; 0 for never.
-        probability (`float`): chance of each of them, per clip.
-        interpolation (`str`): how rotated pixels are found, `nearest` or `bilinear`; the second takes seven times as
-            long, more than decoding. Without rotation, resizing is bilinear and antialiased.
-
-    Raises:
-        InputError: for a number out of its range.
+    Rotation, resizing and shifting each happen with `probability`, the crop always; beyond a frame its edge repeats.
     """
 
     crop_size: int = 224  # Unstated: 256 -> 224 as in GFSLT and the works compared with
-    frame_size: int | None = None
-    rotate_degrees: float = 30.0  # Unstated: this and the next three are GFSLT's
+    frame_size: int | None = None  # frames are resized to this side before the crop
+    rotate_degrees: float = 30.0  # Unstated: this and the next three are GFSLT's; each is the most, either way
     resize_factor: float = 0.2
     translate_pixels: float = 10.0
-    color: float = 0.0
+    color: float = 0.0  # most change of brightness, contrast and saturation, each as a share
     probability: float = 0.5
-    interpolation: str = "nearest"  # Unstated: GFSLT rotates by PIL's default, which is this too
 
     def __post_init__(self):
         bounds = {
@@ -56,8 +40,6 @@ class ClipAugmentation:
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
-        if self.interpolation not in ("nearest", "bilinear"):
-            raise InputError(f"interpolation must be nearest or bilinear, not {self.interpolation!r}")
         if self.frame_size is not None and self.frame_size < self.crop_size:
             raise InputError(f"crop_size {self.crop_size} is more than frame_size {self.frame_size}")
 
@@ -79,7 +61,7 @@ class ClipAugmentation:
             frames = F.interpolate(frames, size=size, mode="bilinear", antialias=True)
         matrix = self.draw_geometry(*frames.shape[-2:], generator)
         factors = self.draw_color(generator)
-        frames = warp(frames, matrix, self.crop_size, self.interpolation)
+        frames = warp(frames, matrix, self.crop_size)
         return frames if factors is None else change_color(frames, *factors)
 
     def draw_geometry(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
@@ -116,15 +98,7 @@ class ClipAugmentation:
         return np.array([[cos, -sin, cos * x - sin * y + width / 2], [sin, cos, sin * x + cos * y + height / 2]])
 
     def draw_color(self, generator: np.random.Generator) -> tuple[float, float, float] | None:
-        """Draw a clip's change of colour.
-
-        Args:
-            generator (`np.random.Generator`): draws.
-
-        Returns:
-            `tuple[float, float, float]` or `None`: factors of brightness, contrast and saturation; `None` for no
-                change.
-        """
+        """Factors of brightness, contrast and saturation; `None` for no change."""
         if self.color == 0 or generator.random() >= self.probability:
             return None
         brightness, contrast, saturation = (1 + generator.uniform(-self.color, self.color, 3)).tolist()
@@ -137,21 +111,21 @@ def _crop_offset(draw: float, side: int, crop: int) -> float:
     return min(spare, int((draw + 1) / 2 * (spare + 1))) - spare / 2
 
 
-def warp(frames: torch.Tensor, matrix: np.ndarray, size: int, interpolation: str = "nearest") -> torch.Tensor:
+def warp(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
     """Resample all frames of a clip by one affine map.
+
+    With rotation, a pixel of the result is the nearest of its frame (Unstated: GFSLT rotates by PIL's default, which
+    is this too); without, resizing is bilinear and antialiased.
 
     Args:
         frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8.
         matrix (`np.ndarray` of shape `(2, 3)`): float64, as [`ClipAugmentation.draw_geometry`] returns it.
         size (`int`): height and width of the result.
-        interpolation (`str`): as of [`ClipAugmentation`].
 
     Returns:
         `torch.Tensor` of shape `(T, 3, size, size)`: uint8; a view of `frames` where whole pixels are cut out.
     """
-    if matrix[0, 1] == matrix[1, 0] == 0:
-        return _warp_upright(frames, matrix, size)
-    return (_warp_nearest if interpolation == "nearest" else _warp_bilinear)(frames, matrix, size)
+    return (_warp_upright if matrix[0, 1] == matrix[1, 0] == 0 else _warp_nearest)(frames, matrix, size)
 
 
 def _warp_upright(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
@@ -173,7 +147,10 @@ def _warp_upright(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.
 def _warp_nearest(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
     """Each pixel of the result is the pixel of its frame that it falls on, at the same place in every frame."""
     T, _, H, W = frames.shape
-    columns, rows = (np.floor(axis).astype(np.int64) for axis in _sources(matrix, size))
+    place = np.arange(size) + 0.5 - size / 2
+    columns, rows = (
+        np.floor(axis[0] * place + axis[1] * place[:, None] + axis[2]).astype(np.int64) for axis in matrix
+    )
     places = np.empty((size, size, 3), np.int64)
     places[:] = 3 * (np.clip(rows, 0, H - 1) * W + np.clip(columns, 0, W - 1))[..., None]
     places += np.arange(3)
@@ -182,58 +159,6 @@ def _warp_nearest(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.
     for frame, taken in zip(source, result, strict=True):
         np.take(frame, places.reshape(-1), out=taken, mode="clip")  # clip: the places are inside, and need no checking
     return torch.from_numpy(result.reshape(T, size, size, 3)).permute(0, 3, 1, 2)
-
-
-def _sources(matrix: np.ndarray, size: int) -> list[np.ndarray]:
-    """Column and row in the frame, in pixels from its corner, of the middle of each pixel of the result."""
-    place = np.arange(size) + 0.5 - size / 2
-    return [axis[0] * place + axis[1] * place[:, None] + axis[2] for axis in matrix]
-
-
-# Sixteenths of a pixel: then the four weights are whole 256ths, which bfloat16 holds exactly, and their sum is 1.
-FRACTIONS = 16
-# Pixels moved at a time: small enough to stay in a core's cache.
-BLOCK = 2048
-
-
-def _warp_bilinear(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
-    """Bilinear resampling of the whole clip at once.
-
-    A pixel of the result mixes four pixels of its frame, the same four in every frame. So with a row of a table for
-    each pixel place, which holds that pixel of all frames, the warp is a weighted sum of four rows: `embedding_bag`,
-    which is three times as fast as `grid_sample`.
-    """
-    T, _, H, W = frames.shape
-    # A pixel's three bytes move as one item, block by block.
-    pixels = frames.permute(0, 2, 3, 1).contiguous().numpy().reshape(T, H * W * 3).view("V3")
-    table = torch.empty(H * W, T * 3, dtype=torch.bfloat16)  # holds every uint8 exactly
-    for start in range(0, H * W, BLOCK):
-        block = np.ascontiguousarray(pixels[:, start : start + BLOCK].T)
-        table[start : start + BLOCK] = torch.from_numpy(block.view(np.uint8).reshape(len(block), -1))
-    rows, weights = _taps(matrix, size, H, W)
-    result = np.empty((T, size * size), "V3")
-    for start in range(0, size * size, BLOCK):
-        part = slice(start, start + BLOCK)
-        mixed = F.embedding_bag(rows[part], table, per_sample_weights=weights[part], mode="sum")
-        block = mixed.float().add_(0.5).numpy().astype(np.uint8)
-        result[:, part] = block.view("V3").T
-    return torch.from_numpy(result.view(np.uint8).reshape(T, size, size, 3)).permute(0, 3, 1, 2)
-
-
-def _taps(matrix: np.ndarray, size: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The four pixels behind each pixel of the result, as positions in a flattened frame, and their weights."""
-    columns, rows = (np.rint(FRACTIONS * (axis - 0.5)).astype(np.int32) for axis in _sources(matrix, size))
-    left, top = columns // FRACTIONS, rows // FRACTIONS
-    positions = np.empty((size, size, 4), np.int32)
-    for corner, (down, right) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
-        row, column = np.clip(top + down, 0, height - 1), np.clip(left + right, 0, width - 1)
-        np.add(row * width, column, out=positions[..., corner])
-    share = np.arange(FRACTIONS) / FRACTIONS
-    across, down = share, share[:, None]
-    corners = [(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across]
-    weights_of = torch.from_numpy(np.stack(corners, axis=-1)).view(-1, 4).to(torch.bfloat16)
-    fractions = (rows % FRACTIONS) * FRACTIONS + columns % FRACTIONS
-    return torch.from_numpy(positions).view(-1, 4), F.embedding(torch.from_numpy(fractions).view(-1), weights_of)
 
 
 def change_color(frames: torch.Tensor, brightness: float, contrast: float, saturation: float) -> torch.Tensor:
