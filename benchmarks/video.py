@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from training_fla.corpora.clip_files import write_clip
-from training_fla.corpora.row import CorpusRow, DrawnVideo, VideoFile
+from training_fla.corpora.clips import DrawnVideo, VideoFile, write_clip
+from training_fla.corpora.row import CorpusRow
 from training_fla.data.augmentation import ClipAugmentation
 from training_fla.data.collation import empty_batch
 from training_fla.data.jpeg_decoding import decode_jpeg_into

@@ -128,7 +128,7 @@ def test_values_of_json_that_are_no_text_are_refused_by_line(tmp_path):
     bad = BadRows()
     file = write(tmp_path / "t.jsonl", "\n".join(lines))
     assert cells(file, bad=bad) == [("a", "x"), ("a", ""), ("a", "5")]
-    assert [(line, reason.partition(":")[0]) for _, line, reason in bad.found] == [
+    assert [(int(line.split()[1]), reason.partition(":")[0]) for _, line, reason in bad.found] == [
         (2, "column 'sentence' holds nan, not text"),
         (3, "column 'sentence' holds a list, not text"),
         (4, "column 'sentence' holds an object, not text"),

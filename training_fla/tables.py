@@ -5,9 +5,10 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from training_fla.files import InputError, atomic_file
 
@@ -23,31 +24,31 @@ class BadRows:
     """What is wrong with the rows of annotation files, collected so that all bad rows are named at once."""
 
     def __init__(self):
-        self.found: list[tuple[Path, int, str]] = []
+        self.found: list[tuple[Path, str, str]] = []
 
-    def add(self, file: Path, line: int, reason: str) -> None:
-        """Note a bad row."""
-        self.found.append((file, line, reason))
+    def add(self, file: Path, row: int | str, reason: str) -> None:
+        """Note a bad row, by its line or by words."""
+        self.found.append((file, f"line {row}" if isinstance(row, int) else row, reason))
 
     @contextmanager
-    def at(self, file: Path, line: int) -> Iterator[None]:
+    def at(self, file: Path, row: int | str) -> Iterator[None]:
         """Note an `InputError` of the block as a bad row, and go on."""
         try:
             yield
         except InputError as error:
-            self.add(file, line, str(error))
+            self.add(file, row, str(error))
 
     def lines(self) -> list[str]:
         """One line a bad row."""
-        return [f"{file}, line {line}: {reason}" for file, line, reason in self.found]
+        return [f"{file}, {row}: {reason}" for file, row, reason in self.found]
 
     def refuse(self, remedy: str = "") -> None:
         """Raise one `InputError` that names the rows, if there are any."""
         if not self.found:
             return
         named, last = [], None
-        for file, line, reason in self.found[:ROWS_NAMED]:
-            named.append(f"line {line}: {reason}" if file == last else f"{file}, line {line}: {reason}")
+        for file, row, reason in self.found[:ROWS_NAMED]:
+            named.append(f"{row}: {reason}" if file == last else f"{file}, {row}: {reason}")
             last = file
         if len(self.found) > 1:
             rest = len(self.found) - len(named)
@@ -60,6 +61,7 @@ def read_table(
     columns: Sequence[str] = (),
     optional: Sequence[str] = (),
     bad: BadRows | None = None,
+    aliases: Mapping[str, str] | None = None,
     rest_in_last: bool = False,
     remedy: str = "",
 ) -> list[tuple[int, dict[str, str]]]:
@@ -70,14 +72,15 @@ def read_table(
     writers always quote, a mark that opens a cell and does not close it makes a bad row; with tabs or `|`, a quoted
     cell of several lines holds no delimiter, so that two stray marks do not swallow the rows between them.
 
-    Bad rows go to `bad`, or raise if there is none. `rest_in_last`: the last cell may hold bare delimiters.
+    Bad rows go to `bad`, or raise if there is none. A column that is absent may be there by its alias. With
+    `rest_in_last` the last cell may hold bare delimiters.
     """
     file, found = Path(file), BadRows() if bad is None else bad
-    text = read_text(file)
+    text, wanted = read_text(file), _Wanted(columns, optional, aliases or {}, remedy)
     if file.suffix.lower() in JSON_SUFFIXES:
-        rows = list(_json_rows(file, text, columns, optional, found, remedy))
+        rows = list(_json_rows(file, text, wanted, found))
     else:
-        rows = list(_delimited_rows(file, text, columns, optional, found, rest_in_last, remedy))
+        rows = list(_delimited_rows(file, text, wanted, found, rest_in_last))
     if bad is None:
         found.refuse()
     return rows
@@ -145,16 +148,32 @@ def read_text(file: Path) -> str:
     return text.replace("\r", "\n") if 0 <= text.find("\r") < (text.find("\n") % (len(text) + 1)) else text
 
 
+class _Wanted(NamedTuple):
+    columns: Sequence[str]
+    optional: Sequence[str]
+    aliases: Mapping[str, str]
+    remedy: str
+
+    def among(self, present: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """What is asked for, of what is present by names in lower case; and a column that is required and absent."""
+        found = {}
+        for name in (*self.columns, *self.optional):
+            keys = [key.casefold() for key in (name, self.aliases.get(name, name)) if key.casefold() in present]
+            found |= {name: present[keys[0]]} if keys else {}
+        return found, next((column for column in self.columns if column not in found), None)
+
+    def error(self, file: Path, line: int, column: str, names: Iterable[str]) -> InputError:
+        """That a column is absent from a file."""
+        named = ", ".join(repr(name) for name in names if name)
+        named = named if len(named) <= 300 else f"{named[:300]} ..."
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return InputError(f"{file}, line {line}: no column {column!r}, only {named}{remedy}")
+
+
 def _delimited_rows(
-    file: Path,
-    text: str,
-    columns: Sequence[str],
-    optional: Sequence[str],
-    bad: BadRows,
-    rest_in_last: bool,
-    remedy: str,
+    file: Path, text: str, wanted: _Wanted, bad: BadRows, rest_in_last: bool
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    delimiter, place = _delimiter(text, columns)
+    delimiter, place = _delimiter(text, wanted.columns)
     quotes = delimiter in ",;" and not rest_in_last
     next_line, header, named, places = 1 + text.count("\n", 0, place), [], 0, {}
     while place < len(text):
@@ -165,7 +184,7 @@ def _delimited_rows(
             continue
         if not header:
             header = [cell.strip() for cell in cells]
-            places = _places(file, line, header, columns, optional, remedy)
+            places = _places(file, line, header, wanted)
             named = max(number for number, name in enumerate(header, start=1) if name)
             continue
         while len(cells) > len(header) and not cells[-1].strip():
@@ -195,24 +214,15 @@ def _delimiter(text: str, columns: Sequence[str]) -> tuple[str, int]:
     return max("\t;,|", key=fit), 0
 
 
-def _places(
-    file: Path, line: int, header: Sequence[str], columns: Sequence[str], optional: Sequence[str], remedy: str
-) -> dict[str, int]:
-    """Where each column is that is asked for and there; names are compared without regard to case."""
+def _places(file: Path, line: int, header: Sequence[str], wanted: _Wanted) -> dict[str, int]:
     indices: dict[str, int] = {}
     for index, name in enumerate(header):
         if name and indices.setdefault(name.casefold(), index) != index:
             raise InputError(f"{file}, line {line}: column {name!r} comes twice in the header: rename one of them")
-    for column in columns:
-        if column.casefold() not in indices:
-            raise _no_column(file, line, column, header, remedy)
-    return {name: indices[name.casefold()] for name in (*columns, *optional) if name.casefold() in indices}
-
-
-def _no_column(file: Path, line: int, column: str, names: Iterable[str], remedy: str) -> InputError:
-    named = ", ".join(repr(name) for name in names if name)
-    named = named if len(named) <= 300 else f"{named[:300]} ..."
-    return InputError(f"{file}, line {line}: no column {column!r}, only {named}{f'; {remedy}' if remedy else ''}")
+    places, missing = wanted.among(indices)
+    if missing:
+        raise wanted.error(file, line, missing, header)
+    return places
 
 
 def _row(text: str, place: int, delimiter: str, quotes: bool, limit: int) -> tuple[list[str], int, str]:
@@ -267,28 +277,25 @@ class _Object(list):
     """The pairs of a JSON object, in which a name may come twice."""
 
 
-def _json_rows(
-    file: Path, text: str, columns: Sequence[str], optional: Sequence[str], bad: BadRows, remedy: str
-) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_rows(file: Path, text: str, wanted: _Wanted, bad: BadRows) -> Iterator[tuple[int, dict[str, str]]]:
     some = False
     for line, record in _json_records(file, text, bad):
         missing = None
         with bad.at(file, line):
             if not isinstance(record, _Object):
                 raise InputError("not a JSON object")
-            values = {name.casefold(): value for name, value in record}
-            if len(values) < len(record):
+            present = {name.casefold(): value for name, value in record}
+            if len(present) < len(record):
                 raise InputError(f"a column comes twice: {', '.join(repr(name) for name, _ in record)}")
-            missing = next((column for column in columns if column.casefold() not in values), None)
+            values, missing = wanted.among(present)
+            some = some or not missing
             if missing and some:
                 raise InputError(f"no column {missing!r}")
-            some = some or not missing
-            wanted = [name for name in (*columns, *optional) if name.casefold() in values]
-            cells = {name: _json_text(name, values[name.casefold()]) for name in wanted}
+            cells = {name: _json_text(name, value) for name, value in values.items()}
             if not missing:
                 yield line, cells
-        if missing and not some:  # of the first row: most likely of the whole file
-            raise _no_column(file, line, missing, [name for name, _ in record], remedy)
+        if missing and not some:  # in the first row: most likely in the whole file
+            raise wanted.error(file, line, missing, [name for name, _ in record])
 
 
 def _json_records(file: Path, text: str, bad: BadRows) -> Iterator[tuple[int, object]]:

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.corpora.corpus_trees import how2sign, phoenix14t, write_video
+from tests.corpora.corpus_trees import clip, how2sign, phoenix14t, write_frames, write_video
 from training_fla.cli import main
 from training_fla.data.packed_corpus import PackedCorpus, file_sha256
 
@@ -111,6 +111,74 @@ def test_datasets_of_all_kinds_are_packed(tmp_path):
         assert main([*arguments, "--workers", "0", *options]) == 0
         corpus = PackedCorpus(out, "dev")
         assert (corpus.sentences, corpus.num_frames) == (sentences, [4, 5])
+
+
+def test_clips_of_a_dataset_are_cut_at_its_times_unless_they_are_switched_off(tmp_path):
+    write_video(tmp_path / "d/train/long.mp4", 100)
+    lines = ["file_name,sentence,start,end", "long.mp4,First.,0,1", "long.mp4,Second.,1,2", 'long.mp4,"So, third.",3,']
+    (tmp_path / "d/train/metadata.csv").write_text("\n".join(lines) + "\n")
+    arguments = ["prepare", "dataset", "--root", str(tmp_path / "d"), "--size", "16", "--workers", "0"]
+    for options, frames in (([], [25, 25, 25]), (["--no-times"], [100, 100, 100])):
+        out = tmp_path / f"out{len(options)}"
+        assert main([*arguments, *options, "--out", str(out)]) == 0
+        assert PackedCorpus(out, "train").num_frames == frames
+
+
+BAD_ROWS = """video,sentence,split,start,end
+a.mp4,Good.,train,0,1
+a.mp4,Zero length.,train,1,1
+a.mp4,Backwards.,train,1.2,1
+a.mp4,"He said ""go"", and went.",dev,0.5,1.5
+"""
+
+
+def test_all_bad_rows_of_a_table_are_named_and_skip_packs_the_rest(tmp_path, capsys):
+    write_video(tmp_path / "a.mp4", 40)
+    (tmp_path / "t.csv").write_text(BAD_ROWS)
+    arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--size", "16", "--workers", "0"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "t.csv, line 3: the clip ends at 1, not after its start at 1; line 4: the clip" in error
+    assert error.endswith("2 bad rows in all; `--on-error skip` goes on without them\n") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments, "--check"]) == 1
+    report = capsys.readouterr().out
+    assert "rows that cannot be used: 2" in report and "line 4: the clip ends at 1, not after" in report
+    assert "train: 1 rows" in report and "dev: 1 rows; frames 25 to 25" in report
+    assert main([*arguments, "--on-error", "skip", "--out", str(tmp_path / "out")]) == 0
+    assert "note: left out: " in capsys.readouterr().err
+    assert PackedCorpus(tmp_path / "out", "dev").sentences == ['He said "go", and went.']
+
+
+def test_a_check_warns_of_missing_frame_numbers(tmp_path, capsys):
+    write_frames(tmp_path / "a", clip(5), "%d.png", first=1)
+    (tmp_path / "a/3.png").unlink()
+    (tmp_path / "t.csv").write_text("video;sentence\na;Hi.\n")
+    arguments = ["prepare", "manifest", "--root", str(tmp_path), "--size", "16", "--workers", "0"]
+    assert main([*arguments, "--check"]) == 0
+    assert f"warning: {tmp_path}/a: missing frame numbers between 1 and 5: 3" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="missing frame numbers"):
+        assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert PackedCorpus(tmp_path / "out", "train").num_frames == [4]
+
+
+def test_nothing_foreign_and_no_source_is_replaced(tmp_path, capsys):
+    write_video(tmp_path / "clips/a.mp4", 2)
+    (tmp_path / "clips/t.csv").write_text("video,sentence\na.mp4,Hi.\n")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.tex").write_text("mine")
+    table = tmp_path / "clips/t.csv"
+    for root, out, message in (
+        (table, "thesis", "thesis holds chapter.tex and no .fla-llm.json, so it is not replaced"),
+        (table, "clips", "clips holds .*t.csv, which is read: choose another folder to write"),
+        (tmp_path / "clips", "clips", "clips holds .*clips, which is read"),
+        (table, ".", "holds .*t.csv, which is read"),
+    ):
+        for options in ([], ["--overwrite"]):
+            arguments = ["prepare", "manifest", "--root", str(root), "--out", str(tmp_path / out), "--workers", "0"]
+            assert main([*arguments, *options]) == 2
+            assert re.search(message, capsys.readouterr().err)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["a.mp4", "chapter.tex", "t.csv"]
 
 
 def start(out, clips):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training_fla.corpora.clip_files import write_clip
-from training_fla.corpora.row import CorpusRow, DrawnVideo
+from training_fla.corpora.clips import DrawnVideo, write_clip
+from training_fla.corpora.row import CorpusRow
 
 
 def picture(seed: int, height: int = 18, width: int = 22) -> np.ndarray:

@@ -49,7 +49,7 @@ for kind, _, path in lines:
 
 
 def read_video(file: Path):
-    from training_fla.corpora.row import VideoFile
+    from training_fla.corpora.clips import VideoFile
 
     return ["video", sum(1 for _ in VideoFile(file).frames(size=(16, 16)))]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training_fla.corpora.clips import DrawnVideo
 from training_fla.corpora.drawn import signs as demo_signs
 from training_fla.corpora.drawn.demo import broad_text, demo_text, read_demo, read_pairs
 from training_fla.corpora.drawn.drawing import Signing
@@ -19,7 +20,6 @@ from training_fla.corpora.drawn.grammar import (
     split_of_sentence,
 )
 from training_fla.corpora.drawn.signs import DEMO_SIGNS, HAND_FORMS, Sign, sign_of_gloss, signs_of_glosses
-from training_fla.corpora.row import DrawnVideo
 from training_fla.files import InputError
 
 

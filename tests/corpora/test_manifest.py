@@ -1,11 +1,13 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
-from tests.corpora.corpus_trees import write_video
+from tests.corpora.corpus_trees import clip, write_frames, write_video
+from training_fla.corpora.clips import FrameFolder, VideoFile
 from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
-from training_fla.corpora.row import VideoFile
+from training_fla.corpora.row import Reading, clip_times
 from training_fla.files import InputError
 
 TABLE = [
@@ -71,16 +73,22 @@ def test_a_folder_with_a_table_a_split_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file\tsentence\na\tb\n", "line 2: there is no column 'video'.*'file', 'sentence'.*--video-column"),
-        ("video\tsentence\na.mp4\n", "line 2 has 1 fields, the header has 2"),
+        (
+            "file\tsentence\na\tb\n",
+            "line 1: no column 'video', only 'file', 'sentence'; name .*--video-column",
+        ),
+        ("video\tsentence\na.mp4\n", "line 2: the row has 1 cells, the header 2"),
         ("video\tsentence\tsplit\na.mp4\tx\ttrial\n", "line 2: unknown split 'trial'"),
         ("video\tsentence\n../a.mp4\tx\n", r"line 2: path '\.\./a\.mp4' leaves"),
-        ("video\tsentence\na.mp4\tx\na.mp4\ty\n", "line 3: id 'a' came before, at .*line 2"),
-        ("video\tsentence\tstart\na.mp4\tx\tsoon\n", "line 2: 'soon' in column 'start' is not a time"),
-        ("video\tsentence\tstart\tend\na.mp4\tx\t2\t1\n", "line 2: the clip ends at 1.0 s, not after its start"),
+        ("video\tsentence\na.mp4\tx\na.mp4\ty\n", "line 3: id 'a' came before, at .*line 2: give each row its own in"),
+        ("video\tsentence\tid\na.mp4\tx\t1\na.mp4\tx\t1\n", "line 3: id '1' came before, at .*line 2"),
+        ("video\tsentence\tstart\na.mp4\tx\tsoon\n", "line 2: 'soon' is not a time: write seconds"),
+        ("video\tsentence\tend\na.mp4\tx\t0\n", "line 2: the clip ends at 0, not after its start at 0"),
+        ("video\tsentence\na.mp4\tNaN\n", "line 2: 'NaN' is not a sentence"),
+        ("video\tsentence\tfps\n.\tx\tfast\n", "line 2: 'fast' is not a time"),
+        ("video\tsentence\nC:\\a.mp4\tx\n", r"line 2: path 'C:.*a.mp4' is one of Windows: write paths relative to"),
         ("video\tsentence\n", "has no rows"),
-        ("", "has no rows"),
-        ("video\tsentence\na\0.mp4\tx\n", "holds zero bytes"),
+        ("", "is empty"),
     ],
 )
 def test_bad_tables_are_refused_with_file_and_line(tmp_path, text, message):
@@ -89,18 +97,104 @@ def test_bad_tables_are_refused_with_file_and_line(tmp_path, text, message):
         read_manifest(tmp_path / "t.tsv")
 
 
+def test_all_bad_rows_of_all_tables_are_named_at_once_or_skipped(tmp_path):
+    header = "video,sentence,start,end\n"
+    (tmp_path / "train.csv").write_text(header + "a.mp4,Good.,0,1\na.mp4,Zero length.,1,1\n../a.mp4,Out.,1.2,1\n")
+    (tmp_path / "dev.csv").write_text(header + 'a.mp4,"Open.,0,1\na.mp4,Good.,0,1\na.mp4,Good.,0,1\n')
+    with pytest.raises(InputError) as error:
+        read_manifest(tmp_path)
+    message = str(error.value)
+    for part in ("train.csv, line 3: the clip ends", "; line 4: the clip ends", "dev.csv, line 2: cell 2 begins"):
+        assert part in message
+    assert message.endswith("; 3 bad rows in all; `--on-error skip` goes on without them")
+    reading = Reading(skip_bad_rows=True)
+    rows = read_manifest(tmp_path, reading=reading)
+    assert [(row.split, row.id) for row in rows] == [("train", "a_0-1"), ("dev", "a_0-1"), ("dev", "a_0-1#2")]
+    assert len(reading.bad.lines()) == 3
+    assert "1 rows repeat others and are kept; the first" in reading.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "seconds"),
+    [
+        ("0,5", "1,25", (0.5, 1.25)),
+        ("00:01:25.480", "0:01:26,5", (85.48, 86.5)),
+        ("1:05", " 65.5 ", (65.0, 65.5)),
+        ("0", ".5", (0.0, 0.5)),
+        ("1e-05", "", (1e-05, None)),
+        ("100:00:00", "360001", (360000.0, 360001.0)),
+    ],
+)
+def test_times_are_read_as_people_and_programs_write_them(tmp_path, start, end, seconds):
+    (tmp_path / "t.tsv").write_text(f"video\tsentence\tstart\tend\na.mp4\tx\t{start}\t{end}\n")
+    (row,) = read_manifest(tmp_path / "t.tsv")
+    assert (row.video.start_seconds, row.video.end_seconds) == seconds
+
+
+@pytest.mark.parametrize("written", ["-1", "1:60", "1:2:3:4", "1_000", "1.234,5", "nan", "inf", "1e999", "61:05"])
+def test_what_is_no_time_is_refused(written):
+    with pytest.raises(InputError, match="is not a time: write seconds"):
+        clip_times(written, "")
+
+
+def test_times_can_be_left_unread(tmp_path):
+    (tmp_path / "cut.csv").write_text("id,label,start,end\n1.mp4,Uno.,0.2,0.84\n2.mp4,Dos.,33.1,33.0\n")
+    rows = read_manifest(tmp_path / "cut.csv", "id", "label", start="", end="", id="")
+    assert [row.video for row in rows] == [VideoFile(tmp_path / "1.mp4"), VideoFile(tmp_path / "2.mp4")]
+
+
+def test_a_spreadsheets_table_is_read(tmp_path):
+    """Semicolons, decimal commas, a byte order mark, empty columns, names in capitals, Windows' paths."""
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/a.mp4").touch()
+    text = 'sep=;\n Video ;Sentence;Split;Start;END;;\ndeep\\a.mp4;"Eins;\nzwei.";Validation;0,5;1,5;;\n;;;;;;\n'
+    (tmp_path / "t.csv").write_text(text.replace("\n", "\r\n"), encoding="utf-8-sig", newline="")
+    (row,) = read_manifest(tmp_path / "t.csv")
+    assert row.video == VideoFile(tmp_path / "deep/a.mp4", 0.5, 1.5)
+    assert (row.sentence, row.split, row.id) == ("Eins; zwei.", "dev", "deep/a_0,5-1,5")
+
+
+def test_the_metadata_of_a_datasets_folder_is_a_manifest(tmp_path):
+    file = write_table(tmp_path / "metadata.csv", [{"file_name": "a.mp4", "sentence": "x"}])
+    assert read_manifest(file)[0].video == VideoFile(tmp_path / "a.mp4")
+
+
+def test_absolute_paths_below_the_root_are_read(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for root in ("real", "link"):
+        records = [{"video": str(tmp_path / place / "a.mp4"), "sentence": "x"} for place in ("real",)]
+        (row,) = read_manifest(write_table(tmp_path / root / "t.csv", records))
+        assert row.video == VideoFile(tmp_path / root / "a.mp4") and row.id == "a"
+    with pytest.raises(InputError, match="leaves the corpus folder"):
+        read_manifest(write_table(tmp_path / "real/t.csv", [{"video": "/etc/a.mp4", "sentence": "x"}]))
+
+
+def test_links_out_of_the_folder_are_followed_when_they_are_trusted(tmp_path):
+    (tmp_path / "snapshot/train").mkdir(parents=True)
+    write_video(tmp_path / "blobs/0123", 2)
+    (tmp_path / "snapshot/train/a.mp4").symlink_to("../../blobs/0123")
+    file = write_table(tmp_path / "snapshot/t.csv", [{"video": "train/a.mp4", "sentence": "x"}])
+    with pytest.raises(InputError, match="through a symbolic link: pass --follow-links if you trust it"):
+        read_manifest(file)
+    (row,) = read_manifest(file, reading=Reading(follow_links=True))
+    assert len(list(row.video.frames())) == 2
+
+
+def test_a_row_may_name_a_folder_of_frames(tmp_path):
+    write_frames(tmp_path / "a.b", clip(8), "%d.png", first=5)  # 10.png comes after 9.png
+    records = [{"video": "a.b", "sentence": "x", "start": "0.2", "end": "0.6", "fps": "10"}]
+    (row,) = read_manifest(write_table(tmp_path / "t.csv", records))
+    assert (row.id, row.video) == ("a.b_0.2-0.6", FrameFolder(tmp_path / "a.b", 10.0, 0.2, 0.6))
+    np.testing.assert_array_equal(list(row.video.frames()), clip(8)[2:6])
+
+
 def test_bad_files_are_refused(tmp_path):
-    (tmp_path / "t.jsonl").write_text('{"video": "a.mp4"\n')
-    (tmp_path / "l.jsonl").write_text("[1]\n")
-    (tmp_path / "q.csv").write_text('video,sentence\na.mp4,"never closed\n')
-    (tmp_path / "x.csv").write_bytes(b"video,sentence\na,\xff\n")
-    (tmp_path / "t.txt").write_text("video\n")
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "sheets/t.xlsx").write_bytes(b"PK\x03\x04")
     for name, message in {
-        "t.jsonl": "line 1 is not JSON",
-        "l.jsonl": "line 1 is not a JSON object",
-        "q.csv": "unexpected end of data",
-        "x.csv": "not UTF-8",
-        "t.txt": "is not a .csv, .tsv, .jsonl file",
+        "sheets": r"holds no .csv, .tsv, .jsonl file with a row a video; save t.xlsx as 'CSV UTF-8'",
+        "sheets/t.xlsx": "is a spreadsheet: save it as 'CSV UTF-8'",
         "absent": "does not exist",
     }.items():
         with pytest.raises(InputError, match=message):
@@ -109,15 +203,19 @@ def test_bad_files_are_refused(tmp_path):
 
 def test_the_fingerprint_changes_with_table_options_and_videos(tmp_path):
     file = write_table(tmp_path / "t.tsv", TABLE)
-    seen = {manifest_fingerprint(file), manifest_fingerprint(file, language="de_DE")}
+
+    def fingerprint(**options):
+        return manifest_fingerprint(file, read_manifest(file, **options), **options)
+
+    seen = {fingerprint(), fingerprint(language="de_DE")}
     video = write_video(tmp_path / "a.mp4", 2)
-    seen.add(manifest_fingerprint(file))
+    seen.add(fingerprint())
     os.utime(video, (1, 1))
-    seen.add(manifest_fingerprint(file))
+    seen.add(fingerprint())
     file.write_text(file.read_text(encoding="utf-8").replace("slowly", "fast"), encoding="utf-8")
-    seen.add(manifest_fingerprint(file))
+    seen.add(fingerprint())
     assert len(seen) == 5
-    assert manifest_fingerprint(file) in seen
+    assert fingerprint() in seen
 
 
 @pytest.mark.real_data

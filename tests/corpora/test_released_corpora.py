@@ -3,14 +3,12 @@ import pickle
 import pytest
 
 from tests.corpora.corpus_trees import CSL_TEXTS, csl_daily, how2sign, phoenix14t
-from training_fla.corpora import csl_daily as csl_daily_reader
-from training_fla.corpora import how2sign as how2sign_reader
-from training_fla.corpora import phoenix14t as phoenix14t_reader
-from training_fla.corpora.csl_daily import read_csl_daily
+from training_fla.corpora.clips import FrameFolder, VideoFile
+from training_fla.corpora.csl_daily import read_csl_daily, read_plain_pickle
 from training_fla.corpora.how2sign import read_how2sign
 from training_fla.corpora.phoenix14t import read_phoenix14t
-from training_fla.corpora.plain_pickle import read_plain_pickle
-from training_fla.corpora.row import FrameFolder, VideoFile
+from training_fla.corpora.registry import CORPORA
+from training_fla.corpora.row import Reading
 from training_fla.data.checking import check_corpus
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.data.packing import pack
@@ -48,7 +46,7 @@ def test_phoenix14t_packs_and_comes_back(tmp_path):
     [
         ("x|../../../../x/1/*.png|-1|-1|S|A|b", r"train.corpus.csv, line 4: path '\.\./.*leaves the corpus folder"),
         ("x|/x/1/*.png|-1|-1|S|A|b", "train.corpus.csv, line 4: path '/x' leaves the corpus folder"),
-        ("x|x/1/*.png|-1|-1|S", "train.corpus.csv, line 4 has 5 fields, the header has 7"),
+        ("x|x/1/*.png|-1|-1|S", "train.corpus.csv, line 4: the row has 5 cells, the header 7"),
     ],
 )
 def test_bad_lines_of_phoenix14t_are_named(tmp_path, line, message):
@@ -59,7 +57,7 @@ def test_bad_lines_of_phoenix14t_are_named(tmp_path, line, message):
 
 
 def test_folders_that_are_no_release_are_refused(tmp_path):
-    with pytest.raises(InputError, match="holds neither annotations/manual: is it"):
+    with pytest.raises(InputError, match="does not hold annotations/manual: is it"):
         read_phoenix14t(tmp_path)
     with pytest.raises(InputError, match="holds no how2sign_realigned_"):
         read_how2sign(tmp_path)
@@ -74,8 +72,8 @@ def test_folders_that_are_no_release_are_refused(tmp_path):
 @pytest.mark.parametrize("videos", [False, True])
 @pytest.mark.parametrize("table", [False, True])
 def test_csl_daily_is_read_in_both_forms_of_clips_and_labels(tmp_path, videos, table):
-    notes = []
-    rows = read_csl_daily(csl_daily(tmp_path, videos, table), notes.append)
+    reading = Reading()
+    rows = read_csl_daily(csl_daily(tmp_path, videos, table), reading)
     # The listed clip without frames gave way to the unlisted one with frames, in its place.
     assert [(row.id, row.split) for row in rows] == [
         ("S000007_P0003_T00", "train"), ("S000001_P0000_T00", "train"),
@@ -86,21 +84,21 @@ def test_csl_daily_is_read_in_both_forms_of_clips_and_labels(tmp_path, videos, t
     assert [row.num_frames for row in rows] == [7, 4, 5, 6]
     assert isinstance(rows[0].video, VideoFile if videos else FrameFolder)
     assert [len(shapes(row)) for row in rows] == [7, 4, 5, 6]
-    assert len(notes) == 1 and "S000007_P0003_T00, in no list, takes its place" in notes[0]
+    assert len(reading.notes) == 1 and "S000007_P0003_T00, in no list, takes its place" in reading.notes[0]
 
 
 def test_csl_daily_without_its_gap_is_left_as_it_is(tmp_path):
-    notes = []
-    rows = read_csl_daily(csl_daily(tmp_path, absent=()), notes.append)
+    reading = Reading()
+    rows = read_csl_daily(csl_daily(tmp_path, absent=()), reading)
     assert rows[0].id == "S000005_P0004_T00"
-    assert not notes
+    assert not reading.notes
 
 
 def test_csl_daily_lacking_both_clips_says_so(tmp_path):
-    notes = []
-    rows = read_csl_daily(csl_daily(tmp_path, absent=("S000005_P0004_T00", "S000007_P0003_T00")), notes.append)
+    reading = Reading()
+    rows = read_csl_daily(csl_daily(tmp_path, absent=("S000005_P0004_T00", "S000007_P0003_T00")), reading)
     assert rows[0].id == "S000005_P0004_T00" and rows[0].video.is_missing
-    assert "as is known of CSL-Daily" in notes[0]
+    assert "as is known of CSL-Daily" in reading.notes[0]
 
 
 class Runs:
@@ -166,10 +164,10 @@ def test_how2sign_is_cut_at_the_realigned_times(tmp_path, delimiter, newline):
 
 
 def test_how2signs_released_clips_are_used_when_asked_with_a_warning(tmp_path):
-    notes = []
-    rows = read_how2sign(how2sign(tmp_path, clips=True), notes.append, released_clips=True)
+    reading = Reading()
+    rows = read_how2sign(how2sign(tmp_path, clips=True), reading, released_clips=True)
     assert [len(shapes(row)) for row in rows[:2]] == [7, 8]
-    assert "cut at the unaligned times" in notes[0]
+    assert "cut at the unaligned times" in reading.notes[0]
 
 
 def test_how2sign_without_full_videos_points_to_the_clips(tmp_path):
@@ -177,19 +175,19 @@ def test_how2sign_without_full_videos_points_to_the_clips(tmp_path):
     for folder in tmp_path.glob("*_raw_videos"):
         for file in folder.iterdir():
             file.unlink()
-    notes = []
-    rows = read_how2sign(tmp_path, notes.append)
+    reading = Reading()
+    rows = read_how2sign(tmp_path, reading)
     assert all(row.video.is_missing for row in rows)
-    assert "--released-clips takes those" in notes[0]
+    assert "--released-clips takes those" in reading.notes[0]
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("x\tx\tx\tx\tsoon\t2\tHi.", "line 4: START_REALIGNED and END_REALIGNED are no times"),
-        ("x\tx\tx\tx\t1\tnan\tHi.", "line 4: START_REALIGNED and END_REALIGNED are no times"),
+        ("x\tx\tx\tx\tsoon\t2\tHi.", "line 4: '(soon|nan)' is not a time"),
+        ("x\tx\tx\tx\t1\tnan\tHi.", "line 4: '(soon|nan)' is not a time"),
         ("x\t../../x\tx\tx\t1\t2\tHi.", r"line 4: path '\.\./\.\./x\.mp4' leaves"),
-        ("x\tx\tx", "line 4 has 3 fields, the header has 7"),
+        ("x\tx\tx", "line 4: the row has 3 cells, the header 7"),
     ],
 )
 def test_bad_lines_of_how2sign_are_named(tmp_path, line, message):
@@ -218,7 +216,7 @@ def test_a_check_names_everything_that_is_amiss(tmp_path):
     (frames / "test/c-1/images0001.png").write_bytes(b"no image")
     expected = {"train": 2, "dev": 2, "test": 2}
     report = check_corpus(
-        read_phoenix14t(root), expected, phoenix14t_reader.media(root), num_workers=0, progress=False
+        read_phoenix14t(root), expected, CORPORA["phoenix14t"].media(root), num_workers=0, progress=False
     )
     assert report.count_differences == ["dev: 3 rows instead of 2", "test: 1 rows instead of 2"]
     assert report.missing == [f"dev gone: {frames}/dev/gone"]
@@ -234,14 +232,14 @@ def test_a_check_names_everything_that_is_amiss(tmp_path):
 def test_a_check_compares_lengths_with_the_annotation(tmp_path):
     root = csl_daily(tmp_path / "csl")
     (root / "sentence/frames_512x512/S000002_P0001_T00/000004.jpg").unlink()
-    report = check_corpus(read_csl_daily(root), None, csl_daily_reader.media(root), num_workers=1, progress=False)
+    report = check_corpus(read_csl_daily(root), None, CORPORA["csl_daily"].media(root), num_workers=1, progress=False)
     assert report.length_differences == ["dev S000002_P0001_T00: 4 frames instead of 5"]
     assert report.words["dev"] == [6]  # characters, as Chinese has no spaces
     root = how2sign(tmp_path / "h2s")
     file = root / "how2sign_realigned_test.csv"
     late = ["e\te-5-rgb_front\te_8\te_8\t1.5\t3.0\tHi.", "e\te-5-rgb_front\te_9\te_9\t7.0\t8.0\tHi."]
     file.write_text(file.read_text() + "\n".join(late) + "\n")
-    report = check_corpus(read_how2sign(root), None, how2sign_reader.media(root), num_workers=0, progress=False)
+    report = check_corpus(read_how2sign(root), None, CORPORA["how2sign"].media(root), num_workers=0, progress=False)
     assert report.length_differences == ["test e_8: it ends at 3.0 s, its video at 2.00 s"]
     assert report.unreadable == ["test e_9: it starts at 7.0 s, after the end of its video at 2.00 s"]
     assert not report.extra and not report.missing
@@ -251,7 +249,7 @@ def test_a_check_compares_lengths_with_the_annotation(tmp_path):
 def test_the_real_annotations_are_read_whole(real_data, tmp_path):
     rows = read_phoenix14t(real_data / "phoenix2014t")
     counts = {split: sum(row.split == split for row in rows) for split in ("train", "dev", "test")}
-    assert counts == phoenix14t_reader.EXPECTED
+    assert counts == CORPORA["phoenix14t"].expected
     assert all(row.sentence and row.signer.startswith("Signer") for row in rows)
     assert rows[0].video.path.name == rows[0].id
     for split in ("val", "test"):
@@ -280,6 +278,6 @@ def test_the_real_csl_daily_sentences_survive_the_official_form(real_data, tmp_p
     (labels / "split_1.txt").write_text("\n".join(lines) + "\n")
     rows = read_csl_daily(tmp_path)
     assert {split: sum(row.split == split for row in rows) for split in ("train", "dev", "test")} == (
-        csl_daily_reader.EXPECTED
+        CORPORA["csl_daily"].expected
     )
     assert all(row.sentence == " ".join(sentences[row.id].split()) for row in rows)

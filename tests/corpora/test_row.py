@@ -1,9 +1,12 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.corpora.corpus_trees import clip, write_frames, write_video
-from training_fla.corpora.row import DrawnVideo, EmbeddedVideo, FrameFolder, VideoFile, canonical_split, path_inside
+from training_fla.corpora.clips import DrawnVideo, EmbeddedVideo, FrameFolder, VideoFile
+from training_fla.corpora.row import canonical_split, path_inside
 from training_fla.files import InputError
 
 
@@ -43,11 +46,39 @@ def test_a_frame_folder_opens_only_the_frames_kept_and_no_strays(tmp_path):
 
 def test_an_unreadable_image_and_an_empty_folder_are_named(tmp_path):
     (tmp_path / "c").mkdir()
-    with pytest.raises(InputError, match="holds no frame"):
-        FrameFolder(tmp_path / "c").frames()
+    with pytest.raises(ValueError, match="holds no image files"):
+        next(FrameFolder(tmp_path / "c").frames())
     (tmp_path / "c/images0001.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(InputError, match="images0001.png is not a readable image"):
         list(FrameFolder(tmp_path / "c").frames())
+
+
+def test_missing_numbers_of_frames_are_a_warning(tmp_path):
+    write_frames(tmp_path / "c", clip(7), "cam2-%d.png", first=1)
+    assert FrameFolder(tmp_path / "c").gaps() == ""
+    for number in (3, 4, 6):
+        (tmp_path / f"c/cam2-{number}.png").unlink()
+    with pytest.warns(UserWarning, match="c: missing frame numbers between 1 and 7: 3, 4, 6"):
+        assert len(list(FrameFolder(tmp_path / "c").frames())) == 4
+    write_frames(tmp_path / "every_third", clip(9), "%06d.jpg", first=0)
+    for number in set(range(9)) - {0, 3, 6}:
+        (tmp_path / f"every_third/{number:06d}.jpg").unlink()
+    assert FrameFolder(tmp_path / "every_third").gaps() == ""
+
+
+def test_a_written_clip_is_h264_that_browsers_begin_to_play_at_once(tmp_path, monkeypatch):
+    import av
+
+    file = write_video(tmp_path / "v.mp4", 30)
+    with av.open(str(file)) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+    content = file.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert write_video(tmp_path / "again.mp4", 30).read_bytes() == content
+    monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264", "libopenh264"})
+    assert sum(1 for _ in VideoFile(write_video(tmp_path / "other.mp4", 30)).frames()) == 30
 
 
 def test_frames_are_resized_to_height_and_width(tmp_path):

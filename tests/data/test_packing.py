@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from tests.corpora.corpus_trees import clip, drawn_rows, write_video
-from training_fla.corpora.row import CorpusRow, DrawnVideo, FrameFolder, VideoFile
+from training_fla.corpora.clips import DrawnVideo, FrameFolder, VideoFile
+from training_fla.corpora.row import CorpusRow
 from training_fla.data import packing, worker_processes
 from training_fla.data.packed_corpus import PackedCorpus, file_sha256, packed_splits, verify_packed
 from training_fla.data.packing import ensure_packed, pack

@@ -6,42 +6,36 @@ owners allow that, and `hf download NAME/REPO --repo-type dataset --local-dir DI
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 EXAMPLE = "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t"
-
-
-RELEASES = {
-    "phoenix14t": "RWTH-PHOENIX-Weather 2014 T, release v3: German weather reports",
-    "csl_daily": "CSL-Daily: Chinese everyday sentences, as frames or cropped videos",
-    "how2sign": "How2Sign: American how-to videos and their realigned sentences",
-}
+MANIFEST_COLUMNS = ("video", "sentence", "split", "id", "signer", "language", "start", "end", "fps")
+DATASET_COLUMNS = ("video", "sentence", "start", "end")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the corpora and their options."""
+    from training_fla.corpora.registry import CORPORA
+
     corpora = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True, title="corpora")
     demo = corpora.add_parser("demo", help="a signer drawn by code who reports the weather; nothing is downloaded")
     _add_demo_arguments(demo)
     _add_packing_arguments(demo, size=64)
     manifest = corpora.add_parser("manifest", help="your own videos and a table of their sentences")
     _add_manifest_arguments(manifest)
-    _add_packing_arguments(manifest, size=256)
-    for name, text in RELEASES.items():
-        release = corpora.add_parser(name, help=text)
-        release.add_argument("--root", type=Path, metavar="DIR", help="the unpacked release")
-        if name == "how2sign":
-            release.add_argument(
-                "--released-clips", action="store_true", help="use the clips as released, cut at the unaligned times"
-            )
-        _add_packing_arguments(release, size=256)
+    for name, corpus in CORPORA.items():
+        if corpus.read:
+            release = corpora.add_parser(name, help=corpus.title)
+            release.add_argument("--root", type=Path, metavar="DIR", help="the unpacked release")
+            if name == "how2sign":
+                text = "use the clips as released, cut at the unaligned times"
+                release.add_argument("--released-clips", action="store_true", help=text)
+            _add_reading_arguments(release)
     dataset = corpora.add_parser("dataset", help="a `datasets` folder or Hub dataset with videos and sentences")
     dataset.add_argument("--root", metavar="DIR_OR_ID", help="the folder or the Hub id")
     dataset.add_argument("--revision", help="of a Hub dataset")
-    for column in ("video", "sentence"):
-        dataset.add_argument(f"--{column}-column", default=column, metavar="NAME", help="[%(default)s]")
-    dataset.add_argument("--language", default="", help="MBart code of the sentences, such as en_XX")
-    _add_packing_arguments(dataset, size=256)
+    _add_own_arguments(dataset, DATASET_COLUMNS)
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,20 +49,32 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manifest_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--root", type=Path, metavar="FILE_OR_DIR", help="CSV, TSV or JSONL file, or the folder that holds it"
-    )
+    text = "table (CSV, TSV, JSON Lines), or a folder with one or with train.tsv, dev.tsv, test.tsv"
+    parser.add_argument("--root", type=Path, metavar="FILE_OR_DIR", help=text)
     parser.add_argument("--video-root", type=Path, help="folder that video paths are relative to [that of the table]")
-    for column in ("video", "sentence", "split", "id", "signer", "language", "start", "end"):
+    text = "split of rows that name none [%(default)s]"
+    parser.add_argument("--default-split", default="train", metavar="SPLIT", help=text)
+    _add_own_arguments(parser, MANIFEST_COLUMNS)
+
+
+def _add_own_arguments(parser: argparse.ArgumentParser, columns: tuple[str, ...]) -> None:
+    for column in columns:
         parser.add_argument(f"--{column}-column", default=column, metavar="NAME", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--default-split", default="train", metavar="SPLIT", help="split of rows that name none [%(default)s]"
-    )
+    text = "the clips are cut already: do not read the columns start and end"
+    parser.add_argument("--no-times", action="store_true", help=text)
     parser.add_argument("--language", default="", help="MBart code of the sentences, such as en_XX")
     parser.epilog = (
-        "columns: video and sentence; if they are there also split, id, signer, language, start and end (seconds). "
-        "Other names are given with --video-column NAME, --sentence-column NAME and so on."
+        f"columns: video and sentence; if they are there also {', '.join(columns[2:])}. Times are seconds "
+        "(1.5 or 1,5) or hours:minutes:seconds. A video may be a folder of frames. Other names are given with "
+        "--video-column NAME, --sentence-column NAME and so on."
     )
+    _add_reading_arguments(parser)
+
+
+def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "trust symbolic links that lead out of the corpus folder, as in a Hub cache"
+    parser.add_argument("--follow-links", action="store_true", help=text)
+    _add_packing_arguments(parser, size=256)
 
 
 def _add_packing_arguments(parser: argparse.ArgumentParser, size: int) -> None:
@@ -78,14 +84,14 @@ def _add_packing_arguments(parser: argparse.ArgumentParser, size: int) -> None:
     group.add_argument("--verify", action="store_true", help="only compare --out, packed before, with its hashes")
     group.add_argument("--size", type=int, default=size, help="side of the stored frames in pixels [%(default)s]")
     group.add_argument("--quality", type=int, default=95, help="JPEG quality [%(default)s]")
-    group.add_argument(
-        "--frame-stride", type=int, default=1, help="store one source frame in so many; 1 stores all [%(default)s]"
-    )
+    text = "store one source frame in so many; 1 stores all [%(default)s]"
+    group.add_argument("--frame-stride", type=int, default=1, help=text)
     group.add_argument("--workers", type=int, help="processes [one a core]")
     group.add_argument("--shard-clips", type=int, help="clips in a shard [2 to 128, by the size of the split]")
-    group.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="at a bad clip [%(default)s]")
+    text = "at bad rows and clips: fail, or skip and list them [%(default)s]"
+    group.add_argument("--on-error", choices=("fail", "skip"), default="fail", help=text)
     group.add_argument("--shard", type=_part, default=(1, 1), metavar="I/N", help="pack only the I-th of N parts")
-    group.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+    group.add_argument("--overwrite", action="store_true", help="replace the packed corpus at --out")
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -107,10 +113,7 @@ def run(args: argparse.Namespace) -> int:
         return _verify(args)
     if args.corpus != "demo" and args.root is None:
         raise InputError("--root is missing: where the corpus is")
-    read = {"demo": _read_demo, "manifest": _read_manifest, "dataset": _read_dataset}.get(args.corpus, _read_release)
-    notes: list[str] = []
-    rows, source, details = read(args, notes.append)
-    return _check(args, rows, notes, details) if args.check else _pack(args, rows, source, notes)
+    return _check(args) if args.check else _pack(args)
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -121,21 +124,32 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _check(args: argparse.Namespace, rows, notes: list[str], details: dict) -> int:
+def _check(args: argparse.Namespace) -> int:
+    from training_fla.corpora.registry import CORPORA
+    from training_fla.corpora.row import Reading
     from training_fla.data.checking import check_corpus
 
-    report = check_corpus(rows, num_workers=args.workers, **details)
-    report.notes += notes
+    reading, corpus = Reading(getattr(args, "follow_links", False), skip_bad_rows=True), CORPORA.get(args.corpus)
+    rows, _ = _read(args, reading)
+    expected, on_disk = (corpus.expected, corpus.media(args.root)) if corpus and corpus.media else ({}, ())
+    report = check_corpus(rows, expected, on_disk, args.workers)
+    report.bad_rows += reading.bad.lines()
+    report.notes += reading.notes
     print("\n".join(report.lines()))
     return 0 if report.is_clean else 1
 
 
-def _pack(args: argparse.Namespace, rows, source: str, notes: list[str]) -> int:
-    import sys
-
+def _pack(args: argparse.Namespace) -> int:
+    from training_fla.corpora.row import Reading
     from training_fla.data.packing import pack
+    from training_fla.files import check_folder, check_not_inside
 
-    for note in notes:
+    check_not_inside([getattr(args, name, None) for name in ("root", "video_root", "pairs")], args.out)
+    if not (args.out / "manifest.json").is_file():  # packing knows whether it is this packing, finished before
+        check_folder(args.out, "corpus", args.overwrite)
+    reading = Reading(getattr(args, "follow_links", False), skip_bad_rows=args.on_error == "skip")
+    rows, source = _read(args, reading)
+    for note in [*reading.notes, *(f"left out: {line}" for line in reading.bad.lines())]:
         print(f"note: {note}", file=sys.stderr)
     done = pack(
         rows,
@@ -156,23 +170,47 @@ def _pack(args: argparse.Namespace, rows, source: str, notes: list[str]) -> int:
     return 0
 
 
-def _read_release(args: argparse.Namespace, note) -> tuple[list, str, dict]:
-    import importlib
+def _read(args: argparse.Namespace, reading) -> tuple[list, str]:
+    """The rows of the corpus, and a fingerprint of what they were read from."""
+    from training_fla.corpora.registry import CORPORA
 
-    reader = importlib.import_module(f"training_fla.corpora.{args.corpus}")
+    if args.corpus == "demo":
+        return _read_demo(args)
+    columns = {name: value for name, value in vars(args).items() if name.endswith("_column")}
+    if getattr(args, "no_times", False):
+        columns |= {"start_column": "", "end_column": ""}
+    if args.corpus == "manifest":
+        return _read_manifest(args, columns, reading)
+    if args.corpus == "dataset":
+        from training_fla.corpora.hub_dataset import read_dataset
+
+        return read_dataset(args.root, reading, **columns, language=args.language, revision=args.revision), ""
+    corpus = CORPORA[args.corpus]
     options = {"released_clips": args.released_clips} if args.corpus == "how2sign" else {}
-    rows = getattr(reader, f"read_{args.corpus}")(args.root, note, **options)
-    if reader.PAPER_COUNTS_NOTE:
-        note(reader.PAPER_COUNTS_NOTE)
-    return rows, "", {"expected": reader.EXPECTED, "on_disk": reader.media(args.root)}
+    rows = corpus.read(args.root, reading, **options)
+    reading.notes += [corpus.counts_note] if corpus.counts_note else []
+    return rows, ""
 
 
-def _read_demo(args: argparse.Namespace, note) -> tuple[list, str, dict]:
+def _read_manifest(args: argparse.Namespace, columns: dict[str, str], reading) -> tuple[list, str]:
+    from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
+
+    options = {
+        **{name: columns.pop(name) for name in ("video_column", "sentence_column")},
+        "video_root": args.video_root,
+        "default_split": args.default_split,
+        "language": args.language,
+        **{name.removesuffix("_column"): column for name, column in columns.items()},
+    }
+    rows = read_manifest(args.root, reading=reading, **options)
+    return rows, manifest_fingerprint(args.root, rows, **options)
+
+
+def _read_demo(args: argparse.Namespace) -> tuple[list, str]:
     import hashlib
 
     table = hashlib.sha256(args.pairs.read_bytes()).hexdigest()[:32] if args.pairs and args.pairs.is_file() else ""
-    source = f"seed {args.seed} clips {args.clips} of {args.clip_size} pixels {table}"
-    return _demo_rows(args, args.size), source, {}
+    return _demo_rows(args, args.size), f"seed {args.seed} clips {args.clips} of {args.clip_size} pixels {table}"
 
 
 def _demo_rows(args: argparse.Namespace, size: int) -> list:
@@ -185,7 +223,7 @@ def _demo_rows(args: argparse.Namespace, size: int) -> list:
 
 def _add_demo(args: argparse.Namespace, folder: Path) -> None:
     """Text to pre-train a language model on, and a few clips as files to translate."""
-    from training_fla.corpora.clip_files import write_clip
+    from training_fla.corpora.clips import write_clip
     from training_fla.corpora.drawn.demo import broad_text, demo_text
 
     if not args.pairs:
@@ -198,23 +236,3 @@ def _add_demo(args: argparse.Namespace, folder: Path) -> None:
         # The ids of --pairs are the user's, and need not be good file names.
         name = f"test-{number:05d}" if args.pairs else row.id
         write_clip(folder / "clips" / f"{name}.mp4", row.video.frames(), row.video.fps)
-
-
-def _read_manifest(args: argparse.Namespace, note) -> tuple[list, str, dict]:
-    from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
-
-    columns = {name: getattr(args, name) for name in vars(args) if name.endswith("_column")}
-    options = {
-        **{name: columns.pop(name) for name in ("video_column", "sentence_column")},
-        "video_root": args.video_root,
-        "default_split": args.default_split,
-        "language": args.language,
-        **{name.removesuffix("_column"): column for name, column in columns.items()},
-    }
-    return read_manifest(args.root, **options), manifest_fingerprint(args.root, **options), {}
-
-
-def _read_dataset(args: argparse.Namespace, note) -> tuple[list, str, dict]:
-    from training_fla.corpora.hub_dataset import read_dataset
-
-    return read_dataset(args.root, args.video_column, args.sentence_column, note, args.language, args.revision), "", {}

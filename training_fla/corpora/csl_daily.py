@@ -6,115 +6,92 @@ sentence_label/video_map.txt                 index|name|length|gloss|char|word|p
 sentence/frames_512x512/{name}/000000.jpg    or sentence-crop/{name}.mp4
 """
 
+import io
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training_fla.corpora.plain_pickle import read_plain_pickle
-from training_fla.corpora.release import Note, no_note, one_line, read_unquoted_table, release_folder
-from training_fla.corpora.row import SPLITS, CorpusRow, FrameFolder, VideoFile, canonical_split, path_inside
+from training_fla.corpora.clips import FrameFolder, VideoFile
+from training_fla.corpora.row import CorpusRow, Reading, canonical_split, one_line, path_inside, release_folder
 from training_fla.files import InputError
-
-# Paper: Table 1. The release's split file too.
-EXPECTED = {"train": 18401, "dev": 1077, "test": 1176}
-PAPER_COUNTS_NOTE = ""
+from training_fla.tables import read_table
 
 LANGUAGE = "zh_CN"
 FPS = 30.0
 FRAME_FOLDERS = ("sentence/frames_512x512", "frames_512x512", "sentence_frames-512x512")
 VIDEO_FOLDERS = ("sentence-crop", "sentence_crop", "sentence")
-PATTERN = "*.jpg"
 
 # The split file lists a training clip that the release does not hold, and the release holds one that no split lists.
 LISTED_WITHOUT_FRAMES, FRAMES_WITHOUT_SPLIT = "S000005_P0004_T00", "S000007_P0003_T00"
 
+Labels = Mapping[str, tuple[str, int | None]]  # sentence and number of frames by clip name
 
-def read_csl_daily(root: str | Path, note: Note = no_note) -> list[CorpusRow]:
-    """The rows of the release.
 
-    The split file lists `S000005_P0004_T00` for training, whose frames were never released, while `S000007_P0003_T00`
-    was and is in no split. Where that is so, the second takes the place of the first, with its own sentence.
-
-    Args:
-        root (`str` or `Path`): the folder that holds `sentence_label`.
-        note (`Callable[[str], None]`): told what is odd in the release, that exchange for one.
-
-    Returns:
-        `list[CorpusRow]`: train, dev, test, each in the order of the split file.
-
-    Raises:
-        InputError: naming the file, and the line or clip, that cannot be used.
-    """
+def read_csl_daily(root: str | Path, reading: Reading | None = None) -> list[CorpusRow]:
+    """The rows of the release; `S000007_P0003_T00` takes the place of `S000005_P0004_T00` where that is not there."""
+    reading = reading or Reading()
     folder = release_folder(root, "sentence_label")
-    labels = _labels(folder / "sentence_label")
+    labels = _labels(folder / "sentence_label", reading)
     split_file = folder / "sentence_label" / "split_1.txt"
-    splits: dict[str, str] = {}
-    for line, record in read_unquoted_table(split_file, "|", ("name", "split")):
-        try:
-            splits[record["name"].strip()] = canonical_split(record["split"])
-        except InputError as error:
-            raise InputError(f"{split_file}, line {line}: {error}") from error
-    _exchange_missing_clip(folder, splits, labels, note)
+    listed = [(line, c["name"].strip(), c["split"]) for line, c in _table(split_file, ("name", "split"), reading)]
     rows = []
-    for name, split in splits.items():
-        if name not in labels:
-            raise InputError(f"{split_file}: clip {name!r} has no sentence in {folder / 'sentence_label'}")
-        sentence, length = labels[name]
-        signer = name.split("_")[1] if name.count("_") >= 2 else ""
-        rows.append(CorpusRow(name, _video(folder, name), sentence, split, signer, LANGUAGE, length))
-    return sorted(rows, key=lambda row: SPLITS.index(row.split))
+    for line, name, split in _with_gap_filled(folder, listed, labels, reading):
+        with reading.bad.at(split_file, line):
+            split, video = canonical_split(split), _video(folder, name, reading.follow_links)
+            if name not in labels:
+                raise InputError(f"clip {name!r} has no sentence in {folder / 'sentence_label'}")
+            sentence, length = labels[name]
+            signer = name.split("_")[1] if name.count("_") >= 2 else ""
+            rows.append(CorpusRow(name, video, sentence, split, signer, LANGUAGE, length))
+    return reading.finished(rows)
 
 
 def media(root: str | Path) -> list[Path]:
-    """Every clip of the release.
-
-    Args:
-        root (`str` or `Path`): the unpacked release.
-
-    Returns:
-        `list[Path]`: folders of frames, or video files.
-    """
+    """The folders of frames, or the video files, that lie in the release."""
     folder = release_folder(root, "sentence_label")
     frames = [path for name in FRAME_FOLDERS for path in (folder / name).glob("*") if path.is_dir()]
     return sorted(frames or [path for name in VIDEO_FOLDERS for path in (folder / name).glob("*.mp4")])
 
 
-def _video(folder: Path, name: str) -> FrameFolder | VideoFile:
-    frames, videos = (next((folder / kind for kind in kinds if (folder / kind).is_dir()), None) for kinds in _KINDS)
-    if frames is not None and (path_inside(frames, name).is_dir() or videos is None):
-        return FrameFolder(path_inside(frames, name), PATTERN, FPS)
-    for kind in VIDEO_FOLDERS:
-        path = path_inside(folder / kind, f"{name}.mp4")
-        if path.is_file():
-            return VideoFile(path)
-    return VideoFile(path_inside(videos or folder / VIDEO_FOLDERS[0], f"{name}.mp4"))
+def _table(file: Path, columns: tuple[str, ...], reading: Reading) -> list[tuple[int, dict[str, str]]]:
+    return read_table(file, columns, bad=reading.bad, rest_in_last=True)
 
 
-_KINDS = (FRAME_FOLDERS, VIDEO_FOLDERS)
-
-
-def _exchange_missing_clip(folder: Path, splits: dict[str, str], labels: Mapping[str, Any], note: Note) -> None:
-    absent = LISTED_WITHOUT_FRAMES in splits and not _video(folder, LISTED_WITHOUT_FRAMES).path.exists()
-    unlisted = FRAMES_WITHOUT_SPLIT not in splits and _video(folder, FRAMES_WITHOUT_SPLIT).path.exists()
-    if not absent:
-        return
-    split = splits[LISTED_WITHOUT_FRAMES]
-    if not unlisted or FRAMES_WITHOUT_SPLIT not in labels:
-        note(f"{LISTED_WITHOUT_FRAMES} is in the {split} list but not in the release, as is known of CSL-Daily")
-        return
-    # In its place, so that the order of the list is kept.
-    names = [FRAMES_WITHOUT_SPLIT if name == LISTED_WITHOUT_FRAMES else name for name in splits]
-    listed = dict(zip(names, splits.values(), strict=True))
-    splits.clear()
-    splits.update(listed)
-    note(
-        f"{LISTED_WITHOUT_FRAMES} is in the {split} list but not in the release; {FRAMES_WITHOUT_SPLIT}, in no list, "
-        f"takes its place with its own sentence"
+def _video(folder: Path, name: str, follow_links: bool) -> FrameFolder | VideoFile:
+    frames, videos = (
+        next((folder / kind for kind in kinds if (folder / kind).is_dir()), None)
+        for kinds in (FRAME_FOLDERS, VIDEO_FOLDERS)
     )
+    if frames is not None:
+        path = path_inside(frames, name, follow_links)
+        if path.is_dir() or videos is None:
+            return FrameFolder(path, FPS)
+    places = [path_inside(folder / kind, f"{name}.mp4", follow_links) for kind in VIDEO_FOLDERS]
+    missing = path_inside(videos or folder / VIDEO_FOLDERS[0], f"{name}.mp4", follow_links)
+    return VideoFile(next((path for path in places if path.is_file()), missing))
 
 
-def _labels(folder: Path) -> dict[str, tuple[str, int | None]]:
-    """Sentence and number of frames by clip name."""
+def _with_gap_filled(
+    folder: Path, listed: list[tuple[int, str, str]], labels: Labels, reading: Reading
+) -> list[tuple[int, str, str]]:
+    names = {name: split for _, name, split in listed}
+
+    def is_there(name: str) -> bool:
+        return _video(folder, name, reading.follow_links).path.exists()
+
+    if LISTED_WITHOUT_FRAMES not in names or is_there(LISTED_WITHOUT_FRAMES):
+        return listed
+    lacks = f"{LISTED_WITHOUT_FRAMES} is in the {names[LISTED_WITHOUT_FRAMES]} list but not in the release"
+    if FRAMES_WITHOUT_SPLIT in names or FRAMES_WITHOUT_SPLIT not in labels or not is_there(FRAMES_WITHOUT_SPLIT):
+        reading.notes.append(f"{lacks}, as is known of CSL-Daily")
+        return listed
+    reading.notes.append(f"{lacks}; {FRAMES_WITHOUT_SPLIT}, in no list, takes its place with its own sentence")
+    taken = {LISTED_WITHOUT_FRAMES: FRAMES_WITHOUT_SPLIT}
+    return [(line, taken.get(name, name), split) for line, name, split in listed]
+
+
+def _labels(folder: Path, reading: Reading) -> Labels:
     pickles = sorted(folder.glob("csl2020ct_v*.pkl"))
     if pickles:
         return _pickled_labels(pickles[-1])
@@ -122,15 +99,16 @@ def _labels(folder: Path) -> dict[str, tuple[str, int | None]]:
     if not table.is_file():
         raise InputError(f"{folder} holds neither csl2020ct_v2.pkl nor video_map.txt")
     labels = {}
-    for line, record in read_unquoted_table(table, "|", ("name", "length", "char")):
-        length = record["length"].strip()
-        if length and not length.isdecimal():
-            raise InputError(f"{table}, line {line}: length {length!r} is not a number of frames")
-        labels[record["name"].strip()] = ("".join(record["char"].split()), int(length) if length else None)
+    for line, cells in _table(table, ("name", "length", "char"), reading):
+        length = cells["length"].strip()
+        with reading.bad.at(table, line):
+            if length and not length.isdecimal():
+                raise InputError(f"length {length!r} is not a number of frames")
+            labels[cells["name"].strip()] = ("".join(cells["char"].split()), int(length) if length else None)
     return labels
 
 
-def _pickled_labels(file: Path) -> dict[str, tuple[str, int | None]]:
+def _pickled_labels(file: Path) -> Labels:
     content = read_plain_pickle(file)
     infos = content.get("info") if isinstance(content, dict) else None
     if not isinstance(infos, list):
@@ -147,3 +125,40 @@ def _pickled_labels(file: Path) -> dict[str, tuple[str, int | None]]:
             raise InputError(f"{where}, clip {info['name']!r}, has no `label_char`")
         labels[info["name"]] = (one_line(characters), length if isinstance(length, int) else None)
     return labels
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """Reads data only. The unpickler in Python, not that in C, which reserves memory at a damaged file's word."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise InputError(f"it asks for {module}.{name}, and only plain data is read")
+
+
+def _refuse(name: str):
+    def load(self) -> None:
+        raise InputError(f"it uses the instruction {name}, and only plain data is read")
+
+    return load
+
+
+# Instructions that call functions or fetch objects, and buffers that reserve as much memory as they like.
+for _name in (
+    "REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID",
+    "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER",
+):  # fmt: skip
+    _PlainUnpickler.dispatch[getattr(pickle, _name)[0]] = _refuse(_name)
+
+
+def read_plain_pickle(file: Path) -> Any:
+    """The content of a pickle of plain Python data; one that asks for anything else is refused and nothing is run."""
+    try:
+        # From memory, where a damaged length cannot ask for more bytes than there are.
+        return _PlainUnpickler(io.BytesIO(file.read_bytes()), encoding="utf-8").load()
+    except InputError as error:
+        raise InputError(f"{file} is refused: {error}") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    except (Exception, RecursionError) as error:  # a damaged pickle fails in every way there is
+        raise InputError(f"{file} is damaged: {type(error).__name__} {error}") from error

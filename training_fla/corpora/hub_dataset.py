@@ -1,56 +1,47 @@
 """A `datasets` folder or Hub dataset with a column of videos and one of sentences."""
 
+import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training_fla.corpora.release import Note, no_note, one_line
-from training_fla.corpora.row import CorpusRow, EmbeddedVideo, VideoFile, canonical_split, path_inside
+from training_fla.corpora.clips import EmbeddedVideo, VideoFile
+from training_fla.corpora.row import CorpusRow, Reading, canonical_split, clip_times, one_line, path_inside
 from training_fla.files import InputError
+from training_fla.tables import NOT_A_SENTENCE
 
 
 def read_dataset(
     root: str | Path,
+    reading: Reading | None = None,
     video_column: str = "video",
     sentence_column: str = "sentence",
-    note: Note = no_note,
+    start_column: str = "start",
+    end_column: str = "end",
     language: str = "",
     revision: str | None = None,
 ) -> list[CorpusRow]:
-    """The rows of anything `datasets.load_dataset` or `datasets.load_from_disk` opens.
-
-    Args:
-        root (`str` or `Path`): a folder or a Hub id.
-        video_column (`str`): a column of type `Video`, or of paths relative to the folder.
-        sentence_column (`str`): the column with the sentence.
-        note (`Callable[[str], None]`): told of splits that are left out.
-        language (`str`): MBart code of the sentences, where no column `language` says it.
-        revision (`str`, *optional*): of a Hub dataset.
-
-    Returns:
-        `list[CorpusRow]`: the splits in the order train, dev, test.
-
-    Raises:
-        InputError: if it cannot be opened, or lacks a column.
-    """
-    splits = _open(root, revision)
+    """The rows of what `datasets.load_dataset` or `load_from_disk` opens; columns of times may be absent or ""."""
+    reading = reading or Reading()
+    names = {"video": video_column, "sentence": sentence_column, "start": start_column, "end": end_column}
     rows = []
-    for name, table in splits.items():
+    for name, table in _open(root, revision).items():
         try:
             split = canonical_split(name)
         except InputError:
-            note(f"split {name!r} is none of train, dev and test: left out")
+            reading.notes.append(f"split {name!r} is none of train, dev and test: left out")
             continue
-        for column in (video_column, sentence_column):
-            if column not in table.column_names:
+        for kind in ("video", "sentence"):
+            if names[kind] not in table.column_names:
                 raise InputError(
-                    f"{root}, split {name}, has no column {column!r}, only {', '.join(table.column_names)}: "
-                    f"name the right one with --video-column or --sentence-column"
+                    f"{root}, split {name}, has no column {names[kind]!r}, only {', '.join(table.column_names)}: "
+                    f"name the right one with --{kind}-column"
                 )
-        rows += _rows(root, table, split, video_column, sentence_column, language)
-    if not rows:
+        rows += _rows(Path(root), table, split, names, language, reading)
+    if not rows and not reading.bad.found:
         raise InputError(f"{root} has no rows in train, dev or test")
-    return rows
+    return reading.finished(rows)
 
 
 def _open(root: str | Path, revision: str | None) -> dict[str, Any]:
@@ -68,42 +59,53 @@ def _open(root: str | Path, revision: str | None) -> dict[str, Any]:
 
 
 def _rows(
-    root: str | Path, table: Any, split: str, video_column: str, sentence_column: str, language: str
+    root: Path, table: Any, split: str, names: Mapping[str, str], language: str, reading: Reading
 ) -> list[CorpusRow]:
     import datasets
 
-    if isinstance(table.features[video_column], datasets.Video):
-        table = table.cast_column(video_column, datasets.Video(decode=False))
-    light = table.remove_columns([video_column])
-    kinds = {kind: kind in light.column_names for kind in ("id", "signer", "language")}
+    if isinstance(table.features[names["video"]], datasets.Video):
+        table = table.cast_column(names["video"], datasets.Video(decode=False))
     rows = []
-    for index, record in enumerate(light):
-        video, name = _video(root, table, index, video_column)
-        sentence = record[sentence_column]
-        rows.append(
-            CorpusRow(
-                id=str(record["id"]) if kinds["id"] else f"{index:06d}-{name}",
-                video=video,
-                sentence=one_line(sentence) if isinstance(sentence, str) else "",
-                split=split,
-                signer=str(record["signer"]) if kinds["signer"] else "",
-                language=str(record["language"]) if kinds["language"] else language,
+    for index, record in enumerate(table.remove_columns([names["video"]])):
+        with reading.bad.at(root, f"split {split}, row {index}"):
+            sentence = record[names["sentence"]]
+            if not isinstance(sentence, str) or sentence.strip().lower() in NOT_A_SENTENCE:
+                raise InputError(f"column {names['sentence']!r} holds {sentence!r}, not a sentence")
+            times = clip_times(*(_time(record.get(names[kind])) for kind in ("start", "end")))
+            video, name = _video(root, table, index, names["video"], times, reading.follow_links)
+            rows.append(
+                CorpusRow(
+                    id=str(record["id"]) if "id" in record else f"{index:06d}-{name}",
+                    video=video,
+                    sentence=one_line(sentence),
+                    split=split,
+                    signer=str(record.get("signer", "")),
+                    language=str(record.get("language", language)),
+                )
             )
-        )
     return rows
 
 
-def _video(root: str | Path, table: Any, index: int, column: str) -> tuple[VideoFile | EmbeddedVideo, str]:
+def _time(value: Any) -> str:
+    is_missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if is_missing else str(value)
+
+
+def _video(
+    root: Path, table: Any, index: int, column: str, times: tuple[float | None, float | None], follow_links: bool
+) -> tuple[VideoFile | EmbeddedVideo, str]:
     """The video of a row, with a name; bytes stay in the table until they are asked for."""
-    feature = table.features[column]
-    if getattr(feature, "dtype", None) == "string":
+    import pyarrow as pa
+
+    if getattr(table.features[column], "dtype", None) == "string":
         written = table[index][column] or ""
-        return VideoFile(path_inside(Path(root), written)), Path(written).stem
-    path = table.with_format("arrow")[index][column][0]["path"].as_py() if _is_struct(table, column) else None
-    if path and Path(path).is_file() and _may_be_read(Path(path), Path(root)):
-        return VideoFile(Path(path)), Path(path).stem
+        return VideoFile(path_inside(root, written, follow_links), *times), Path(written).stem
+    is_struct = pa.types.is_struct(table.data.schema.field(column).type)
+    path = table.with_format("arrow")[index][column][0]["path"].as_py() if is_struct else None
+    if path and Path(path).is_file() and (follow_links or _may_be_read(Path(path), root)):
+        return VideoFile(Path(path), *times), Path(path).stem
     name = Path(path).stem if path else "video"
-    return EmbeddedVideo(partial(_bytes, table, index, column, str(root)), name), name
+    return EmbeddedVideo(partial(_bytes, table, index, column, str(root)), name, *times), name
 
 
 def _may_be_read(path: Path, root: Path) -> bool:
@@ -112,12 +114,6 @@ def _may_be_read(path: Path, root: Path) -> bool:
 
     places = [Path(HF_HOME), root] if root.is_dir() else [Path(HF_HOME)]
     return any(path.resolve().is_relative_to(place.resolve()) for place in places)
-
-
-def _is_struct(table: Any, column: str) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_struct(table.data.schema.field(column).type)
 
 
 def _bytes(table: Any, index: int, column: str, root: str) -> bytes:

@@ -7,69 +7,48 @@ features/fullFrame-210x260px/{train,dev,test}/{name}/images0001.png
 import re
 from pathlib import Path
 
-from training_fla.corpora.release import Note, no_note, one_line, read_unquoted_table, release_folder
-from training_fla.corpora.row import SPLITS, CorpusRow, FrameFolder, path_inside
+from training_fla.corpora.clips import FrameFolder
+from training_fla.corpora.row import SPLITS, CorpusRow, Reading, one_line, path_inside, release_folder
 from training_fla.files import InputError
-
-# Paper: Table 1. The release's own counts too.
-EXPECTED = {"train": 7096, "dev": 519, "test": 642}
-PAPER_COUNTS_NOTE = ""
+from training_fla.tables import read_table
 
 LANGUAGE = "de_DE"
 FPS = 25.0
 FRAMES = "features/fullFrame-210x260px"
-# One folder holds a profiler's output besides its frames, so only images count.
-PATTERN = "*.png"
 
 
-def read_phoenix14t(root: str | Path, note: Note = no_note) -> list[CorpusRow]:
-    """The rows of the release.
-
-    Args:
-        root (`str` or `Path`): the unpacked archive, `PHOENIX-2014-T-release-v3` or `PHOENIX-2014-T` in it.
-        note (`Callable[[str], None]`): told what is odd in the release.
-
-    Returns:
-        `list[CorpusRow]`: train, dev, test, each in the order of its file.
-
-    Raises:
-        InputError: naming the file, and the line, that cannot be used.
-    """
+def read_phoenix14t(root: str | Path, reading: Reading | None = None) -> list[CorpusRow]:
+    """The rows of the unpacked archive, `PHOENIX-2014-T-release-v3` or `PHOENIX-2014-T` in it."""
+    reading = reading or Reading()
     folder = release_folder(root, "annotations/manual")
     rows = []
     for split in SPLITS:
         file = folder / "annotations/manual" / f"PHOENIX-2014-T.{split}.corpus.csv"
         if not file.is_file():
-            note(f"{file} is missing: no {split} split")
+            reading.notes.append(f"{file} is missing: no {split} split")
             continue
-        for line, record in read_unquoted_table(file, "|", ("name", "video", "speaker", "translation")):
-            try:
-                video = FrameFolder(_frame_folder(folder / FRAMES / split, record["video"]), PATTERN, FPS)
-            except InputError as error:
-                raise InputError(f"{file}, line {line}: {error}") from error
-            sentence, signer = one_line(record["translation"]), record["speaker"].strip()
-            rows.append(CorpusRow(record["name"].strip(), video, sentence, split, signer, LANGUAGE))
-    if not rows:
+        columns = ("name", "video", "speaker", "translation")
+        for line, cells in read_table(file, columns, bad=reading.bad, rest_in_last=True):
+            with reading.bad.at(file, line):
+                path = _frame_folder(folder / FRAMES / split, cells["video"], reading.follow_links)
+                sentence, signer = one_line(cells["translation"]), cells["speaker"].strip()
+                rows.append(
+                    CorpusRow(cells["name"].strip(), FrameFolder(path, FPS), sentence, split, signer, LANGUAGE)
+                )
+    if not rows and not reading.bad.found:
         raise InputError(f"{folder / 'annotations/manual'} holds no PHOENIX-2014-T.<split>.corpus.csv")
-    return rows
+    return reading.finished(rows)
 
 
 def media(root: str | Path) -> list[Path]:
-    """Every clip of the release.
-
-    Args:
-        root (`str` or `Path`): the unpacked release.
-
-    Returns:
-        `list[Path]`: folders of frames.
-    """
+    """The folders of frames that lie in the release."""
     frames = release_folder(root, "annotations/manual") / FRAMES
     return sorted(path for split in SPLITS for path in (frames / split).glob("*") if path.is_dir())
 
 
-def _frame_folder(frames: Path, written: str) -> Path:
+def _frame_folder(frames: Path, written: str, follow_links: bool) -> Path:
     """Where the frames are that the annotation calls `name/1/*.png` or `name/*.png`: in `name/`, as released."""
     name = re.sub(r"(/1)?/\*\.png$", "", written.strip())
-    folder = path_inside(frames, name)
-    inner = path_inside(frames, f"{name}/1")
+    folder = path_inside(frames, name, follow_links)
+    inner = path_inside(frames, f"{name}/1", follow_links)
     return inner if inner.is_dir() else folder

@@ -2,6 +2,7 @@
 
 import os
 import statistics
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,35 +11,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training_fla.corpora.row import SPLITS, CorpusRow, FrameFolder, VideoFile
+from training_fla.corpora.clips import FrameFolder, VideoFile
+from training_fla.corpora.row import SPLITS, CorpusRow
 
 from .worker_processes import SILENCE_SECONDS, in_workers
 
 # Times in annotations are rounded, and a video's last frame is shown for a while.
 END_TOLERANCE_SECONDS = 0.2
-NAMES_SHOWN = 5
+NAMES_SHOWN = 20
 
 
 @dataclass
 class CorpusReport:
-    """What [`check_corpus`] found, by split where it belongs to one; lists hold one line a clip.
-
-    Args:
-        rows (`dict[str, int]`): rows of the annotation.
-        count_differences (`list[str]`): splits whose rows are not as many as expected.
-        missing (`list[str]`): clips of the annotation that are not on disk.
-        extra (`list[str]`): clips on disk that the annotation does not name.
-        unreadable (`list[str]`): clips on disk whose beginning cannot be decoded, with the reason.
-        empty_sentences (`list[str]`): clips without a sentence.
-        duplicates (`list[str]`): ids that come twice in a split.
-        length_differences (`list[str]`): clips shorter or longer than the annotation says, or cut off by their video's
-            end.
-        frames (`dict[str, list[float]]`): source frames of each readable clip.
-        words (`dict[str, list[int]]`): words of each sentence; characters where it has no spaces.
-        notes (`list[str]`): remarks of the reader.
-    """
+    """What [`check_corpus`] found: numbers by split, and a line for each thing that is amiss."""
 
     rows: dict[str, int] = field(default_factory=dict)
+    bad_rows: list[str] = field(default_factory=list)
     count_differences: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
@@ -46,11 +34,13 @@ class CorpusReport:
     empty_sentences: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     length_differences: list[str] = field(default_factory=list)
-    frames: dict[str, list[float]] = field(default_factory=dict)
-    words: dict[str, list[int]] = field(default_factory=dict)
+    frames: dict[str, list[float]] = field(default_factory=dict)  # source frames of each readable clip
+    words: dict[str, list[int]] = field(default_factory=dict)  # of each sentence; characters where it has no spaces
+    warnings: list[str] = field(default_factory=list)  # of clips that can be used
     notes: list[str] = field(default_factory=list)
 
     FINDINGS = (
+        ("bad_rows", "rows that cannot be used"),
         ("count_differences", "splits not as long as expected"),
         ("missing", "clips missing on disk"),
         ("unreadable", "clips unreadable"),
@@ -62,15 +52,11 @@ class CorpusReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was found amiss."""
+        """Whether nothing is amiss; warnings and notes do not count."""
         return not any(getattr(self, name) for name, _ in self.FINDINGS)
 
     def lines(self) -> list[str]:
-        """The report, to be printed.
-
-        Returns:
-            `list[str]`: lines.
-        """
+        """The report, to be printed."""
         lines = []
         for split, count in self.rows.items():
             parts = [f"{split}: {count} rows"]
@@ -86,6 +72,9 @@ class CorpusReport:
             lines += [f"  {line}" for line in found[:NAMES_SHOWN]]
             if len(found) > NAMES_SHOWN:
                 lines.append(f"  ... and {len(found) - NAMES_SHOWN} more")
+        lines += [f"warning: {warning}" for warning in self.warnings[:NAMES_SHOWN]]
+        if len(self.warnings) > NAMES_SHOWN:
+            lines.append(f"... and {len(self.warnings) - NAMES_SHOWN} more warnings")
         return lines + [f"note: {note}" for note in self.notes]
 
 
@@ -96,18 +85,7 @@ def check_corpus(
     num_workers: int | None = None,
     progress: bool = True,
 ) -> CorpusReport:
-    """Compare a corpus with its annotation and with what it should hold. Nothing is written.
-
-    Args:
-        rows (`Sequence[CorpusRow]`): as a reader gives them.
-        expected (`Mapping[str, int]`, *optional*): rows that each split should have.
-        on_disk (`Sequence[Path]`): every clip that lies in the release.
-        num_workers (`int`, *optional*): processes that open clips; 0 works in this one, by default one a core.
-        progress (`bool`): whether to show a progress bar on stderr.
-
-    Returns:
-        [`CorpusReport`]: what was found.
-    """
+    """Compare a corpus with its annotation, what it should hold and what lies on disk; nothing is written."""
     report = CorpusReport()
     for split in SPLITS:
         of_split = [row for row in rows if row.split == split]
@@ -129,13 +107,18 @@ def check_corpus(
             present.append(row)
     named = {os.path.abspath(row.video.path) for row in rows if isinstance(row.video, FrameFolder | VideoFile)}
     report.extra = [str(path) for path in on_disk if os.path.abspath(path) not in named]
-    for row, (num_frames, reason, difference) in zip(present, _examined(present, num_workers, progress), strict=True):
-        if reason:
-            report.unreadable.append(f"{row.split} {row.id}: {reason}")
+    workers = os.cpu_count() or 1 if num_workers is None else num_workers
+    findings = in_workers(examine, present, workers, _lost)
+    findings = tqdm(findings, total=len(present), desc="checking", unit="clip", disable=not progress)
+    for row, found in zip(present, findings, strict=True):
+        if found.fault:
+            report.unreadable.append(f"{row.split} {row.id}: {found.fault}")
             continue
-        report.frames.setdefault(row.split, []).append(num_frames)
-        if difference:
-            report.length_differences.append(f"{row.split} {row.id}: {difference}")
+        report.frames.setdefault(row.split, []).append(found.num_frames)
+        if found.difference:
+            report.length_differences.append(f"{row.split} {row.id}: {found.difference}")
+        if found.warning:
+            report.warnings.append(found.warning)
     return report
 
 
@@ -144,42 +127,36 @@ def _num_words(sentence: str) -> int:
     return words if words > 1 else len(sentence)
 
 
-def _examined(rows: Sequence[CorpusRow], num_workers: int | None, progress: bool) -> list[tuple[float, str, str]]:
-    """For each clip its frames, why it cannot be read, and how its length differs from the annotation's."""
-    workers = os.cpu_count() or 1 if num_workers is None else num_workers
-    findings = tqdm(
-        in_workers(examine, rows, workers, _lost), total=len(rows), desc="checking", unit="clip", disable=not progress
-    )
-    return list(findings)
+@dataclass(frozen=True)
+class Finding:
+    """What is found in one clip: its source frames, why it cannot be read, how its length differs, what is odd."""
+
+    num_frames: int = 0
+    fault: str = ""
+    difference: str = ""
+    warning: str = ""
 
 
-def _lost(row: CorpusRow) -> tuple[float, str, str]:
-    return 0.0, f"the process that decodes it crashes, or makes no progress in {SILENCE_SECONDS} seconds", ""
+def _lost(row: CorpusRow) -> Finding:
+    return Finding(fault=f"the process that decodes it crashes, or makes no progress in {SILENCE_SECONDS} seconds")
 
 
-def examine(row: CorpusRow) -> tuple[float, str, str]:
-    """Open a clip and decode its first frame.
-
-    Args:
-        row ([`~training_fla.corpora.row.CorpusRow`]): the clip.
-
-    Returns:
-        `tuple[float, str, str]`: source frames by folder or header; why it cannot be read, or empty; how its length
-            differs from the annotation's, or empty.
-    """
+def examine(row: CorpusRow) -> Finding:
+    """Open a clip, decode its first frame and count its frames."""
     try:
-        if isinstance(row.video, FrameFolder):
-            next(row.video.frames())
-            num_frames = len(row.video.files())
-        elif isinstance(row.video, VideoFile):
+        if isinstance(row.video, VideoFile):
             return _examined_video(row.video)
-        else:
-            num_frames = sum(1 for _ in row.video.frames())
+        gaps = row.video.gaps() if isinstance(row.video, FrameFolder) else ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the gaps
+            next(row.video.frames())
+        files = row.video.files() if isinstance(row.video, FrameFolder) else row.video.frames()
+        num_frames = sum(1 for _ in files)
     except Exception as error:  # whatever a decoder makes of a damaged file
-        return 0.0, " ".join(str(error).split()) or type(error).__name__, ""
+        return Finding(fault=" ".join(str(error).split()) or type(error).__name__)
     if row.num_frames is not None and row.num_frames != num_frames:
-        return num_frames, "", f"{num_frames} frames instead of {row.num_frames}"
-    return num_frames, "", ""
+        return Finding(num_frames, difference=f"{num_frames} frames instead of {row.num_frames}", warning=gaps)
+    return Finding(num_frames, warning=gaps)
 
 
 @lru_cache(maxsize=64)  # many clips are cut from one video
@@ -189,17 +166,15 @@ def _video_info(path: Path):
     return probe_video(path)
 
 
-def _examined_video(video: VideoFile) -> tuple[float, str, str]:
+def _examined_video(video: VideoFile) -> Finding:
     info = _video_info(video.path)
     start, duration = video.start_seconds or 0.0, info.duration
     end = video.end_seconds if video.end_seconds is not None else duration
     if end is None:
-        return info.num_frames or 0, "", ""
-    if end <= start:
-        return 0.0, f"it ends at {end} s, not after its start at {start} s", ""
-    frames = (end - start) * (info.fps or 25)
+        return Finding(info.num_frames or 0)
+    frames = round((end - start) * (info.fps or 25))
     if duration is None or end <= duration + END_TOLERANCE_SECONDS:
-        return frames, "", ""
+        return Finding(frames)
     if start >= duration:
-        return 0.0, f"it starts at {start} s, after the end of its video at {duration:.2f} s", ""
-    return frames, "", f"it ends at {end} s, its video at {duration:.2f} s"
+        return Finding(fault=f"it starts at {start} s, after the end of its video at {duration:.2f} s")
+    return Finding(frames, difference=f"it ends at {end} s, its video at {duration:.2f} s")

@@ -25,8 +25,9 @@ import pyarrow as pa
 from PIL import Image
 from tqdm import tqdm
 
+from training_fla.corpora.clips import VideoFile
 from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
-from training_fla.corpora.row import SPLITS, CorpusRow, VideoFile
+from training_fla.corpora.row import SPLITS, CorpusRow, Reading
 from training_fla.files import (
     FolderInUseError,
     InputError,
@@ -105,7 +106,8 @@ class Packing:
         for shard in self.plans:
             for row in shard.rows:
                 video = row.video
-                times = (video.start_seconds, video.end_seconds) if isinstance(video, VideoFile) else ()
+                times = (getattr(video, "start_seconds", None), getattr(video, "end_seconds", None))
+                times = times if isinstance(video, VideoFile) or times != (None, None) else ()
                 fields = [shard.file, row.id, row.sentence, row.signer, row.language, video.name, *times]
                 digest.update(json.dumps(fields).encode())
         return digest.hexdigest()[:32]
@@ -183,12 +185,12 @@ def ensure_packed(
     Every process of a run may call it. `options` are those of `read_manifest`.
     """
     kept = {name: value for name, value in pack_options.items() if name not in ("num_workers", "progress")}
-    source = f"{manifest_fingerprint(manifest, **options)} {sorted(kept.items())!r}"
+    rows = read_manifest(manifest, reading=Reading(skip_bad_rows=kept.get("on_error") == "skip"), **options)
+    source = f"{manifest_fingerprint(manifest, rows, **options)} {sorted(kept.items())!r}"
     source = hashlib.sha256(source.encode()).hexdigest()[:32]
     out = Path(packed_dir) / f"{Path(manifest).resolve().stem}-{source[:16]}"
     if (out / MANIFEST).is_file() and read_packed_manifest(out)["source"] == source:
         return out
-    rows = read_manifest(manifest, **options)
     return pack(rows, out, source=source, wait=True, corpus="manifest", **pack_options)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training_fla.corpora.clips import DrawnVideo
 from training_fla.corpora.drawn.broad_text import broad_text
 from training_fla.corpora.drawn.drawing import FRAMES_PER_SECOND, Signing
 from training_fla.corpora.drawn.grammar import (
@@ -18,7 +19,7 @@ from training_fla.corpora.drawn.grammar import (
     single_sign_reports,
 )
 from training_fla.corpora.drawn.signs import DEMO_SIGNS, Sign, signs_of_glosses, stable_integer
-from training_fla.corpora.row import CorpusRow, DrawnVideo, canonical_split
+from training_fla.corpora.row import CorpusRow, canonical_split
 from training_fla.files import InputError
 
 __all__ = ["broad_text", "demo_text", "read_demo", "read_pairs"]

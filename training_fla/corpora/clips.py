@@ -1,0 +1,222 @@
+"""Where the frames of a clip come from: a video file, a folder of frames, a function, bytes; and writing a clip."""
+
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from training_fla.files import InputError, atomic_file
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    OpenedClip = tuple[float, Iterator[np.ndarray]]  # frames per second (0: nothing says it), and frames
+
+# H.264 is what every browser plays; the encoders differ between builds of FFmpeg.
+ENCODERS = {
+    "libx264": {"crf": "18", "preset": "medium"},
+    "libopenh264": {},
+    "libvpx-vp9": {"crf": "24", "b": "0"},
+    "mpeg4": {},
+}
+
+
+class ClipSource:
+    """What every kind of source has: a name, whether it is missing, and frames."""
+
+    name: str
+    is_missing: bool = False
+
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "AbstractContextManager[OpenedClip]":
+        """Frames per second and every `stride`-th frame, `(H, W, 3)` or `(H, W, 4)`, whose last channel is unused."""
+        raise NotImplementedError
+
+    def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
+        """Every `stride`-th frame.
+
+        Args:
+            stride (`int`): frames 0, `stride`, `2 * stride`, ... are given, the others are not converted.
+            size (`tuple[int, int]`, *optional*): height and width of the result; those of the source when absent.
+
+        Yields:
+            `np.ndarray` of shape `(H, W, 3)`: uint8 RGB, upright.
+
+        Raises:
+            ValueError: naming the file that cannot be read.
+        """
+        with self.opened(stride, size) as (_, frames):
+            for frame in frames:
+                yield frame[..., :3]
+
+
+class _OnDisk(ClipSource):
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the file or folder, for messages."""
+        return Path(self.path).name
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is nothing at `path`."""
+        return not Path(self.path).exists()
+
+
+@dataclass(frozen=True)
+class VideoFile(_OnDisk):
+    """A video file, or the part of it from `start_seconds` up to `end_seconds`."""
+
+    path: Path
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+    @contextmanager
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+        """As [`ClipSource.opened`]."""
+        from processing_fla.video_decoding_fla import open_frames
+
+        with open_frames(
+            self.path,
+            self.start_seconds,
+            self.end_seconds,
+            size=size,
+            # Averages the pixels behind each one, in a third less time than bicubic; see benchmarks/video.py.
+            interpolation="AREA",
+            spaced=True,
+            frame_stride=stride,
+            num_threads=1,  # packing has a process a core
+        ) as (fps, frames):
+            yield fps or 0.0, frames
+
+
+@dataclass(frozen=True)
+class FrameFolder(_OnDisk):
+    """A folder with an image a frame, in the order of the numbers in their names; `fps` because images do not say."""
+
+    path: Path
+    fps: float = 25.0
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+    def files(self) -> list[Path]:
+        """The images between the two times."""
+        from processing_fla.frame_folder_fla import frame_files
+
+        files = frame_files(self.path)
+        first, last = ((seconds or 0.0) * self.fps - 1e-3 for seconds in (self.start_seconds, self.end_seconds))
+        return [n_file for n, n_file in enumerate(files) if n >= first and (self.end_seconds is None or n < last)]
+
+    def gaps(self) -> str:
+        """Says which numbers are missing in the names; empty where none is, or the names have no numbers."""
+        numbers = [re.findall(r"\d+", file.stem)[-1:] for file in self.files()]
+        numbers = sorted({int(number[0]) for number in numbers if number})
+        step = min((after - before for before, after in pairwise(numbers)), default=1)
+        missing = [n for before, after in pairwise(numbers) for n in islice(range(before + step, after, step), 1000)]
+        if not missing:
+            return ""
+        named = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        return f"{self.path}: missing frame numbers between {numbers[0]} and {numbers[-1]}: {named}"
+
+    @contextmanager
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+        """As [`ClipSource.opened`]; a number that is missing in the names is a warning."""
+        files = self.files()
+        if not files:
+            raise InputError(f"{self.path} has no frame between {self.start_seconds or 0} s and {self.end_seconds} s")
+        if gaps := self.gaps():
+            warnings.warn(gaps, stacklevel=3)
+        yield self.fps, (_read_image(file, size) for file in files[::stride])
+
+
+@dataclass(frozen=True)
+class DrawnVideo(ClipSource):
+    """A clip that `draw` draws: `(S, H, W, 3)` uint8 RGB, the same at every call."""
+
+    draw: "Callable[[], np.ndarray]"
+    fps: float = 25.0
+    name: str = "drawn clip"
+    is_missing: ClassVar[bool] = False
+
+    @contextmanager
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+        """As [`ClipSource.opened`]."""
+        yield self.fps, (_resized(frame, size) for frame in self.draw()[::stride])
+
+
+@dataclass(frozen=True)
+class EmbeddedVideo(ClipSource):
+    """A video file inside another file, such as a table of a `datasets` folder; `load` returns its bytes."""
+
+    load: Callable[[], bytes]
+    name: str
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    is_missing: ClassVar[bool] = False
+
+    @contextmanager
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+        """As [`ClipSource.opened`]."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "video")
+            path.write_bytes(self.load())
+            with VideoFile(path, self.start_seconds, self.end_seconds).opened(stride, size) as clip:
+                yield clip
+
+
+def write_clip(file: Path, frames: "Iterable[np.ndarray]", fps: float, overwrite: bool = False) -> None:
+    """Write frames as an mp4 file that browsers play.
+
+    Args:
+        file (`Path`): the file to appear.
+        frames (`Iterable[np.ndarray]`): `(H, W, 3)` uint8 RGB, all of one size; at least one.
+        fps (`float`): frames per second.
+        overwrite (`bool`): whether a file in the way may be replaced.
+    """
+    import av
+    import numpy as np
+
+    frames = iter(frames)
+    first = next(frames)
+    # Half-size chroma needs even sides, so an odd last row or column is left out.
+    height, width = (side // 2 * 2 for side in first.shape[:2])
+    codec = next(name for name in ENCODERS if name in av.codecs_available)
+    # The index before the frames, so that a browser can begin to play.
+    with (
+        atomic_file(file, overwrite=overwrite) as work,
+        av.open(str(work), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=ENCODERS[codec])
+        stream.pix_fmt, stream.height, stream.width = "yuv420p", height, width
+        stream.codec_context.thread_count = 1  # the bytes then do not depend on the machine's cores
+        for array in chain([first], frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array[:height, :width]), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _read_image(path: Path, size: tuple[int, int] | None) -> "np.ndarray":
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return _resized(np.asarray(image.convert("RGB")), size)
+    except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error and more on damaged files
+        raise InputError(f"{path} is not a readable image: {error}") from error
+
+
+def _resized(frame: "np.ndarray", size: tuple[int, int] | None) -> "np.ndarray":
+    import numpy as np
+    from PIL import Image
+
+    if size is None or frame.shape[:2] == size:
+        return frame
+    # Unstated: bicubic is what GFSLT and its followers resize frames with, and the processor's default.
+    return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BICUBIC))

@@ -1,0 +1,87 @@
+"""What is known of each corpus: its title, terms, languages, size, scoring convention and reader."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .csl_daily import media as csl_daily_media
+from .csl_daily import read_csl_daily
+from .how2sign import media as how2sign_media
+from .how2sign import read_how2sign
+from .phoenix14t import media as phoenix14t_media
+from .phoenix14t import read_phoenix14t
+from .row import CorpusRow
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One corpus; `read` and `media` are of releases that `fla prepare` reads from a folder."""
+
+    title: str
+    terms: str  # in a sentence
+    url: str = ""
+    languages: tuple[str, ...] = ()  # ISO codes, the sign language first
+    license: str = "other"  # for a model's metadata; `other` where the corpus's terms bind the model too
+    convention: str = ""  # the name of the scoring convention
+    expected: Mapping[str, int] = field(default_factory=dict)  # rows of each split
+    counts_note: str = ""
+    read: Callable[..., list[CorpusRow]] | None = None
+    media: Callable[[str | Path], list[Path]] | None = None  # every clip that lies in the release
+
+
+# Terms checked in November 2026 against the corpora's own pages; those of CSL-Daily against the list of data sets at
+# sign-language-processing.github.io, which links its release agreement.
+CORPORA = {
+    "phoenix14t": Corpus(
+        title=(
+            "RWTH-PHOENIX-Weather 2014 T: German Sign Language, interpreted weather forecasts of the TV station "
+            "PHOENIX"
+        ),
+        terms="Its terms allow no commercial use.",
+        url="https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX-2014-T/",
+        languages=("gsg", "de"),
+        convention="phoenix14t",
+        expected={"train": 7096, "dev": 519, "test": 642},  # Paper: Table 1
+        read=read_phoenix14t,
+        media=phoenix14t_media,
+    ),
+    "csl_daily": Corpus(
+        title="CSL-Daily: Chinese Sign Language, daily life",
+        terms="It is given out to academics under a release agreement.",
+        url="https://ustc-slr.github.io/datasets/2021_csl_daily/",
+        languages=("csl", "zh"),
+        convention="csl_daily",
+        expected={"train": 18401, "dev": 1077, "test": 1176},  # Paper: Table 1
+        read=read_csl_daily,
+        media=csl_daily_media,
+    ),
+    "how2sign": Corpus(
+        title="How2Sign: American Sign Language, instructions from How2's videos, recorded in studios",
+        terms="Its terms are CC BY-NC 4.0: no commercial use.",
+        url="https://how2sign.github.io/",
+        languages=("ase", "en"),
+        convention="how2sign",
+        # Differs: the rows of the realigned files; val and test were counted, train is the literature's.
+        expected={"train": 31165, "dev": 1741, "test": 2357},
+        counts_note=(
+            "the paper (Table 1) counts 31164, 1740 and 2356: one less than each file has rows, "
+            "as happens when the header is taken off twice"
+        ),
+        read=read_how2sign,
+        media=how2sign_media,
+    ),
+    "demo": Corpus(
+        title="The demo corpus of `fla-llm`: a drawn figure that makes invented signs, with German weather sentences",
+        terms=(
+            "It is not a sign language: the figures below say that the code works, nothing about translating people."
+        ),
+        languages=("de",),
+        license="apache-2.0",
+        convention="words",
+    ),
+}
+
+
+def convention_of(corpus: str) -> str:
+    """The scoring convention of a corpus by its name; for an own corpus `auto`, which goes by script."""
+    return CORPORA[corpus].convention if corpus in CORPORA else "auto"
