@@ -66,7 +66,7 @@ def folder(sources, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> Path:
-    from training_fla.corpora.clip_files import write_clip
+    from training_fla.corpora.clips import write_clip
     from training_fla.corpora.drawn.demo import read_demo
 
     folder = tmp_path_factory.mktemp("sources")
