@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.data.test_features import tiny_model
 from training_fla.data.augmentation import ClipAugmentation
 from training_fla.data.batching import EpochSampler
 from training_fla.data.collation import SignTranslationCollator
@@ -83,6 +84,82 @@ def test_a_batch_is_padded_with_zeros_and_minus_100_and_knows_its_clips(videos):
     assert batch["indices"].tolist() == [0, 3, 5]
     for row, example in zip(batch["labels"], examples, strict=True):
         assert row[row != -100].tolist() == example["labels"]
+
+
+def rows_of(videos, processor, **options):
+    """Rows straight from the processor, as a user's own data set makes them."""
+    clips = [videos.corpus.read_frames(index, range(videos.corpus.num_frames[index])) for index in (0, 3, 5)]
+    return [processor(videos=clip, text=text, **options) for clip, text in zip(clips, videos.sentences, strict=False)]
+
+
+@pytest.mark.parametrize("options", [{}, {"return_tensors": "pt"}, {"return_tensors": "np"}])
+def test_rows_straight_from_the_processor_are_collated(videos, demo_processor, options):
+    rows = rows_of(videos, demo_processor, **options)
+    batch = SignTranslationCollator(lambda labels: labels.clamp(min=0))([dict(row) for row in rows])
+    assert "indices" not in batch
+    assert batch["attention_mask"].sum(1).tolist() == [videos.lengths[index] for index in (0, 3, 5)]
+    assert batch["pixel_values_videos"].dtype == torch.float32
+    for index in range(3):
+        length = batch["attention_mask"][index].sum()
+        row = torch.as_tensor(np.asarray(rows[index]["pixel_values_videos"][0]))
+        torch.testing.assert_close(batch["pixel_values_videos"][index, :length], row)
+        assert not batch["pixel_values_videos"][index, length:].any()
+        assert batch["labels"][index][batch["labels"][index] != -100].tolist() == videos[index]["labels"]
+
+
+def test_padding_within_a_row_is_left_out(videos, demo_processor):
+    batch = demo_processor(
+        videos=[videos.corpus.read_frames(0, range(20)), videos.corpus.read_frames(0, range(9))],
+        text=["ein satz", "noch ein laengerer satz"],
+        return_tensors="pt",
+    )
+    rows = [{name: value[index] for name, value in batch.items()} for index in (1,)]
+    alone = SignTranslationCollator(lambda labels: labels)(rows)
+    assert alone["attention_mask"].tolist() == [[1, 1, 1]] and (alone["labels"] != -100).all()
+
+
+def test_what_is_no_example_is_refused(videos, demo_processor):
+    collate = SignTranslationCollator(lambda labels: labels)
+    with pytest.raises(ValueError, match="needs `pixel_values_videos` or `sign_features`, got input_ids"):
+        collate([{"input_ids": [1]}])
+    two = {"pixel_values_videos": torch.zeros(2, 3, 3, 8, 8), "labels": [1]}
+    with pytest.raises(ValueError, match=r"must be one clip of 4 dimensions, got \(2, 3, 3, 8, 8\)"):
+        collate([two])
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_plain_trainer_trains_and_evaluates(videos, demo_processor, tmp_path, smoothing):
+    """transformers' own `Seq2SeqTrainer`, our model, processor and collator, nothing set that a user would not."""
+    from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+    model = tiny_model(vocab_size=len(demo_processor.tokenizer), frozen=False)
+    rows = [dict(row) for row in rows_of(videos, demo_processor)]
+    args = Seq2SeqTrainingArguments(
+        output_dir=tmp_path,
+        per_device_train_batch_size=2,
+        max_steps=30,
+        learning_rate=1e-2,
+        label_smoothing_factor=smoothing,
+        predict_with_generate=True,
+        generation_max_length=6,
+        use_cpu=True,
+        report_to="none",
+        logging_steps=2,
+        disable_tqdm=True,
+    )
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=args,
+        train_dataset=rows,
+        eval_dataset=rows[:1],
+        data_collator=SignTranslationCollator(model.prepare_decoder_input_ids_from_labels),
+        processing_class=demo_processor,
+    )
+    trainer.train()
+    curve = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert curve[-1] < 0.8 * curve[0]
+    assert 0 < trainer.evaluate()["eval_loss"] < curve[0]
 
 
 def test_a_worker_fills_batches_where_the_process_that_trains_can_see_them(videos):

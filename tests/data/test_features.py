@@ -41,7 +41,7 @@ ALONE = SimpleNamespace(
 )
 
 
-def tiny_model(seed: int = 0) -> FlaForConditionalGeneration:
+def tiny_model(seed: int = 0, vocab_size: int = 50, frozen: bool = True) -> FlaForConditionalGeneration:
     torch.manual_seed(seed)
     vision = FlaVisionConfig(
         backbone_config={
@@ -54,10 +54,11 @@ def tiny_model(seed: int = 0) -> FlaForConditionalGeneration:
         hidden_size=10,
     )
     config = FlaConfig.light_t(
-        "tiny", vocab_size=50, vision_config=vision, d_model=16, encoder_ffn_dim=20, decoder_ffn_dim=20
+        "tiny", vocab_size=vocab_size, vision_config=vision, d_model=16, encoder_ffn_dim=20, decoder_ffn_dim=20
     )
     model = FlaForConditionalGeneration(config)
-    model.freeze_visual_encoder()
+    if frozen:
+        model.freeze_visual_encoder()
     return model.train()
 
 
