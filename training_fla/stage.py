@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor, FlaVideoProcessor
+from training_fla.corpora.registry import convention_of
 from training_fla.data.collation import SignTranslationCollator
 from training_fla.data.datasets import make_datasets
 from training_fla.data.packed_corpus import PackedCorpus, packed_splits
@@ -308,7 +309,7 @@ def make_trainer(
     datasets = make_datasets(recipe, args, splits, processor, model)
     convention = recipe.data.score_convention
     if convention == "auto":
-        convention = convention_for(splits.dev.corpus, splits.dev.sentences)
+        convention = convention_for(convention_of(splits.dev.corpus), splits.dev.sentences)
     callbacks = [EvaluationLines(recipe.output_dir)]
     if recipe.optimization.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(recipe.optimization.early_stopping_patience))

@@ -157,7 +157,7 @@ def test_files_with_other_sentences_cannot_be_compared(tmp_path, capsys, rows, m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--corpus", "klingon"], "--corpus klingon: unknown; known are phoenix14t, csl_daily, how2sign, words"),
+        (["--corpus", "klingon"], "--corpus klingon: unknown; known are phoenix14t, csl_daily, how2sign, demo, words"),
         (["--corpus", "words", "--rouge", "x"], "--rouge x: unknown; known are beta1.2, f1"),
         (["--corpus", "words", "--samples", "-1"], "--samples -1: must be 0 or more"),
         (["p.tsv", "--corpus", "words", "--html", "x.html"], "several files are seeds of one system"),

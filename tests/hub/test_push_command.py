@@ -14,9 +14,11 @@ from huggingface_hub import ModelCard
 from tests.hub_stand_in import HubStandIn, StoredRepository
 from tests.tiny_runs import ROOT, STAGE1, pack_demo
 from training_fla.cli import main
+from training_fla.corpora.registry import CORPORA
 from training_fla.files import InputError
-from training_fla.hub.card import CORPORA, _base_model, check_card, fill_card, find_template, training_facts
+from training_fla.hub.card import _base_model, check_card, fill_card, find_template, training_facts
 from training_fla.hub.push import refusal
+from training_fla.scoring.conventions import CONVENTIONS
 
 SECRET = "sentence of the corpus"
 
@@ -148,6 +150,7 @@ def test_a_corpus_is_known_by_title_terms_address_and_languages():
     assert {"phoenix14t", "csl_daily", "how2sign", "demo"} == set(CORPORA)
     for name, known in CORPORA.items():
         assert not known.title.endswith(".") and known.terms.endswith("."), "the template ends the sentences"
+        assert known.convention in CONVENTIONS
         if name != "demo":
             assert known.url.startswith("https://") and len(known.languages) == 2 and known.license == "other"
 

@@ -65,10 +65,11 @@ def run(args) -> int:
 
 def check_arguments(args) -> None:
     """Refuse options that contradict each other, before any work."""
+    from training_fla.corpora.registry import CORPORA
     from training_fla.scoring.conventions import CONVENTIONS
     from training_fla.scoring.rouge import ROUGE_VARIANTS
 
-    known = (*CONVENTIONS, "demo", "auto")
+    known = dict.fromkeys((*CORPORA, *CONVENTIONS, "auto"))
     if args.corpus not in known:
         raise InputError(f"--corpus {args.corpus}: unknown; known are {', '.join(known)}")
     if args.rouge not in ROUGE_VARIANTS:
@@ -86,12 +87,13 @@ def check_arguments(args) -> None:
 
 def score_tables(tables: list, other, args) -> dict:
     """The object of `--json`; writes `--sentences` and `--html`."""
+    from training_fla.corpora.registry import convention_of
     from training_fla.scoring import report as pages
     from training_fla.scoring import scores as scoring
     from training_fla.scoring.conventions import CONVENTIONS, convention_for
 
     references = tables[0].references
-    convention = convention_for(args.corpus, references)
+    convention = convention_for(convention_of(args.corpus), references)
     form = CONVENTIONS[convention]
     scores = [scoring.corpus_scores(t.predictions, references, form, args.rouge) for t in tables]
     report = dict(scores[0]) | {

@@ -82,6 +82,6 @@ CORPORA = {
 }
 
 
-def convention_of(corpus: str) -> str:
-    """The scoring convention of a corpus by its name; for an own corpus `auto`, which goes by script."""
-    return CORPORA[corpus].convention if corpus in CORPORA else "auto"
+def convention_of(name: str) -> str:
+    """The scoring convention of a known corpus; any other name as it is."""
+    return CORPORA[name].convention if name in CORPORA else name

@@ -3,13 +3,13 @@
 import json
 import re
 import sysconfig
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from training_fla.corpora.registry import CORPORA, Corpus
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.files import InputError, atomic_file
 
@@ -26,47 +26,6 @@ HYPERPARAMETERS = (
 )  # fmt: skip
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SENTENCE_LANGUAGES = {"de": "German", "zh": "Chinese", "en": "English"}
-
-
-@dataclass(frozen=True)
-class KnownCorpus:
-    """What is known of a corpus beyond its files."""
-
-    title: str
-    terms: str
-    url: str = ""
-    languages: tuple[str, ...] = ()
-    license: str = "other"
-
-
-# Checked in November 2026 against the corpora's own pages; the terms of CSL-Daily against the list of data sets at
-# sign-language-processing.github.io, which links its release agreement.
-CORPORA = {
-    "phoenix14t": KnownCorpus(
-        "RWTH-PHOENIX-Weather 2014 T: German Sign Language, interpreted weather forecasts of the TV station PHOENIX",
-        "Its terms allow no commercial use.",
-        "https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX-2014-T/",
-        ("gsg", "de"),
-    ),
-    "csl_daily": KnownCorpus(
-        "CSL-Daily: Chinese Sign Language, daily life",
-        "It is given out to academics under a release agreement.",
-        "https://ustc-slr.github.io/datasets/2021_csl_daily/",
-        ("csl", "zh"),
-    ),
-    "how2sign": KnownCorpus(
-        "How2Sign: American Sign Language, instructions from How2's videos, recorded in studios",
-        "Its terms are CC BY-NC 4.0: no commercial use.",
-        "https://how2sign.github.io/",
-        ("ase", "en"),
-    ),
-    "demo": KnownCorpus(
-        "The demo corpus of `fla-llm`: a drawn figure that makes invented signs, with German weather sentences",
-        "It is not a sign language: the figures below say that the code works, nothing about translating people.",
-        languages=("de",),
-        license="apache-2.0",
-    ),
-}
 
 
 def training_facts(recipe, splits) -> dict[str, Any]:
@@ -164,7 +123,7 @@ def check_card(text: str) -> ModelCard:
     return card
 
 
-def eval_results(metrics: dict, known: KnownCorpus | None, recipe: dict) -> list[EvalResult]:
+def eval_results(metrics: dict, known: Corpus | None, recipe: dict) -> list[EvalResult]:
     """The figures of test and dev in the form of the Hub's `model-index`; none for clips that were trained on."""
     corpus = metrics.get("data", {}).get("corpus")
     results = []
@@ -187,7 +146,7 @@ def eval_results(metrics: dict, known: KnownCorpus | None, recipe: dict) -> list
     return results
 
 
-def _metadata(metrics: dict, recipe: dict, known: KnownCorpus | None, license: str | None) -> ModelCardData:
+def _metadata(metrics: dict, recipe: dict, known: Corpus | None, license: str | None) -> ModelCardData:
     """What the Hub reads of the card, but for name and results."""
     details = {}
     if known and known.license == "other" and not license:
