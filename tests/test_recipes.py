@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests import paper_figures
-from training_fla.experiments import ablation
+from training_fla.experiments import paper_tables
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,10 +80,10 @@ def test_ablation_recipes_and_tables_are_the_papers():
     for line, (value, place) in paper_figures.ABLATIONS.items():
         assert found[line][0] == value and place in found[line][1], line
     rows = {name: " | ".join(" ".join(f"{x:.2f}" for x in row.paper) for row in table.rows) for name, table in
-            ablation.TABLES.items() if name != "figure4"}  # fmt: skip
+            paper_tables.TABLES.items() if name != "figure4"}  # fmt: skip
     assert rows == paper_figures.TABLES
-    assert ablation.TABLES["table6"].stage1_hours == paper_figures.STAGE1_HOURS
-    assert paper_figures.SCORES["phoenix14t"][1] == ablation.WHOLE
+    assert paper_tables.TABLES["table6"].stage1_hours == paper_figures.STAGE1_HOURS
+    assert paper_figures.SCORES["phoenix14t"][1] == paper_tables.WHOLE
 
 
 def test_every_top_level_line_of_the_papers_recipes_says_where_it_comes_from():

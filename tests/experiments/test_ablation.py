@@ -9,7 +9,8 @@ import pytest
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run
 from training_fla.cli import main
 from training_fla.experiments import ablation as module
-from training_fla.experiments.ablation import DIFFERENCES, TABLES, WHOLE, Ablation, Row, differences, runs_of
+from training_fla.experiments.ablation import DIFFERENCES, Ablation, differences, runs_of
+from training_fla.experiments.paper_tables import TABLES, WHOLE, Row
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
 
 FILES = sorted(DIFFERENCES.glob("*.yaml"))
@@ -121,6 +122,12 @@ def test_a_table_is_run_once_resumed_and_printed(tiny, tmp_path, commands, monke
     assert [line.split("|")[1].strip() for line in lines[4:]] == ["stage 2 only", "stage 1 only", "both"]
     assert "| 23.09 |" in lines[6] and lines[6].count("±") == 5
     assert lines[6] in capsys.readouterr().out
+
+
+def test_a_foreign_folder_is_refused(tiny, tmp_path, commands, capsys):
+    (tmp_path / "thesis.tex").write_text("important")
+    assert main(["ablate", "table4", "--recipes", str(tiny), "--out", str(tmp_path)]) == 2
+    assert "holds thesis.tex and no .fla-llm.json" in capsys.readouterr().err and not commands
 
 
 def test_a_run_of_other_lines_is_not_taken_for_this_one(tiny, tmp_path, commands, capsys):

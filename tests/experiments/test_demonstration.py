@@ -7,19 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from training_fla.experiments import demonstration
-from training_fla.experiments.demonstration import (
-    SCORES,
-    Step,
-    demo_steps,
-    read_predictions,
-    run_demo,
-    run_seeds,
-    run_step,
-)
+from tests.tiny_runs import ROOT, run
+from training_fla.cli import main
+from training_fla.experiments import demonstration, running
+from training_fla.experiments.demonstration import SCORES, Step, demo_steps, run_demo, run_seeds
+from training_fla.experiments.running import run_command
 from training_fla.files import InputError
+from training_fla.scoring.predictions import read_predictions
 
-ROOT = Path(__file__).resolve().parents[2]
 FEWER = {
     "prepare": ["--num-train", "8", "--num-dev", "2", "--num-test", "3", "--workers", "0", "--clips", "1"],
     "denoise": ["--max-steps", "2", "--batch-size", "4", "--width", "64", "--layers", "1"],
@@ -29,30 +24,45 @@ FEWER = {
 
 
 @pytest.fixture
-def miniature(monkeypatch):
+def commands(monkeypatch) -> list[list[str]]:
+    """Smaller steps, run in this process but for the last, which saves importing torch for each; what was run."""
+    done = []
+
     def steps(out: Path, seed: int, ablations: bool) -> list[Step]:
         return [Step(s.name, s.command + FEWER.get(s.name, []), s.output) for s in demo_steps(out, seed, ablations)]
 
+    def run_here(words, defaults):
+        done.append(words)
+        if words[1] == "translate":
+            return run_command(words, defaults=defaults)
+        return main(words[1:]) if words[0] == "fla" else run(words[0].removesuffix(".py"), *words[1:])
+
     monkeypatch.setattr(demonstration, "demo_steps", steps)
+    monkeypatch.setattr(demonstration, "run_command", run_here)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return done
 
 
-def test_the_demo_goes_on_after_an_interruption_and_ends_with_all_it_promises(miniature, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "demo"
+def names(commands: list[list[str]]) -> list[str]:
+    return [words[1] if words[0] == "fla" else words[0] for words in commands]
 
-    def stop_at_stage2(step: Step) -> int:
-        return 130 if step.name == "stage2" else run_step(step)
 
-    monkeypatch.setattr(demonstration, "run_step", stop_at_stage2)
+ALL = ["prepare", "denoise", "trim", "run_stage1.py", "run_stage2.py", "score", "translate"]
+
+
+def test_the_demo_goes_on_after_an_interruption_shows_its_table_again_and_deletes_nothing(
+    commands, tmp_path, monkeypatch, capfd
+):
+    out, whole = tmp_path / "demo", demonstration.run_command
+    monkeypatch.setattr(
+        demonstration, "run_command", lambda words, **more: 130 if "run_stage2.py" in words else whole(words, **more)
+    )
     assert run_demo(out) == 130
-    done_before = (out / "stage1" / "metrics.json").stat().st_mtime_ns
-    monkeypatch.setattr(demonstration, "run_step", run_step)
+    monkeypatch.setattr(demonstration, "run_command", whole)
     assert run_demo(out) == 0
-    assert (out / "stage1" / "metrics.json").stat().st_mtime_ns == done_before, "stage 1 was run twice"
+    assert names(commands) == ALL, "no step is run twice"
     shown = capfd.readouterr().out
-    scripts = [f"$ python run_{stage}.py recipes/demo/{stage}.yaml" for stage in ("stage1", "stage2")]
-    for typed in (*(f"$ fla {name}" for name in ("prepare demo", "denoise", "trim", "score", "translate")), *scripts):
-        assert typed in shown, typed
+    assert "$ fla translate" in shown
     assert "stage 1 (visual initialing)" in shown and "stage 2 (LLM fine-tuning)" in shown
     summary = json.loads((out / "summary.json").read_text())
     for stage in ("stage1", "stage2"):
@@ -60,27 +70,70 @@ def test_the_demo_goes_on_after_an_interruption_and_ends_with_all_it_promises(mi
         assert all(isinstance(value, float) for value in summary[stage].values())
     assert summary["seconds"] > 0
     assert (out / "contact_sheet.png").read_bytes()[:4] == b"\x89PNG"
-    assert len(read_predictions(out / "stage2" / "predictions_test.tsv")) == 3
+    assert len(read_predictions(out / "stage2" / "predictions_test.tsv").ids) == 3
+
+    (out / "notes.txt").write_text("important")
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert run_demo(out) == 0 and len(commands) == len(ALL)
+    shown = capfd.readouterr().out
+    assert "holds a finished demo of seed 0" in shown and "stage 2 (LLM fine-tuning)" in shown
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    with pytest.raises(InputError, match="holds a demo of seed 0, not 1: choose another --out or pass --overwrite"):
+        run_demo(out, seed=1)
+
+    monkeypatch.setattr(demonstration, "run_command", lambda words, **more: commands.append(words) or 0)
+    assert run_demo(out, seed=1, overwrite=True) == 0
+    again = commands[len(ALL) :]
+    assert names(again) == ALL
+    assert [words[-1] for words in again[:5]] == ["--overwrite"] * 5, "each command replaces what it wrote itself"
+    assert (out / "notes.txt").read_text() == "important"
 
 
 def test_the_ablations_are_the_recipes_of_the_papers_tables(tmp_path):
     plain, more = (demo_steps(tmp_path, 0, ablations) for ablations in (False, True))
-    names = [step.name for step in more[len(plain) :]]
-    assert names == ["joint", "untrained_encoder", "random_language_model", "one_run"]
-    assert all(name in demonstration.ROWS for name in names)
+    added = [step.name for step in more[len(plain) :]]
+    assert added == ["joint", "untrained_encoder", "random_language_model", "one_run"]
+    assert all(name in demonstration.ROWS for name in added)
 
 
 def test_somebody_elses_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("important")
-    with pytest.raises(InputError, match="is not empty and no demo made it"):
-        run_demo(tmp_path)
+    for work in (run_demo, lambda out: run_seeds(out, [0, 1])):
+        with pytest.raises(InputError, match="holds thesis.tex and no .fla-llm.json"):
+            work(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "important"
 
 
 def test_a_failing_command_ends_the_demo_with_its_status(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demonstration, "run_step", lambda step: 2 if step.name == "denoise" else 0)
+    monkeypatch.setattr(demonstration, "run_step", lambda step, journal: 2 * (step.name == "denoise"))
     assert run_demo(tmp_path / "demo") == 2
     assert "`denoise` ended with status 2" in capsys.readouterr().err
+
+
+def test_without_a_clone_there_is_no_demo(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "ROOT", tmp_path)
+    with pytest.raises(InputError, match="`fla demo` needs the recipes and run scripts: run it from a clone"):
+        run_demo(tmp_path / "demo")
+
+
+def test_the_demo_takes_two_threads_only_where_two_cores_are_idle_and_the_users_number_wins(monkeypatch, tmp_path):
+    times = iter([[0] * 8, [10, 0, 0, 190, 0, 0, 0, 0], [0] * 8, [100, 0, 0, 100, 0, 0, 0, 0]])
+    monkeypatch.setattr(running, "_processor_times", lambda: next(times))
+    monkeypatch.setattr(running.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert [running.num_threads(), running.num_threads()] == [2, 1]
+
+    environments = []
+
+    def note(words, env):
+        environments.append(env)
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(running.subprocess, "run", note)
+    for users in ("7", None):
+        monkeypatch.setenv("OMP_NUM_THREADS", users) if users else monkeypatch.delenv("OMP_NUM_THREADS")
+        running.run_command(["fla", "score"], defaults={"OMP_NUM_THREADS": "1"})
+    assert [environment["OMP_NUM_THREADS"] for environment in environments] == ["7", "1"]
 
 
 def test_the_makefile_runs_the_demo_command():
@@ -93,7 +146,7 @@ def fake_demo(calls, status=0):
         calls.append(seed)
         if status:
             return status
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
         figures = {score: 80.0 + 10 * seed for score in (*SCORES, "seconds")}
         (out / "summary.json").write_text(json.dumps({"stage1": figures, "stage2": figures, "seconds": 1.0}))
         return 0
@@ -105,12 +158,11 @@ def test_several_seeds_are_compared_by_mean_and_deviation(tmp_path, monkeypatch,
     calls = []
     monkeypatch.setattr(demonstration, "run_demo", fake_demo(calls))
     assert run_seeds(tmp_path, [0, 1]) == 0
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((tmp_path / "seeds.json").read_text())
     assert summary["seeds"] == [0, 1] and summary["rows"]["stage2"]["bleu4"] == [80.0, 90.0]
     assert "| stage 2 (LLM fine-tuning) | 85.0 ± 7.1 |" in capsys.readouterr().out
     assert run_seeds(tmp_path, [0, 1, 2]) == 0
-    assert calls == [0, 1, 2], "a finished seed was run again"
-    assert "90.0 ± 10.0" in (tmp_path / "summary.md").read_text()
+    assert "90.0 ± 10.0" in (tmp_path / "seeds.md").read_text()
 
 
 def test_several_seeds_stop_at_the_first_failure_and_refuse_a_seed_given_twice(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ EXAMPLE = "fla ablate table6 --recipes recipes/phoenix14t --out runs/ablations -
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from training_fla.experiments.ablation import TABLES
+    from training_fla.experiments.paper_tables import TABLES
 
     parser.add_argument("table", choices=TABLES, metavar="TABLE", help=f"one of {', '.join(TABLES)}")
     parser.add_argument(

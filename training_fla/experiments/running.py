@@ -1,0 +1,53 @@
+"""Commands as a person would type them, printed and run from a clone of the repository."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from training_fla.files import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def check_clone(command: str) -> None:
+    """Refuse a command that needs recipes and run scripts, which a wheel does not bring."""
+    if not (ROOT / "recipes").is_dir() or not (ROOT / "run_stage1.py").is_file():
+        raise InputError(f"`{command}` needs the recipes and run scripts: run it from a clone of the repository")
+
+
+def run_command(words: Sequence[str], launcher: Sequence[str] = (), defaults: Mapping[str, str] | None = None) -> int:
+    """Print and run `fla ...` or a script of the repository; the user's environment wins over `defaults`."""
+    is_script = words[0].endswith(".py")
+    print(f"\n$ {shlex.join([*(launcher or ['python']), *words] if is_script else words)}", flush=True)
+    program = [str(ROOT / words[0])] if is_script else ["-m", "training_fla.cli"]
+    arguments = [
+        str(ROOT / word) if word.startswith("recipes/") and not Path(word).exists() else word for word in words
+    ]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**(defaults or {}), **os.environ, "PYTHONPATH": path}
+    return subprocess.run([*(launcher or [sys.executable]), *program, *arguments[1:]], env=environment).returncode
+
+
+def num_threads() -> int:
+    """One thread, or two where two cores are idle: OpenMP threads spin while they wait, slow on busy cores."""
+    return 2 if idle_cores() >= 1.5 else 1
+
+
+def idle_cores(seconds: float = 0.5) -> float:
+    """How many processor cores had nothing to do just now; 0 where the system does not say."""
+    try:
+        before = _processor_times()
+        time.sleep(seconds)
+        passed = [after - b for after, b in zip(_processor_times(), before, strict=True)]
+        return (os.cpu_count() or 1) * (passed[3] + passed[4]) / max(sum(passed), 1)
+    except (OSError, ValueError):  # not Linux
+        return (os.cpu_count() or 1) - os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def _processor_times() -> list[int]:
+    """user, nice, system, idle, iowait, irq, softirq, steal."""
+    return [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
