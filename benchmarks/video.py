@@ -23,6 +23,7 @@ import os
 import sys
 import tempfile
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +202,7 @@ def measure_packing(
     """Seconds of packing and of bare decoding over all cores, and how far the scaler is from PIL's bicubic."""
     import av.video.reformatter  # noqa: F401  before the processes of either side are forked
 
-    import processing_fla.video_decoding_fla  # noqa: F401
+    import processing_fla.video_reading_fla  # noqa: F401
     from benchmarks.measuring import ratio_of_medians, seconds_in_turn
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -236,10 +237,12 @@ def measure_packing(
 
 
 def _scaled(file: Path, interpolation: str) -> list[np.ndarray]:
-    from processing_fla.video_decoding_fla import iterate_video_frames
+    import av
 
-    frames = iterate_video_frames(file, size=(SIZE, SIZE), interpolation=interpolation)
-    return [frame.astype(np.float32) for frame in list(frames)[::8]]
+    options = {"width": SIZE, "height": SIZE, "format": "rgba", "interpolation": interpolation}
+    with av.open(str(file)) as container:
+        frames = islice(container.decode(video=0), 0, None, 8)
+        return [frame.reformat(**options).to_ndarray()[..., :3].astype(np.float32) for frame in frames]
 
 
 def main(args: list[str] | None = None) -> int:

@@ -12,9 +12,16 @@ from modeling_fla import FlaConfig
 from .pipeline_fla import TASK, SignTranslationPipeline
 from .processing_fla import FlaProcessor, normalize_text
 from .tokenization_fla import train_tokenizer, trim_tokenizer
-from .video_decoding_fla import VideoInfo, count_video_frames, iterate_video_frames, probe_video, read_video_frames
-from .video_opening_fla import VideoDecodeError
 from .video_processing_fla import FlaVideoProcessor
+from .video_reading_fla import (
+    VideoDecodeError,
+    VideoInfo,
+    count_video_frames,
+    iterate_video_frames,
+    probe_video,
+    read_video_frames,
+    timed_frames,
+)
 
 AutoVideoProcessor.register(FlaConfig, FlaVideoProcessor, exist_ok=True)
 AutoProcessor.register(FlaConfig, FlaProcessor, exist_ok=True)
@@ -38,6 +45,7 @@ __all__ = [
     "normalize_text",
     "probe_video",
     "read_video_frames",
+    "timed_frames",
     "train_tokenizer",
     "trim_tokenizer",
 ]

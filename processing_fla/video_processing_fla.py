@@ -1,78 +1,69 @@
-"""From videos in any form to one batch of pixels: keep one frame in four, resize to 256, crop to 224, normalise, pad.
+"""From videos in any form to one batch of pixels: thin, keep one frame in four, resize to 256, crop to 224, pad.
 
-First box of the data flow. What decodes files is in `video_decoding_fla.py`; here is which frames are kept, and at
-what size.
+First box of the data flow. `video_reading_fla.py` decodes and scales; here is which frames are kept, and at what size.
 """
 
-import copy
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ChannelDimension, PILImageResampling
+from transformers.image_processing_utils import get_size_dict
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    ChannelDimension,
+    PILImageResampling,
+    SizeDict,
+)
 from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, infer_channel_dimension_format
 
-from .frame_folder_fla import frame_files, read_frame_files
-from .video_decoding_fla import (
-    VideoInfo,
-    count_video_frames,
-    iterate_video_frames,
-    probe_video,
-    read_strided_video_frames,
-    read_video_frames,
-    sample_frame_indices,
-)
-from .video_opening_fla import VideoDecodeError, local_path
-from .video_torchcodec_fla import read_by_torchcodec
+from .video_reading_fla import frame_files, local_path, read_chosen_frames, read_frame_files, scaled
 
-__all__ = [
-    "FlaVideoProcessor",
-    "VideoDecodeError",
-    "VideoInfo",
-    "count_video_frames",
-    "iterate_video_frames",
-    "probe_video",
-    "read_video_frames",
-]
-
-BACKENDS = ("pyav", "torchcodec")
+UNKNOWN_LENGTH = 100_000  # frames assumed of a file without an index; a longer one is read twice
 
 
 class FlaVideoProcessorKwargs(VideosKwargs, total=False):
-    """Options of [`FlaVideoProcessor`] beside those of every video processor.
-
-    Args:
-        frame_stride (`int`): keep one frame of each window of so many source frames.
-        random_frame_phase (`bool`): draw which frame of each window is kept (training) instead of the first
-            (evaluation).
-        video_backend (`str`): what decodes video files, `"pyav"` or `"torchcodec"`.
-    """
+    """Options of [`FlaVideoProcessor`] beside those of every video processor; see there."""
 
     frame_stride: int | None
+    max_source_frames: int | None
     random_frame_phase: bool | None
-    video_backend: str | None
+
+
+@dataclass
+class TimedVideoMetadata(VideoMetadata):
+    """transformers' metadata of a video whose frames have times of their own, from the container's start."""
+
+    seconds: np.ndarray | None = None
+
+    @property
+    def timestamps(self) -> list[float]:
+        """Seconds at which the kept frames are shown."""
+        return super().timestamps if self.seconds is None else self.seconds.tolist()
 
 
 class FlaVideoProcessor(BaseVideoProcessor):
     """Samples, resizes, crops and normalises sign videos, and pads them to one batch.
 
+    Frames are scaled by FFmpeg's area scaler while they are read, as packed corpora are; `resample` has no effect.
+
     Args:
         frame_stride (`int`, *optional*, defaults to 4):
             Keep one frame of each window of so many source frames; 1, 2, 4 and 8 are the rows of the paper's Table 6.
+        max_source_frames (`int`, *optional*):
+            A longer clip is thinned evenly to so many source frames before the stride; never when absent.
         random_frame_phase (`bool`, *optional*, defaults to `False`):
             Draw the kept frame of each window from torch's global generator instead of taking the first.
         size (`dict`, *optional*, defaults to `{"height": 256, "width": 256}`):
             Frames are resized to this. An `int` or `{"shortest_edge": ...}` keeps the aspect ratio instead.
         crop_size (`dict`, *optional*, defaults to `{"height": 224, "width": 224}`):
             The middle of this size is cut out.
-        video_backend (`str`, *optional*, defaults to `"pyav"`):
-            `"torchcodec"` decodes by torchcodec where that is installed and the file is a usual one, else by PyAV too;
-            the frames are the same. A picture damaged inside is then painted over instead of refused.
         do_rescale, do_normalize (`bool`, *optional*, defaults to `True`):
             With both `False` the output is `uint8`, which the model scales and normalises on its device.
         kwargs:
@@ -91,8 +82,8 @@ class FlaVideoProcessor(BaseVideoProcessor):
     """
 
     frame_stride = 4  # Paper: Sec. 4.2, Table 6 (25 %)
+    max_source_frames = None
     random_frame_phase = False
-    video_backend = "pyav"
     do_sample_frames = True
     do_convert_rgb = True
     do_resize = True
@@ -103,17 +94,18 @@ class FlaVideoProcessor(BaseVideoProcessor):
     size = {"height": 256, "width": 256}  # Unstated: as GFSLT-VLP does, aspect ratio not kept
     crop_size = {"height": 224, "width": 224}  # Unstated: the same
     default_to_square = False
-    resample = PILImageResampling.BICUBIC  # Unstated: what PIL resizes with where nothing is said
+    resample = PILImageResampling.BOX  # PIL's name of the area scaler
     image_mean = IMAGENET_DEFAULT_MEAN  # the backbone starts from ImageNet weights (paper Sec. 5.2)
     image_std = IMAGENET_DEFAULT_STD
     valid_kwargs = FlaVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "attention_mask"]
 
     def __init__(self, **kwargs: Unpack[FlaVideoProcessorKwargs]):
-        super().__init__(**kwargs)
-        if not isinstance(self.frame_stride, int) or self.frame_stride < 1:
-            raise ValueError(f"`frame_stride` must be an integer of at least 1, got {self.frame_stride!r}.")
-        require_backend(self.video_backend)
+        super().__init__(**kwargs | {"resample": PILImageResampling.BOX})
+        for name in ("frame_stride", "max_source_frames"):
+            value = getattr(self, name)
+            if (value is not None or name == "frame_stride") and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
 
     def to_dict(self) -> dict:
         """As [`BaseVideoProcessor.to_dict`]; says where the code lies in a saved folder before the first save too."""
@@ -127,9 +119,10 @@ class FlaVideoProcessor(BaseVideoProcessor):
 
         Args:
             videos (`Any`): one video or a list of them. A video is a path, `Path` or `file://` URL of a video file or
-                of a folder of frames; a list of PIL images, of arrays, or (inside a list of videos) of image paths; or
-                an array or tensor `(S, H, W, 3)` or `(S, 3, H, W)`, uint8 RGB from 0 to 255 (or float in that range).
-                One array of five dimensions is a batch. Kinds and lengths may be mixed.
+                of a folder of frames; the `bytes` of a video file; a `datasets` row `{"bytes": ..., "path": ...}`; a
+                torchcodec decoder; a list of PIL images, of arrays, or (inside a list of videos) of image paths; or
+                an array or tensor `(S, H, W, 3)` or `(S, 3, H, W)`, uint8 RGB from 0 to 255, or float from 0 to 255
+                or from 0 to 1. One array of five dimensions is a batch. Kinds and lengths may be mixed.
             kwargs: options of this processor that replace its own for this call, and `return_tensors`.
 
         Returns:
@@ -138,39 +131,48 @@ class FlaVideoProcessor(BaseVideoProcessor):
                   RGB with `do_rescale=False, do_normalize=False`. Padding frames are 0. Without `return_tensors`, a
                   list of `(T, 3, H, W)` without padding.
                 - `attention_mask` (`torch.LongTensor` of shape `(B, T)`): 1 for a real frame, 0 for padding.
-                - `video_metadata` (only with `return_metadata=True`): source length, rate and kept indices of each
-                  video.
+                - `video_metadata` (only with `return_metadata=True`): of each video, source length, rate, duration in
+                  seconds, and of the kept frames `frames_indices` and `timestamps`.
 
         Raises:
             VideoDecodeError: if a file cannot be decoded whole; names the file.
             ValueError: if an input is no video, or is empty.
         """
-        return super().preprocess(videos, **kwargs)
+        sampling = kwargs.get("do_sample_frames")
+        if not (self.do_sample_frames if sampling is None else sampling):  # then every frame is kept
+            kwargs |= {"frame_stride": 1, "max_source_frames": None, "random_frame_phase": False}
+            kwargs |= {"num_frames": None, "fps": None}
+        return super().preprocess(videos, **kwargs | {"do_sample_frames": True})
 
-    def sample_frame_indices(self, num_frames: int, generator: np.random.Generator | None = None) -> np.ndarray:
-        """Choose which of a video's frames are kept: one of each window of `frame_stride`, the last window may be
-        short.
+    def sample_frame_indices(
+        self, num_frames: int, generator: np.random.Generator | None = None, packed_stride: int = 1
+    ) -> np.ndarray:
+        """Choose which of a video's frames are kept: thinned to `max_source_frames`, then one of each window.
 
         Args:
             num_frames (`int`): source frames S, at least 1.
             generator (`np.random.Generator`, *optional*): draws the frame of each window (training); the first one of
                 each when absent (evaluation).
+            packed_stride (`int`): source frames to each of the S, where the video was packed thinned already.
 
         Returns:
-            `np.ndarray` of shape `(T,)`, int64: rising indices below S, T = ceil(S / frame_stride).
+            `np.ndarray` of shape `(T,)`, int64: rising indices below S, T = ceil(S / frame_stride) where S is not
+                above `max_source_frames`.
 
         Raises:
-            ValueError: if `num_frames` is below 1.
+            ValueError: if `num_frames` is below 1, or `frame_stride` is no multiple of `packed_stride`.
         """
-        return sample_frame_indices(num_frames, self.frame_stride, generator)
+        if self.frame_stride % packed_stride:
+            raise ValueError(f"`frame_stride` {self.frame_stride} does not fit frames packed one in {packed_stride}.")
+        limit = self.max_source_frames and -(-self.max_source_frames // packed_stride)
+        return sample_frame_indices(num_frames, self.frame_stride // packed_stride, limit, generator)
 
     def sample_frames(
         self,
         metadata: VideoMetadata,
         num_frames: int | None = None,
         fps: int | float | None = None,
-        frame_stride: int | None = None,
-        random_frame_phase: bool | None = None,
+        phase_seed: int | None = None,
         **kwargs,
     ) -> np.ndarray:
         """Choose which frames of a video of known length are kept.
@@ -179,36 +181,96 @@ class FlaVideoProcessor(BaseVideoProcessor):
             metadata ([`VideoMetadata`]): says the number of source frames, and their rate where `fps` is used.
             num_frames (`int`, *optional*): keep so many, evenly spread, instead of one per window.
             fps (`float`, *optional*): keep so many a second, evenly spread, instead of one per window.
-            frame_stride (`int`, *optional*): length of a window; the processor's own when absent.
-            random_frame_phase (`bool`, *optional*): draw the frame of each window from torch's generator.
-            kwargs: other options of the processor, unused.
+            phase_seed (`int`, *optional*): draws the frame of each window; the first one of each when absent.
+            kwargs: `frame_stride` and `max_source_frames`, the processor's own when absent; others are unused.
 
         Returns:
             `np.ndarray` of shape `(T,)`, int64: rising indices.
         """
         if num_frames is not None or fps is not None:
-            return super().sample_frames(metadata, num_frames=num_frames, fps=fps)
-        generator = torch_seeded_generator() if random_frame_phase else None
-        return sample_frame_indices(metadata.total_num_frames, frame_stride or self.frame_stride, generator)
+            return np.asarray(super().sample_frames(metadata, num_frames=num_frames, fps=fps), dtype=np.int64)
+        stride, limit = (kwargs.get(name, getattr(self, name)) for name in ("frame_stride", "max_source_frames"))
+        generator = None if phase_seed is None else np.random.default_rng(phase_seed)
+        return sample_frame_indices(metadata.total_num_frames, stride or self.frame_stride, limit, generator)
+
+    def target_size(self, height: int, width: int, size: dict | None = None) -> tuple[int, int]:
+        """Height and width that a frame is scaled to before cropping; `size` replaces the processor's own."""
+        if size is None and not self.do_resize:
+            return height, width
+        size = self.size if size is None else size
+        if not isinstance(size, SizeDict):
+            size = SizeDict(**get_size_dict(size, default_to_square=self.default_to_square))
+        if size.height and size.width:
+            return size.height, size.width
+        return tuple(self.resize(torch.empty((3, height, width), device="meta"), size).shape[-2:])
 
     def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
-        """Bring each video, whatever its form, to an array of its kept frames, and say which those are."""
+        """Bring each video, whatever its form, to an array of its kept frames, scaled, and say which those are."""
         videos = list_videos(videos)
         given = flat_metadata(video_metadata, len(videos))
-        choose = sample_indices_fn if do_sample_frames else None
-        backend = getattr(choose, "keywords", {}).get("video_backend") or self.video_backend
-        require_backend(backend)
-        pairs = [load_video(*item, choose, self.do_convert_rgb, backend) for item in zip(videos, given, strict=True)]
-        frames, metadata = zip(*pairs, strict=True)
-        return list(frames), list(metadata)
+        loaded = [self._load_video(*item, sample_indices_fn) for item in zip(videos, given, strict=True)]
+        return [frames for frames, _ in loaded], [metadata for _, metadata in loaded]
+
+    def _load_video(self, video: Any, metadata: VideoMetadata | None, sample_indices_fn):
+        """The kept frames of one video, scaled, and its metadata."""
+        options = sample_indices_fn.keywords
+        seed = int(torch.randint(2**62, ())) if options.get("random_frame_phase") else None
+
+        def choose(num_frames: int, fps: float | None) -> np.ndarray:
+            duration = num_frames / fps if fps else None
+            known = VideoMetadata(total_num_frames=num_frames, fps=fps, duration=duration)
+            return sample_indices_fn(metadata=known, phase_seed=seed)
+
+        def size_of(height: int, width: int) -> tuple[int, int]:
+            return self.target_size(height, width, options["size"]) if options["do_resize"] else (height, width)
+
+        if isinstance(video, dict):
+            video = video["path"] if video.get("bytes") is None else video["bytes"]
+        if isinstance(video, (str, os.PathLike)) and local_path(video).is_dir():
+            video = frame_files(video)
+        if isinstance(video, (str, os.PathLike, bytes)):
+            expected = options["max_source_frames"] or UNKNOWN_LENGTH
+            chosen = read_chosen_frames(video, choose, expected, size_of)
+            height, width = chosen.source_size
+            return chosen.frames, TimedVideoMetadata(
+                total_num_frames=chosen.num_frames,
+                fps=chosen.fps,
+                width=width,
+                height=height,
+                duration=chosen.num_frames / chosen.fps if chosen.fps else None,
+                video_backend="pyav",
+                frames_indices=chosen.indices,
+                seconds=chosen.seconds,
+            )
+        return self._load_frames(video, metadata, choose, size_of)
+
+    def _load_frames(self, video: Any, metadata: VideoMetadata | None, choose, size_of):
+        """The kept frames of a video that is no file: an array, a list of frames or image files, or a decoder."""
+        if len(video) == 0:
+            raise ValueError("A video must have at least one frame, got an empty one.")
+        fps = getattr(getattr(video, "metadata", None), "average_fps", None)
+        metadata = metadata or VideoMetadata(total_num_frames=len(video), fps=fps)
+        metadata.frames_indices = indices = choose(metadata.total_num_frames, metadata.fps)
+        if len(indices) and indices[-1] >= len(video):
+            raise ValueError(f"`video_metadata` says {metadata.total_num_frames} frames, the video has {len(video)}.")
+        if metadata.duration is None and metadata.fps:
+            metadata.duration = metadata.total_num_frames / metadata.fps
+        if is_decoder(video):
+            frames = video.get_frames_at(indices.tolist()).data
+        elif is_array(video):
+            frames = video[indices if isinstance(video, np.ndarray) else indices.tolist()]
+        elif is_frame(video[0]):
+            frames = stack_frames([video[index] for index in indices])
+        else:
+            frames = read_frame_files([video[index] for index in indices], size_of)
+        return frames, metadata
 
     def _prepare_input_videos(
         self, videos, do_convert_rgb=None, input_data_format=None, device=None
     ) -> list[torch.Tensor]:
         """Bring each video to a tensor `(T, C, H, W)`; layouts are told apart video by video, so they may be mixed."""
         prepared = []
-        for video in videos:
-            video = torch.from_numpy(video) if isinstance(video, np.ndarray) else video
+        for video in map(torch.as_tensor, videos):
             layout = input_data_format or infer_channel_dimension_format(video, num_channels=(1, 3, 4))
             if layout in (ChannelDimension.LAST, ChannelDimension.LAST.value):
                 video = video.permute(0, 3, 1, 2)
@@ -218,18 +280,21 @@ class FlaVideoProcessor(BaseVideoProcessor):
         return prepared
 
     def _preprocess(
-        self, videos, do_resize, size, resample, do_center_crop, crop_size, do_rescale, rescale_factor, do_normalize,
+        self, videos, do_resize, size, do_center_crop, crop_size, do_rescale, rescale_factor, do_normalize,
         image_mean, image_std, return_tensors=None, do_pad=True, **kwargs,
     ) -> BatchFeature:  # fmt: skip
-        """Resize, crop and normalise each video, then pad them to the longest."""
+        """Scale what was not scaled while it was read, crop and normalise, then pad to the longest video."""
         clips = []
         for video in videos:
+            device, (video, was_scaled) = video.device, as_bytes(video)
             if do_resize:
-                video = self.resize(video, size=size, resample=resample)
-            if do_center_crop:
-                video = self.center_crop(video, crop_size)
+                pixels = scaled(video.permute(0, 2, 3, 1).cpu().numpy(), lambda *sides: self.target_size(*sides, size))
+                video = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
+            video = self.center_crop(video, crop_size) if do_center_crop else video
+            # Floats from 0 to 1 are normalised as they are without `do_rescale`, so bytes made of them are scaled.
+            rescale = do_rescale or (was_scaled and do_normalize)
             clips.append(
-                self.rescale_and_normalize(video, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+                self.rescale_and_normalize(video, rescale, rescale_factor, do_normalize, image_mean, image_std)
             )
         masks = [torch.ones(len(clip), dtype=torch.long, device=clip.device) for clip in clips]
         if return_tensors is not None:
@@ -243,17 +308,35 @@ class FlaVideoProcessor(BaseVideoProcessor):
         return BatchFeature({"pixel_values_videos": clips, "attention_mask": masks}, tensor_type=return_tensors)
 
 
-def require_backend(name: str) -> None:
-    """Refuse a name that is no backend's.
+def sample_frame_indices(
+    num_frames: int,
+    frame_stride: int,
+    max_source_frames: int | None = None,
+    generator: np.random.Generator | None = None,
+) -> np.ndarray:
+    """Thin a video evenly to `max_source_frames`, then choose one frame of each window of `frame_stride`.
 
     Args:
-        name (`str`): of a decoder.
+        num_frames (`int`): source frames S, at least 1.
+        frame_stride (`int`): length of a window in source frames, the last may be shorter; 4 keeps 25 %.
+        max_source_frames (`int`, *optional*): source frames that are left of a longer video.
+        generator (`np.random.Generator`, *optional*): draws the frame of each window; the first one when absent.
+
+    Returns:
+        `np.ndarray` of shape `(T,)`, int64: rising indices below S.
 
     Raises:
-        ValueError: naming those there are.
+        ValueError: if `num_frames` or `frame_stride` is below 1.
     """
-    if name not in BACKENDS:
-        raise ValueError(f"`video_backend` must be one of {', '.join(BACKENDS)}, got {name!r}.")
+    if num_frames < 1 or frame_stride < 1:
+        raise ValueError(f"`num_frames` and `frame_stride` must be at least 1, got {num_frames} and {frame_stride}.")
+    left = np.arange(num_frames)
+    if max_source_frames and num_frames > max_source_frames:
+        left = np.linspace(0, num_frames - 1, max_source_frames).round().astype(np.int64)
+    kept = np.arange(0, len(left), frame_stride)
+    if generator is not None:
+        kept += (generator.random(len(kept)) * np.minimum(frame_stride, len(left) - kept)).astype(np.int64)
+    return left[kept]
 
 
 def pad_to_longest(rows: list[torch.Tensor], do_pad: bool | None) -> torch.Tensor:
@@ -272,66 +355,56 @@ def pad_to_longest(rows: list[torch.Tensor], do_pad: bool | None) -> torch.Tenso
     lengths = [len(row) for row in rows]
     if not do_pad and len(set(lengths)) > 1:
         raise ValueError(f"Videos of {sorted(set(lengths))} frames cannot be one tensor with `do_pad=False`.")
-    padded = rows[0].new_zeros((len(rows), max(lengths), *rows[0].shape[1:]))
-    for target, row in zip(padded, rows, strict=True):
-        target[: len(row)] = row
-    return padded
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
-def torch_seeded_generator() -> np.random.Generator:
-    """Make a NumPy generator from torch's global one, which `set_seed` and the data loader's workers seed.
+def as_bytes(video: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Bring pixel values of any type to `uint8`.
+
+    Args:
+        video (`torch.Tensor` of shape `(T, C, H, W)`): from 0 to 255; or, where floating, from 0 to 1.
 
     Returns:
-        `np.random.Generator`: another one at each call.
+        `tuple[torch.ByteTensor, bool]`: values from 0 to 255, and whether they were from 0 to 1.
+
+    Raises:
+        ValueError: if values are below 0 or above 255.
     """
-    return np.random.default_rng(int(torch.randint(2**62, ())))
+    if video.dtype == torch.uint8:
+        return video, False
+    low, high = float(video.min()), float(video.max())
+    is_scaled = video.is_floating_point() and low >= 0 and high <= 1
+    if not (low >= 0 and high <= 255):
+        raise ValueError(f"Pixels must be from 0 to 255, or floats from 0 to 1; got values from {low:g} to {high:g}.")
+    return (video * (255 if is_scaled else 1)).round().to(torch.uint8), is_scaled
 
 
 def is_array(value: Any) -> bool:
-    """Tell arrays from other values.
-
-    Args:
-        value (`Any`): anything.
-
-    Returns:
-        `bool`: whether it is a NumPy array or a torch tensor.
-    """
+    """Whether a value is a NumPy array or a torch tensor."""
     return isinstance(value, (np.ndarray, torch.Tensor))
 
 
 def is_frame(value: Any) -> bool:
-    """Tell one frame in memory from other values.
-
-    Args:
-        value (`Any`): anything.
-
-    Returns:
-        `bool`: whether it is a PIL image, or an array of 2 or 3 dimensions.
-    """
+    """Whether a value is one frame in memory: a PIL image, or an array of 2 or 3 dimensions."""
     return isinstance(value, Image.Image) or (is_array(value) and value.ndim in (2, 3))
 
 
+def is_decoder(value: Any) -> bool:
+    """Whether a value is a torchcodec `VideoDecoder`, as `datasets` gives for its videos."""
+    return hasattr(value, "get_frames_at") and hasattr(value, "__len__")
+
+
+def is_one_video(value: Any) -> bool:
+    """Whether a value is one video by its type alone."""
+    return isinstance(value, (str, os.PathLike, bytes, dict)) or is_decoder(value)
+
+
 def list_videos(videos: Any) -> list:
-    """Bring one video or a nested batch of them to a flat list of videos.
-
-    Args:
-        videos (`Any`): see [`FlaVideoProcessor.preprocess`].
-
-    Returns:
-        `list`: each item a path, a 4-dimensional array, a list of frames in memory, or a list of image paths.
-
-    Raises:
-        ValueError: if something in it is no video.
-    """
-    if isinstance(videos, (str, os.PathLike)):
+    """One video or a nested batch of them as a flat list of videos."""
+    if is_one_video(videos):
         return [videos]
-    if is_array(videos):
-        if videos.ndim == 5:
-            return list(videos)
-        if videos.ndim == 4:
-            return [videos]
-        if videos.ndim == 3:
-            return [videos[None]]
+    if is_array(videos) and videos.ndim in (3, 4, 5):
+        return list(videos) if videos.ndim == 5 else [videos if videos.ndim == 4 else videos[None]]
     if isinstance(videos, Image.Image):
         return [[videos]]
     if isinstance(videos, (list, tuple)) and len(videos) > 0:
@@ -339,14 +412,8 @@ def list_videos(videos: Any) -> list:
             return [list(videos)]
         flat = []
         for video in videos:
-            if (
-                isinstance(video, (list, tuple))
-                and video
-                and all(isinstance(path, (str, os.PathLike)) for path in video)
-            ):
-                flat.append(list(video))
-            else:
-                flat.extend(list_videos(video))
+            paths = isinstance(video, (list, tuple)) and all(isinstance(path, (str, os.PathLike)) for path in video)
+            flat.extend([list(video)] if paths and video else list_videos(video))
         return flat
     what = f"an array of shape {tuple(videos.shape)}" if is_array(videos) else f"{type(videos).__name__} {videos!r}"
     raise ValueError(
@@ -356,18 +423,7 @@ def list_videos(videos: Any) -> list:
 
 
 def flat_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
-    """Bring metadata in any of transformers' forms to one entry a video, `None` where nothing was given.
-
-    Args:
-        metadata (`Any`): nothing, one entry, or nested lists of them, as dictionaries or [`VideoMetadata`].
-        num_videos (`int`): how many entries there have to be.
-
-    Returns:
-        `list[VideoMetadata or None]`: one a video.
-
-    Raises:
-        ValueError: there are more or fewer.
-    """
+    """Metadata in any of transformers' forms as one entry a video, `None` where nothing was given."""
     if metadata is None:
         return [None] * num_videos
     flat = [metadata] if isinstance(metadata, (dict, VideoMetadata)) else list(metadata)
@@ -377,91 +433,11 @@ def flat_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
     return [VideoMetadata(**entry) if isinstance(entry, dict) else entry for entry in flat]
 
 
-def load_video(video: Any, metadata: VideoMetadata | None, choose, convert_rgb: bool | None, backend: str = "pyav"):
-    """Read the kept frames of one video, whatever its form.
-
-    Args:
-        video (`Any`): a path, a 4-dimensional array, a list of frames in memory, or a list of image paths.
-        metadata ([`VideoMetadata`], *optional*): what the caller knows about it.
-        choose (`Callable[[VideoMetadata], np.ndarray]`, *optional*): says which frames are kept; all when absent.
-        convert_rgb (`bool`, *optional*): make PIL images RGB; a palette or CMYK picture means nothing as an array.
-        backend (`str`): what decodes a video file, `"pyav"` or `"torchcodec"`.
-
-    Returns:
-        `tuple`: an array or tensor of 4 dimensions, and its [`VideoMetadata`] with `frames_indices` filled in.
-
-    Raises:
-        ValueError: the video is empty, or `choose` asks for frames it has not.
-        VideoDecodeError: a file cannot be decoded.
-    """
-    if isinstance(video, (str, os.PathLike)):
-        path = local_path(video)
-        if not path.is_dir():
-            return load_video_file(path, choose, backend)
-        video = frame_files(path)
-    if len(video) == 0:
-        raise ValueError("A video must have at least one frame, got an empty one.")
-    metadata = metadata or VideoMetadata(total_num_frames=len(video))
-    metadata.frames_indices = indices = (
-        np.arange(len(video)) if choose is None else np.asarray(choose(metadata=metadata))
-    )
-    if len(indices) and indices[-1] >= len(video):
-        raise ValueError(f"`video_metadata` says {metadata.total_num_frames} frames, the video has {len(video)}.")
-    if is_array(video):
-        frames = video if choose is None else video[indices if isinstance(video, np.ndarray) else indices.tolist()]
-    elif is_frame(video[0]):
-        frames = stack_frames([video[index] for index in indices], convert_rgb)
-    else:
-        frames = read_frame_files([video[index] for index in indices])
-    return frames, metadata
-
-
-def load_video_file(path, choose, backend: str) -> tuple[np.ndarray, VideoMetadata]:
-    """Decode the kept frames of a video file.
-
-    Args:
-        path (`Path`): the file.
-        choose (`Callable[[VideoMetadata], np.ndarray]`, *optional*): says which frames are kept, as an int array of
-            shape `(T,)`; all when absent.
-        backend (`str`): one of `BACKENDS`.
-
-    Returns:
-        `tuple[np.ndarray, VideoMetadata]`: frames `(T, H, W, 3)` in uint8 RGB, and what the file says of itself, with
-            `frames_indices` filled in.
-    """
-    info = probe_video(path)
-    metadata = VideoMetadata(total_num_frames=0, fps=info.fps, width=info.width, height=info.height)
-    options = getattr(choose, "keywords", {})
-    stride = 1 if choose is None else options["frame_stride"]
-    generator = torch_seeded_generator() if options.get("random_frame_phase") else None
-
-    def indices_of(num_frames: int) -> np.ndarray:
-        if choose is not None and (options.get("num_frames") or options.get("fps")):
-            metadata.total_num_frames = num_frames
-            return np.asarray(choose(metadata=metadata))
-        return sample_frame_indices(num_frames, stride, copy.deepcopy(generator))
-
-    read = read_by_torchcodec(path, indices_of) if backend == "torchcodec" else None
-    metadata.video_backend = "pyav" if read is None else "torchcodec"
-    if read is None and (options.get("num_frames") or options.get("fps")):
-        num_frames = count_video_frames(path)
-        indices = indices_of(num_frames)
-        read = read_video_frames(path, indices), indices, num_frames
-    elif read is None:
-        # One pass: the length of many videos is not known before their end.
-        read = read_strided_video_frames(path, stride, generator)
-    frames, metadata.frames_indices, metadata.total_num_frames = read
-    if info.fps:
-        metadata.duration = metadata.total_num_frames / info.fps
-    return frames, metadata
-
-
-def stack_frames(frames: list, convert_rgb: bool | None) -> np.ndarray | torch.Tensor:
+def stack_frames(frames: list) -> np.ndarray | torch.Tensor:
     """Stack frames in memory to one video.
 
     Args:
         frames (`list`): PIL images, arrays or tensors, all of one kind and size.
-        convert_rgb (`bool`, *optional*): make PIL images RGB.
 
     Returns:
         `np.ndarray` or `torch.Tensor` of shape `(T, ...)`, of 4 dimensions: layout and dtype as given.
@@ -469,8 +445,7 @@ def stack_frames(frames: list, convert_rgb: bool | None) -> np.ndarray | torch.T
     Raises:
         ValueError: if the frames have different sizes.
     """
-    if isinstance(frames[0], Image.Image):
-        frames = [np.asarray(frame.convert("RGB") if convert_rgb else frame) for frame in frames]
+    frames = [np.asarray(frame.convert("RGB")) if isinstance(frame, Image.Image) else frame for frame in frames]
     frames = [frame[..., None] if frame.ndim == 2 else frame for frame in frames]
     shapes = {tuple(frame.shape) for frame in frames}
     if len(shapes) > 1:

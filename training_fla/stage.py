@@ -267,6 +267,7 @@ def make_processor(recipe: Recipe, tokenizer) -> FlaProcessor:
         tokenizer.src_lang = tokenizer.tgt_lang = code
     video_processor = FlaVideoProcessor(
         frame_stride=data.frame_stride,
+        max_source_frames=data.max_source_frames,
         size={"height": data.frame_size, "width": data.frame_size},
         crop_size={"height": data.crop_size, "width": data.crop_size},
     )

@@ -1,5 +1,7 @@
 """Examples and batches: the right frames, the same every time, nothing of padding that could be taken for data."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -67,7 +69,9 @@ def test_workers_that_live_on_see_the_next_epoch(packed_demo, demo_processor):
 
 
 def test_long_clips_are_thinned_evenly_before_the_stride(packed_demo, demo_processor):
-    videos = SignVideoDataset(PackedCorpus(packed_demo, "train"), demo_processor, max_source_frames=8)
+    processor = copy.deepcopy(demo_processor)
+    processor.video_processor.max_source_frames = 8
+    videos = SignVideoDataset(PackedCorpus(packed_demo, "train"), processor)
     longest = int(np.argmax(videos.corpus.num_frames))
     kept = videos.frame_indices(longest)
     assert len(kept) == 2 and kept[0] == 0 and kept[1] > 4

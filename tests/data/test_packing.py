@@ -420,7 +420,7 @@ def test_a_killed_packing_leaves_no_process_and_goes_on(packed, tmp_path):
 def test_a_clip_that_its_video_cuts_off_is_bad(tmp_path):
     file = write_video(tmp_path / "v.mp4", 20, fps=10.0)
     rows = [CorpusRow("late", VideoFile(file, 1.0, 4.0), "x", "train")]
-    message = re.escape("only 10 of about 30 frames: it is to end at 4.0 s, after the end of its video")
+    message = re.escape("its frames end at 1.90 s, but it is to end at 4.0 s, after the end of its video")
     with pytest.raises(InputError, match=message):
         quiet(rows, tmp_path / "out")
 

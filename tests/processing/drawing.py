@@ -62,6 +62,60 @@ def write_video(
     return Path(path)
 
 
+def late_video(path, num_frames: int = 20, fps: int = 10, start: float = 2.0) -> Path:
+    """An MP4 whose picture starts after its sound: numbered frames from `start` seconds on."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("libx264", rate=fps), container.add_stream("aac", rate=16000)
+        video.height, video.width, video.pix_fmt, video.options = 64, 96, "yuv420p", {"crf": "4", "bf": "2"}
+        video.codec_context.time_base = Fraction(1, 1000)
+        packets = []
+        for number in range(num_frames):
+            picture = av.VideoFrame.from_ndarray(marked_frame(number), "rgb24")
+            picture.time_base, picture.pts = Fraction(1, 1000), round(1000 * (start + number / fps))
+            packets += video.encode(picture)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 5 * 16000), np.float32), "fltp", "mono")
+        silence.sample_rate, silence.pts = 16000, 0
+        packets += video.encode() + sound.encode(silence) + sound.encode()
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return Path(path)
+
+
+def hidden_frame_webm(path, num_frames: int = 12) -> Path:
+    """A WebM in VP9, one frame every 40 ms, whose first frame is hidden and shown by a packet of its own."""
+    import av
+
+    plain = write_video(
+        Path(path).with_suffix(".plain.webm"),
+        [marked_frame(number) for number in range(num_frames)],
+        codec="libvpx-vp9",
+        options={"deadline": "realtime", "g": "999"},
+    )
+    with av.open(str(plain)) as container:
+        first, *packets = (bytes(packet) for packet in container.demux(video=0) if packet.size)
+    packets = [bytes([first[0] & ~2]) + first[1:], b"\x88", *packets]  # show_frame off; then: show frame 0
+
+    def element(name: str, *parts: bytes | int) -> bytes:
+        content = b"".join(part.to_bytes(4, "big") if isinstance(part, int) else part for part in parts)
+        return bytes.fromhex(name) + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+    track = element("ae", element("d7", 1), element("73c5", 1), element("83", 1), element("86", b"V_VP9"))[9:]
+    track = element("ae", track, element("e0", element("b0", 96), element("ba", 64)))
+    times = [0, *(1 + 40 * number for number in range(num_frames))]
+    keys = [b"\x80", *[b"\0"] * num_frames]
+    blocks = [
+        element("a3", b"\x81" + time.to_bytes(2, "big") + key + packet)
+        for time, key, packet in zip(times, keys, packets, strict=True)
+    ]
+    head = element("1a45dfa3", element("4286", 1), element("4282", b"webm"), element("4287", 2), element("4285", 2))
+    segment = [element("1549a966", element("2ad7b1", 1_000_000)), element("1654ae6b", track)]
+    cluster = element("1f43b675", element("e7", 0), *blocks)
+    Path(path).write_bytes(head + element("18538067", *segment, cluster))
+    return Path(path)
+
+
 def tiny_tokenizer() -> MBartTokenizer:
     """Whole words, their letters, digits, and a language code."""
     specials = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]

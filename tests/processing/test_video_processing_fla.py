@@ -132,15 +132,14 @@ def test_without_return_tensors_nothing_is_padded(processor, forms):
 
 
 def test_defaults_are_256_to_224_normalised_with_imagenet_statistics():
-    video = np.random.default_rng(0).integers(0, 256, (5, 270, 300, 3), np.uint8)
+    grey = np.random.default_rng(0).integers(0, 256, (5, 512, 768, 1), np.uint8)
+    video = np.repeat(grey, 3, axis=3)  # colours are averaged over twice the width, as in the video files they are in
     pixels = FlaVideoProcessor()(video, return_tensors="pt")["pixel_values_videos"]
     assert pixels.shape == (1, 2, 3, 224, 224) and pixels.dtype == torch.float32
-    import torchvision.transforms.v2.functional as F  # noqa: N812
-
-    frames = torch.from_numpy(video[::4]).permute(0, 3, 1, 2)
-    resized = F.resize(frames, [256, 256], interpolation=F.InterpolationMode.BICUBIC, antialias=True)
-    expected = F.normalize(resized[..., 16:240, 16:240] / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    assert torch.allclose(pixels[0], expected, atol=1e-5)
+    area = torch.from_numpy(video[::4].reshape(2, 256, 2, 256, 3, 3).mean((2, 4))).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    difference = (pixels[0] * std + mean) * 255 - area[..., 16:240, 16:240]
+    assert difference.abs().max() < 4 and difference.abs().mean() < 1
 
 
 def test_uint8_output_is_the_float_output_before_normalising():
@@ -163,14 +162,14 @@ def test_folders_open_only_the_images_they_keep(processor, forms, tmp_path):
 
 
 def test_files_convert_only_the_frames_they_keep(processor, forms, monkeypatch):
-    from processing_fla import video_decoding_fla
+    from processing_fla import video_reading_fla
 
     converted = []
-    convert = video_decoding_fla.RgbConverter.__call__
+    convert = video_reading_fla.RgbConverter.__call__
     monkeypatch.setattr(
-        video_decoding_fla.RgbConverter,
+        video_reading_fla.RgbConverter,
         "__call__",
-        lambda self, frame: converted.append(frame) or convert(self, frame),
+        lambda self, frame, spaced=False: converted.append(frame) or convert(self, frame, spaced),
     )
     processor(forms["path"], return_tensors="pt")
     assert len(converted) == 4

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from processing_fla.video_reading_fla import OpenVideo
 from tests.processing.drawing import marked_frame, write_video
 from tests.serving.page_server import draw_clip, tiny_pipeline
 from training_fla.serving import clip_reading, translation
@@ -83,13 +84,13 @@ def test_what_is_no_video_is_refused(pipe, clip, tmp_path):
 def test_ten_minutes_are_refused_by_the_header(pipe, tmp_path, monkeypatch):
     frames = [marked_frame(n) for n in range(11)]
     path = write_video(tmp_path / "long.mkv", frames, codec="mpeg4", times=[n * 60_000 for n in range(11)])
-    monkeypatch.setattr(clip_reading, "timed_frames", None)  # nothing is decoded
+    monkeypatch.setattr(OpenVideo, "timed_frames", None)  # nothing is decoded
     assert "longer than 4 seconds" in refusal_of(path, pipe) and "it lasts 10:0" in refusal_of(path, pipe)
 
 
 def test_a_header_that_lies_or_says_nothing_does_not_help(pipe, tmp_path, monkeypatch):
     path = draw_clip(tmp_path / "long.mp4", 130)
-    monkeypatch.setattr(clip_reading, "declared_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(OpenVideo, "end_seconds", 0.0)
     assert "longer than 4 seconds" in refusal_of(path, pipe)
     assert "reads at most 9 frames" in refusal_of(path, pipe, Limits(max_frames=9))
     assert "longer than the 0 seconds" in refusal_of(path, pipe, clock=WorkClock(0))

@@ -63,7 +63,7 @@ def test_a_window_without_a_sentence_gets_no_subtitle(saved, capsys):
 
     class Translate:
         model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: None))
-        processor = SimpleNamespace(video_processor=SimpleNamespace(frame_stride=4))
+        processor = SimpleNamespace(video_processor=SimpleNamespace(frame_stride=4, target_size=None))
 
         def __call__(self, videos, **options):
             return ({"translation_text": ["one", " ", "three"][number]} for number, _ in enumerate(videos))

@@ -1,13 +1,11 @@
 """Where the frames of a clip come from: a video file, a folder of frames, a function, bytes; and writing a clip."""
 
-import re
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,7 +14,7 @@ from training_fla.files import InputError, atomic_file
 if TYPE_CHECKING:
     import numpy as np
 
-    OpenedClip = tuple[float, Iterator[np.ndarray]]  # frames per second (0: nothing says it), and frames
+    from processing_fla.video_reading_fla import VideoFrames
 
 # H.264 is what every browser plays; the encoders differ between builds of FFmpeg.
 ENCODERS = {
@@ -27,14 +25,27 @@ ENCODERS = {
 }
 
 
+@dataclass
+class OpenedClip:
+    """Frames `(H, W, 3)`, uint8, to be iterated over once, and how many a second they are."""
+
+    frames: "Iterator[np.ndarray]"
+    fps: float
+
+    def __iter__(self) -> "Iterator[np.ndarray]":
+        return iter(self.frames)
+
+
 class ClipSource:
     """What every kind of source has: a name, whether it is missing, and frames."""
 
     name: str
     is_missing: bool = False
 
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "AbstractContextManager[OpenedClip]":
-        """Frames per second and every `stride`-th frame, `(H, W, 3)` or `(H, W, 4)`, whose last channel is unused."""
+    def opened(
+        self, stride: int = 1, size: tuple[int, int] | None = None
+    ) -> "AbstractContextManager[OpenedClip | VideoFrames]":
+        """Every `stride`-th frame, `(H, W, 3)` or `(H, W, 4)`, whose last channel is unused; and, once read, `fps`."""
         raise NotImplementedError
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
@@ -50,8 +61,8 @@ class ClipSource:
         Raises:
             ValueError: naming the file that cannot be read.
         """
-        with self.opened(stride, size) as (_, frames):
-            for frame in frames:
+        with self.opened(stride, size) as clip:
+            for frame in clip:
                 yield frame[..., :3]
 
 
@@ -78,22 +89,13 @@ class VideoFile(_OnDisk):
     end_seconds: float | None = None
 
     @contextmanager
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
-        """As [`ClipSource.opened`]."""
-        from processing_fla.video_decoding_fla import open_frames
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[VideoFrames]":
+        """As [`ClipSource.opened`]; times are the frames' own."""
+        from processing_fla.video_reading_fla import open_frames
 
-        with open_frames(
-            self.path,
-            self.start_seconds,
-            self.end_seconds,
-            size=size,
-            # Averages the pixels behind each one, in a third less time than bicubic; see benchmarks/video.py.
-            interpolation="AREA",
-            spaced=True,
-            frame_stride=stride,
-            num_threads=1,  # packing has a process a core
-        ) as (fps, frames):
-            yield fps or 0.0, frames
+        options = {"size": size, "frame_stride": stride, "num_threads": 1}  # packing has a process a core
+        with open_frames(self.path, self.start_seconds, self.end_seconds, spaced=True, **options) as frames:
+            yield frames
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class FrameFolder(_OnDisk):
 
     def files(self) -> list[Path]:
         """The images between the two times."""
-        from processing_fla.frame_folder_fla import frame_files
+        from processing_fla.video_reading_fla import frame_files
 
         files = frame_files(self.path)
         first, last = ((seconds or 0.0) * self.fps - 1e-3 for seconds in (self.start_seconds, self.end_seconds))
@@ -115,24 +117,18 @@ class FrameFolder(_OnDisk):
 
     def gaps(self) -> str:
         """Says which numbers are missing in the names; empty where none is, or the names have no numbers."""
-        numbers = [re.findall(r"\d+", file.stem)[-1:] for file in self.files()]
-        numbers = sorted({int(number[0]) for number in numbers if number})
-        step = min((after - before for before, after in pairwise(numbers)), default=1)
-        missing = [n for before, after in pairwise(numbers) for n in islice(range(before + step, after, step), 1000)]
-        if not missing:
-            return ""
-        named = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        return f"{self.path}: missing frame numbers between {numbers[0]} and {numbers[-1]}: {named}"
+        from processing_fla.video_reading_fla import frame_gaps
+
+        gaps = frame_gaps(self.files())
+        return gaps and f"{self.path}: {gaps}"
 
     @contextmanager
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
         """As [`ClipSource.opened`]; a number that is missing in the names is a warning."""
         files = self.files()
         if not files:
             raise InputError(f"{self.path} has no frame between {self.start_seconds or 0} s and {self.end_seconds} s")
-        if gaps := self.gaps():
-            warnings.warn(gaps, stacklevel=3)
-        yield self.fps, (_read_image(file, size) for file in files[::stride])
+        yield OpenedClip((_read_image(file, size) for file in files[::stride]), self.fps)
 
 
 @dataclass(frozen=True)
@@ -145,9 +141,11 @@ class DrawnVideo(ClipSource):
     is_missing: ClassVar[bool] = False
 
     @contextmanager
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
         """As [`ClipSource.opened`]."""
-        yield self.fps, (_resized(frame, size) for frame in self.draw()[::stride])
+        from processing_fla.video_reading_fla import scaled
+
+        yield OpenedClip((scaled(frame[None], size)[0] for frame in self.draw()[::stride]), self.fps)
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ class EmbeddedVideo(ClipSource):
     is_missing: ClassVar[bool] = False
 
     @contextmanager
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[OpenedClip]":
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
         """As [`ClipSource.opened`]."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "video")
@@ -202,21 +200,9 @@ def write_clip(file: Path, frames: "Iterable[np.ndarray]", fps: float, overwrite
 
 
 def _read_image(path: Path, size: tuple[int, int] | None) -> "np.ndarray":
-    import numpy as np
-    from PIL import Image
+    from processing_fla.video_reading_fla import VideoDecodeError, read_frame_files
 
     try:
-        with Image.open(path) as image:
-            return _resized(np.asarray(image.convert("RGB")), size)
-    except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error and more on damaged files
+        return read_frame_files([path], size)[0]
+    except VideoDecodeError as error:
         raise InputError(f"{path} is not a readable image: {error}") from error
-
-
-def _resized(frame: "np.ndarray", size: tuple[int, int] | None) -> "np.ndarray":
-    import numpy as np
-    from PIL import Image
-
-    if size is None or frame.shape[:2] == size:
-        return frame
-    # Unstated: bicubic is what GFSLT and its followers resize frames with, and the processor's default.
-    return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BICUBIC))

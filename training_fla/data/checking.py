@@ -161,7 +161,7 @@ def examine(row: CorpusRow) -> Finding:
 
 @lru_cache(maxsize=64)  # many clips are cut from one video
 def _video_info(path: Path):
-    from processing_fla.video_decoding_fla import probe_video
+    from processing_fla.video_reading_fla import probe_video
 
     return probe_video(path)
 

@@ -9,7 +9,6 @@ import torch
 from torch.utils.data import Dataset
 
 from processing_fla import FlaProcessor, normalize_text
-from processing_fla.video_decoding_fla import sample_frame_indices
 from training_fla.files import InputError
 from training_fla.recipe import DataArguments, Recipe
 
@@ -49,15 +48,13 @@ class SignVideoDataset(Dataset):
         max_target_tokens: int = 128,
         augmentation: ClipAugmentation | None = None,
         random_frame_phase: bool = False,  # draw the kept frame of each window
-        max_source_frames: int | None = None,  # longer clips are thinned evenly first
         max_clips: int | None = None,  # keep only the first so many
         seed: int = 0,
     ):
         self.corpus, self.video_processor, self.augmentation = corpus, processor.video_processor, augmentation
-        self.random_frame_phase, self.max_source_frames, self.seed = random_frame_phase, max_source_frames, seed
+        self.random_frame_phase, self.seed = random_frame_phase, seed
         # A corpus may have been packed thinned already; what is left to thin is the rest.
-        self.stride, rest = divmod(self.video_processor.frame_stride, corpus.frame_stride)
-        if rest or not self.stride:
+        if self.video_processor.frame_stride % corpus.frame_stride:
             raise InputError(
                 f"{corpus.folder} keeps one frame in {corpus.frame_stride}, which does not fit "
                 f"frame_stride {self.video_processor.frame_stride}; pack it with every frame"
@@ -86,11 +83,8 @@ class SignVideoDataset(Dataset):
         Returns:
             `np.ndarray` of shape `(T,)`, int64: ascending.
         """
-        source_frames = np.arange(self.corpus.num_frames[index])
-        limit = self.max_source_frames and -(-self.max_source_frames // self.corpus.frame_stride)
-        if limit and len(source_frames) > limit:
-            source_frames = np.linspace(0, len(source_frames) - 1, limit).round().astype(np.int64)
-        return source_frames[sample_frame_indices(len(source_frames), self.stride, generator)]
+        num_frames, packed_stride = self.corpus.num_frames[index], self.corpus.frame_stride
+        return self.video_processor.sample_frame_indices(num_frames, generator, packed_stride)
 
     def __getitem__(self, index: int) -> dict:
         generator = np.random.default_rng([self.seed, int(self._epoch), index])
@@ -160,7 +154,7 @@ def clip_augmentation(data: DataArguments, learns: bool) -> tuple[ClipAugmentati
 def make_datasets(recipe: Recipe, args, splits, processor: FlaProcessor, model) -> dict[str, Dataset]:
     """The splits `train`, varied where the visual encoder learns, `dev` and `test`: as frames or stored features."""
     data = recipe.data
-    common = {"max_source_frames": data.max_source_frames, "processor": processor, "seed": args.seed}
+    common = {"processor": processor, "seed": args.seed}
     augmentation, phase = clip_augmentation(data, learns=not model.visual_encoder_is_frozen)
     train = {"max_target_tokens": recipe.text.max_target_tokens, "max_clips": data.max_train_clips}
     train |= {"augmentation": augmentation, "random_frame_phase": phase}

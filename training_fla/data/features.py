@@ -161,7 +161,7 @@ def fingerprint(model: nn.Module, videos, dtype: str, precision: str) -> str:
         "processor": videos.video_processor.to_dict(),
         "corpus": videos.corpus.fingerprint,
         "clips": videos.ids,
-        "max_source_frames": videos.max_source_frames,
+        "max_source_frames": videos.video_processor.max_source_frames,
         "dtype": dtype,
         "precision": precision,
     }

@@ -276,7 +276,7 @@ def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: in
     if any(isinstance(row.video, VideoFile) for row in rows):  # once here, not in every process that is forked
         import av.video.reformatter  # noqa: F401
 
-        import processing_fla.video_decoding_fla  # noqa: F401
+        import processing_fla.video_reading_fla  # noqa: F401
     num_bytes = num_clips = 0
     interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
     bar = tqdm(total=len(rows), desc="packing", unit="clip", disable=not packing.progress, mininterval=interval)
@@ -353,8 +353,8 @@ def _lost(row: CorpusRow) -> str:
 def _record(row: CorpusRow, parameters: PackParameters) -> pa.RecordBatch:
     jpegs: list[bytes] = []
     num_bytes = 0
-    with row.video.opened(parameters.frame_stride, parameters.size) as (fps, frames):
-        for frame in frames:
+    with row.video.opened(parameters.frame_stride, parameters.size) as clip:
+        for frame in clip:
             jpegs.append(encode_frame(frame, parameters.quality))
             num_bytes += len(jpegs[-1])
             if num_bytes > MAX_CLIP_BYTES:
@@ -363,20 +363,20 @@ def _record(row: CorpusRow, parameters: PackParameters) -> pa.RecordBatch:
                 still_working()
     if not jpegs:
         raise InputError("it has no frames")
-    _refuse_cut_off(row.video, len(jpegs) * parameters.frame_stride, fps)
+    _refuse_cut_off(row.video, clip)
     values = {name: getattr(row, name) for name in ("id", "sentence", "signer", "language", "split")}
-    values |= {"num_frames": len(jpegs), "fps": fps, "height": frame.shape[0], "width": frame.shape[1]}
+    values |= {"num_frames": len(jpegs), "fps": clip.fps or 0.0, "height": frame.shape[0], "width": frame.shape[1]}
     values |= {"frame_stride": parameters.frame_stride, "frame_crc32": list(map(zlib.crc32, jpegs)), "frames": jpegs}
     return pa.RecordBatch.from_pylist([values], schema=SCHEMA)
 
 
-def _refuse_cut_off(video: Any, num_frames: int, fps: float) -> None:
+def _refuse_cut_off(video: Any, clip: Any) -> None:
     """Annotated times may lie a little beyond a video's end, but half a sentence is none."""
-    if isinstance(video, VideoFile) and video.end_seconds is not None and fps > 0:
-        wanted = (video.end_seconds - (video.start_seconds or 0.0)) * fps
-        if num_frames < 0.5 * wanted:
+    if isinstance(video, VideoFile) and video.end_seconds is not None:
+        middle = ((video.start_seconds or 0.0) + video.end_seconds) / 2
+        if clip.last_seconds + 1 / (clip.fps or 25) < middle:
             raise InputError(
-                f"only {num_frames} of about {wanted:.0f} frames: it is to end at {video.end_seconds} s, "
+                f"its frames end at {clip.last_seconds:.2f} s, but it is to end at {video.end_seconds} s, "
                 "after the end of its video"
             )
 

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from processing_fla.video_color_fla import RgbConverter
-from processing_fla.video_decoding_fla import timed_frames
-from processing_fla.video_opening_fla import VideoDecodeError, open_video
+from processing_fla.video_reading_fla import RgbConverter, VideoDecodeError, open_video
 from training_fla.serving.limits import MAX_FPS, Limits, RefusedError, WorkClock
 
 FRAMES_AT_ONCE = 8  # resized together; a frame may be of 4K, and only so many are held at full size
@@ -65,10 +63,10 @@ def _read(path: Path, video_processor, limits: Limits, clock: WorkClock) -> Clip
     waiting: list[np.ndarray] = []
     times: list[float] = []
     num_frames, end = 0, 0.0
-    with open_video(path) as (container, stream):
-        limits.check_length(declared_seconds(container, stream))
-        convert = RgbConverter(path)
-        for seconds, frame in timed_frames(container, stream, path, None):
+    with open_video(path) as video:
+        limits.check_length(video.end_seconds or 0.0)
+        convert = RgbConverter(path, video_processor.target_size)
+        for seconds, frame in video.timed_frames():
             clock.check()
             limits.check_length(seconds)
             if num_frames > limits.max_seconds * MAX_FPS + MAX_FPS:
@@ -87,21 +85,6 @@ def _read(path: Path, video_processor, limits: Limits, clock: WorkClock) -> Clip
     # The last frame is taken to be shown as long as the mean of the others.
     duration = end + end / (num_frames - 1) if num_frames > 1 else 0.0
     return Clip(torch.cat(pixels), times, num_frames, duration)
-
-
-def declared_seconds(container, stream) -> float:
-    """How long a file says it is; 0 where it says nothing, as what browsers record does not.
-
-    Args:
-        container (`av.container.InputContainer`): an open container.
-        stream (`av.video.stream.VideoStream`): its video stream.
-
-    Returns:
-        `float`: seconds. Not to be relied on.
-    """
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1_000_000 if container.duration else 0.0
 
 
 def _resized(frames: list[np.ndarray], video_processor) -> torch.Tensor:

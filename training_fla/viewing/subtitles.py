@@ -7,9 +7,7 @@ from itertools import count
 
 import numpy as np
 
-from processing_fla.video_color_fla import RgbConverter
-from processing_fla.video_decoding_fla import probe_video, timed_frames
-from processing_fla.video_opening_fla import VideoDecodeError, local_path, open_video
+from processing_fla.video_reading_fla import RgbConverter, VideoDecodeError, open_video, probe_video
 from training_fla.files import InputError
 from training_fla.viewing.pauses import PICTURE_SIDE, STEP_SECONDS, PauseRules, find_stretches, measure_motion
 
@@ -169,28 +167,31 @@ def read_stretches(video: str, rules: PauseRules, progress: Callable = iter) -> 
     size = (max(2, round(info.height * scale)), max(2, round(info.width * scale)))
 
     def pictures(frames) -> Iterator[tuple[float, np.ndarray]]:
-        convert = RgbConverter(local_path(video), size, "AREA")
+        convert = RgbConverter(video, size)
         due = 0.0
         for seconds, frame in frames:
             if seconds >= due - 1e-3:
                 due = seconds + STEP_SECONDS
                 yield seconds, convert(frame).mean(2, dtype=np.float32)
 
-    with open_video(video) as (container, stream):
-        frames = progress(timed_frames(container, stream, local_path(video), None))
+    with open_video(video) as opened:
+        frames = progress(opened.timed_frames())
         return find_stretches(measure_motion(pictures(frames), 1 / (info.fps or 25)), rules)
 
 
-def open_cues(video: str, info, rules: PauseRules | None, window_seconds: float, stride_seconds: float, stride: int):
+def open_cues(
+    video: str, info, rules: PauseRules | None, window_seconds: float, stride_seconds: float, stride: int, size
+):
     """Choose the cuts of a recording.
 
     Args:
         video (`str`): a video file.
-        info ([`~processing_fla.video_decoding_fla.VideoInfo`]): of it.
+        info ([`~processing_fla.VideoInfo`]): of it.
         rules ([`~training_fla.viewing.pauses.PauseRules`], *optional*): cut at pauses instead of into windows.
         window_seconds (`float`): how much is translated at once, without `rules`.
         stride_seconds (`float`): from one window's start to the next one's, without `rules`.
         stride (`int`): keep one frame in so many.
+        size (`Callable`): the height and width of scaled frames, given a source frame's.
 
     Returns:
         `tuple[Iterator[Window], int | None]`: the cues, and how many there are, where that is known.
@@ -209,9 +210,9 @@ def open_cues(video: str, info, rules: PauseRules | None, window_seconds: float,
             raise InputError(f"{video} holds no signing of {rules.min_length:g} s: lower --min-length, or cut windows")
 
     def cues() -> Iterator[Window]:
-        with open_video(video) as (container, stream):
-            frames = timed_frames(container, stream, local_path(video), None)
-            convert = RgbConverter(local_path(video))
+        with open_video(video) as opened:
+            frames = opened.timed_frames()
+            convert = RgbConverter(video, size)
             if stretches is None:
                 yield from cut_windows(frames, convert, info.fps, window_seconds, stride_seconds, stride)
             else:
@@ -251,11 +252,12 @@ def print_subtitles(
     info = probe_video(video)
     if not info.fps:
         raise InputError(f"{video} does not say how many frames a second it has, so subtitles cannot be timed")
-    stride = translate.processor.video_processor.frame_stride
+    processor = translate.processor.video_processor
+    stride = processor.frame_stride
     most = getattr(translate.model.config.get_text_config(), "max_position_embeddings", None)
     if rules and most:
         rules = replace(rules, max_length=min(rules.max_length, (most - 1) * stride / info.fps))
-    cues, total = open_cues(video, info, rules, window_seconds, stride_seconds, stride)
+    cues, total = open_cues(video, info, rules, window_seconds, stride_seconds, stride, processor.target_size)
     read: list[Window] = []
 
     def arrays() -> Iterator[np.ndarray]:
