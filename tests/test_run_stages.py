@@ -188,7 +188,7 @@ def test_bad_lines_are_refused_before_training(recipes, tmp_path, capsys, lines,
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["--stage1_checkpoint", "nowhere"], "stage1_checkpoint nowhere cannot be loaded"),
+        (["--stage1_checkpoint", "nowhere"], "cannot load stage1_checkpoint from nowhere: there is no such folder"),
         (["--frame_stride", "2"], "was trained with frame_stride 4, this recipe says 2"),
         (["--language_code", "xx_XX"], "language_code xx_XX is no token of the tokenizer"),
         (["--language_model", "nowhere"], "one of `language_model`"),

@@ -168,6 +168,10 @@ class Stage2Arguments(VisualArguments):
     language_model_config: dict | None = field(
         default=None, metadata={"help": "instead of `language_model`: config of a randomly initialised one (Table 10)"}
     )
+    language_model_dtype: str = field(
+        default="float32",
+        metadata={"help": "type `language_model` is loaded in: float32; bfloat16 or float16 only where it is frozen"},
+    )
     random_language_model: bool = field(
         default=False, metadata={"help": "keep only the architecture of `language_model`, not its weights (Table 10)"}
     )

@@ -43,11 +43,16 @@ from training_fla.scoring.metric import SignTranslationMetric
 from training_fla.tables import write_table
 from training_fla.training.adapters import FOLDER as PEFT_FOLDER
 from training_fla.training.adapters import is_peft, merge_peft, save_peft
-from training_fla.training.monitoring import EvaluationLines, plot_curve, show_progress
-from training_fla.training.norms import LayerNorms
+from training_fla.training.callbacks import (
+    EvaluationLines,
+    LayerNorms,
+    RecipeReport,
+    check_report_to,
+    plot_curve,
+    run_facts,
+    show_progress,
+)
 from training_fla.training.one_run import OneRunModel, without_light_t
-from training_fla.training.reporting import RecipeReport, check_report_to
-from training_fla.training.throughput import run_facts
 from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
 
@@ -102,10 +107,11 @@ def run_stage(
             checkpoint = last_whole_checkpoint(recipe.output_dir) if recipe.run.resume else None
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
+        started -= trainer.throughput.earlier_seconds  # of the run that this one resumes
         train_seconds = time.perf_counter() - started
         facts = {"seconds": round(train_seconds, 1), "best_step": trainer.state.best_global_step}
         outcome.metrics.pop("total_flos", None)  # not counted
-        report = {"train": {**outcome.metrics, **facts, **trainer.throughput.figures(trainer.accelerator)}}
+        report = {"train": {**outcome.metrics, **facts, **trainer.throughput.figures()}}
         for split in ("dev", "test"):
             report[split] = score_split(trainer, split, recipe)
         report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
@@ -311,16 +317,11 @@ def make_trainer(
     convention = recipe.data.score_convention
     if convention == "auto":
         convention = convention_for(convention_of(splits.dev.corpus), splits.dev.sentences)
-    callbacks = [EvaluationLines(recipe.output_dir)]
-    if recipe.optimization.early_stopping_patience:
-        callbacks.append(EarlyStoppingCallback(recipe.optimization.early_stopping_patience))
-    if recipe.optimization.norm_logging_steps:
-        callbacks.append(LayerNorms(recipe.output_dir, recipe.optimization.norm_logging_steps))
-    if args.report_to:
-        callbacks.append(RecipeReport(recipe.resolved))
     if args.world_size > 1 and args.device.type == "cuda" and not model.visual_encoder_is_frozen:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    generation = clean_generation_config(model, args.generation_num_beams or 1, recipe.text.max_new_tokens)
+    generation = clean_generation_config(
+        model, processor.tokenizer, args.generation_num_beams or 1, recipe.text.max_new_tokens
+    )
     trainer = SignTranslationTrainer(
         model=model,
         args=args,
@@ -332,10 +333,14 @@ def make_trainer(
         eval_dataset=datasets["dev"],
         data_collator=SignTranslationCollator(model.prepare_decoder_input_ids_from_labels),
         processing_class=processor,
-        callbacks=callbacks,
     )
-    for callback in callbacks:
-        callback.trainer = trainer
+    trainer.add_callback(EvaluationLines(trainer, recipe.output_dir))
+    if recipe.optimization.early_stopping_patience:
+        trainer.add_callback(EarlyStoppingCallback(recipe.optimization.early_stopping_patience))
+    if recipe.optimization.norm_logging_steps:
+        trainer.add_callback(LayerNorms(trainer, recipe.output_dir, recipe.optimization.norm_logging_steps))
+    if args.report_to:
+        trainer.add_callback(RecipeReport(trainer, recipe.resolved))
     show_progress(trainer)
     trainer.test_dataset = datasets["test"]
     return trainer
@@ -375,7 +380,6 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     """
     folder = recipe.output_dir
     trainer.model = trainer.whole_model()
-    trainer.model.generation_config = trainer.generation
     if is_peft(trainer.model) and trainer.is_world_process_zero():
         save_peft(trainer.model, folder / PEFT_FOLDER)
         merge_peft(trainer.model)

@@ -1,5 +1,6 @@
 """Batches within a budget of frames: every clip once, memory flat, and the same on any number of processes."""
 
+import functools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -155,6 +156,7 @@ def accumulated(folder) -> Path:
     """One process, two batches a step; notes what its model was given."""
     shapes, forward = [], FlaForConditionalGeneration.forward
 
+    @functools.wraps(forward)  # `generate` reads the names of the arguments
     def noting(self, *args, **kwargs):
         if self.training and torch.is_grad_enabled():
             shapes.append((kwargs["sign_features"].shape[:2], kwargs["num_items_in_batch"].item()))

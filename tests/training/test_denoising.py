@@ -1,10 +1,15 @@
 """MBart's own objective: how much is masked, that nothing else changes, and that a small model comes out."""
 
+import shutil
+
 import numpy as np
 import pytest
+import torch
+from transformers import Seq2SeqTrainer
 
-from training_fla.files import InputError
-from training_fla.training.denoising import MASKED_SHARE, DenoisingDataset, denoise, infill
+from training_fla.cli import main as fla
+from training_fla.files import InputError, write_marker
+from training_fla.training.denoising import MASKED_SHARE, InfillingCollator, denoise, infill
 
 MASK = -1
 
@@ -38,40 +43,73 @@ def test_spans_of_length_zero_put_a_mask_between_tokens():
     assert longer > 0, "a Poisson span is empty in 3 % of the draws"
 
 
-def test_noise_follows_from_seed_epoch_and_sentence(demo_processor):
-    sentences = ["es regnet im norden", "morgen scheint die sonne"]
-    one, two = (DenoisingDataset(sentences, demo_processor.tokenizer, 50, seed=3) for _ in range(2))
-    one[1]
-    assert one[0] == two[0]
-    two.set_epoch(1)
-    assert any(one[i]["input_ids"] != two[i]["input_ids"] for i in range(2))
-    eos, language = demo_processor.tokenizer.eos_token_id, demo_processor.tokenizer.convert_tokens_to_ids("de_DE")
-    assert one[0]["labels"][-2:] == one[0]["input_ids"][-2:] == [eos, language]
+def test_a_batch_is_noised_anew_and_keeps_what_marks_its_language(demo_processor):
+    tokenizer = demo_processor.tokenizer
+    collate, examples = InfillingCollator(tokenizer), [{"input_ids": list(range(10, 30))}, {"input_ids": [10, 11]}]
+    torch.manual_seed(0)
+    one, two = collate(examples), collate(examples)
+    torch.manual_seed(0)
+    assert collate(examples)["input_ids"].equal(one["input_ids"]), "as after a resume, which restores the generator"
+    assert not one["input_ids"].equal(two["input_ids"]) and one["labels"].equal(two["labels"])
+    suffix = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("de_DE")]
+    assert one["labels"][0].tolist() == [*range(10, 30), *suffix]
+    assert one["labels"][1].tolist() == [10, 11, *suffix, *[-100] * 18]
+    for ids, mask in zip(one["input_ids"], one["attention_mask"], strict=True):
+        assert ids[mask.bool()][-2:].tolist() == suffix and ids[~mask.bool()].eq(tokenizer.pad_token_id).all()
+
+
+SENTENCES = ["es regnet im norden", "morgen scheint die sonne", "am abend weht der wind im süden"] * 4
+SMALL = {"vocab_size": 80, "width": 64, "layers": 1, "batch_size": 4, "learning_rate": 5e-3, "warmup_steps": 0}
 
 
 def test_a_small_mbart_is_trained_and_saved_whole(tmp_path):
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    sentences = ["es regnet im norden", "morgen scheint die sonne", "am abend weht der wind im süden"] * 4
     out = tmp_path / "mbart"
-    report = denoise(
-        sentences,
-        out,
-        vocab_size=80,
-        width=64,
-        layers=1,
-        max_steps=12,
-        batch_size=4,
-        learning_rate=5e-3,
-        warmup_steps=0,
-    )
+    report = denoise(SENTENCES, out, **SMALL, max_steps=12)
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert model.config.vocab_size == len(tokenizer) == report["vocab_size"]
     assert model.config.decoder_start_token_id == tokenizer.convert_tokens_to_ids("de_DE")
     assert report["loss"] < np.log(len(tokenizer))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mbart"], "no checkpoint folder is left beside"
-    with pytest.raises(InputError, match="mbart"):
-        denoise(sentences, out, max_steps=1)
+    with pytest.raises(InputError, match="mbart holds a model already: choose another folder or pass --overwrite"):
+        denoise(SENTENCES, out, **SMALL, max_steps=1)
+
+
+def test_an_interrupted_run_is_kept_until_it_is_resumed_or_given_up(tmp_path, monkeypatch):
+    out, train = tmp_path / "mbart", Seq2SeqTrainer.train
+
+    def stop_after(self, *args, **kwargs):
+        train(self, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Seq2SeqTrainer, "train", stop_after)
+        denoise(SENTENCES, out, **SMALL, max_steps=4, save_steps=2)
+    assert (tmp_path / "mbart.checkpoints" / "checkpoint-4").is_dir() and not out.exists()
+    with pytest.raises(InputError, match="mbart.checkpoints holds an interrupted run: give --resume to go on"):
+        denoise(SENTENCES, out, **SMALL, max_steps=4)
+    assert (tmp_path / "mbart.checkpoints" / "checkpoint-4").is_dir()
+    denoise(SENTENCES, out, **SMALL, max_steps=6, save_steps=2, resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mbart"]
+
+
+def test_folders_of_others_are_left_alone(tmp_path, capsys):
+    """The output and the checkpoints beside it, also with --overwrite; and the folder the text lies in."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(SENTENCES))
+    for name in ("mbart", "mbart.checkpoints"):
+        thesis = tmp_path / name / "thesis.tex"
+        thesis.parent.mkdir()
+        thesis.write_text("mine")
+        words = ["denoise", "--text", str(text), "--out", str(tmp_path / "mbart"), "--overwrite"]
+        assert fla(words) == 2
+        assert f"{name} holds thesis.tex and no .fla-llm.json" in capsys.readouterr().err
+        assert thesis.read_text() == "mine"
+        shutil.rmtree(thesis.parent)
+    write_marker(tmp_path, "model")
+    assert fla(["denoise", "--text", str(text), "--out", str(tmp_path), "--overwrite"]) == 2
+    assert "text.txt, which is read" in capsys.readouterr().err and text.exists()
 
 
 def test_no_text_is_refused(tmp_path):

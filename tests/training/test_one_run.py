@@ -1,5 +1,6 @@
 """One-run training: which loss reaches what, and that the run leaves one plain model."""
 
+import functools
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import torch
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from tests.tiny_runs import NETWORK, STAGE2, pack_demo, run, weights
 from training_fla.files import InputError
-from training_fla.training.norms import read_norms
+from training_fla.training.callbacks import read_norms
 from training_fla.training.one_run import OneRunModel, add_light_t, without_light_t
-from training_fla.training.trainer import SmoothedCrossEntropy
+from training_fla.training.trainer import token_loss
 
 IDS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 3}
 SIZES = {"d_model": 8, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12, "dropout": 0.0}
@@ -33,10 +34,8 @@ def batch() -> dict:
         "pixel_values_videos": torch.randint(0, 255, (2, 4, 3, 16, 20), dtype=torch.uint8),
         "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
         "decoder_input_ids": torch.tensor([[3, 5, 6], [3, 7, 2]]),
+        "labels": torch.tensor([[5, 6, 2], [7, 2, -100]]),
     }
-
-
-LABELS = torch.tensor([[5, 6, 2], [7, 2, -100]])
 
 
 def gradients(model, loss) -> dict:
@@ -46,11 +45,14 @@ def gradients(model, loss) -> dict:
 
 
 def test_only_light_t_teaches_the_visual_encoder(model):
-    loss = SmoothedCrossEntropy(0.1)
+    model.loss_function = functools.partial(token_loss, smoothing=0.1)
     outputs = model(**batch())
-    both = gradients(model, loss(outputs, LABELS))
-    language_model_alone = gradients(model, loss(type(outputs)(logits=model(**batch()).logits), LABELS))
-    light_t_alone = gradients(model, loss(type(outputs)(logits=model(**batch()).light_t_logits), LABELS))
+    both = gradients(model, outputs.loss)
+    ours = model.loss_function(logits=model(**batch()).logits, shift_labels=batch()["labels"])
+    language_model_alone = gradients(model, ours)
+    light_t_alone = gradients(model, model(**batch()).loss - ours.detach())
+    light_t_alone = {n: g for n, g in light_t_alone.items() if n.split(".")[0] in ("light_t", "visual_encoder")}
+    torch.testing.assert_close(model(**batch(), num_items_in_batch=10).loss, outputs.loss / 2)
     assert {name.split(".")[0] for name in language_model_alone} == {"adapter", "language_model"}
     assert {name.split(".")[0] for name in light_t_alone} == {"light_t", "visual_encoder"}
     assert both.keys() == language_model_alone.keys() | light_t_alone.keys()
@@ -59,15 +61,17 @@ def test_only_light_t_teaches_the_visual_encoder(model):
 
 
 def test_light_t_reads_what_stage_1_would_read(model):
-    """Held against a stage-1 model of the same parts."""
+    """The summed loss minus the language model's own is that of a stage-1 model of the same parts."""
     first = FlaForConditionalGeneration(model.config, model.visual_encoder, model.light_t.language_model)
     first.adapter = model.light_t.adapter
     with torch.no_grad():
         for layer in model.modules():  # BatchNorm's momentum aside: what is compared is one forward in training
             if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
                 layer.momentum = 0.0
-        expected = first.train()(**batch()).logits
-        torch.testing.assert_close(model.train()(**batch()).light_t_logits, expected)
+        expected = first.train()(**batch()).loss
+        outputs = model.train()(**batch())
+        own = model.loss_function(logits=outputs.logits, labels=None, shift_labels=batch()["labels"], vocab_size=20)
+        torch.testing.assert_close(outputs.loss - own, expected)
 
 
 def test_what_is_kept_is_plain_and_unchanged(model, tmp_path):

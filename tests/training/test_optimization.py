@@ -11,7 +11,7 @@ from transformers.optimization import get_scheduler
 from training_fla.files import InputError
 from training_fla.recipe import OptimizationArguments
 from training_fla.training.optimization import build_optimizer, parameter_groups
-from training_fla.training.trainer import SmoothedCrossEntropy
+from training_fla.training.trainer import token_loss
 
 
 class Parts(nn.Module):
@@ -92,6 +92,7 @@ def test_the_loss_is_label_smoothing_written_out():
         for position in range(3):
             if labels[b, position] >= 0:
                 total -= 0.8 * log_p[b, position, labels[b, position]] + 0.2 * log_p[b, position].mean()
-    output = type("Output", (), {"logits": logits})
-    assert torch.allclose(SmoothedCrossEntropy(0.2)(output, labels), total / 5)
-    assert torch.allclose(SmoothedCrossEntropy(0.2)(output, labels, num_items_in_batch=10), total / 10)
+    assert torch.allclose(token_loss(logits, labels, smoothing=0.2), total / 5)
+    assert torch.allclose(token_loss(logits, labels, num_items_in_batch=10, smoothing=0.2), total / 10)
+    half = token_loss(logits.bfloat16(), labels, smoothing=0.2)
+    assert half.dtype == torch.float32 and torch.allclose(half, total / 5, atol=0.01)

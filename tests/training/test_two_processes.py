@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import Seq2SeqTrainer
 
 from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, weights
 from training_fla.files import InputError
@@ -119,20 +118,17 @@ def test_two_processes_follow_the_curve_of_one(folder, one, stage):
 
 
 @pytest.mark.parametrize(("process", "real"), [(0, [1, 1, 1, 1]), (1, [1, 1, 0, 0]), (2, [0, 0, 0, 0])])
-def test_clips_that_fill_an_epochs_last_batch_weigh_nothing(monkeypatch, process, real):
+def test_clips_that_fill_an_epochs_last_batch_weigh_nothing(process, real):
     """Thirty clips on three processes, four each: the last batch is half full. A resumed epoch knows no remainder."""
-    monkeypatch.setattr(Seq2SeqTrainer, "_get_num_items_in_batch", lambda self, samples, device: len(samples))
     arguments = {"train_batch_size": 4, "world_size": 3, "process_index": process, "dataloader_drop_last": False}
     state = SimpleNamespace(end_of_dataloader=True, remainder=-1)
     trainer = object.__new__(SignTranslationTrainer)
     trainer.args, trainer.train_dataset = SimpleNamespace(**arguments), range(30)
-    trainer.accelerator = SimpleNamespace(gradient_state=state)
-    labels = torch.ones(4, 2, dtype=torch.long)
-    trainer._get_num_items_in_batch([{"labels": labels}], torch.device("cpu"))
+    trainer.accelerator, trainer.frames_per_batch = SimpleNamespace(gradient_state=state), None
+    labels = trainer.without_repeated_clips({"labels": torch.ones(4, 2, dtype=torch.long)})["labels"]
     assert labels[:, 0].tolist() == [1 if weight else -100 for weight in real]
-    state.end_of_dataloader, labels = False, torch.ones(4, 2, dtype=torch.long)
-    trainer._get_num_items_in_batch([{"labels": labels}], torch.device("cpu"))
-    assert labels.eq(1).all()
+    state.end_of_dataloader = False
+    assert trainer.without_repeated_clips({"labels": torch.ones(4, 2, dtype=torch.long)})["labels"].eq(1).all()
 
 
 @pytest.mark.slow

@@ -38,8 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and say what came out."""
+    from training_fla.files import check_not_inside
     from training_fla.tables import read_sentences
 
+    check_not_inside([*args.text, *args.vocab_text, args.model], args.out)
     sentences, vocab_sentences = read_sentences(args.text), read_sentences(args.vocab_text)
     from training_fla.training.denoising import denoise
 

@@ -209,7 +209,6 @@ def draw_contact_sheet(out: Path) -> None:
     """Show what the model saw of one test clip, and what it made of it."""
     from processing_fla import FlaVideoProcessor
     from processing_fla.video_processing_fla import count_video_frames, read_video_frames
-    from training_fla.training.monitoring import contact_sheet
 
     table = read_predictions(out / "stage2" / "predictions_test.tsv")
     clip = next(file for file in sorted((out / "corpus" / "clips").iterdir()) if file.stem in table.ids)
@@ -217,3 +216,24 @@ def draw_contact_sheet(out: Path) -> None:
     kept = FlaVideoProcessor.from_pretrained(out / "stage2").sample_frame_indices(count_video_frames(clip))
     frames = read_video_frames(clip, kept)
     contact_sheet(frames, table.references[row], table.predictions[row], out / "contact_sheet.png")
+
+
+def contact_sheet(frames, reference: str | None, translation: str, file: Path, columns: int = 8) -> None:
+    """Draw a clip's sampled frames `(T, H, W, 3)` in a grid, with its reference and translation below."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(frames))
+    rows = -(-len(frames) // columns)
+    figure = Figure(figsize=(1.5 * columns, 1.6 * rows + 0.9))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for number, (axis, frame) in enumerate(zip(axes.flat, frames, strict=False), start=1):
+        axis.imshow(frame)
+        axis.set_title(str(number), fontsize=7, pad=2)
+    lines = [f"translation: {translation}"] + ([f"reference: {reference}"] if reference else [])
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.95, bottom=0.75 / (1.6 * rows + 0.9), wspace=0.05, hspace=0.15)
+    for height, line in enumerate(lines):
+        figure.text(0.02, (0.4 - 0.28 * height) / (1.6 * rows + 0.9), line, fontsize=10, wrap=True)
+    with atomic_file(file, overwrite=True) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

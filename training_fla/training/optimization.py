@@ -10,39 +10,21 @@ from training_fla.recipe import OptimizationArguments
 def parameter_groups(
     model: nn.Module, arguments: OptimizationArguments, learning_rate: float, weight_decay: float
 ) -> list[dict]:
-    """Split the trainable parameters by part and by whether they decay.
-
-    Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): its `adapter` and `visual_encoder` may have own rates.
-        arguments ([`OptimizationArguments`]): the rates.
-        learning_rate (`float`): of everything without an own rate.
-        weight_decay (`float`): of matrices and kernels; biases and norms do not decay.
-
-    Returns:
-        `list[dict]`: optimizer groups with `name`, `params`, `lr`, `weight_decay`; every trainable parameter once.
-
-    Raises:
-        InputError: nothing is trainable.
-    """
-    rates = {
-        "adapter": arguments.adapter_learning_rate or learning_rate,
-        "visual_encoder": arguments.visual_learning_rate or learning_rate,
-        "light_t": arguments.visual_learning_rate or learning_rate,  # they learn together, as in stage 1
-    }
+    """Split the trainable parameters by part and by whether they decay."""
+    rates = {"language_model": learning_rate, "adapter": arguments.adapter_learning_rate or learning_rate}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = name.split(".")[0]
-            part = part if part in rates else "language_model"
             # Unstated: GFSLT-VLP, whose optimizer the paper names, spares every one-dimensional parameter.
-            groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((name.split(".")[0], parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise InputError("nothing is trainable: every part of the model is frozen")
     return [
         {
             "name": f"{part}{'' if decays else ' (no decay)'}",
             "params": parameters,
-            "lr": rates.get(part, learning_rate),
+            # All but those two is the visual encoder, and what is there to teach it.
+            "lr": rates.get(part, arguments.visual_learning_rate or learning_rate),
             "weight_decay": weight_decay if decays else 0.0,
         }
         for (part, decays), parameters in groups.items()
@@ -50,19 +32,7 @@ def parameter_groups(
 
 
 def build_optimizer(model: nn.Module, arguments: OptimizationArguments, training_args) -> torch.optim.Optimizer:
-    """Make the optimizer a recipe asks for.
-
-    Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): what is trained.
-        arguments ([`OptimizationArguments`]): name, momentum, rates.
-        training_args ([`~transformers.Seq2SeqTrainingArguments`]): learning rate, weight decay, Adam's betas.
-
-    Returns:
-        `torch.optim.Optimizer`: SGD (paper Sec. 5.2, stage 1), Adam (stage 2) or AdamW, fused.
-
-    Raises:
-        InputError: another name.
-    """
+    """SGD (paper Sec. 5.2, stage 1), Adam (stage 2) or AdamW, fused."""
     groups = parameter_groups(model, arguments, training_args.learning_rate, training_args.weight_decay)
     if arguments.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=arguments.momentum, nesterov=arguments.nesterov, fused=True)

@@ -1,86 +1,75 @@
 """Seq2SeqTrainer for sign language translation: own optimizer groups, one loss, and scores against raw sentences."""
 
-import copy
+import functools
 import json
+import math
 import shutil
 import sys
 import time
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 from safetensors import SafetensorError
 from torch import nn
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, GenerationConfig, Seq2SeqTrainer, TrainerCallback
+from transformers import (
+    EarlyStoppingCallback,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainer,
+    TrainerCallback,
+)
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.data.batching import EpochSampler, FrameBudgetSampler, budget_loader, check_batching
 from training_fla.files import InputError
 from training_fla.recipe import OptimizationArguments
-from training_fla.training.monitoring import sample_places
-from training_fla.training.optimization import build_optimizer
-from training_fla.training.sharding import check_sharding, gather, share_tied_tables, without_weights
-from training_fla.training.throughput import Throughput
+
+from .callbacks import Throughput, sample_places
+from .optimization import build_optimizer
+from .sharding import check_sharding, gather, share_tied_tables, without_weights
 
 
-class SmoothedCrossEntropy:
+def token_loss(
+    logits: torch.Tensor,
+    shift_labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    smoothing: float = 0.0,
+    **_,
+) -> torch.Tensor:
     """Mean label-smoothed negative log-likelihood per target token, in nats, over the whole accumulated batch.
 
     Unstated: the paper says "label smoothing of 0.2"; spread over all V tokens as PyTorch does, padding left out.
 
     Args:
+        logits (`torch.Tensor` of shape `(B, L, V)`): scores, of any floating dtype.
+        shift_labels (`torch.LongTensor` of shape `(B, L)`): the token at each place, -100 at padding.
+        num_items_in_batch (`int`, *optional*): target tokens of all micro-batches of the step, on all devices.
         smoothing (`float`): share of the probability that is spread, in [0, 1).
+        **_: what else a model gives to its `loss_function`.
+
+    Returns:
+        `torch.FloatTensor` of shape `()`: fp32.
     """
-
-    def __init__(self, smoothing: float):
-        self.smoothing = smoothing
-
-    def __call__(
-        self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        """Score a batch.
-
-        Args:
-            outputs ([`~transformers.modeling_outputs.Seq2SeqLMOutput`]): `logits` `(B, L, V)`.
-            labels (`torch.LongTensor` of shape `(B, L)`): -100 at padding.
-            num_items_in_batch (`int`, *optional*): target tokens of all micro-batches of the step, on all devices.
-
-        Returns:
-            `torch.Tensor`: a scalar.
-        """
-        # Light-T's logits are there in a one-run training, whose loss is the sum of both models'.
-        total = sum(
-            F.cross_entropy(
-                logits.float().flatten(0, 1),
-                labels.flatten(),
-                label_smoothing=self.smoothing,
-                ignore_index=-100,
-                reduction="sum",
-            )
-            for logits in (outputs.logits, getattr(outputs, "light_t_logits", None))
-            if logits is not None
-        )
-        return total / (labels.ne(-100).sum() if num_items_in_batch is None else num_items_in_batch)
+    total = F.cross_entropy(
+        logits.float().flatten(0, 1), shift_labels.flatten(), label_smoothing=smoothing, reduction="sum"
+    )
+    return total / (shift_labels.ne(-100).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 class SignTranslationTrainer(Seq2SeqTrainer):
     """Trains either stage; nothing here knows which.
 
-    Args:
-        optimization ([`OptimizationArguments`]): optimizer, momentum, rates by part.
-        metric ([`~training_fla.scoring.metric.SignTranslationMetric`]): scores translations against raw sentences.
-        generation ([`~transformers.GenerationConfig`]): beam search at evaluation.
-        frames_per_batch (`int`, *optional*): most frames of a training batch, padding included.
-        **kwargs: of [`~transformers.Seq2SeqTrainer`]. Datasets have `lengths`, `sentences` and `ids`.
-
-    Raises:
-        InputError: lines that say different things about what a batch is.
+    `metric` scores translations against raw sentences, `generation` is how the model translates from now on, and
+    `frames_per_batch` is the most frames of a training batch, padding included. Datasets have `lengths`, `sentences`
+    and `ids`.
     """
-
-    frames_per_batch: int | None = None
 
     def __init__(
         self,
@@ -93,29 +82,45 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     ):
         args = kwargs["args"]
         check_batching(args, frames_per_batch)
-        self.frames_per_batch = frames_per_batch
-        super().__init__(compute_loss_func=SmoothedCrossEntropy(args.label_smoothing_factor), **kwargs)
-        self.optimization, self.metric, self.generation = optimization, metric, generation
+        super().__init__(**kwargs)
+        self.optimization, self.metric, self.frames_per_batch = optimization, metric, frames_per_batch
         self.last_translations: list[str] = []
-        self.throughput = Throughput()
-        self.add_callback(EpochCallback(self))
+        # The model computes its loss, so that one with two language models can add theirs.
+        self.label_smoother = None
+        self.model.loss_function = functools.partial(token_loss, smoothing=args.label_smoothing_factor)
+        self.model.generation_config = generation
+        self.model.register_load_state_dict_post_hook(forget_tied_weights)
+        self.loss_check = LossCheck(self)
+        for callback in (Throughput(), Epochs(self), self.loss_check):
+            self.add_callback(callback)
         if self.is_fsdp_enabled:
             check_sharding(self.accelerator, optimization)
 
+    @property
+    def throughput(self) -> Throughput:
+        """The callback that counts; transformers makes a new one where a run is resumed."""
+        return next(c for c in self.callback_handler.callbacks if isinstance(c, Throughput))
+
     def train(self, *args, **kwargs):
-        """As [`~transformers.Trainer.train`], timed."""
+        """As [`~transformers.Trainer.train`]; a checkpoint that cannot be written ends the run with one line."""
         if self.is_fsdp_enabled:
             self.empty_model = without_weights(self.model)
             share_tied_tables(self.model.language_model)
-        with self.throughput.running():
+        try:
             return super().train(*args, **kwargs)
+        # A full disk is an OSError to Python, a SafetensorError to safetensors and a RuntimeError to torch.save.
+        except (OSError, SafetensorError, RuntimeError) as error:
+            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            if not folder.is_dir() or step_of(folder) is not None:
+                raise
+            # Older checkpoints are deleted only after this one is whole, so they are still there.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise InputError(
+                f"cannot save {folder}: {error}; make room, then --resume goes on from the checkpoint before"
+            ) from error
 
     def whole_model(self):
-        """The model to save: what was trained, put together again where it is in shards.
-
-        Returns:
-            [`~modeling_fla.FlaForConditionalGeneration`]: with weights on the first process only, after FSDP.
-        """
+        """The model to save, put together where it is in shards: then the first process alone has its weights."""
         if not self.is_fsdp_enabled:
             return self.model
         whole = gather(self.accelerator, self.model, self.empty_model)
@@ -123,20 +128,14 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         return whole
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """Make the recipe's optimizer once.
-
-        Args:
-            model (`nn.Module`, *optional*): what to optimise; the trainer's model when absent.
-
-        Returns:
-            `torch.optim.Optimizer`: see [`~training_fla.training.optimization.build_optimizer`].
-        """
+        """Make the recipe's optimizer once."""
         if self.optimizer is None:
             self.optimizer = build_optimizer(self.model if model is None else model, self.optimization, self.args)
         return self.optimizer
 
-    def _get_train_sampler(self, train_dataset=None) -> EpochSampler | FrameBudgetSampler:
-        dataset, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of equally many clips or within a budget of frames; the order follows from seed and epoch."""
+        dataset, args = self.train_dataset, self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         if self.frames_per_batch is not None:
             self.train_sampler = FrameBudgetSampler(
@@ -144,25 +143,36 @@ class SignTranslationTrainer(Seq2SeqTrainer):
                 accumulation=args.gradient_accumulation_steps,
                 num_processes=args.world_size, process_index=args.process_index,
             )  # fmt: skip
-        else:
-            groups = args.train_sampling_strategy == "group_by_length"
-            total = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-            self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
-        return self.train_sampler
+            return budget_loader(dataset, self.train_sampler, self.data_collator, args, self.accelerator)
+        groups = args.train_sampling_strategy == "group_by_length"
+        total = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
+        options = {"drop_last": args.dataloader_drop_last, "persistent_workers": args.dataloader_persistent_workers}
+        return self.accelerator.prepare(
+            self.make_loader(dataset, args.train_batch_size, self.train_sampler, **options)
+        )
 
-    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        """As [`~transformers.Trainer.get_train_dataloader`], or batches within a budget of frames."""
-        if self.frames_per_batch is None:
-            return super().get_train_dataloader()
-        sampler = self._get_train_sampler()
-        return budget_loader(self.train_dataset, sampler, self.data_collator, self.args, self.accelerator)
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        """This process's share of a split, longest clips first: little padding, and short memory shows at once."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        order = sorted(range(len(dataset)), key=lambda index: (-dataset.lengths[index], index))
+        world = self.args.world_size
+        # Some clips again, so that all processes have equally many; `translate` keeps one translation of each.
+        filled = list(islice(cycle(order), -(-len(order) // world) * world))
+        return self.make_loader(dataset, self.args.eval_batch_size, filled[self.args.process_index :: world])
+
+    def make_loader(self, dataset, batch_size: int, sampler, **options) -> DataLoader:
+        """A loader with the recipe's number of workers, which end with it unless `options` say otherwise."""
+        args = self.args
+        return DataLoader(
+            dataset, batch_size, sampler=sampler, collate_fn=self.data_collator, pin_memory=args.dataloader_pin_memory,
+            num_workers=args.dataloader_num_workers, prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context, in_order=args.dataloader_in_order,
+            **options,
+        )  # fmt: skip
 
     def is_finished(self) -> bool:
-        """Whether no step is left to do, as where a run resumes that was interrupted while it was scored or saved.
-
-        Returns:
-            `bool`: of the state as it is now.
-        """
+        """Whether no step is left to do, as where a run resumes that was interrupted while it was scored or saved."""
         stoppers = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
         stopped = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stoppers)
         return stopped or self.state.global_step >= self.state.max_steps
@@ -172,30 +182,44 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         if self.is_finished():
             self.control.should_training_stop = True
             return [], None
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+        return super().get_batch_samples(map(self.without_repeated_clips, epoch_iterator), num_batches, device)
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
-        # Accelerate fills an epoch's last batch with clips of its first, so that all processes have equally many;
-        # without labels they weigh nothing, and on any number of processes a clip counts once an epoch.
-        # (Counted here: Accelerate's own `remainder` is unknown in the epoch a resumed run begins in.)
-        at_end = self.accelerator.gradient_state.end_of_dataloader and not self.args.dataloader_drop_last
-        remainder = len(self.train_dataset) % (self.args.train_batch_size * self.args.world_size)
-        if self.args.world_size > 1 and self.frames_per_batch is None and batch_samples and at_end and remainder > 0:
-            real = max(0, remainder - self.args.process_index * self.args.train_batch_size)
-            batch_samples[-1]["labels"][real:] = -100
-        return super()._get_num_items_in_batch(batch_samples, device)
+    def without_repeated_clips(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Take their weight from the clips with which Accelerate fills an epoch's last batch.
 
-    def _get_eval_sampler(self, eval_dataset):
-        return SequentialSampler(sorted_by_length(eval_dataset))
+        They are clips of the epoch's first batch, so that all processes have equally many. Without labels they weigh
+        nothing, and on any number of processes a clip counts once an epoch. (Accelerate's own `remainder` is unknown
+        in the epoch a resumed run begins in.)
+
+        Args:
+            batch (`dict[str, torch.Tensor]`): the newest of this process; `labels` `(B, L)` are changed in place.
+
+        Returns:
+            `dict[str, torch.Tensor]`: the batch.
+        """
+        args = self.args
+        at_end = self.accelerator.gradient_state.end_of_dataloader and not args.dataloader_drop_last
+        remainder = len(self.train_dataset) % (args.train_batch_size * args.world_size)
+        if args.world_size > 1 and self.frames_per_batch is None and at_end and remainder > 0:
+            batch["labels"][max(0, remainder - args.process_index * args.train_batch_size) :] = -100
+        return batch
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """As [`~transformers.Trainer.training_step`]; a loss that is no number ends the run and names the clips."""
+        """As [`~transformers.Trainer.training_step`], counted; inputs `(B, ...)` in, a loss of shape `()` out."""
         self.throughput.count(inputs)
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        # Looked at only now: while the processor waits for it, an accelerator still has the backward pass to do.
-        if not torch.isfinite(loss):
-            self._report_bad_batch(inputs["indices"], loss)
-        return loss
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """As [`~transformers.Trainer.compute_loss`], for batches that know their clips."""
+        inputs = dict(inputs)
+        indices = inputs.pop("indices")
+        if self.optimization.freeze_batch_norm_statistics and model.training:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=num_items_in_batch)
+        self.loss_check.ask(loss, indices)  # before the backward pass
+        return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model, grad_norm=None):
         # Without clipping the norm is for the log alone, and takes as long as half an optimizer step.
@@ -209,158 +233,75 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         """0: transformers' estimate takes every pixel for a token, and counts the parameters anew at every step."""
         return 0
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """As [`~transformers.Trainer.compute_loss`], for batches that know their clips."""
-        inputs = {name: value for name, value in inputs.items() if name != "indices"}
-        inputs["use_cache"] = False  # a whole sentence needs no memory of earlier steps; MBart builds one by default
-        if self.optimization.freeze_batch_norm_statistics and model.training:
-            for module in self.model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
-
-    def _save_checkpoint(self, model, trial) -> None:
-        try:
-            with self.throughput.paused():
-                super()._save_checkpoint(model, trial)
-        # A full disk is an OSError to Python, a SafetensorError to safetensors and a RuntimeError to torch.save.
-        except (OSError, SafetensorError, RuntimeError) as error:
-            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            # Older checkpoints are deleted only after this one is whole, so they are still there.
-            shutil.rmtree(folder, ignore_errors=True)
-            raise InputError(
-                f"cannot save {folder}: {error}; make room, then --resume goes on from the checkpoint before"
-            ) from error
-
-    def _issue_warnings_after_load(self, load_result):
-        # Tied embeddings are saved once; what is filled from its twin is not missing.
-        tied = set(self.model.all_tied_weights_keys)
-        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
-        super()._issue_warnings_after_load(load_result)
-
-    def _report_bad_batch(self, indices: torch.Tensor, loss: torch.Tensor) -> None:
-        names = [self.train_dataset.ids[index] for index in indices.tolist()]
-        file = Path(self.args.output_dir) / f"bad_batch_{self.args.process_index}.json"
-        file.write_text(
-            json.dumps({"step": self.state.global_step, "loss": str(loss.item()), "clips": names}, indent=1)
-        )
-        raise InputError(
-            f"the loss is {loss.item()} at step {self.state.global_step}; the batch's clips are in {file}"
-        )
-
-    @torch.no_grad()
     def translate(self, dataset, description: str = "translating") -> tuple[list[str], float]:
-        """Translate every clip of a dataset once, on all processes.
-
-        Args:
-            dataset ([`~torch.utils.data.Dataset`]): frames or stored features.
-            description (`str`): shown by the progress bar.
-
-        Returns:
-            `tuple`: the sentences in the dataset's order, and the mean label-smoothed loss per target token.
-        """
-        rows = self._translate_rows(sorted_by_length(dataset), description)
+        """Every clip's sentence in the dataset's order, and the mean smoothed loss per target token."""
+        self.model.eval()
+        rows: dict[int, tuple[str, float, int]] = {}
+        quiet = not self.is_local_process_zero() or self.args.disable_tqdm
+        for batch in tqdm(self.get_eval_dataloader(dataset), desc=description, leave=False, disable=quiet):
+            rows |= self.translate_batch(send_to_device(batch, self.args.device))
         if self.args.world_size > 1:
-            rows = dict(gather_object(list(rows.items())))  # the last batch may repeat clips: the dictionary keeps one
+            rows = dict(gather_object(list(rows.items())))
         translations = [rows[index][0] for index in range(len(dataset))]
         return translations, sum(row[1] for row in rows.values()) / max(1, sum(row[2] for row in rows.values()))
 
-    def _translate_rows(self, ordered, description: str) -> dict[int, tuple[str, float, int]]:
-        """Sentence, summed loss and target tokens of every clip this process was given."""
-        self.model.eval()
-        rows: dict[int, tuple[str, float, int]] = {}
-        # Not `get_eval_dataloader`: with persistent workers that gives the loader of whatever was evaluated first.
-        loader = self.get_test_dataloader(ordered)
-        for batch in tqdm(
-            loader, desc=description, leave=False, disable=not self.is_local_process_zero() or self.args.disable_tqdm
-        ):
-            batch = self._prepare_inputs(batch)
-            indices, labels = batch.pop("indices"), batch.pop("labels")
-            logits = self.model(**batch, use_cache=False).logits.float()
-            losses = F.cross_entropy(
-                logits.transpose(1, 2), labels, label_smoothing=self.args.label_smoothing_factor, reduction="none"
-            )  # (B, L), 0 at padding
-            batch.pop("decoder_input_ids")
+    @torch.no_grad()
+    def translate_batch(self, batch: dict[str, torch.Tensor]) -> dict[int, tuple[str, float, int]]:
+        """Encode clips once, and take both their loss and their beams from there.
+
+        Args:
+            batch (`dict[str, torch.Tensor]`): of shape `(B, ...)`, as the collator makes it, on the model's device.
+
+        Returns:
+            `dict[int, tuple[str, float, int]]`: place in the dataset to sentence, summed loss and target tokens.
+        """
+        indices, labels = batch.pop("indices"), batch.pop("labels")
+        with self.accelerator.autocast():
+            outputs = self.model(**batch, use_cache=False)
             ids = self.model.generate(
-                **batch,
-                generation_config=copy.deepcopy(self.generation),
+                encoder_outputs=BaseModelOutput(last_hidden_state=outputs.encoder_last_hidden_state),
+                attention_mask=batch["attention_mask"],
                 # In shards, a process whose sentences have ended must still take part in the others' steps.
                 synced_gpus=self.is_fsdp_enabled,
             )
-            sentences = self.processing_class.batch_decode(ids, skip_special_tokens=True)
-            counts = labels.ne(-100).sum(1).tolist()
-            for index, sentence, loss, count in zip(
-                indices.tolist(), sentences, losses.sum(1).tolist(), counts, strict=True
-            ):
-                rows[index] = (sentence, loss, count)
-        return rows
+        losses = F.cross_entropy(
+            outputs.logits.float().transpose(1, 2),
+            labels,
+            label_smoothing=self.args.label_smoothing_factor,
+            reduction="none",
+        ).sum(1)  # (B,): (B, L) is 0 at padding
+        sentences = self.processing_class.batch_decode(ids, skip_special_tokens=True)
+        counts = labels.ne(-100).sum(1)
+        return dict(zip(indices.tolist(), zip(sentences, losses.tolist(), counts.tolist(), strict=True), strict=True))
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", **_) -> dict[str, float]:
-        """Translate and score a split.
-
-        Args:
-            eval_dataset ([`~torch.utils.data.Dataset`], *optional*): the dev split when absent.
-            ignore_keys (`list[str]`, *optional*): unused, for transformers' signature.
-            metric_key_prefix (`str`): before every figure's name.
-
-        Returns:
-            `dict[str, float]`: `PREFIX_bleu1` ... `PREFIX_bleu4`, `PREFIX_rouge_l`, `PREFIX_loss`, and so on.
-        """
+        """Translate and score a split: `PREFIX_bleu1` to `PREFIX_bleu4`, `PREFIX_rouge_l`, `PREFIX_loss` and more."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         start = time.perf_counter()
-        with self.throughput.paused():
-            self.last_translations, loss = self.translate(dataset, description=metric_key_prefix)
-            scores = self.metric.compute(predictions=self.last_translations, references=dataset.sentences)
+        self.last_translations, loss = self.translate(dataset, description=metric_key_prefix)
+        scores = self.metric.compute(predictions=self.last_translations, references=dataset.sentences)
         figures = {name: value for name, value in scores.items() if isinstance(value, int | float)}
         figures |= {"loss": loss, "runtime": round(time.perf_counter() - start, 2)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        self.log(metrics | (self._samples(dataset, metric_key_prefix) if self.args.report_to else {}))
+        self.log(metrics | (self.samples(dataset, metric_key_prefix) if self.args.report_to else {}))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _samples(self, dataset, prefix: str) -> dict[str, str]:
+    def samples(self, dataset, prefix: str) -> dict[str, str]:
         """Two translations as texts for the log, as a person would read them."""
         places = sample_places(self.state.global_step, len(dataset.sentences))
         pairs = [(self.last_translations[place], dataset.sentences[place]) for place in places]
         return {f"{prefix}_sample_{n}": f"{ours!r} for {true!r}" for n, (ours, true) in enumerate(pairs, start=1)}
 
 
-class SortedByLength(torch.utils.data.Dataset):
-    """A view of a dataset, longest clip first, so that evaluation pads little and fails at once where memory is short.
-
-    Args:
-        dataset ([`~torch.utils.data.Dataset`]): with `lengths`.
-    """
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-        self.order = sorted(range(len(dataset)), key=lambda index: (-dataset.lengths[index], index))
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> dict:
-        return self.dataset[self.order[position]]
+def forget_tied_weights(model: nn.Module, incompatible_keys) -> None:
+    """Of tied weights a checkpoint holds one; what is filled from its twin is not missing."""
+    tied = set(model.all_tied_weights_keys)
+    incompatible_keys.missing_keys[:] = [key for key in incompatible_keys.missing_keys if key not in tied]
 
 
-def sorted_by_length(dataset):
-    """Wrap a dataset once.
-
-    Args:
-        dataset ([`~torch.utils.data.Dataset`]): with `lengths`, or already wrapped.
-
-    Returns:
-        [`SortedByLength`]: longest clip first; items keep their own `index`.
-    """
-    return dataset if isinstance(dataset, SortedByLength) else SortedByLength(dataset)
-
-
-class EpochCallback(TrainerCallback):
-    """Tells sampler and dataset which epoch begins, on resuming too (Accelerate does not reach a skipping sampler).
-
-    Args:
-        trainer ([`SignTranslationTrainer`]): whose parts they are.
-    """
+class Epochs(TrainerCallback):
+    """Tells sampler and dataset which epoch begins, on resuming too (Accelerate does not reach a skipping sampler)."""
 
     def __init__(self, trainer: SignTranslationTrainer):
         self.trainer, self.began_at = trainer, -1
@@ -378,40 +319,87 @@ class EpochCallback(TrainerCallback):
             control.should_evaluate = control.should_save = control.should_log = False
 
 
+class LossCheck(TrainerCallback):
+    """Ends a run whose loss is no number and names the clips, without making a step wait for the device."""
+
+    def __init__(self, trainer: SignTranslationTrainer):
+        self.trainer, self.asked = trainer, None
+
+    def ask(self, loss: torch.Tensor, indices: torch.Tensor) -> None:
+        """Send a loss on its way to the processor, and look at the one before, which has arrived.
+
+        Args:
+            loss (`torch.Tensor` of shape `()`): of a batch.
+            indices (`torch.LongTensor` of shape `(B,)`): places of its clips in the training set.
+        """
+        self.look()
+        copies = [tensor.detach().to("cpu", non_blocking=True) for tensor in (loss, indices)]
+        arrived = torch.cuda.Event() if loss.is_cuda else None
+        if arrived is not None:
+            arrived.record()
+        self.asked = (self.trainer.state.global_step, *copies, arrived)
+
+    def look(self) -> None:
+        """Refuse the loss that was asked for last, where it is no number."""
+        if self.asked is None:
+            return
+        (step, loss, indices, arrived), self.asked = self.asked, None
+        if arrived is not None:
+            arrived.synchronize()
+        if math.isfinite(loss.item()):
+            return
+        args = self.trainer.args
+        names = [self.trainer.train_dataset.ids[index] for index in indices.tolist()]
+        file = Path(args.output_dir) / f"bad_batch_{args.process_index}.json"
+        file.write_text(json.dumps({"step": step, "loss": str(loss.item()), "clips": names}, indent=1))
+        raise InputError(f"the loss is {loss.item()} at step {step}; the batch's clips are in {file}")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Let no weights be scored or saved that a bad loss has reached."""
+        if control.should_evaluate or control.should_save:
+            self.look()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """The same at the end of an epoch, and of the run."""
+        self.look()
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """The step of a checkpoint, or `None` where it was not written to its end."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # its last file
+        return int(state["global_step"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
 def last_whole_checkpoint(output_dir: Path) -> Path | None:
     """The newest checkpoint that was written to its end; one that was not is renamed to `broken-checkpoint-STEP`."""
     whole: dict[int, Path] = {}
     for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-[0-9]*"):
         if not folder.is_dir():
             continue
-        state = folder / "trainer_state.json"  # the last file of a checkpoint
         try:
-            whole[json.loads(state.read_text(encoding="utf-8"))["global_step"]] = folder
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            aside, number = folder.with_name(f"broken-{folder.name}"), 1
-            while aside.exists():
-                number += 1
-                aside = folder.with_name(f"broken-{folder.name}-{number}")
-            folder.rename(aside)
-            print(f"{folder} was not written to its end; it is now {aside.name}", file=sys.stderr)
+            step = step_of(folder)
         except OSError as error:
-            raise InputError(f"{state} cannot be read: {error.strerror}") from error
+            raise InputError(f"{folder / 'trainer_state.json'} cannot be read: {error.strerror}") from error
+        if step is not None:
+            whole[step] = folder
+            continue
+        aside, number = folder.with_name(f"broken-{folder.name}"), 1
+        while aside.exists():
+            number += 1
+            aside = folder.with_name(f"broken-{folder.name}-{number}")
+        folder.rename(aside)
+        print(f"{folder} was not written to its end; it is now {aside.name}", file=sys.stderr)
     return whole[max(whole)] if whole else None
 
 
-def clean_generation_config(model: nn.Module, num_beams: int, max_new_tokens: int) -> GenerationConfig:
-    """What a saved model translates with by default.
-
-    Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): its special token ids are kept.
-        num_beams (`int`): width of the beam.
-        max_new_tokens (`int`): longest translation.
-
-    Returns:
-        [`~transformers.GenerationConfig`]: token ids, beam and length; nothing else.
-    """
-    old = model.generation_config
+def clean_generation_config(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, num_beams: int, max_new_tokens: int
+) -> GenerationConfig:
+    """Beams, length, special tokens and nothing else; a translation begins as the training targets do."""
+    set_start_tokens(model, tokenizer)
     kept = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "forced_bos_token_id")
-    return GenerationConfig(
-        **{name: getattr(old, name, None) for name in kept}, num_beams=num_beams, max_new_tokens=max_new_tokens
-    )
+    ids = {name: getattr(model.generation_config, name, None) for name in kept}
+    return GenerationConfig(**ids, num_beams=num_beams, max_new_tokens=max_new_tokens)

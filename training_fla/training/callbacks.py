@@ -1,0 +1,295 @@
+"""What a run shows and keeps beside its weights: progress, scores, norms, speed, and what it reports elsewhere."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate.utils import reduce
+from torch import nn
+from transformers import Seq2SeqTrainingArguments, TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
+
+from training_fla.files import InputError, atomic_file
+from training_fla.tables import write_table
+
+PACKAGES = ("fla-llm", "torch", "transformers", "accelerate", "datasets", "sacrebleu")
+NORMS = ("step", "visual_grad_norm", "language_grad_norm", "visual_parameter_norm", "language_parameter_norm")
+UNITS = {"pixel_values_videos": "frames", "sign_features": "positions"}
+
+
+class TrainingProgress(ProgressCallback):
+    """A bar of the steps with the latest loss beside it; evaluations have lines of their own."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Show the loss of `logs`, in nats per token."""
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+
+
+def show_progress(trainer) -> None:
+    """Replace transformers' bar, which prints every logged figure, by ours."""
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(TrainingProgress())
+
+
+class EvaluationLines(TrainerCallback):
+    """Prints one line of scores and two translations at every evaluation, and keeps the lines in `evaluations.txt`."""
+
+    def __init__(self, trainer, folder: Path):
+        self.trainer, self.folder = trainer, folder
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        """Print the line; `metrics` are the evaluation's figures."""
+        if not state.is_world_process_zero or not metrics:
+            return
+        figures = {name.split("_", 1)[1]: value for name, value in metrics.items()}
+        shown = "  ".join(f"{n} {figures[n]:.2f}" for n in ("bleu1", "bleu4", "rouge_l", "loss") if n in figures)
+        line = f"epoch {state.epoch or 0:.2f}  step {state.global_step}  {shown}  ({figures.get('runtime', 0):.0f} s)"
+        translations, sentences = self.trainer.last_translations, self.trainer.eval_dataset.sentences
+        for place in sample_places(state.global_step, len(translations)):
+            line += f"\n    {translations[place]!r}\n    for {sentences[place]!r}"
+        print("\n" + line, flush=True)
+        with open(self.folder / "evaluations.txt", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def sample_places(step: int, count: int) -> list[int]:
+    """One or two of `count` places, spread over a split and moving with the step."""
+    return sorted({step % count, (step + count // 2) % count}) if count else []
+
+
+class Throughput(TrainerCallback, ExportableState):
+    """Counts what training steps see and their seconds, without evaluating and saving; a resumed run counts on.
+
+    `earlier_seconds` is how long the runs before this one took, to their last checkpoint, evaluations included.
+    """
+
+    def __init__(self):
+        self.earlier_counts, self.counts, self.own = {}, {}, {}
+        self.seconds = self.earlier_seconds = 0.0
+        self.began = self.since = time.perf_counter()
+
+    def count(self, inputs: dict[str, torch.Tensor]) -> None:
+        """Add a batch's frames or positions and its target tokens.
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`): `attention_mask` `(B, T)`, 1 for real; `labels` `(B, L)`, -100 at
+                padding and for repeated clips. The sums stay on their device, so that no step waits for them.
+        """
+        unit = next(UNITS[name] for name in UNITS if name in inputs)
+        seen = {unit: inputs["attention_mask"].sum(), "target_tokens": inputs["labels"].ne(-100).sum()}
+        for name, number in seen.items():
+            self.own[name] = self.own[name] + number if name in self.own else number
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Start the clock."""
+        self.since = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Stop the clock, which an evaluation or a checkpoint starts again when it is done."""
+        now = time.perf_counter()
+        self.seconds, self.since = self.seconds + now - self.since, now
+        self.on_epoch_end(args, state, control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Sum up on all processes where a checkpoint is due; only one of them writes it."""
+        if control.should_save:
+            self.gather()
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        """Leave out what an evaluation took; a checkpoint may follow."""
+        self.gather()
+        self.since = time.perf_counter()
+
+    def on_save(self, args, state, control, **kwargs):
+        """Leave out what a checkpoint took."""
+        self.since = time.perf_counter()
+
+    def gather(self) -> None:
+        """Sum over the processes; every process must call this."""
+        totals = {name: int(reduce(number, reduction="sum")) for name, number in self.own.items()}
+        self.counts = {name: self.earlier_counts.get(name, 0) + total for name, total in totals.items()}
+
+    def state(self) -> dict:
+        """What a checkpoint keeps."""
+        seconds = self.earlier_seconds + time.perf_counter() - self.began
+        kept = {"earlier_counts": self.counts, "seconds": self.seconds, "earlier_seconds": seconds}
+        return {"args": {}, "attributes": kept}
+
+    def figures(self) -> dict[str, Any]:
+        """Seconds of training, counts and counts a second, over all processes; every process must call this."""
+        self.gather()
+        counts = self.earlier_counts | self.counts
+        rates = {f"{name}_per_second": round(count / max(self.seconds, 1e-9), 1) for name, count in counts.items()}
+        return {"training_seconds": round(self.seconds, 2), **counts, **rates}
+
+
+def run_facts(trainer, seconds: float) -> dict[str, Any]:
+    """Seconds, peak memory in MiB, parameters, processes, versions and platform, for `metrics.json`."""
+    parameters = list(trainer.model.parameters())
+    facts = {
+        "seconds": round(seconds, 1),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "processes": trainer.args.world_size,
+        "platform": platform.platform(),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    if torch.cuda.is_available():
+        facts["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() // 2**20
+    return facts
+
+
+class LayerNorms(TrainerCallback):
+    """Figure 2 of the paper: gradient and parameter norms of both last layers, in `norms.tsv` and `norms.png`.
+
+    Gradients are those the optimizer is about to use: of the accumulated batch, averaged over processes, clipped.
+    """
+
+    def __init__(self, trainer, folder: Path, every: int):
+        self.trainer, self.every = trainer, every
+        self.file, self.figure = folder / "norms.tsv", folder / "norms.png"
+        self.rows: list[list[float]] = []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """After `--resume`, keep the rows up to the checkpoint."""
+        if self.file.exists():
+            self.rows = [row for row in read_norms(self.file) if row[0] <= state.global_step]
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        """Add a row; `model` holds the gradients."""
+        if (state.global_step + 1) % self.every or not state.is_world_process_zero:
+            return
+        parameters = [list(layer.parameters()) for layer in last_layers(model)]
+        gradients = [[p.grad for p in layer if p.grad is not None] for layer in parameters]
+        values = [norm(layer) for layer in gradients] + [norm([p.detach() for p in layer]) for layer in parameters]
+        self.rows.append([state.global_step + 1, *values])
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Put the row into the trainer's log."""
+        if self.rows and self.rows[-1][0] == state.global_step:
+            due = control.should_log  # logging takes it for done
+            self.trainer.log(dict(zip(NORMS[1:], self.rows[-1][1:], strict=True)))
+            control.should_log = due
+
+    def on_save(self, args, state, control, **kwargs):
+        """Write the rows wherever a resumed run might begin."""
+        if state.is_world_process_zero:
+            write_table(self.file, NORMS, ([int(row[0]), *map(repr, row[1:])] for row in self.rows), overwrite=True)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Write the rows and draw the figure."""
+        self.on_save(args, state, control)
+        if state.is_world_process_zero and self.rows:
+            plot_norms(self.rows, self.figure)
+
+
+def last_layers(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The temporal module, and the language model's last decoder layer."""
+    decoder = model.language_model.get_decoder()
+    layers = getattr(decoder, "layers", None)
+    # Unstated: "last layer" may be finer; a whole layer is what a transformer counts as one. T5 calls them blocks.
+    return model.visual_encoder.temporal_module, (decoder.block if layers is None else layers)[-1]
+
+
+def norm(tensors: list[torch.Tensor]) -> float:
+    """The Euclidean norm of tensors taken together.
+
+    Args:
+        tensors (`list[torch.Tensor]`): of any shapes, floating, on one device.
+
+    Returns:
+        `float`: 0 for no tensor, as a frozen layer has no gradient.
+    """
+    return float(nn.utils.get_total_norm(tensors)) if tensors else 0.0
+
+
+def read_norms(file: Path) -> list[list[float]]:
+    """The rows of `norms.tsv`, in the order of `NORMS`."""
+    return [[float(cell) for cell in line.split("\t")] for line in file.read_text().splitlines()[1:]]
+
+
+def plot_norms(rows: list[list[float]], file: Path) -> None:
+    """Draw gradient norms on the left and parameter norms on the right, as the paper does."""
+    from matplotlib.figure import Figure
+
+    steps, *columns = zip(*rows, strict=True)
+    figure = Figure(figsize=(9, 3.6), layout="tight")
+    axes = figure.subplots(1, 2)
+    for axis, title, pair in zip(axes, ("gradient norm", "parameter norm"), (columns[:2], columns[2:]), strict=True):
+        for name, values in zip(("visual encoder", "language model"), pair, strict=True):
+            axis.plot(steps, values, label=name)
+        axis.set_title(f"{title} of the last layer")
+        axis.set_xlabel("step")
+        axis.legend()
+    save_figure(figure, file)
+
+
+def plot_curve(log_history: list[dict], file: Path) -> None:
+    """Draw the training loss and the dev score over the steps of a trainer's log."""
+    from matplotlib.figure import Figure
+
+    losses = [(row["step"], row["loss"]) for row in log_history if "loss" in row]
+    scores = [(row["step"], row["eval_bleu4"]) for row in log_history if "eval_bleu4" in row]
+    figure = Figure(figsize=(7, 4), layout="tight")
+    left = figure.subplots()
+    if losses:
+        left.plot(*zip(*losses, strict=True), color="tab:blue")
+    left.set_xlabel("step")
+    left.set_ylabel("training loss (nats per token)", color="tab:blue")
+    right = left.twinx()
+    if scores:
+        right.plot(*zip(*scores, strict=True), color="tab:red", marker="o")
+    right.set_ylabel("dev BLEU-4", color="tab:red")
+    right.set_ylim(0, 100)
+    save_figure(figure, file)
+
+
+def save_figure(figure, file: Path) -> None:
+    """Write a PNG; the file appears whole or not at all."""
+    with atomic_file(file, overwrite=True) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def check_report_to(args: Seq2SeqTrainingArguments) -> None:
+    """Refuse, before anything is trained, a place to report to that is unknown or not installed."""
+    for name in args.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise InputError(f"report_to: {name} is unknown; choose of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (RuntimeError, ImportError):
+            raise InputError(f"report_to: {name} needs its package; pip install {name}, or report_to: none") from None
+    # trackio reads `project` from the arguments, wandb from here.
+    os.environ.setdefault("WANDB_PROJECT", args.project)
+
+
+class RecipeReport(TrainerCallback):
+    """Shows the resolved recipe where a run is reported to; transformers shows its own arguments only."""
+
+    def __init__(self, trainer, recipe: dict[str, Any]):
+        self.trainer, self.recipe = trainer, recipe
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Hand the recipe over; the integrations have begun their runs just before."""
+        if not state.is_world_process_zero:
+            return
+        for callback in self.trainer.callback_handler.callbacks:
+            kind = type(callback).__name__
+            if kind == "TensorBoardCallback" and callback.tb_writer is not None:
+                text = yaml.safe_dump(self.recipe, allow_unicode=True, sort_keys=False)
+                callback.tb_writer.add_text("recipe", "    " + text.replace("\n", "\n    "))  # Markdown for code
+            elif kind in ("WandbCallback", "TrackioCallback"):
+                package = importlib.import_module(kind.removesuffix("Callback").lower())
+                package.config.update({"recipe": self.recipe}, allow_val_change=True)
