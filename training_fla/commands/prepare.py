@@ -214,7 +214,8 @@ def _read_demo(args: argparse.Namespace) -> tuple[list, str]:
 
 
 def _demo_rows(args: argparse.Namespace, size: int) -> list:
-    from training_fla.corpora.drawn.demo import read_demo, read_pairs
+    from training_fla.corpora.drawn.demo import read_demo
+    from training_fla.corpora.drawn.pairs import read_pairs
 
     if args.pairs:
         return read_pairs(args.pairs, size=size, seed=args.seed, language=args.language)
@@ -224,7 +225,8 @@ def _demo_rows(args: argparse.Namespace, size: int) -> list:
 def _add_demo(args: argparse.Namespace, folder: Path) -> None:
     """Text to pre-train a language model on, and a few clips as files to translate."""
     from training_fla.corpora.clips import write_clip
-    from training_fla.corpora.drawn.demo import broad_text, demo_text
+    from training_fla.corpora.drawn.broad_text import broad_text
+    from training_fla.corpora.drawn.demo import demo_text
 
     if not args.pairs:
         for name, sentences in (("demo_text", demo_text(args.seed)), ("broad_text", broad_text(args.seed))):

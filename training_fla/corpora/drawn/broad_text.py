@@ -1,8 +1,7 @@
 """Everyday German in thousands of word forms, put together from word lists: text for a tokenizer to be trained on.
 
-The weather grammar alone has a few hundred words, and a vocabulary of that has nothing to trim. These sentences need
-not be wise: they are there for their letters, endings, compounds and punctuation. All of it is lower-case, as the
-demo's weather reports are.
+The weather grammar alone has a few hundred words, so its vocabulary has nothing to trim. Only letters, endings,
+compounds and punctuation matter here. All of it is lower-case, as the demo's weather reports are.
 """
 
 import numpy as np
@@ -84,15 +83,7 @@ TIMES = [time.strip() for time in _TIMES.split("|")]
 
 
 def broad_text(seed: int = 0, num_sentences: int = 30000) -> list[str]:
-    """Distinct everyday sentences with thousands of word forms, every German letter and punctuation.
-
-    Args:
-        seed (`int`, defaults to 0): Decides which sentences are made.
-        num_sentences (`int`, defaults to 30000): How many to make; the few that repeat are dropped.
-
-    Returns:
-        `list[str]`: Lower-case German; numbers are written as words.
-    """
+    """Distinct everyday sentences with thousands of word forms, every German letter and punctuation."""
     rng = np.random.default_rng([seed, 1])
     makers = (_statement, _statement, _past_statement, _question, _because, _description, _measurement, _request)
     return list(dict.fromkeys(makers[rng.integers(len(makers))](rng) for _ in range(num_sentences)))

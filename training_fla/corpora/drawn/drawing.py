@@ -2,9 +2,8 @@
 
     signs of a clip  ->  hand tracks (S, 2) with the form of each hand  ->  frames (S, H, W, 3)
 
-While it signs, the middle of a hand stays inside the middle four fifths of the picture, so that a training crop of
-that size loses none. The dominant hand is the one on the left of the picture and wears a red glove, the other a blue
-one.
+While it signs, the middle of a hand stays inside the middle four fifths of the picture, so that a crop of that size
+shows it. The dominant hand is the one on the left of the picture and wears a red glove, the other a blue one.
 """
 
 import colorsys
@@ -37,42 +36,22 @@ SUPERSAMPLING = 2  # frames are drawn twice as large and then averaged, which sm
 Color = tuple[int, int, int]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Who signs, and what the clip looks like
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class SignerLook:
-    """What stays the same in every clip of a signer; colours are RGB from 0 to 255.
-
-    Args:
-        skin (`Color`): of face and hands.
-        hair (`Color`): of the hair.
-        hair_length (`float`): how far it falls, 0 to 1.
-        clothes (`Color`): of trunk and sleeves.
-        sleeves (`bool`): whether the forearms are covered.
-        dominant_glove (`Color`): of the hand that signs first.
-        other_glove (`Color`): of the other hand.
-        head_size (`float`): of the head; 1 is the usual.
-        shoulder_width (`float`): of the trunk.
-        hand_radius (`float`): of the hands.
-        speed (`float`): of signing.
-        reach (`float`): how far signs go from the body.
-    """
+    """What stays the same in every clip of a signer; colours are RGB from 0 to 255."""
 
     skin: Color
     hair: Color
-    hair_length: float
+    hair_length: float  # 0 to 1
     clothes: Color
-    sleeves: bool
+    sleeves: bool  # whether the forearms are covered
     dominant_glove: Color
     other_glove: Color
     head_size: float
     shoulder_width: float
     hand_radius: float
     speed: float
-    reach: float
+    reach: float  # how far signs go from the body; 1 is the usual, as for head size and speed
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Color:
@@ -85,15 +64,7 @@ def _blend(first: Color, second: Color, share: float) -> Color:
 
 
 def look_of_signer(signer: str, seed: int) -> SignerLook:
-    """The looks of a signer: drawn from one wide range for all of them, decided by name and seed.
-
-    Args:
-        signer (`str`): a name.
-        seed (`int`): of the corpus.
-
-    Returns:
-        [`SignerLook`]: always the same one.
-    """
+    """The looks of a signer: drawn from one wide range for all of them, decided by name and seed."""
     rng = np.random.default_rng([seed, stable_integer("signer", signer)])
     hair = [(30, 22, 20), (70, 42, 25), (125, 85, 45), (205, 165, 95), (150, 150, 155), (120, 50, 25)]
     return SignerLook(
@@ -115,18 +86,7 @@ def look_of_signer(signer: str, seed: int) -> SignerLook:
 
 @dataclass(frozen=True)
 class Signing:
-    """One clip: who signs what, how large the picture is, and the numbers its variation comes from.
-
-    Calling it draws the clip. The same object always draws the same frames; it is small and can be sent to another
-    process.
-
-    Args:
-        signs (`tuple[Sign, ...]`): What is signed, in order.
-        signer (`str`): Who signs it.
-        clip_id (`str`): The name of the clip; its own variation follows from it.
-        size (`int`): Height and width of a frame in pixels.
-        seed (`int`): The seed of the corpus.
-    """
+    """One clip: who signs what, how large the picture is, and the numbers its variation comes from."""
 
     signs: tuple[Sign, ...]
     signer: str
@@ -156,11 +116,6 @@ class Signing:
         strokes = [max(10, round(12 / speed * rng.uniform(0.93, 1.07))) for _ in self.signs]
         between = [max(3, round(4.5 / speed * rng.uniform(0.85, 1.15))) for _ in self.signs[1:]]
         return _Timing(strokes, [round(4 / speed), *between, round(4 / speed)])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Where the hands are
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -19,26 +19,17 @@ MAX_SIGNS = 6  # the longest report
 
 @dataclass(frozen=True)
 class Weather:
-    """How German speaks of one kind of weather.
+    """How German speaks of one kind of weather."""
 
-    Args:
-        finite (`str`): The verb in second place.
-        subject (`str`): What follows it at once; may be empty.
-        infinitive (`str`): The verb at the end of a sentence of possibility.
-        plain, strong, weak, negated (`str`): What follows the place, after how strong the weather is.
-        particle (`str`): The part of the verb that German moves to the end.
-        modal (`str`): The verb of possibility.
-    """
-
-    finite: str
-    subject: str
-    infinitive: str
-    plain: str
+    finite: str  # the verb in second place
+    subject: str  # directly after it; may be empty
+    infinitive: str  # the verb at the end of a sentence of possibility
+    plain: str  # after the place, by how strong the weather is
     strong: str
     weak: str
     negated: str
-    particle: str = ""
-    modal: str = "kann"
+    particle: str = ""  # the part of the verb that German moves to the end
+    modal: str = "kann"  # the verb of possibility
 
 
 WEATHER: dict[str, Weather] = {
@@ -99,14 +90,7 @@ GLOSSES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement of a report, by the glosses of its parts; empty parts are not signed.
-
-    Args:
-        weather (`str`): A key of `WEATHER`.
-        time, place (`tuple[str, ...]`): Keys of `TIMES` and `PLACES`, or `()`.
-        number (`str`): Degrees, for warm and cold weather.
-        strength, duration, polarity (`str`): Keys of `STRENGTHS`, `DURATIONS` and `POLARITIES`.
-    """
+    """One statement of a report, by the glosses of its parts; empty parts are not signed."""
 
     weather: str
     time: tuple[str, ...] = ()
@@ -117,21 +101,13 @@ class Statement:
     polarity: str = ""
 
     def glosses(self) -> tuple[str, ...]:
-        """The signs of the statement.
-
-        Returns:
-            `tuple[str, ...]`: in signing order.
-        """
+        """The signs of the statement."""
         degrees = ("GRAD", self.number) if self.number else ()
         remarks = tuple(gloss for gloss in (self.strength, self.duration, self.polarity) if gloss)
         return (*self.time, *self.place, self.weather, *degrees, *remarks)
 
     def sentence(self) -> str:
-        """The German main clause of the statement.
-
-        Returns:
-            `str`: without a full stop.
-        """
+        """The German main clause of the statement."""
         weather = WEATHER[self.weather]
         time, place = TIMES.get(self.time, ""), PLACES.get(self.place, "")
         # The verb comes second: after the time, or without one the place, or without either the subject.
@@ -156,23 +132,14 @@ class Statement:
 
 @dataclass(frozen=True)
 class Report:
-    """A sentence of the corpus.
-
-    Args:
-        glosses (`tuple[str, ...]`): its signs, in order.
-        sentence (`str`): its German.
-    """
+    """A sentence of the corpus."""
 
     glosses: tuple[str, ...]
     sentence: str
 
 
 def single_sign_reports() -> list[Report]:
-    """Each sign on its own, with the words it stands for: what a learner would look up.
-
-    Returns:
-        `list[Report]`: one a sign.
-    """
+    """Each sign on its own, with the words it stands for: what a learner would look up."""
     words = {
         **{gloss: Statement(gloss).sentence() for gloss in WEATHER},
         **{glosses[0]: words for glosses, words in (*TIMES.items(), *PLACES.items()) if len(glosses) == 1},
@@ -186,17 +153,7 @@ def single_sign_reports() -> list[Report]:
 
 
 def split_of_sentence(sentence: str) -> str:
-    """The one split a sentence of two or more signs may stand in, decided by its letters alone.
-
-    So dev and test sentences are never trained on, whatever the seed or the size of a corpus, and text for denoising
-    can leave them out without knowing either. A tenth of all sentences is for dev and a tenth for test.
-
-    Args:
-        sentence (`str`): of the corpus.
-
-    Returns:
-        `str`: `train`, `dev` or `test`.
-    """
+    """The one split a sentence of two or more signs may stand in, decided by its letters alone."""
     share = hashlib.sha256(sentence.encode("utf-8")).digest()[0]
     return "dev" if share < 26 else "test" if share < 52 else "train"
 
@@ -233,15 +190,7 @@ def _follow(first: Statement, second: Statement) -> bool:
 
 
 def sample_report(rng: np.random.Generator, num_signs: int) -> Report:
-    """Draw a report of `num_signs` signs (2 to `MAX_SIGNS`).
-
-    Args:
-        rng (`np.random.Generator`): Where the choices come from.
-        num_signs (`int`): How many signs it has.
-
-    Returns:
-        [`Report`]: The signs and the sentence.
-    """
+    """Draw a report of `num_signs` signs (2 to `MAX_SIGNS`)."""
     while True:
         statements = [_sample_statement(rng, 0.6, 0.6, 0.5)]
         if num_signs >= 4 and rng.random() < 0.4:
@@ -257,17 +206,7 @@ def sample_report(rng: np.random.Generator, num_signs: int) -> Report:
 
 
 def sample_reports(rng: np.random.Generator, split: str, count: int, length_shares: dict[int, float]) -> list[Report]:
-    """Draw reports of two or more signs that belong to a split, as varied as there are sentences.
-
-    Args:
-        rng (`np.random.Generator`): Where the choices come from.
-        split (`str`): `"train"`, `"dev"` or `"test"`.
-        count (`int`): How many to draw. A sentence comes twice only where its length has few others left.
-        length_shares (`dict[int, float]`): The share of each number of signs; need not add up to one.
-
-    Returns:
-        `list[Report]`: `count` reports.
-    """
+    """Draw reports of two or more signs that belong to a split, as varied as there are sentences."""
     lengths = np.array(list(length_shares))
     shares = np.array(list(length_shares.values())) / sum(length_shares.values())
     reports, seen = [], set()

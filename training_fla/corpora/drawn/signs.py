@@ -61,17 +61,11 @@ MOVEMENT_REACH = 0.082
 
 @dataclass(frozen=True)
 class HandForm:
-    """How a hand looks.
+    """How a hand looks."""
 
-    Args:
-        shape (`str`): a key of the shapes that are drawn, e.g. `fist`.
-        direction (`str`): where its fingers point.
-        palm (`bool`): whether its pale palm shows.
-    """
-
-    shape: str
-    direction: str = "up"
-    palm: bool = False
+    shape: str  # a key of `HAND_SHAPES`
+    direction: str = "up"  # of the fingers; or "side", or "down"
+    palm: bool = False  # whether the pale palm shows
 
 
 # Only what can be told apart: a ring has no direction, and a palm shows only where a shape has an area.
@@ -97,49 +91,26 @@ REST_FORM = HandForm("fist")
 
 @dataclass(frozen=True)
 class Sign:
-    """A sign: everything that tells it from the other signs, nothing that tells one signer from another.
+    """A sign: everything that tells it from the other signs, nothing that tells one signer from another."""
 
-    Args:
-        form ([`HandForm`]): The hand as the sign begins.
-        place (`str`): Where the dominant hand signs, a key of `PLACES`.
-        movement (`str`): How it moves there, a key of `MOVEMENTS`.
-        hands (`str`): `"one"`; `"mirrored"` (the other hand does the same in the mirror); `"opposed"` (the same, but
-            it runs through the movement backwards and stands lower); `"base"` (the other hand stands still).
-        end_form ([`HandForm`], *optional*): The hand in the second half of the sign, where it changes.
-        base_form ([`HandForm`], *optional*): The standing hand of a sign with `hands="base"`.
-    """
-
-    form: HandForm
-    place: str
-    movement: str
+    form: HandForm  # as the sign begins
+    place: str  # of the dominant hand, a key of `PLACES`
+    movement: str  # a key of `MOVEMENTS`
+    # "one"; "mirrored": the other hand does the same in the mirror; "opposed": mirrored, lower and backwards in time;
+    # "base": the other hand stands still
     hands: str = "one"
-    end_form: HandForm | None = None
-    base_form: HandForm | None = None
+    end_form: HandForm | None = None  # in the second half, where the hand changes
+    base_form: HandForm | None = None  # of the standing hand
 
 
 def stable_integer(*parts: object) -> int:
-    """A number that depends on `parts` alone: not on the process, the platform or the Python version.
-
-    Args:
-        *parts: what it depends on, by its text.
-
-    Returns:
-        `int`: of 64 bits.
-    """
+    """A number that depends on `parts` alone: not on the process, the platform or the Python version."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big")
 
 
 def sign_of_gloss(gloss: str, attempt: int = 0) -> Sign:
-    """The sign a gloss has by its spelling alone.
-
-    Args:
-        gloss (`str`): any.
-        attempt (`int`): numbers the further signs it would take instead.
-
-    Returns:
-        [`Sign`]: always the same one.
-    """
+    """The sign a gloss has by its spelling alone."""
 
     def choose(options, name: str):
         return options[stable_integer("sign", gloss, attempt, name) % len(options)]
@@ -147,7 +118,7 @@ def sign_of_gloss(gloss: str, attempt: int = 0) -> Sign:
     form = choose(HAND_FORMS, "form")
     place = choose(tuple(PLACES), "place")
     movement = choose(tuple(MOVEMENTS), "movement")
-    # Signs of one hand and one form are few, so fewer glosses may draw them: clashes stay rare.
+    # Signs of one hand and one form are few, so fewer glosses get them and clashes are rare.
     hands = choose(("one",) * 4 + ("mirrored",) * 4 + ("opposed",) * 3 + ("base",) * 9, "hands")
     others = tuple(other for other in HAND_FORMS if other.shape != form.shape)
     end_form = choose(others, "end_form") if choose(range(5), "changes") < 3 else None
@@ -156,17 +127,7 @@ def sign_of_gloss(gloss: str, attempt: int = 0) -> Sign:
 
 
 def signs_of_glosses(glosses) -> dict[str, Sign]:
-    """One sign for each distinct gloss of a table, no two alike.
-
-    A gloss keeps the sign of its spelling in whatever table it stands; only where two glosses of one table draw the
-    same sign does the one later in the alphabet take its next choice.
-
-    Args:
-        glosses (iterable of `str`): The glosses, in any order, repeated or not.
-
-    Returns:
-        `dict[str, Sign]`: The sign of each gloss.
-    """
+    """One sign for each distinct gloss of a table, no two alike."""
     signs: dict[str, Sign] = {}
     taken: set[Sign] = set()
     for gloss in sorted(set(glosses)):
@@ -178,9 +139,7 @@ def signs_of_glosses(glosses) -> dict[str, Sign]:
     return signs
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # The signs of the demo corpus, chosen by hand so that they look like what they mean and far apart
-# ---------------------------------------------------------------------------------------------------------------------
 
 _RING = HandForm("ring")
 _FLAT_SIDE = HandForm("flat", "side")
