@@ -142,7 +142,7 @@ def test_values_of_json_that_are_no_text_are_refused_by_line(tmp_path):
     ]
 
 
-def test_a_json_list_is_read_with_its_lines(tmp_path):
+def test_a_json_list_is_read_too(tmp_path):
     rows = [
         {"video": "a", "sentence": "ja\u2028doch"},
         {"video": "b", "sentence": [1]},
@@ -151,7 +151,7 @@ def test_a_json_list_is_read_with_its_lines(tmp_path):
     bad = BadRows()
     file = write(tmp_path / "t.json", json.dumps(rows, indent=1))
     assert cells(file, bad=bad) == [("a", "ja\u2028doch"), ("c", "z")]
-    assert bad.lines() == [f"{file}, line 6: column 'sentence' holds a list, not text"]
+    assert bad.lines() == [f"{file}, entry 2: column 'sentence' holds a list, not text"]
 
 
 def test_a_written_table_comes_back(tmp_path):

@@ -28,7 +28,7 @@ class BadRows:
 
     def add(self, file: Path, row: int | str, reason: str) -> None:
         """Note a bad row, by its line or by words."""
-        self.found.append((file, f"line {row}" if isinstance(row, int) else row, reason))
+        self.found.append((file, row_name(row), reason))
 
     @contextmanager
     def at(self, file: Path, row: int | str) -> Iterator[None]:
@@ -56,6 +56,11 @@ class BadRows:
         raise InputError("; ".join(named) + (f"; {remedy}" if remedy else ""))
 
 
+def row_name(row: int | str) -> str:
+    """`line 3` for a number, words as they are."""
+    return f"line {row}" if isinstance(row, int) else row
+
+
 def read_table(
     file: str | os.PathLike,
     columns: Sequence[str] = (),
@@ -64,7 +69,7 @@ def read_table(
     aliases: Mapping[str, str] | None = None,
     rest_in_last: bool = False,
     remedy: str = "",
-) -> list[tuple[int, dict[str, str]]]:
+) -> list[tuple[int | str, dict[str, str]]]:
     """Line numbers and cells of a table, under the names asked for; optional columns that are absent are left out.
 
     A quote mark opens a quoted cell where a cell begins with it and the quote closes right before a delimiter or the
@@ -162,12 +167,12 @@ class _Wanted(NamedTuple):
             found |= {name: present[keys[0]]} if keys else {}
         return found, next((column for column in self.columns if column not in found), None)
 
-    def error(self, file: Path, line: int, column: str, names: Iterable[str]) -> InputError:
+    def error(self, file: Path, row: int | str, column: str, names: Iterable[str]) -> InputError:
         """That a column is absent from a file."""
         named = ", ".join(repr(name) for name in names if name)
         named = named if len(named) <= 300 else f"{named[:300]} ..."
         remedy = f"; {self.remedy}" if self.remedy else ""
-        return InputError(f"{file}, line {line}: no column {column!r}, only {named}{remedy}")
+        return InputError(f"{file}, {row_name(row)}: no column {column!r}, only {named}{remedy}")
 
 
 def _delimited_rows(
@@ -277,11 +282,11 @@ class _Object(list):
     """The pairs of a JSON object, in which a name may come twice."""
 
 
-def _json_rows(file: Path, text: str, wanted: _Wanted, bad: BadRows) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_rows(file: Path, text: str, wanted: _Wanted, bad: BadRows) -> Iterator[tuple[int | str, dict[str, str]]]:
     some = False
-    for line, record in _json_records(file, text, bad):
+    for row, record in _json_records(file, text, bad):
         missing = None
-        with bad.at(file, line):
+        with bad.at(file, row):
             if not isinstance(record, _Object):
                 raise InputError("not a JSON object")
             present = {name.casefold(): value for name, value in record}
@@ -293,33 +298,29 @@ def _json_rows(file: Path, text: str, wanted: _Wanted, bad: BadRows) -> Iterator
                 raise InputError(f"no column {missing!r}")
             cells = {name: _json_text(name, value) for name, value in values.items()}
             if not missing:
-                yield line, cells
+                yield row, cells
         if missing and not some:  # in the first row: most likely in the whole file
-            raise wanted.error(file, line, missing, [name for name, _ in record])
+            raise wanted.error(file, row, missing, [name for name, _ in record])
 
 
-def _json_records(file: Path, text: str, bad: BadRows) -> Iterator[tuple[int, object]]:
-    """The values of JSON Lines, or of one JSON list, with the lines on which they begin."""
-    decoder = json.JSONDecoder(object_pairs_hook=_Object)
-    is_list = text.lstrip().startswith("[")
-    between = re.compile(r"[\s,]*" if is_list else r"\s*")
-    place, line = text.index("[") + 1 if is_list else 0, 1
-    line += text.count("\n", 0, place)
-    while True:
-        begin, place = place, between.match(text, place).end()
-        line += text.count("\n", begin, place)
-        if place >= len(text) or (is_list and text[place] == "]"):
-            return
-        try:
-            record, end = decoder.raw_decode(text, place)
-            if not is_list and text[end : _line_end(text, end)].strip():
-                raise ValueError("more follows on the line")
-            yield line, record
-        except (ValueError, RecursionError) as error:
-            bad.add(file, line, f"not JSON: {error}")
-            end = _line_end(text, place)
-        line += text.count("\n", place, end)
-        place = end
+def _json_records(file: Path, text: str, bad: BadRows) -> Iterator[tuple[int | str, object]]:
+    """The values of JSON Lines by line, or of one JSON list by number."""
+    if text.lstrip().startswith("["):
+        with bad.at(file, "its list"):
+            yield from ((f"entry {n}", record) for n, record in enumerate(_parsed(text), start=1))
+        return
+    # Not splitlines(): JSON strings may hold U+2028 and its like, which that would break at.
+    for line, source in enumerate(text.split("\n"), start=1):
+        if source.strip():
+            with bad.at(file, line):
+                yield line, _parsed(source)
+
+
+def _parsed(source: str) -> Any:
+    try:
+        return json.loads(source, object_pairs_hook=_Object)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON: {error}") from error
 
 
 def _json_text(column: str, value: object) -> str:

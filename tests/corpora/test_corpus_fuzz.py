@@ -56,8 +56,12 @@ def read_video(file: Path):
 
 def read_labels(file: Path):
     from training_fla.corpora.csl_daily import _pickled_labels
+    from training_fla.corpora.row import Reading
 
-    return ["rows", len(_pickled_labels(file))]
+    reading = Reading()
+    rows = ["rows", len(_pickled_labels(file, reading))]
+    reading.finished([])
+    return rows
 
 
 def read_table(root: Path):

@@ -19,7 +19,9 @@ TABLE = [
 
 def write_table(file, records):
     columns = list(records[0])
-    if file.suffix == ".jsonl":
+    if file.suffix == ".json":
+        text = json.dumps(records)
+    elif file.suffix == ".jsonl":
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     elif file.suffix == ".tsv":
         text = "\n".join("\t".join(line) for line in [columns, *(record.values() for record in records)])
@@ -30,7 +32,7 @@ def write_table(file, records):
     return file
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json"])
 def test_every_kind_of_table_gives_the_same_rows(tmp_path, suffix):
     rows = read_manifest(write_table(tmp_path / f"t{suffix}", TABLE), language="de_DE")
     assert [row.split for row in rows] == ["train", "dev", "test"]
@@ -84,6 +86,7 @@ def test_a_folder_with_a_table_a_split_is_read(tmp_path):
         ("video\tsentence\tid\na.mp4\tx\t1\na.mp4\tx\t1\n", "line 3: id '1' came before, at .*line 2"),
         ("video\tsentence\tstart\na.mp4\tx\tsoon\n", "line 2: 'soon' is not a time: write seconds"),
         ("video\tsentence\tend\na.mp4\tx\t0\n", "line 2: the clip ends at 0, not after its start at 0"),
+        ("video\tsentence\na.mp4\t \n", "line 2: the sentence is empty"),
         ("video\tsentence\na.mp4\tNaN\n", "line 2: 'NaN' is not a sentence"),
         ("video\tsentence\tfps\n.\tx\tfast\n", "line 2: 'fast' is not a time"),
         ("video\tsentence\nC:\\a.mp4\tx\n", r"line 2: path 'C:.*a.mp4' is one of Windows: write paths relative to"),

@@ -94,7 +94,7 @@ def _with_gap_filled(
 def _labels(folder: Path, reading: Reading) -> Labels:
     pickles = sorted(folder.glob("csl2020ct_v*.pkl"))
     if pickles:
-        return _pickled_labels(pickles[-1])
+        return _pickled_labels(pickles[-1], reading)
     table = folder / "video_map.txt"
     if not table.is_file():
         raise InputError(f"{folder} holds neither csl2020ct_v2.pkl nor video_map.txt")
@@ -108,47 +108,30 @@ def _labels(folder: Path, reading: Reading) -> Labels:
     return labels
 
 
-def _pickled_labels(file: Path) -> Labels:
+def _pickled_labels(file: Path, reading: Reading) -> Labels:
     content = read_plain_pickle(file)
     infos = content.get("info") if isinstance(content, dict) else None
     if not isinstance(infos, list):
         raise InputError(f"{file} is not the label file of CSL-Daily: it has no list `info`")
     labels = {}
     for number, info in enumerate(infos):
-        where = f"{file}, info {number}"
-        if not isinstance(info, dict) or not isinstance(info.get("name"), str):
-            raise InputError(f"{where} has no name")
-        characters, length = info.get("label_char"), info.get("length")
-        if isinstance(characters, list | tuple) and all(isinstance(character, str) for character in characters):
-            characters = "".join(characters)
-        if not isinstance(characters, str):
-            raise InputError(f"{where}, clip {info['name']!r}, has no `label_char`")
-        labels[info["name"]] = (one_line(characters), length if isinstance(length, int) else None)
+        with reading.bad.at(file, f"info {number}"):
+            if not isinstance(info, dict) or not isinstance(info.get("name"), str):
+                raise InputError("it has no name")
+            characters, length = info.get("label_char"), info.get("length")
+            if isinstance(characters, list | tuple) and all(isinstance(character, str) for character in characters):
+                characters = "".join(characters)
+            if not isinstance(characters, str):
+                raise InputError(f"clip {info['name']!r} has no `label_char`")
+            labels[info["name"]] = (one_line(characters), length if isinstance(length, int) else None)
     return labels
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Reads data only. The unpickler in Python, not that in C, which reserves memory at a damaged file's word."""
-
-    dispatch = dict(pickle._Unpickler.dispatch)
+    """Reads data only. The unpickler in Python, as that in C reserves whatever memory a damaged file speaks of."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise InputError(f"it asks for {module}.{name}, and only plain data is read")
-
-
-def _refuse(name: str):
-    def load(self) -> None:
-        raise InputError(f"it uses the instruction {name}, and only plain data is read")
-
-    return load
-
-
-# Instructions that call functions or fetch objects, and buffers that reserve as much memory as they like.
-for _name in (
-    "REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID",
-    "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER",
-):  # fmt: skip
-    _PlainUnpickler.dispatch[getattr(pickle, _name)[0]] = _refuse(_name)
 
 
 def read_plain_pickle(file: Path) -> Any:

@@ -69,7 +69,7 @@ def _rows(
     for index, record in enumerate(table.remove_columns([names["video"]])):
         with reading.bad.at(root, f"split {split}, row {index}"):
             sentence = record[names["sentence"]]
-            if not isinstance(sentence, str) or sentence.strip().lower() in NOT_A_SENTENCE:
+            if not isinstance(sentence, str) or sentence.strip().lower() in {"", *NOT_A_SENTENCE}:
                 raise InputError(f"column {names['sentence']!r} holds {sentence!r}, not a sentence")
             times = clip_times(*(_time(record.get(names[kind])) for kind in ("start", "end")))
             video, name = _video(root, table, index, names["video"], times, reading.follow_links)

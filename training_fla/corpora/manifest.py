@@ -17,7 +17,7 @@ from training_fla.corpora.row import (
     path_inside,
 )
 from training_fla.files import InputError
-from training_fla.tables import NOT_A_SENTENCE, SPREADSHEET_SUFFIXES, read_table
+from training_fla.tables import NOT_A_SENTENCE, SPREADSHEET_SUFFIXES, read_table, row_name
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")  # of the tables that are looked for in a folder
 
@@ -57,7 +57,7 @@ def read_manifest(
         root = Path(video_root) if video_root is not None else table.parent
         for line, cells in _cells(table, names, reading):
             with reading.bad.at(table, line):
-                where = f"{table}, line {line}"
+                where = f"{table}, {row_name(line)}"
                 row = _row(cells, root, split_of_file or default_split, language, reading)
                 before = rows.get((row.split, row.id))
                 if before == row and not cells["id"]:
@@ -136,8 +136,8 @@ def _row(cells: dict[str, str], root: Path, split: str, language: str, reading: 
     name = path.relative_to(root)
     path = in_split if in_split.exists() and not path.exists() else path
     sentence = one_line(cells["sentence"])
-    if sentence.lower() in NOT_A_SENTENCE:
-        raise InputError(f"{sentence!r} is not a sentence")
+    if not sentence or sentence.lower() in NOT_A_SENTENCE:
+        raise InputError(f"{sentence!r} is not a sentence" if sentence else "the sentence is empty")
     if path.is_dir():
         video = FrameFolder(path, _fps(cells["fps"]), *times)
     else:
