@@ -55,6 +55,39 @@ def test_folders_and_patterns_stand_for_their_clips(model, clips, capsys):
     assert set(rows[0]) == {"video", "translation_text", "score", "num_frames", "seconds"}
 
 
+def paths_of(capsys) -> list[str]:
+    return [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_folder_with_videos_and_a_picture_is_a_folder_of_videos(model, clips, capsys):
+    """Suffixes count in any case, hidden files do not."""
+    frames = [marked_frame(number) for number in range(9)]
+    (clips / "many.d").mkdir()
+    write_video(clips / "many.d" / "00000.MTS", frames, format="mpegts")
+    write_video(clips / "many.d" / "b.mp4", frames)
+    (clips / "many.d" / "b.jpg").write_bytes(b"a thumbnail")
+    for hidden in (".b.mp4", "._b.mp4", ".DS_Store"):
+        (clips / "many.d" / hidden).write_bytes(b"")
+    assert main(["translate", model, "many.d", *SHORT]) == 0
+    assert paths_of(capsys) == ["many.d/00000.MTS", "many.d/b.mp4"]
+
+
+def test_hidden_pictures_are_no_frames(model, clips, capsys):
+    (clips / "frames" / "._0.png").write_bytes(b"")
+    assert main(["translate", model, "frames", "--format", "jsonl", *SHORT]) == 0
+    assert json.loads(capsys.readouterr().out)["num_frames"] == 5
+
+
+@pytest.mark.parametrize("form", ["tsv", "srt"])
+def test_a_video_file_is_opened_once(model, clips, capsys, monkeypatch, form):
+    import av
+
+    opened, av_open = [], av.open
+    monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args) or av_open(*args, **kwargs))
+    assert main(["translate", model, "plain.mp4", "--format", form, *SHORT]) == 0
+    assert len(opened) == 1
+
+
 def test_a_bad_clip_is_one_line_and_status_2_and_the_others_are_translated(model, clips, capsys):
     (clips / "broken.mp4").write_bytes(b"no video")
     for output in ("tsv", "jsonl", "table"):

@@ -9,10 +9,10 @@ from training_fla.serving.limits import Limits, WorkClock
 MEGABYTES = 1
 
 
-def tiny_pipeline(model=None):
+def tiny_pipeline(model=None, **options):
     from transformers import pipeline
 
-    processor = tiny_processor()
+    processor = tiny_processor(**options)
     return pipeline(
         "sign-language-translation", model=model or tiny_model(processor.tokenizer, seed=3),
         processor=processor, device="cpu", max_new_tokens=8,
@@ -54,7 +54,7 @@ class Server:
 
         self.uploads = UploadFolder(limits.keep_seconds)
         self.pipe = tiny_pipeline()
-        self.limits = replace(limits, max_frames=most_frames(self.pipe.model))
+        self.limits = replace(limits, max_frames=most_frames(self.pipe))
         self.service = ClipService(ClipTranslator(self.pipe, self.limits, num_beams=3), self.uploads)
         self.page = build_page(self.service, "tests/tiny <model> ${1} {{2}} @3@")
         self.address = launch_page(self.page, "127.0.0.1", 0, limits.max_bytes)
@@ -71,4 +71,4 @@ class Server:
 
     def close(self) -> None:
         self.page.close(verbose=False)
-        self.uploads.close()
+        self.uploads.__exit__(None, None, None)

@@ -22,9 +22,11 @@ def test_messages_say_what_was_sent_and_what_is_taken():
     assert "longer than 30 seconds" in refused(limits.check_length, 600.0)
     assert "it lasts 10:00" in refused(limits.check_length, 600.0)
     assert "lasts" not in refused(limits.check_length, 30.7), "read only so far, so nobody knows how long it is"
-    assert "reads at most 16 frames, about 3 seconds" in refused(limits.check_frames, 17, 3.0)
-    limits.check_size(2 * 2**20), limits.check_length(30.4), limits.check_frames(16, 3.0)
-    Limits().check_frames(10**6, 1.0)
+    assert "reads at most 16 frames, about 3 seconds" in refused(limits.check_sampled, 32, 6.0)
+    assert "more than 60 frames a second" in refused(limits.check_frame, 31 * 60 + 1, 30)
+    limits.check_size(2 * 2**20), limits.check_length(30.4)
+    limits.check_sampled(16, 3.0), limits.check_frame(1800, 30)
+    Limits().check_sampled(10**6, 1.0)
 
 
 def test_page_promises_no_more_than_the_model_reads():
@@ -50,9 +52,8 @@ def test_no_clip_waits_longer_than_it_is_kept():
 
 @pytest.fixture
 def uploads():
-    folder = UploadFolder(keep_seconds=600)
-    yield folder
-    folder.close()
+    with UploadFolder(keep_seconds=600) as folder:
+        yield folder
 
 
 def put(folder, name: str, age: float = 0.0):
@@ -62,6 +63,13 @@ def put(folder, name: str, age: float = 0.0):
     os.utime(path, (time.time() - age,) * 2)
     os.utime(path.parent, (time.time() - age,) * 2)
     return path
+
+
+def wait_until(is_so) -> None:
+    for _ in range(200):
+        if is_so():
+            return
+        time.sleep(0.02)
 
 
 def test_only_what_was_sent_can_be_claimed(uploads, tmp_path):
@@ -95,16 +103,12 @@ def test_old_clips_and_pieces_of_uploads_are_swept(uploads):
 
 
 def test_sweeping_goes_on_by_itself_and_closing_leaves_nothing():
-    folder = UploadFolder(keep_seconds=0.0, sweep_every=0.02)
-    assert os.environ["GRADIO_TEMP_DIR"] == str(folder.path) and folder.path.stat().st_mode & 0o77 == 0
-    path = put(folder, "hash/clip.mp4", age=5)
-    for _ in range(200):
-        if not path.exists():
-            break
-        time.sleep(0.02)
-    assert not path.exists()
-    put(folder, "hash/other.mp4", age=-100)
-    folder.close()
+    with UploadFolder(keep_seconds=0.0, sweep_every=0.02) as folder:
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder.path) and folder.path.stat().st_mode & 0o77 == 0
+        path = put(folder, "hash/clip.mp4", age=5)
+        wait_until(lambda: not path.exists())
+        assert not path.exists()
+        put(folder, "hash/other.mp4", age=-100)
     assert not folder.path.exists() and "GRADIO_TEMP_DIR" not in os.environ
 
 
@@ -116,23 +120,19 @@ def test_sweeping_goes_on_after_an_error(monkeypatch, caplog):
         raise PermissionError("a disk that is busy")
 
     monkeypatch.setattr(UploadFolder, "sweep", fail)
-    folder = UploadFolder(keep_seconds=600, sweep_every=0.01)
-    for _ in range(200):
-        if len(looks) > 2:
-            break
-        time.sleep(0.01)
-    folder.close()
+    with UploadFolder(keep_seconds=600, sweep_every=0.01):
+        wait_until(lambda: len(looks) > 2)
     assert len(looks) > 2 and "a disk that is busy" in caplog.text
 
 
 def test_what_a_killed_server_left_is_cleared_by_the_next_one(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    running = UploadFolder(keep_seconds=600)
-    theirs = put(running, "hash/clip.mp4")
-    left = tmp_path / "fla-serve-killed" / "hash" / "clip.mp4"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"a face")
-    (tmp_path / "other").mkdir()
-    UploadFolder(keep_seconds=600).close()
-    assert theirs.exists() and {entry.name for entry in tmp_path.iterdir()} == {running.path.name, "other"}
-    running.close()
+    with UploadFolder(keep_seconds=600) as running:
+        theirs = put(running, "hash/clip.mp4")
+        left = tmp_path / "fla-serve-killed" / "hash" / "clip.mp4"
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"a face")
+        (tmp_path / "other").mkdir()
+        with UploadFolder(keep_seconds=600):
+            pass
+        assert theirs.exists() and {entry.name for entry in tmp_path.iterdir()} == {running.path.name, "other"}

@@ -30,9 +30,8 @@ def translator():
 
 @pytest.fixture
 def service(translator):
-    uploads = UploadFolder(keep_seconds=600)
-    yield ClipService(translator, uploads)
-    uploads.close()
+    with UploadFolder(keep_seconds=600) as uploads:
+        yield ClipService(translator, uploads)
 
 
 def send(service, num_frames: int = 10) -> dict:
@@ -172,16 +171,12 @@ def test_a_port_that_is_taken_is_bad_input(translator):
     pytest.importorskip("gradio", reason="gradio is not installed (extra `serve`)")
     import socket
 
-    uploads = UploadFolder(keep_seconds=600)
-    try:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen()
-            port = listener.getsockname()[1]
-            with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1:{port}: choose another --port"):
-                page.launch_page(page.build_page(ClipService(translator, uploads), "x"), "127.0.0.1", port, 1)
-    finally:
-        uploads.close()
+    with UploadFolder(keep_seconds=600) as uploads, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1:{port}: choose another --port"):
+            page.launch_page(page.build_page(ClipService(translator, uploads), "x"), "127.0.0.1", port, 1)
 
 
 def test_help_imports_neither_gradio_nor_torch():

@@ -14,11 +14,10 @@ from PIL import Image
 from processing_fla.video_reading_fla import OpenVideo
 from tests.processing.drawing import marked_frame, write_video
 from tests.serving.page_server import draw_clip, tiny_pipeline
-from training_fla.serving import clip_reading, translation
-from training_fla.serving.clip_reading import read_clip
+from training_fla.serving import translation
 from training_fla.serving.limits import CancelledError, Limits, RefusedError, WorkClock
 from training_fla.serving.translation import ClipTranslator, describe_word, most_frames
-from training_fla.viewing.inspection import inspect_translation
+from training_fla.viewing.inspection import ClipFrames, inspect_translation, read_clip
 
 LIMITS = Limits(max_megabytes=1, max_seconds=4)
 
@@ -47,25 +46,16 @@ def states(pipe, clip):
 
 def refusal_of(path, pipe, limits=LIMITS, clock=None) -> str:
     with pytest.raises(RefusedError) as refusal:
-        read_clip(path, pipe.processor.video_processor, limits, clock or WorkClock(60))
-    assert str(path.parent) not in str(refusal.value), "the server's paths are nobody's business"
+        ClipTranslator(pipe, limits).read(path, clock or WorkClock(60))
+    assert str(path.parent) not in str(refusal.value), "the message names no path of the server"
     return str(refusal.value)
-
-
-def test_frames_are_those_of_the_processor(pipe, tmp_path):
-    path = draw_clip(tmp_path / "clip.mp4", 71)  # more sampled frames than are resized together
-    read = read_clip(path, pipe.processor.video_processor, LIMITS, WorkClock(60))
-    expected = pipe.processor(videos=str(path), return_tensors="pt", do_rescale=False, do_normalize=False)
-    assert torch.equal(read.pixels, expected["pixel_values_videos"][0])
-    assert read.num_source_frames == 71 and len(read.pixels) == 18 > clip_reading.FRAMES_AT_ONCE
-    assert np.allclose(read.seconds, np.arange(18) * 4 / 25, atol=1e-3) and read.duration == pytest.approx(71 / 25)
 
 
 def test_times_are_those_of_the_frames_not_of_the_frame_rate(pipe, tmp_path):
     times = [0, 40, 80, 120, 1000, 1040, 1080, 1120, 2500]
     path = write_video(tmp_path / "uneven.mkv", [marked_frame(n) for n in range(9)], codec="mpeg4", times=times)
-    read = read_clip(path, pipe.processor.video_processor, LIMITS, WorkClock(60))
-    assert read.seconds == pytest.approx([0, 1, 2.5], abs=0.01)
+    read = ClipTranslator(pipe, LIMITS).read(path, WorkClock(60))
+    assert read.seconds == pytest.approx([0, 1, 2.5], abs=0.01) and read.num_source_frames == 9
 
 
 def test_what_is_no_video_is_refused(pipe, clip, tmp_path):
@@ -90,9 +80,9 @@ def test_ten_minutes_are_refused_by_the_header(pipe, tmp_path, monkeypatch):
 
 def test_a_header_that_lies_or_says_nothing_does_not_help(pipe, tmp_path, monkeypatch):
     path = draw_clip(tmp_path / "long.mp4", 130)
-    monkeypatch.setattr(OpenVideo, "end_seconds", 0.0)
+    monkeypatch.setattr(OpenVideo, "end_seconds", None)
     assert "longer than 4 seconds" in refusal_of(path, pipe)
-    assert "reads at most 9 frames" in refusal_of(path, pipe, Limits(max_frames=9))
+    assert "reads at most 9 frames, about 1 seconds" in refusal_of(path, pipe, Limits(max_frames=9))
     assert "longer than the 0 seconds" in refusal_of(path, pipe, clock=WorkClock(0))
     fast = write_video(tmp_path / "fast.mp4", [marked_frame(1)] * 200, rate=400)
     assert "more than 60 frames a second" in refusal_of(fast, pipe, Limits(max_seconds=1))
@@ -116,7 +106,7 @@ def test_looking_at_a_few_frames_at_a_time_changes_nothing(pipe, tmp_path, input
     assemble = type(stage1).from_visual_encoder_and_language_model
     pipe = tiny_pipeline(assemble(stage1, language_model, input_features=input_features))
     translator = ClipTranslator(pipe, LIMITS, num_beams=2)
-    read = read_clip(draw_clip(tmp_path / "clip.mp4", 37), pipe.processor.video_processor, LIMITS, WorkClock(60))
+    read = read_clip(draw_clip(tmp_path / "clip.mp4", 37), pipe.processor)
     expected = pipe.model.get_encoder()(pixel_values_videos=read.pixels[None]).last_hidden_state
     parts = [translator.frame_features(part) for part in read.pixels.split(4)]
     assert [len(part) for part in parts] == [4, 4, 2]
@@ -142,7 +132,7 @@ def test_the_result_is_that_of_the_beam_with_its_alternatives(states, pipe, clip
 
 
 def test_attention_is_that_of_fla_inspect(states, pipe, clip):
-    inspection = inspect_translation(str(clip), pipe.model, pipe.processor, num_beams=3, max_new_tokens=8)
+    inspection = inspect_translation(str(clip), pipe, num_beams=3)
     words = states[-1]["words"]
     assert [word["text"] for word in words] == inspection.words
     for number, (word, row) in enumerate(zip(words, inspection.attention, strict=True)):
@@ -152,7 +142,7 @@ def test_attention_is_that_of_fla_inspect(states, pipe, clip):
 
 
 def test_a_word_is_told_by_the_stretch_with_half_of_its_attention():
-    read = clip_reading.Clip(torch.zeros(4, 3, 2, 2), [0.0, 0.2, 0.4, 0.6], 16, 0.8)
+    read = ClipFrames("a.mp4", torch.zeros(4, 3, 2, 2), np.arange(4) * 4, [0.0, 0.2, 0.4, 0.6], 16, 0.8)
     word = describe_word("regen", np.array([0.1, 0.1, 0.3, 0.5]) * 0.9 + 0.01, read)
     assert (word["first"], word["last"], word["from"], word["to"], word["share"]) == (2, 3, 0.4, 0.8, 0.787)
     assert word["weights"] == [0.217, 0.217, 0.609, 1.0]
@@ -166,7 +156,23 @@ def test_one_beam_is_the_draft_and_has_no_alternatives(pipe, clip):
 
 def test_without_a_number_the_models_own_beam_is_searched(pipe):
     assert ClipTranslator(pipe, LIMITS).num_beams == 5  # Paper: Sec. 5.2
-    assert most_frames(pipe.model) == 64
+    assert most_frames(pipe) == 64
+
+
+def test_a_long_clip_is_thinned_as_it_is_everywhere(tmp_path):
+    """`max_source_frames` is saved with the processor; the page, `fla inspect` and the pipeline obey it alike."""
+    pipe = tiny_pipeline(max_source_frames=40)
+    path = draw_clip(tmp_path / "long.mp4", 90)
+    assert most_frames(pipe) is None, "no clip is too long for the model"
+    *_, done = ClipTranslator(pipe, LIMITS, num_beams=2).states(path, WorkClock(60))
+    inspection, expected = inspect_translation(str(path), pipe, num_beams=2), pipe(str(path), num_beams=2)
+    assert done["clip"] == {"sampled": 10, "source": 90, "seconds": 3.6} and len(inspection.clip.pixels) == 10
+    assert done["sentence"] == inspection.sentence == expected["translation_text"]
+    assert done["score"] == pytest.approx(expected["score"], abs=1e-4) == pytest.approx(inspection.score, abs=1e-4)
+    assert (
+        done["frames"][-1]["seconds"] == pytest.approx(36 * 89 / 39 / 25, abs=0.03)
+        and inspection.clip.when(9) == "3.28 s"
+    )
 
 
 def test_a_clip_longer_than_the_position_table_is_refused(pipe, tmp_path):
@@ -176,7 +182,7 @@ def test_a_clip_longer_than_the_position_table_is_refused(pipe, tmp_path):
 
 
 def writers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if "work" in thread.name]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fla-draft")]
 
 
 def test_closing_a_translation_ends_its_thread(pipe, clip, monkeypatch):

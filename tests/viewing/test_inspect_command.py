@@ -10,9 +10,17 @@ import torch
 from PIL import Image
 
 from tests.processing.drawing import marked_frame, number_of, tiny_model, tiny_processor, write_video
+from tests.serving.page_server import tiny_pipeline
 from training_fla.cli import main
 from training_fla.files import InputError
-from training_fla.viewing.inspection import Inspection, centred_cosines, inspect_frames, inspect_translation, words_of
+from training_fla.viewing.inspection import (
+    ClipFrames,
+    Inspection,
+    centred_cosines,
+    inspect_frames,
+    inspect_translation,
+    words_of,
+)
 from training_fla.viewing.picture import MAX_FRAMES, shown_positions
 
 NUM_FRAMES = 26  # 7 sampled frames
@@ -26,15 +34,16 @@ def clip(tmp_path_factory):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder, processor = tmp_path_factory.mktemp("model"), tiny_processor()
-    tiny_model(processor.tokenizer, seed=3).save_pretrained(folder)
+    model = tiny_model(processor.tokenizer, seed=3)
+    model.generation_config.max_new_tokens = 8
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def inspection(clip):
-    processor = tiny_processor()
-    return inspect_translation(str(clip), tiny_model(processor.tokenizer, seed=3), processor, max_new_tokens=8)
+    return inspect_translation(str(clip), tiny_pipeline(), num_beams=1)
 
 
 def test_frames_are_those_the_model_sees(clip):
@@ -42,8 +51,9 @@ def test_frames_are_those_the_model_sees(clip):
 
     sizes = {"size": {"height": 64, "width": 96}, "crop_size": {"height": 64, "width": 96}}
     seen = inspect_frames(str(clip), FlaVideoProcessor(**sizes))
-    assert [number_of(frame) for frame in seen.frames] == [0, 4, 8, 12, 16, 20, 24] == seen.source_indices.tolist()
-    assert seen.num_source_frames == NUM_FRAMES and seen.when(2) == "0.32 s"
+    numbers = [number_of(np.asarray(seen.clip.image(position))) for position in range(7)]
+    assert numbers == [0, 4, 8, 12, 16, 20, 24] == seen.clip.indices.tolist()
+    assert seen.clip.num_source_frames == NUM_FRAMES and seen.clip.when(2) == "0.32 s"
     assert seen.similarity.shape == (7, 7) and np.allclose(np.diag(seen.similarity), 1, atol=1e-5)
     assert seen.similarity[0, 1] > 0.9 and seen.similarity[0, 6] < -0.9, "the grey square grows brighter"
     assert not seen.words and seen.attention is None
@@ -82,11 +92,15 @@ def test_pieces_are_joined_to_words():
     assert words_of([0, 1], Tokenizer()) == ([], [])
 
 
+def drawn(num_frames: int) -> ClipFrames:
+    return ClipFrames("a", torch.zeros(num_frames, 3, 2, 2), np.arange(num_frames), None, num_frames, None)
+
+
 def test_focus_is_the_shortest_stretch_with_half_of_the_attention():
     rows = np.array([[0.1, 0.1, 0.3, 0.4, 0.1], [0.6, 0.1, 0.1, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0, 1.0]])
-    seen = Inspection("a", np.zeros((5, 2, 2, 3)), np.arange(5), 5, None, np.eye(5), "x", attention=rows)
+    seen = Inspection(drawn(5), np.eye(5), "x", attention=rows)
     assert [seen.focus(word) for word in range(3)] == [(2, 3), (0, 0), (4, 4)]
-    assert seen.when(3) == "frame 3", "without a frame rate"
+    assert seen.clip.when(3) == "frame 3", "of a folder of frames"
 
 
 def test_cosines_of_one_frame_and_of_equal_frames_are_numbers():
@@ -96,8 +110,7 @@ def test_cosines_of_one_frame_and_of_equal_frames_are_numbers():
 
 @pytest.mark.parametrize("length", [1, 3, MAX_FRAMES, 200])
 def test_few_of_many_frames_are_shown(length):
-    seen = Inspection("a", np.zeros((length, 2, 2, 3)), np.arange(length), length, 25.0, np.eye(length), "x")
-    positions = shown_positions(seen)
+    positions = shown_positions(Inspection(drawn(length), np.eye(length), "x"))
     assert len(positions) == min(length, MAX_FRAMES) and positions[0] == 0 and positions[-1] == length - 1
 
 
@@ -161,7 +174,6 @@ def test_bad_input_is_refused(clip, saved, tmp_path, capsys):
 
 
 def test_a_clip_longer_than_the_model_is_refused(tmp_path):
-    processor = tiny_processor()
     long = write_video(tmp_path / "long.mp4", [marked_frame(n % 20) for n in range(300)])
     with pytest.raises(InputError, match="position table ends at 64"):
-        inspect_translation(str(long), tiny_model(processor.tokenizer), processor)
+        inspect_translation(str(long), tiny_pipeline())

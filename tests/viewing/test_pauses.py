@@ -14,7 +14,7 @@ from training_fla.viewing.pauses import (
     Motion,
     PauseRules,
     cut_longer,
-    find_stretches,
+    find_segments,
     join,
     measure_motion,
     motion_between,
@@ -23,7 +23,7 @@ from training_fla.viewing.pauses import (
     with_margins,
     without_spikes,
 )
-from training_fla.viewing.subtitles import cut_stretches, read_stretches
+from training_fla.viewing.subtitles import cut_segments, read_segments
 
 FPS = 12.5
 SIGNED = [(1.2, 3.6), (4.4, 6.0), (7.6, 12.0)]  # between rests of 0.8 s and more
@@ -45,7 +45,7 @@ def pose(phase: float, sway: float, height: int = 72, width: int = 96) -> Image.
 
 
 def pictures(signed=SIGNED, seconds=SECONDS, noise=1.0, shake=0.0, flicker=0.0, brighter=0.0, repeat=1):
-    """Grey pictures of someone who signs in given stretches and sways a little between them."""
+    """Grey pictures of someone who signs in given segments and sways a little between them."""
     random = np.random.default_rng(0)
     phase, kept = 0.0, None
     for number in range(round(seconds * FPS)):
@@ -60,12 +60,12 @@ def pictures(signed=SIGNED, seconds=SECONDS, noise=1.0, shake=0.0, flicker=0.0, 
         yield now, np.clip(kept, 0, 255)
 
 
-def assert_found(stretches, truth=SIGNED, tolerance=0.2):
-    assert len(stretches) == len(truth), stretches
-    for found, true in zip(stretches, truth, strict=True):
+def assert_found(segments, truth=SIGNED, tolerance=0.2):
+    assert len(segments) == len(truth), segments
+    for found, true in zip(segments, truth, strict=True):
         assert found[0] == pytest.approx(true[0] - MARGIN_SECONDS, abs=tolerance)
         assert found[1] == pytest.approx(true[1] + MARGIN_SECONDS, abs=tolerance)
-    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(stretches))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(segments))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def assert_found(stretches, truth=SIGNED, tolerance=0.2):
     ids=str,
 )  # fmt: skip
 def test_rests_are_found_whatever_the_camera_does(trouble):
-    assert_found(find_stretches(measure_motion(pictures(**trouble), 1 / FPS), PauseRules()))
+    assert_found(find_segments(measure_motion(pictures(**trouble)), PauseRules()))
 
 
 def test_seldom_signing_and_somebody_who_walks_in_do_not_hide_sentences():
@@ -85,31 +85,31 @@ def test_seldom_signing_and_somebody_who_walks_in_do_not_hide_sentences():
         if second < 3:  # a dark figure crosses the whole picture
             place = int(second * 32)
             picture[:, max(0, place - 30) : place] = 10
-    found = find_stretches(measure_motion(long, 1 / FPS), PauseRules())
+    found = find_segments(measure_motion(long), PauseRules())
     assert_found(found[1:], signed)
     assert found[0][1] < 3.5
 
 
 @pytest.mark.parametrize("signed", [[], [(0.0, SECONDS)]], ids=["nobody signs", "without a rest"])
-def test_without_contrast_the_whole_recording_is_one_stretch(signed):
-    motion = measure_motion(pictures(signed), 1 / FPS)
-    assert find_stretches(motion, PauseRules()) == [(0.0, pytest.approx(SECONDS))]
-    parts = find_stretches(motion, PauseRules(max_length=4.0))
-    assert parts[0][0] == 0 and parts[-1][1] == pytest.approx(SECONDS)
+def test_without_contrast_the_whole_recording_is_one_segment(signed):
+    motion = measure_motion(pictures(signed))
+    assert find_segments(motion, PauseRules()) == [(0.0, pytest.approx(SECONDS - 1 / FPS))]
+    parts = find_segments(motion, PauseRules(max_length=4.0))
+    assert parts[0][0] == 0 and parts[-1][1] == pytest.approx(SECONDS - 1 / FPS)
     assert all(end == start for (_, end), (start, _) in itertools.pairwise(parts))
     assert all(1.0 <= last - first <= 4.0 for first, last in parts)
 
 
 def test_rules_say_what_a_pause_and_what_a_sentence_is():
-    motion = measure_motion(pictures(), 1 / FPS)
-    assert len(find_stretches(motion, PauseRules(min_pause=1.2))) == 2, "the rest of 0.8 s is no pause any more"
-    assert_found(find_stretches(motion, PauseRules(min_length=2.0)), [SIGNED[0], SIGNED[2]])
-    parts = find_stretches(motion, PauseRules(max_length=3.0))
+    motion = measure_motion(pictures())
+    assert len(find_segments(motion, PauseRules(min_pause=1.2))) == 2, "the rest of 0.8 s is no pause any more"
+    assert_found(find_segments(motion, PauseRules(min_length=2.0)), [SIGNED[0], SIGNED[2]])
+    parts = find_segments(motion, PauseRules(max_length=3.0))
     assert len(parts) == 4 and parts[2][1] == parts[3][0], "the sentence of 4.4 s is halved"
 
 
 def test_one_frame_is_a_stretch_and_an_empty_rest_is_still():
-    assert find_stretches(measure_motion([(0.0, np.zeros((4, 5)))], 0.04), PauseRules()) == [(0.0, 0.04)]
+    assert find_segments(measure_motion([(2.0, np.zeros((4, 5)))]), PauseRules()) == [(2.0, 2.0)]
     flat = np.full((4, 5), 7.0, np.float32)
     assert motion_between(flat, flat + 20) == pytest.approx(0, abs=1e-2)
 
@@ -132,19 +132,19 @@ def test_the_parts():
     seconds, level = np.arange(6) * 0.08, np.array([0.0, 6.0, 4.0, 4.0, 1.0, 4.0])
     assert moving(seconds, level, begins=5, ends=3) == [pytest.approx((0.04, 0.28))], "4 goes on, but does not begin"
     assert join([(0, 1), (1.2, 2), (3, 3.1)], PauseRules(min_pause=0.5, min_length=0.5)) == [(0, 2)]
-    assert with_margins([(0.1, 1.0), (1.2, 2.0)], 2.1) == [pytest.approx((0, 1.1)), pytest.approx((1.1, 2.1))]
-    still = Motion(np.arange(1, 10) * 1.0, np.array([1, 1, 1, 1, 1, 0.5, 1, 0, 1]), 10.0)
+    assert with_margins([(0.1, 1.0), (1.2, 2.0)], 0.0, 2.1) == [pytest.approx((0, 1.1)), pytest.approx((1.1, 2.1))]
+    still = Motion(np.arange(1, 10) * 1.0, np.array([1, 1, 1, 1, 1, 0.5, 1, 0, 1]), 0.0, 10.0)
     assert list(cut_longer((0.0, 10.0), still.seconds, still.energy, 8.0)) == [(0.0, 6.0), (6.0, 10.0)]
     assert list(cut_longer((0.0, 10.0), still.seconds[:0], still.energy[:0], 5.0)) == [(0.0, 5.0), (5.0, 10.0)]
 
 
-def test_a_cue_samples_its_own_frames_by_their_times():
+def test_a_cue_has_its_own_frames_by_their_times():
     # A telephone's frames do not follow evenly.
     times = [0.0, 0.04, 0.1, 0.13, 0.2, 0.21, 0.3, 0.31, 0.5, 0.52]
     frames = [(second, np.full((2, 3, 3), number, np.uint8)) for number, second in enumerate(times)]
-    cues = cut_stretches(frames, lambda frame: frame, [(0.1, 0.3), (0.32, 0.4), (0.5, 9.0)], frame_stride=2)
-    seen = [(cue.start_seconds, cue.end_seconds, cue.frames[:, 0, 0, 0].tolist()) for cue in cues]
-    assert seen == [(0.1, 0.3, [2, 4]), (0.5, 9.0, [8])]
+    cues = cut_segments(frames, [(0.1, 0.3), (0.32, 0.4), (0.5, 9.0)])
+    seen = [(cue.start, cue.end, cue.frames[:, 0, 0, 0].tolist()) for cue in cues]
+    assert seen == [(0.1, 0.3, [2, 3, 4, 5]), (0.5, 9.0, [8, 9])]
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def recording(tmp_path_factory):
 
 def test_a_recording_becomes_one_cue_a_sentence(recording, capsys):
     video = str(recording / "long.mp4")
-    assert_found(read_stretches(video, PauseRules()))
+    assert_found(read_segments(video, PauseRules()))
     words = ["translate", str(recording), video, "--format", "srt", "--cut", "pauses", "--max-new-tokens", "6"]
     assert main([*words, "--batch-size", "2"]) == 0
     times = re.findall(r"00:00:(\S+) --> 00:00:(\S+)\n\S", capsys.readouterr().out)
@@ -199,7 +199,7 @@ def test_bad_options_are_refused(recording, words, message, capsys):
 @pytest.mark.real_data
 def test_sentences_of_real_signers_with_rests_between_are_one_cue_each(real_data, tmp_path):
     """Clips of one signer one after the other, the end frames held for 0.9 s under a camera's noise."""
-    from processing_fla import iterate_video_frames
+    from processing_fla.video_reading_fla import iterate_video_frames
 
     random = np.random.default_rng(0)
     for signer in ("-d5dN54tH2E", "_BOJ9cYPRe4"):
@@ -211,4 +211,4 @@ def test_sentences_of_real_signers_with_rests_between_are_one_cue_each(real_data
             frames += [np.clip(f + random.normal(0, 3, f.shape), 0, 255).astype(np.uint8) for f in still]
         write_video(tmp_path / "recording.mp4", frames, options={"crf": "23", "preset": "ultrafast"})
         assert len(truth) >= 4
-        assert_found(read_stretches(str(tmp_path / "recording.mp4"), PauseRules()), truth, tolerance=0.35)
+        assert_found(read_segments(str(tmp_path / "recording.mp4"), PauseRules()), truth, tolerance=0.35)

@@ -1,6 +1,8 @@
 """Subtitles of long recordings: every sampled frame is translated, no two subtitles are shown at once."""
 
 import re
+import weakref
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,28 +10,35 @@ import pytest
 
 from tests.processing.drawing import marked_frame, tiny_model, tiny_processor, write_video
 from training_fla.cli import main
-from training_fla.viewing.subtitles import cue_end, cut_windows, subtitle, timestamp
+from training_fla.viewing.subtitles import Windows, cut_windows, print_subtitles, subtitle, timestamp
+
+LIVE = {"live": "1"}
 
 
-def numbered(count: int):
-    return ((number / 10, np.full((2, 3, 3), number, np.uint8)) for number in range(count))
+def numbered(times):
+    return [(second, np.full((2, 3, 3), number, np.uint8)) for number, second in enumerate(times)]
+
+
+def seen(cues) -> list[tuple]:
+    return [(round(cue.start, 3), round(cue.end, 3), cue.frames[:, 0, 0, 0].tolist()) for cue in cues]
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 24, 25, 61])
-@pytest.mark.parametrize(("window", "stride"), [(2.0, 2.0), (2.0, 0.8), (0.01, 0.01), (99, 99), (1.3, 5)])
-def test_windows_hold_every_sampled_frame_once_or_where_they_overlap_more_often(count, window, stride):
-    windows = list(cut_windows(numbered(count), lambda frame: frame, 10.0, window, stride, frame_stride=4))
-    seen = [part.frames[:, 0, 0, 0].tolist() for part in windows]
-    assert sorted({number for part in seen for number in part}) == list(range(0, count, 4))
-    length = max(1, round(window * 10 / 4))
-    assert all(len(part) == length for part in seen[:-1]) and 1 <= len(seen[-1]) <= length
-    for part, numbers in zip(windows, seen, strict=True):
-        assert part.start_seconds == numbers[0] / 10 and part.end_seconds == pytest.approx(
-            min(count, numbers[-1] + 4) / 10
-        )
-    for part, following in zip(windows, windows[1:], strict=False):
-        assert part.start_seconds < cue_end(part, following) <= following.start_seconds
-    assert cue_end(windows[-1], None) == pytest.approx(count / 10)
+@pytest.mark.parametrize(("length", "stride"), [(2.0, 2.0), (2.0, 0.8), (0.05, 0.05), (99, 99)])
+def test_windows_hold_every_frame_once_or_where_they_overlap_more_often(count, length, stride):
+    cues = seen(cut_windows(numbered([2 + number / 10 for number in range(count)]), Windows(length, stride)))
+    assert sorted({number for *_, numbers in cues for number in numbers}) == list(range(count))
+    for place, (start, end, numbers) in enumerate(cues):
+        assert start == pytest.approx(2 + max(place * stride, numbers[0] / 10), abs=0.1)
+        assert numbers == list(range(numbers[0], numbers[-1] + 1)) and numbers[-1] / 10 + 2 < end
+    assert cues[-1][1] == pytest.approx(2 + (count / 10 if count > 1 else 0.04))
+
+
+def test_windows_follow_the_frames_own_times():
+    # A telephone's frames do not follow evenly, and nothing is shown for a while.
+    times = [0.0, 0.04, 0.9, 1.0, 1.9, 2.01, 7.5, 7.54, 7.6]
+    cues = seen(cut_windows(numbered(times), Windows(2.0, 1.0)))
+    assert cues == [(0.0, 2.0, [0, 1, 2, 3, 4]), (1.0, 3.0, [3, 4, 5]), (7.5, 7.66, [6, 7, 8])]
 
 
 def test_forms():
@@ -47,6 +56,95 @@ def saved(tmp_path_factory):
     return folder
 
 
+class Translator:
+    """In the place of a pipeline: gives sentences, and keeps the shapes of what it was given."""
+
+    processor = SimpleNamespace(
+        video_processor=SimpleNamespace(do_resize=True, target_size=lambda height, width: (32, 32))
+    )
+
+    def __init__(self, sentences):
+        self.sentences, self.shapes = sentences, []
+
+    def __call__(self, clips, **options):
+        for sentence, clip in zip(self.sentences, clips, strict=False):
+            self.shapes.append(clip.shape)
+            yield {"translation_text": sentence}
+
+
+def cues_of(video, capsys, length=6.0) -> list[tuple[str, str]]:
+    """First and last second of each cue, and how many frames it has."""
+    translate = Translator(["a sentence"] * 9)
+    print_subtitles(translate, str(video), "vtt", Windows(length, length))
+    times = re.findall(r"00:00:(\S+) --> 00:00:(\S+)", capsys.readouterr().out)
+    return [(*map(float, pair), shape[0]) for pair, shape in zip(times, translate.shapes, strict=True)]
+
+
+def test_a_browsers_recording_is_cut_by_the_times_of_its_frames(tmp_path, capsys):
+    """It states 1000 frames a second and shows 30."""
+    times = [round(1000 * number / 30) for number in range(210)]
+    frames = [marked_frame(number % 25) for number in range(210)]
+    options = {"deadline": "realtime", "cpu-used": "8"}
+    video = write_video(tmp_path / "a.webm", frames, "libvpx", times=times, options=options, container_options=LIVE)
+    assert cues_of(video, capsys, 2.0) == [(0, 2, 60), (2, 4, 60), (4, 6, 60), (6, pytest.approx(7, abs=2e-3), 30)]
+
+
+def test_cues_of_a_variable_frame_rate_are_not_stretched(tmp_path, capsys):
+    """Frames follow at 50 a second for 2 s, then at 10 a second for 2 s."""
+    times = [*range(0, 2000, 20), *range(2000, 4000, 100)]
+    video = write_video(tmp_path / "a.mkv", [marked_frame(n % 25) for n in range(120)], "mpeg4", times=times)
+    assert cues_of(video, capsys, 1.0) == [(0, 1, 50), (1, 2, 50), (2, 3, 10), (3, 4, 10)]
+
+
+def test_a_picture_that_starts_after_the_sound_is_captioned_where_it_is_shown(tmp_path, capsys):
+    cues = cues_of(write_late_video(tmp_path / "late.mp4"), capsys)
+    assert cues == [(2, pytest.approx(6, abs=0.03), 100)]
+
+
+def write_late_video(path):
+    """100 frames at 25 a second that begin 2 s after the sound."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width = video.height = 64
+        video.codec_context.time_base = video.time_base = Fraction(1, 90000)
+        sound, packets = container.add_stream("aac", rate=48000), []
+        for number in range(100):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = int((2 + number / 25) * 90000), video.time_base
+            packets += video.encode(frame)
+        for start in range(0, 6 * 48000, 1024):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            samples.sample_rate, samples.pts = 48000, start
+            packets += sound.encode(samples)
+        packets += video.encode() + sound.encode()
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return path
+
+
+def test_a_long_recording_keeps_memory_flat(tmp_path, capsys):
+    video = write_video(tmp_path / "long.mp4", [marked_frame(number % 25) for number in range(200)])
+    translate, alive = Translator(["a"] * 8), []
+
+    def watched(clips, **options):
+        frames = []
+
+        def noted():
+            for clip in clips:
+                frames.append(weakref.ref(clip))
+                yield clip
+
+        for result in Translator.__call__(translate, noted()):
+            alive.append(sum(frame() is not None for frame in frames))
+            yield result
+
+    watched.processor = translate.processor
+    print_subtitles(watched, str(video), "srt", Windows(1.0, 1.0))
+    assert len(alive) == 8 and max(alive) <= 2, "frames of cues that are translated are let go"
+
+
 @pytest.mark.parametrize(("form", "mark"), [("srt", ","), ("vtt", ".")])
 def test_a_recording_becomes_subtitles(saved, capsys, form, mark):
     words = ["--format", form, "--window", "2", "--stride", "1", "--batch-size", "2", "--max-new-tokens", "6"]
@@ -54,21 +152,13 @@ def test_a_recording_becomes_subtitles(saved, capsys, form, mark):
     out = capsys.readouterr().out
     assert out.startswith("WEBVTT\n\n") == (form == "vtt")
     times = re.findall(r"(\S+) --> (\S+)", out)
-    assert times[0] == (f"00:00:00{mark}000", f"00:00:00{mark}960") and times[-1][1] == f"00:00:04{mark}400"
-    assert [end for _, end in times[:-1]] == [start for start, _ in times[1:]]
+    starts = [f"00:00:0{second}{mark}000" for second in range(5)]
+    assert times == list(zip(starts[:4], [*starts[1:4], f"00:00:04{mark}400"], strict=True))
 
 
 def test_a_window_without_a_sentence_gets_no_subtitle(saved, capsys):
-    from training_fla.viewing.subtitles import print_subtitles
-
-    class Translate:
-        model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: None))
-        processor = SimpleNamespace(video_processor=SimpleNamespace(frame_stride=4, target_size=None))
-
-        def __call__(self, videos, **options):
-            return ({"translation_text": ["one", " ", "three"][number]} for number, _ in enumerate(videos))
-
-    print_subtitles(Translate(), str(saved / "long.mp4"), "srt", 1.6, 1.6)
+    translate = Translator(["one", " ", "three"])
+    print_subtitles(translate, str(saved / "long.mp4"), "srt", Windows(1.6, 1.6))
     assert re.findall(r"^(?:\d+|[a-z]+)$", capsys.readouterr().out, re.MULTILINE) == ["1", "one", "2", "three"]
 
 

@@ -6,8 +6,8 @@ says in a table what each word attended to.
 
 from pathlib import Path
 
-from training_fla.commands.translate import positive
-from training_fla.files import InputError
+from training_fla.commands.translate import add_model_arguments, positive
+from training_fla.files import InputError, atomic_file
 
 EXAMPLE = "fla inspect clip.mp4 --model runs/stage2 --out clip.html"
 
@@ -17,19 +17,13 @@ def add_arguments(parser) -> None:
     parser.add_argument("clip", metavar="CLIP", help="video file or folder of frames")
     parser.add_argument("--model", metavar="MODEL", help="folder of a trained model, or its Hub id")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".png or .html (default: the clip's name, .png)")
-    parser.add_argument(
-        "--num-beams", type=positive, metavar="N", help="width of the beam search (default: the model's)"
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--frame-stride",
         type=positive,
         default=4,
         metavar="N",
         help="without --model: keep one frame in N (default 4)",
-    )
-    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
-    parser.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the model"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
@@ -41,25 +35,20 @@ def run(args) -> int:
         raise InputError(f"--out {out}: its name must end in .png or .html")
     if not Path(args.clip).exists():
         raise InputError(f"there is no clip {args.clip}")
-    if out.exists() and not args.overwrite:
-        raise InputError(f"{out} exists already: choose another name or pass --overwrite")
-    from training_fla.viewing.inspection import inspect_frames, inspect_translation
-
-    if args.model:
-        from training_fla.viewing.loading import load_pipeline
-
-        pipe = load_pipeline(args.model, args.device, args.dtype)
-        options = {} if args.num_beams is None else {"num_beams": args.num_beams}
-        inspection = inspect_translation(args.clip, pipe.model, pipe.processor, **options)
-    else:
-        from processing_fla import FlaVideoProcessor
-
-        inspection = inspect_frames(args.clip, FlaVideoProcessor(frame_stride=args.frame_stride))
-
-    from training_fla.files import atomic_file
-    from training_fla.viewing.picture import draw_png, write_page
-
     with atomic_file(out, args.overwrite) as file:
+        from training_fla.viewing.inspection import inspect_frames, inspect_translation
+        from training_fla.viewing.picture import draw_png, write_page
+
+        if args.model:
+            from training_fla.viewing.loading import load_pipeline
+
+            pipe = load_pipeline(args.model, args.device, args.dtype)
+            options = {} if args.num_beams is None else {"num_beams": args.num_beams}
+            inspection = inspect_translation(args.clip, pipe, **options)
+        else:
+            from processing_fla import FlaVideoProcessor
+
+            inspection = inspect_frames(args.clip, FlaVideoProcessor(frame_stride=args.frame_stride))
         (write_page if out.suffix.lower() == ".html" else draw_png)(inspection, file)
     if inspection.sentence:
         print(inspection.sentence)

@@ -1,5 +1,1 @@
-"""A page to try a model on: `fla serve`.
-
-From the clip that is sent (`clip_reading`) over the states that the page shows (`translation`) to Gradio (`page`, with
-`page.html`, `page.css` and `page.js`); `space` writes it as a Hugging Face Space.
-"""
+"""The page of `fla serve` and its copy as a Hugging Face Space. Imports viewing, hub, files and what travels."""

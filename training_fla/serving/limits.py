@@ -6,7 +6,6 @@ from dataclasses import dataclass
 MIB = 1024 * 1024
 # Unstated: cameras record up to 60 frames a second; a file that claims more would fill the memory with frames.
 MAX_FPS = 60
-TOO_LONG_TO_WORK_ON = "This took longer than the {seconds:g} seconds a clip may take here. Try a shorter one."
 
 
 class RefusedError(Exception):
@@ -19,54 +18,30 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page takes.
+    """What the page takes; the checks raise `RefusedError`."""
 
-    Args:
-        max_megabytes (`float`): largest file, in MiB.
-        max_seconds (`float`): longest clip.
-        time_limit (`float`): seconds of work on one clip, without the wait for its turn.
-        max_waiting (`int`): clips that may wait for their turn.
-        max_frames (`int`, *optional*): most sampled frames the language model has positions for.
-    """
-
-    max_megabytes: float = 64
-    max_seconds: float = 30
-    time_limit: float = 120
-    max_waiting: int = 8
-    max_frames: int | None = None
+    max_megabytes: float = 64  # MiB of a file
+    max_seconds: float = 30  # length of a clip
+    time_limit: float = 120  # seconds of work on one clip, without the wait for its turn
+    max_waiting: int = 8  # clips that may wait for their turn
+    max_frames: int | None = None  # sampled frames the language model has positions for
 
     @property
     def max_bytes(self) -> int:
-        """Size of the largest file."""
         return int(self.max_megabytes * MIB)
 
+    @property
+    def keep_seconds(self) -> float:
+        """Age at which a clip that was never asked to be translated is deleted: no clip waits so long."""
+        return max(600.0, (self.max_waiting + 2) * self.time_limit)
+
     def usable_seconds(self, frame_stride: int) -> float:
-        """Length of the longest clip that both the limit and the model allow.
-
-        Args:
-            frame_stride (`int`): one source frame in so many is sampled.
-
-        Returns:
-            `float`: seconds; where the model is what limits it, whole ones at the 30 frames a second of most cameras.
-        """
+        """Length of the longest clip that limit and model allow, at the 30 frames a second of most cameras."""
         if self.max_frames is None:
             return self.max_seconds
         return min(self.max_seconds, max(1, self.max_frames * frame_stride // 30))
 
-    @property
-    def keep_seconds(self) -> float:
-        """Age at which a clip that was sent, but never asked to be translated, is deleted: no clip waits so long."""
-        return max(600.0, (self.max_waiting + 2) * self.time_limit)
-
     def check_size(self, num_bytes: int) -> None:
-        """Refuse a file that is too large, or empty.
-
-        Args:
-            num_bytes (`int`): its size.
-
-        Raises:
-            RefusedError: with both sizes.
-        """
         if num_bytes > self.max_bytes:
             raise RefusedError(
                 f"This file is {num_bytes / MIB:.0f} MB; {self.max_megabytes:g} MB is the most that is taken here."
@@ -75,14 +50,7 @@ class Limits:
             raise RefusedError("This file is empty.")
 
     def check_length(self, seconds: float) -> None:
-        """Refuse a clip that is too long.
-
-        Args:
-            seconds (`float`): its length, as its header says or as far as it was read.
-
-        Raises:
-            RefusedError: with both lengths.
-        """
+        """Of a clip as its header says, or as far as it was read."""
         # A clip cut at the limit may be a frame or two over it.
         if seconds > self.max_seconds + 0.5:
             raise RefusedError(
@@ -91,17 +59,16 @@ class Limits:
                 + " Cut out the sentence you want translated."
             )
 
-    def check_frames(self, sampled: int, seconds: float) -> None:
-        """Refuse a clip that gives more frames than the model reads.
+    def check_frame(self, number: int, seconds: float) -> None:
+        """The `number`-th source frame of a clip, counted from 1."""
+        self.check_length(seconds)
+        if number > (self.max_seconds + 1) * MAX_FPS:
+            raise RefusedError(f"This clip has more than {MAX_FPS} frames a second.")
 
-        Args:
-            sampled (`int`): sampled frames so far.
-            seconds (`float`): how much of the clip they cover.
-
-        Raises:
-            RefusedError: with the number, and about how long a clip may be.
-        """
-        if self.max_frames is not None and sampled > self.max_frames:
+    def check_sampled(self, num_frames: int, duration: float) -> None:
+        """How many frames are sampled of a clip of so many seconds."""
+        if self.max_frames is not None and num_frames > self.max_frames:
+            seconds = duration * self.max_frames / num_frames
             about = f", about {seconds:.0f} seconds of this clip" if seconds >= 1 else ""
             raise RefusedError(
                 f"This clip is too long for the model, which reads at most {self.max_frames} frames{about}."
@@ -109,11 +76,7 @@ class Limits:
 
 
 class WorkClock:
-    """How long work on one clip has gone on, and whether anybody still waits for it.
-
-    Args:
-        time_limit (`float`): seconds.
-    """
+    """How long work on one clip has gone on, and whether anybody still waits for it."""
 
     def __init__(self, time_limit: float):
         self.time_limit = time_limit
@@ -121,26 +84,16 @@ class WorkClock:
         self.cancelled = False
 
     def check(self) -> None:
-        """Go on, or not.
-
-        Raises:
-            RefusedError: the time is over.
-            CancelledError: nobody waits.
-        """
+        """Raise `CancelledError` where nobody waits, `RefusedError` where the time is over."""
         if self.cancelled:
             raise CancelledError
         if time.monotonic() - self.started > self.time_limit:
-            raise RefusedError(TOO_LONG_TO_WORK_ON.format(seconds=self.time_limit))
+            raise RefusedError(
+                f"This took longer than the {self.time_limit:g} seconds a clip may take here. Try a shorter one."
+            )
 
 
 def clock_time(seconds: float) -> str:
-    """A length as minutes and seconds, `10:00`.
-
-    Args:
-        seconds (`float`): not negative.
-
-    Returns:
-        `str`: `10:00`.
-    """
+    """Minutes and seconds, `10:00`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}"

@@ -189,7 +189,7 @@ at('go').addEventListener('click', async () => {
   say('Sending the clip …', true);
   const ending = (clip.name.match(/\.[A-Za-z0-9]{1,5}$/) || [''])[0];
   try {
-    // The name is nobody's business but the sender's.
+    // The file's own name is not sent.
     const { path } = await upload(new File([clip], mine + ending, { type: clip.type }));
     if (job !== mine) return;
     say('Waiting for its turn …', true);

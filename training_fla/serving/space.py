@@ -6,19 +6,21 @@ this machine is copied, as far as it is needed to translate.
 
 import shutil
 import sys
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
 from huggingface_hub import ModelCard, SpaceCard, SpaceCardData
 
-from training_fla.files import InputError, atomic_folder
+from training_fla.files import InputError, atomic_folder, check_not_inside
 from training_fla.hub.card import HUB_ID
 from training_fla.hub.push import check_whole, model_files
-from training_fla.viewing.loading import model_name
+from training_fla.serving.limits import Limits
 
 PACKAGES = ("modeling_fla", "processing_fla", "training_fla")
 SOURCES = ("*.py", "*.html", "*.css", "*.js")
 MODEL_FOLDER = "model"
+TITLE = "Sign language translation"
 GIT_ATTRIBUTES = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
 APP = '''"""The page of `fla serve` as a Space. Try it with `python app.py`."""
@@ -45,113 +47,79 @@ al., LREC-COLING 2024). Written by `fla serve --write-space`.
 A clip may have up to {seconds:g} seconds and {megabytes:g} MB. It is deleted as soon as it has been read; nothing
 is kept.
 
-The model answers every clip with a sentence, right or wrong. It is no stand-in for an interpreter.
+The model answers every clip with a sentence, right or wrong. It does not replace an interpreter.
 """
 
 
-def write_space(folder: Path, args) -> Path:
-    """Write `app.py`, `requirements.txt`, `README.md` with the Space's metadata, and the packages.
+def write_space(
+    folder: Path, model: str, title: str, limits: Limits, overwrite: bool = False, **search: int | str | None
+) -> None:
+    """Write `app.py`, `requirements.txt`, `README.md` with the Space's metadata, the packages and a local model.
 
-    Args:
-        folder (`Path`): to appear; may exist if it is empty.
-        args (`argparse.Namespace`): of `fla serve`.
-
-    Returns:
-        `Path`: the folder.
-
-    Raises:
-        InputError: there is no such model, the folder holds something, or this package or Gradio is not installed.
+    `search` are options of `fla serve` that the Space passes on, as it passes on the limits.
     """
-    source = Path(args.model)
+    source = Path(model)
     is_local = source.is_dir()
     if is_local:
         check_model(source)
-    elif not HUB_ID.fullmatch(args.model):
-        raise InputError(f"`{args.model}` is neither the folder of a trained model nor a model's id on the Hub")
+        check_not_inside([source], folder)
+    elif not HUB_ID.fullmatch(model):
+        raise InputError(f"`{model}` is neither the folder of a trained model nor a model's id on the Hub")
     requirements, gradio_version = requirement_lines(), installed_version("gradio")
-    with atomic_folder(folder, "space") as work:
+    name = f'str(Path(__file__).resolve().parent / "{MODEL_FOLDER}")' if is_local else repr(model)
+    with atomic_folder(folder, "space", overwrite) as work:
         for package in PACKAGES:
             copy_sources(package, work / package)
         if is_local:
             copy_model(source, work / MODEL_FOLDER)
             (work / ".gitattributes").write_text(GIT_ATTRIBUTES, encoding="utf-8")
-        model = f'str(Path(__file__).resolve().parent / "{MODEL_FOLDER}")' if is_local else repr(args.model)
-        (work / "app.py").write_text(APP.format(model=model, options=options_of(args)), encoding="utf-8")
-        (work / "requirements.txt").write_text("\n".join([*requirements, ""]), encoding="utf-8")
-        (work / "README.md").write_text(str(space_card(args, is_local, gradio_version)), encoding="utf-8")
-    return folder
+        files = {
+            "app.py": APP.format(model=name, options=options_of(title, limits, search)),
+            "requirements.txt": "\n".join([*requirements, ""]),
+            "README.md": str(space_card(model, title, limits, gradio_version)),
+        }
+        for file, text in files.items():
+            (work / file).write_text(text, encoding="utf-8")
 
 
 def check_model(folder: Path) -> None:
-    """Refuse a folder from which no model can be loaded.
-
-    Args:
-        folder (`Path`): of a trained model.
-
-    Raises:
-        InputError: naming what is missing.
-    """
+    """Refuse a folder from which no model can be loaded."""
     if not (folder / "config.json").is_file():
         raise InputError(f"`{folder}` is not the folder of a trained model: it holds no config.json")
     check_whole(folder, {entry.name for entry in folder.iterdir()})
 
 
 def copy_sources(package: str, target: Path) -> None:
-    """Copy a package's own files, from wherever it was imported.
-
-    Args:
-        package (`str`): its name.
-        target (`Path`): folder to make.
-    """
+    """Copy a package's own files, from wherever it was imported, and the licence."""
     source = Path(__file__).resolve().parents[2] / package
-    for pattern in SOURCES:
-        for file in source.rglob(pattern):
-            place = target / file.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, place)
+    for file in (file for pattern in SOURCES for file in source.rglob(pattern)):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
     licence = source.parent / "LICENSE"  # beside the packages in the repository, not where they are installed
     if licence.is_file():
         shutil.copyfile(licence, target.parent / "LICENSE")
 
 
 def copy_model(source: Path, target: Path) -> None:
-    """Copy what a translation needs of a run's folder: neither checkpoints nor predictions.
-
-    Args:
-        source (`Path`): of a run.
-        target (`Path`): folder to make.
-    """
+    """Copy what a translation needs of a run's folder: neither checkpoints nor predictions."""
     target.mkdir()
     for name in model_files(source):
         shutil.copyfile(source / name, target / name)
 
 
-def options_of(args) -> list[str]:
-    """The options that a Space passes on: the limits, and how it searches; it listens where Spaces are expected to.
-
-    Args:
-        args (`argparse.Namespace`): of `fla serve`.
-
-    Returns:
-        `list[str]`: for the command line.
-    """
-    options = ["--host", "0.0.0.0", "--port", "7860", "--title", args.title or model_name(args.model)]
-    for name in ("max_megabytes", "max_seconds", "time_limit", "max_waiting", "num_beams", "dtype"):
-        value = getattr(args, name)
+def options_of(title: str, limits: Limits, search: dict) -> list[str]:
+    """For the command line of `fla serve`; it listens where Spaces are expected to."""
+    options = ["--host", "0.0.0.0", "--port", "7860", "--title", title]
+    values = {**asdict(limits), "max_frames": None, **search}  # the model says how many frames it takes
+    for name, value in values.items():
         if value is not None:
             options += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
     return options
 
 
 def requirement_lines() -> list[str]:
-    """What this package needs, from its own metadata; Gradio is brought by the Space's `sdk_version`.
-
-    Returns:
-        `list[str]`: for `requirements.txt`.
-
-    Raises:
-        InputError: this package is not installed.
-    """
+    """What this package needs, from its own metadata; Gradio is brought by the Space's `sdk_version`."""
     try:
         requirements = metadata.requires("fla-llm") or []
     except metadata.PackageNotFoundError as error:
@@ -160,44 +128,24 @@ def requirement_lines() -> list[str]:
 
 
 def installed_version(package: str) -> str:
-    """The version of a package.
-
-    Args:
-        package (`str`): its name.
-
-    Returns:
-        `str`: e.g. `6.31.0`.
-
-    Raises:
-        InputError: it is not installed.
-    """
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError as error:
         raise InputError(f'{package} is not installed: python -m pip install "fla-llm[serve]"') from error
 
 
-def space_card(args, is_local: bool, gradio_version: str) -> SpaceCard:
-    """The Space's `README.md`, with the metadata that the Hub starts it by.
-
-    Args:
-        args (`argparse.Namespace`): of `fla serve`.
-        is_local (`bool`): whether the model goes along.
-        gradio_version (`str`): that the page was written with.
-
-    Returns:
-        [`~huggingface_hub.SpaceCard`]: parsed by `huggingface_hub`.
-    """
-    title = "Sign language translation"
+def space_card(model: str, title: str, limits: Limits, gradio_version: str) -> SpaceCard:
+    """The Space's `README.md`, with the metadata that the Hub starts it by."""
+    is_local = Path(model).is_dir()
     data = SpaceCardData(
-        title=title,
+        title=TITLE,
         sdk="gradio",
         sdk_version=gradio_version,
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
         # Without the weights, what is pushed is code.
-        license=model_license(Path(args.model)) if is_local else "apache-2.0",
-        models=None if is_local else [args.model],
+        license=model_license(Path(model)) if is_local else "apache-2.0",
+        models=None if is_local else [model],
         tags=["sign-language", "sign-language-translation"],
         emoji="👐",
         colorFrom="blue",
@@ -205,20 +153,12 @@ def space_card(args, is_local: bool, gradio_version: str) -> SpaceCard:
         pinned=False,
         short_description="A sign video in, a sentence out",
     )
-    name = args.title or model_name(args.model)
-    text = README.format(title=title, model=name, seconds=args.max_seconds, megabytes=args.max_megabytes)
+    text = README.format(title=TITLE, model=title, seconds=limits.max_seconds, megabytes=limits.max_megabytes)
     return SpaceCard(f"---\n{data.to_yaml()}\n---\n{text}")
 
 
 def model_license(folder: Path) -> str | None:
-    """The licence that a model's own card names.
-
-    Args:
-        folder (`Path`): of a trained model.
-
-    Returns:
-        `str` or `None`: `None` where it names none.
-    """
+    """The licence that a model's own card names; `None` where it names none."""
     card = folder / "README.md"
     try:
         return ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None

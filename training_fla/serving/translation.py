@@ -14,22 +14,19 @@ A state is a `dict` that goes to the browser as JSON; each holds all that is kno
     num_beams      width of the beam
 """
 
-import base64
-import io
 import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from training_fla.serving.clip_reading import Clip, read_clip
+from processing_fla.video_reading_fla import VideoDecodeError, open_video
 from training_fla.serving.limits import Limits, RefusedError, WorkClock
-from training_fla.viewing.inspection import attended_words, shortest_half
+from training_fla.viewing.inspection import ClipFrames, attended_words, data_url, language_of, read_clip, shortest_half
 
 THUMBNAIL_SIZE = 112  # pixels of the shorter side
 FRAMES_AT_ONCE = 16  # that the vision backbone looks at between two looks whether anybody still waits
@@ -37,37 +34,34 @@ WAIT_SECONDS = 0.2  # for the next word, between two looks whether anybody still
 
 
 class Watch(StoppingCriteria):
-    """Ends generation when the time is over or nobody waits.
-
-    Args:
-        clock ([`WorkClock`]): of the work.
-    """
+    """Ends generation when the time is over or nobody waits, by what [`WorkClock.check`] raises."""
 
     def __init__(self, clock: WorkClock):
         self.clock = clock
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
-        """Never says stop: [`WorkClock.check`] raises."""
         self.clock.check()
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class TokenQueue(BaseStreamer):
-    """Hands generated tokens to another thread."""
+    """Hands generated token ids to another thread; `None` is the last item."""
 
     def __init__(self):
         self.items: queue.Queue = queue.Queue()
 
-    def put(self, value: torch.LongTensor) -> None:
-        """Take one more token.
-
-        Args:
-            value (`torch.LongTensor` of shape `(1,)`): its id; at first of shape `(1, 1)`, the start token.
-        """
+    def put(self, value: torch.Tensor) -> None:
         self.items.put(value.reshape(-1).tolist())
 
     def end(self) -> None:
         """The end is told by the thread, which may also have failed."""
+
+    def next(self, clock: WorkClock) -> list[int] | None:
+        while True:
+            try:
+                return self.items.get(timeout=WAIT_SECONDS)
+            except queue.Empty:
+                clock.check()
 
 
 class ClipTranslator:
@@ -77,54 +71,27 @@ class ClipTranslator:
         pipe ([`~processing_fla.SignTranslationPipeline`]): of a trained model. Its language model is switched to eager
             attention, the only one that says what was attended to.
         limits ([`Limits`]): of a clip.
-        num_beams (`int`, *optional*): width of the beam search; the model's own when absent.
+        num_beams (`int`, *optional*): width of the beam search; the model's own when absent, else the pipeline's.
     """
 
     def __init__(self, pipe, limits: Limits, num_beams: int | None = None):
         self.pipe, self.limits = pipe, limits
         self.model, self.processor = pipe.model.eval(), pipe.processor
         self.model.language_model.set_attn_implementation("eager")
-        # The model's own width, or where it says nothing the pipeline's.
-        configured = pipe._prepare_generate_kwargs({}).get("num_beams", self.model.generation_config.num_beams)
-        self.num_beams = num_beams or configured or 1
+        default = type(pipe)._default_generation_config.num_beams
+        self.num_beams = num_beams or self.model.generation_config.num_beams or default
 
-    @property
-    def language(self) -> str:
-        """Of the sentences, as HTML's `lang` has it; empty where the tokenizer does not say."""
-        return str(getattr(self.processor.tokenizer, "tgt_lang", None) or "").split("_")[0]
+    def states(self, path: Path, clock: WorkClock, delete: Callable[[], None] = lambda: None) -> Iterator[dict]:
+        """Translate a file, and call `delete` as soon as it is no longer needed.
 
-    def states(self, path: Path, clock: WorkClock, delete=lambda: None) -> Iterator[dict]:
-        """Translate a clip.
-
-        Args:
-            path (`Path`): a file.
-            clock ([`WorkClock`]): of the work on it.
-            delete (`Callable`): called as soon as the file is no longer needed.
-
-        Yields:
-            `dict`: see the top of this file.
-
-        Raises:
-            RefusedError: the clip is not translated.
-            CancelledError: nobody waits for it.
+        Yields the states described at the top of this file; raises `RefusedError` where the clip is not translated and
+        `CancelledError` where nobody waits for it.
         """
         state = {"stage": "reading", "message": "Reading the clip …", "num_beams": self.num_beams}
         yield dict(state)
-        clip = read_clip(path, self.processor.video_processor, self.limits, clock)
+        clip = self.read(path, clock)
         delete()
-        state |= {
-            "stage": "looking",
-            "message": f"Looking at {len(clip.pixels)} frames …",
-            "frames": [
-                {"image": data_url(frame), "seconds": round(seconds, 2)}
-                for frame, seconds in zip(clip.pixels, clip.seconds, strict=True)
-            ],
-            "clip": {
-                "sampled": len(clip.pixels),
-                "source": clip.num_source_frames,
-                "seconds": round(clip.duration, 2),
-            },
-        }
+        state |= {"stage": "looking", "message": f"Looking at {len(clip.pixels)} frames …"} | describe_clip(clip)
         features = []
         for part in clip.pixels.split(FRAMES_AT_ONCE):
             yield state | {"progress": round(sum(map(len, features)) / len(clip.pixels), 2)}
@@ -132,18 +99,37 @@ class ClipTranslator:
             features.append(self.frame_features(part))
         encoded, mask = self.encode(torch.cat(features))
         clock.check()
-        sequence: list[int] = []
-        for ids, text in self.draft(encoded, mask, clock):
-            sequence = ids
-            state |= {"stage": "drafting", "message": "Writing …", "sentence": text, "is_draft": True}
+        for draft in self.draft(encoded, mask, clock):
+            state |= {"stage": "drafting", "message": "Writing …", "sentence": draft[1], "is_draft": True}
             yield dict(state)
-        sequences = torch.tensor([sequence], device=mask.device)
-        if self.num_beams > 1:
+        if self.num_beams == 1:
+            sequences, scores = draft[0], self.pipe.sentence_scores(draft[0], encoded, mask)
+        else:
             state |= {"stage": "searching", "message": f"Comparing {self.num_beams} ways to say it …"}
             yield dict(state)
-            sequences = self.search(encoded, mask, clock)
+            options = {"num_beams": self.num_beams, "num_return_sequences": self.num_beams}
+            sequences, scores = self.write(encoded, mask, clock, **options)
         clock.check()
-        yield state | self.result(sequences, encoded, mask, clip)
+        yield state | self.result(sequences, scores, encoded, mask, clip)
+
+    def read(self, path: Path, clock: WorkClock) -> ClipFrames:
+        """The frames the model sees of a file that is within the limits."""
+        self.limits.check_size(path.stat().st_size)
+        try:
+            with open_video(path) as video:
+                self.limits.check_length(video.end_seconds or 0.0)
+                for number, (seconds, _) in enumerate(video.timed_frames(), start=1):
+                    clock.check()
+                    self.limits.check_frame(number, seconds)
+            clip = read_clip(path, self.processor)
+        except (VideoDecodeError, OSError) as error:
+            reason = " ".join(str(error).split()).replace(f"`{path}` cannot be decoded as a video: ", "")
+            raise RefusedError(
+                f"This file cannot be read as a video: {reason.replace(f'`{path}`', 'it').rstrip('.')}. "
+                "Send a whole video file, for example .mp4, .mov, .webm, .mkv or .avi."
+            ) from error
+        self.limits.check_sampled(len(clip.pixels), clip.duration)
+        return clip
 
     @torch.no_grad()
     def frame_features(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -183,123 +169,90 @@ class ClipTranslator:
         except ValueError as error:  # too many frames for the language model
             raise RefusedError(f"This clip cannot be translated: {' '.join(str(error).split())}") from error
 
-    def draft(self, encoded, mask: torch.Tensor, clock: WorkClock) -> Iterator[tuple[list[int], str]]:
-        """Write by greedy search, token by token.
+    def write(self, encoded, mask: torch.Tensor, clock: WorkClock, **options) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids `(R, L)` and scores `(R,)` of the pipeline for one encoded clip, unless the clock ends the work."""
+        criteria = StoppingCriteriaList([Watch(clock)])
+        return self.pipe.generate(encoded, mask, do_sample=False, stopping_criteria=criteria, **options)
 
-        Args:
-            encoded (`BaseModelOutput`): from [`encode`].
-            mask (`torch.LongTensor` of shape `(1, T)`): from [`encode`]; all ones.
-            clock ([`WorkClock`]): of the work.
-
-        Yields:
-            `tuple[list[int], str]`: ids so far, with the start token, and the text they stand for.
-        """
-        tokens = TokenQueue()
-        done = object()
-
-        def work():
+    def draft(self, encoded, mask: torch.Tensor, clock: WorkClock) -> Iterator[tuple[torch.Tensor, str]]:
+        """Write by greedy search, token by token: the ids so far, long of shape `(1, L)`, and their text."""
+        tokens, ids, is_done = TokenQueue(), [], False
+        with ThreadPoolExecutor(1, thread_name_prefix="fla-draft") as pool:
+            options = {"num_beams": 1, "num_return_sequences": 1, "streamer": tokens}
+            work = pool.submit(self.write, encoded, mask, clock, **options)
+            work.add_done_callback(lambda _: tokens.items.put(None))
             try:
-                self._generate(encoded, mask, clock, num_beams=1, num_return_sequences=1, streamer=tokens)
-            except BaseException as error:  # raised again below, in the thread that is waited for
-                tokens.items.put(error)
-            tokens.items.put(done)
-
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        ids: list[int] = []
-        finished = False
-        try:
-            while not finished:
-                try:
-                    item = tokens.items.get(timeout=WAIT_SECONDS)
-                except queue.Empty:
-                    clock.check()
-                    continue
-                if isinstance(item, BaseException):
-                    raise item
-                finished = item is done
-                if not finished:
-                    ids += item
-                    yield list(ids), self.processor.batch_decode([ids], skip_special_tokens=True)[0]
-        finally:
-            clock.cancelled |= not finished  # so that the thread ends too
-            worker.join()
-
-    def search(self, encoded, mask: torch.Tensor, clock: WorkClock) -> torch.Tensor:
-        """Search the beam.
-
-        Args:
-            encoded (`BaseModelOutput`): from [`encode`].
-            mask (`torch.LongTensor` of shape `(1, T)`): from [`encode`]; all ones.
-            clock ([`WorkClock`]): of the work.
-
-        Returns:
-            `torch.LongTensor` of shape `(R, L)`: ids of its sentences, best first.
-        """
-        return self._generate(
-            encoded, mask, clock, num_beams=self.num_beams, num_return_sequences=self.num_beams, do_sample=False
-        )
-
-    def _generate(self, encoded, mask: torch.Tensor, clock: WorkClock, **options) -> torch.Tensor:
-        options = self.pipe._prepare_generate_kwargs(options)
-        return self.model.generate(
-            encoder_outputs=encoded.copy(),
-            attention_mask=mask,
-            stopping_criteria=StoppingCriteriaList([Watch(clock)]),
-            **options,
-        )
+                while (new := tokens.next(clock)) is not None:
+                    ids += new
+                    sequence = torch.tensor([ids], device=mask.device)
+                    yield sequence, self.processor.batch_decode(sequence, skip_special_tokens=True)[0]
+                is_done = True
+                work.result()  # raises what ended the work
+            finally:
+                clock.cancelled |= not is_done  # so that the thread ends too
 
     @torch.no_grad()
-    def result(self, sequences: torch.Tensor, encoded, mask: torch.Tensor, clip: Clip) -> dict:
-        """The best sentence with words and attention, and the others with scores.
+    def result(self, sequences: torch.Tensor, scores: torch.Tensor, encoded, mask: torch.Tensor, clip) -> dict:
+        """What the last state has beyond the ones before: words and attention of the best sentence, and the others.
 
         Args:
-            sequences (`torch.LongTensor` of shape `(R, L)`): best first.
+            sequences (`torch.LongTensor` of shape `(R, L)`): best first, padded after the end token.
+            scores (`torch.FloatTensor` of shape `(R,)`): of the sentences, 0 to 1.
             encoded (`BaseModelOutput`): from [`encode`].
             mask (`torch.LongTensor` of shape `(1, T)`): from [`encode`]; all ones.
-            clip ([`Clip`]): with T sampled frames.
+            clip ([`ClipFrames`]): with T sampled frames.
 
         Returns:
-            `dict`: what the last state has beyond the ones before.
+            `dict`: see the top of this file.
         """
-        sentences = self.processor.batch_decode(sequences, skip_special_tokens=True)
-        scores = [round(score, 4) for score in self.pipe.sentence_scores(sequences, encoded, mask).tolist()]
-        words, attention, _ = attended_words(
-            self.model,
-            self.processor.tokenizer,
-            without_padding(sequences[:1], self.processor.tokenizer.pad_token_id),
-            encoder_outputs=encoded,
-            attention_mask=mask,
+        best, *others = zip(
+            self.processor.batch_decode(sequences, skip_special_tokens=True),
+            [round(score, 4) for score in scores.tolist()],
+            strict=True,
         )
-        alternatives = {}
-        for sentence, score in zip(sentences[1:], scores[1:], strict=True):
-            if sentence != sentences[0]:  # beams may differ in how a word is cut to pieces, which nobody sees
-                alternatives.setdefault(sentence, score)
+        words, attention = attended_words(self.model, self.processor.tokenizer, sequences[:1], encoded, mask)
+        alternatives: dict[str, float] = {}
+        for text, score in others:
+            if text != best[0]:  # beams may differ in how a word is cut to pieces, which nobody sees
+                alternatives.setdefault(text, score)
         return {
             "stage": "done",
-            "message": "Done." if sentences[0] else "Done. The model wrote nothing for this clip.",
-            "sentence": sentences[0],
+            "message": "Done." if best[0] else "Done. The model wrote nothing for this clip.",
+            "sentence": best[0],
             "is_draft": False,
-            "score": scores[0],
-            "language": self.language,
+            "score": best[1],
+            "language": language_of(self.processor.tokenizer),
             "words": [describe_word(word, row, clip) for word, row in zip(words, attention, strict=True)],
             "alternatives": [{"text": text, "score": score} for text, score in alternatives.items()],
         }
 
 
-def describe_word(word: str, weights: np.ndarray, clip: Clip) -> dict:
-    """Where the model looked as it wrote a word.
+def describe_clip(clip: ClipFrames) -> dict:
+    """`frames` and `clip` of a state."""
+    return {
+        "frames": [
+            {"image": thumbnail(clip, position), "seconds": round(seconds, 2)}
+            for position, seconds in enumerate(clip.seconds)
+        ],
+        "clip": {
+            "sampled": len(clip.pixels),
+            "source": clip.num_source_frames,
+            "seconds": round(clip.duration, 2),
+        },
+    }
 
-    Args:
-        word (`str`): of the sentence.
-        weights (`np.ndarray` of shape `(T,)`): its attention, float, not negative.
-        clip ([`Clip`]): with T sampled frames.
 
-    Returns:
-        `dict`: see the top of this file.
-    """
+def thumbnail(clip: ClipFrames, position: int) -> str:
+    """A sampled frame as a small data URL."""
+    image = clip.image(position)
+    scale = min(1.0, THUMBNAIL_SIZE / min(image.size))
+    return data_url(image.resize((round(image.width * scale), round(image.height * scale))), quality=80)
+
+
+def describe_word(word: str, weights: np.ndarray, clip: ClipFrames) -> dict:
+    """Where the model looked as it wrote a word, by its attention `(T,)` to the clip's frames."""
     first, last = shortest_half(weights)
-    ends = [*clip.seconds[1:], max(clip.duration, clip.seconds[-1])]
+    ends = [*clip.seconds[1:], clip.seconds[0] + clip.duration]
     return {
         "text": word,
         "first": first,
@@ -311,44 +264,12 @@ def describe_word(word: str, weights: np.ndarray, clip: Clip) -> dict:
     }
 
 
-def most_frames(model) -> int | None:
-    """How many sampled frames a model's position table has room for.
-
-    Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): of any language model.
-
-    Returns:
-        `int` or `None`: `None` where there is no end.
-    """
-    table = getattr(model.language_model.get_encoder(), "embed_positions", None)
-    return table.num_embeddings - getattr(table, "offset", 0) if isinstance(table, torch.nn.Embedding) else None
-
-
-def without_padding(sequence: torch.Tensor, pad_token_id: int) -> torch.Tensor:
-    """Cut off what pads a sentence to the length of the beam's longest.
-
-    Args:
-        sequence (`torch.LongTensor` of shape `(1, L)`): as `generate` gave it.
-        pad_token_id (`int`): the padding.
-
-    Returns:
-        `torch.LongTensor` of shape `(1, L')`: up to the last token that is none.
-    """
-    return sequence[:, : int((sequence[0] != pad_token_id).nonzero().max()) + 1]
-
-
-def data_url(frame: torch.Tensor) -> str:
-    """A frame as a small JPEG that needs no file.
-
-    Args:
-        frame (`torch.ByteTensor` of shape `(3, H, W)`): uint8, RGB, 0 to 255.
-
-    Returns:
-        `str`: a data URL.
-    """
-    image = Image.fromarray(frame.permute(1, 2, 0).contiguous().cpu().numpy())
-    scale = min(1.0, THUMBNAIL_SIZE / min(image.size))
-    image = image.resize((round(image.width * scale), round(image.height * scale)))
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def most_frames(pipe) -> int | None:
+    """How many sampled frames a model's position table has room for; `None` where no clip is too long."""
+    table = getattr(pipe.model.language_model.get_encoder(), "embed_positions", None)
+    if not isinstance(table, torch.nn.Embedding):
+        return None
+    room = table.num_embeddings - getattr(table, "offset", 0)
+    processor = pipe.processor.video_processor
+    thinned = processor.max_source_frames and -(-processor.max_source_frames // processor.frame_stride)
+    return None if thinned and thinned <= room else room

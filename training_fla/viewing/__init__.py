@@ -1,1 +1,1 @@
-"""What people look at: inspection, pictures, subtitles. Imports scoring, files and the two travelling packages."""
+"""What people look at: translations, subtitles, inspections. Imports scoring, files and what travels with a model."""

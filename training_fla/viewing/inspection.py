@@ -1,5 +1,10 @@
-"""Look into one translation: which frames the model saw, words and attention, similarity of features."""
+"""Look into one translation: which frames the model saw, words and attention, similarity of features.
 
+Shapes: T sampled frames, W words of the sentence.
+"""
+
+import base64
+import io
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,177 +12,137 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from training_fla.files import InputError
 from training_fla.scoring.conventions import SPACELESS_SCRIPTS
 
 
-@dataclass
-class Inspection:
-    """What there is to draw of a clip.
+@dataclass(frozen=True)
+class ClipFrames:
+    """What the model sees of a clip."""
 
-    Shapes: T sampled frames, W words.
-
-    Args:
-        clip (`str`): its file name.
-        frames (`np.ndarray` of shape `(T, H, W, 3)`): uint8, as they go into the model, cropped.
-        source_indices (`np.ndarray` of shape `(T,)`): int64; which of the clip's frames they are.
-        num_source_frames (`int`): of the whole clip.
-        fps (`float`, *optional*): source frames a second, where the clip says so.
-        similarity (`np.ndarray` of shape `(T, T)`): float32; cosines of the frames' features less their mean, -1 to 1.
-        features (`str`): what was compared, for the caption.
-        sentence (`str`): the translation; empty without a model.
-        score (`float`, *optional*): geometric mean of the token probabilities.
-        words (`list[str]`): of the sentence.
-        attention (`np.ndarray` of shape `(W, T)`): float32; rows sum to 1: mean over layers, heads and the pieces of a
-            word.
-        language (`str`): of the sentence, as HTML names it; empty where nothing says it.
-    """
-
-    clip: str
-    frames: np.ndarray
-    source_indices: np.ndarray
+    name: str
+    pixels: torch.Tensor  # (T, 3, H, W), uint8 RGB: sampled, scaled and cropped
+    indices: np.ndarray  # (T,), int64: which of the source frames they are
+    seconds: list[float] | None  # (T): when each is shown; None for a folder of frames
     num_source_frames: int
-    fps: float | None
-    similarity: np.ndarray
-    features: str
-    sentence: str = ""
-    score: float | None = None
-    words: list[str] = field(default_factory=list)
-    attention: np.ndarray | None = None
-    language: str = ""
+    duration: float | None  # seconds
 
     def when(self, position: int) -> str:
-        """Where a sampled frame lies in the clip.
+        """When a sampled frame is shown, or its number where nothing says so."""
+        return f"frame {self.indices[position]}" if self.seconds is None else f"{self.seconds[position]:.2f} s"
 
-        Args:
-            position (`int`): below T.
+    def image(self, position: int) -> Image.Image:
+        return Image.fromarray(self.pixels[position].permute(1, 2, 0).contiguous().numpy())
 
-        Returns:
-            `str`: seconds, or the number of the source frame where nothing says how fast they follow.
-        """
-        index = int(self.source_indices[position])
-        return f"{index / self.fps:.2f} s" if self.fps else f"frame {index}"
+
+@dataclass(frozen=True)
+class Inspection:
+    """What there is to draw of a clip; without a model there is no sentence."""
+
+    clip: ClipFrames
+    similarity: np.ndarray  # (T, T), float32: cosines of the frames' features less their mean, -1 to 1
+    features: str  # what was compared, for the caption
+    sentence: str = ""
+    score: float | None = None  # geometric mean of the token probabilities
+    words: list[str] = field(default_factory=list)
+    attention: np.ndarray | None = None  # (W, T), float32: see `attended_words`
+    language: str = ""  # of the sentence, as HTML names it
 
     def focus(self, word: int) -> tuple[int, int]:
-        """The shortest stretch of the clip that holds half of a word's attention.
-
-        Args:
-            word (`int`): below W.
-
-        Returns:
-            `tuple[int, int]`: first and last sampled frame.
-        """
+        """First and last frame of the shortest segment of the clip that holds half of a word's attention."""
         return shortest_half(self.attention[word])
 
 
-def shortest_half(weights: np.ndarray) -> tuple[int, int]:
-    """The shortest stretch that holds half of the sum.
-
-    Args:
-        weights (`np.ndarray` of shape `(T,)`): float, not negative.
-
-    Returns:
-        `tuple[int, int]`: its first and last position.
-    """
-    total = np.concatenate([[0.0], np.cumsum(weights)])
-    stretches = []
-    for first in range(len(total) - 1):
-        last = int(np.searchsorted(total, total[first] + 0.5 * total[-1] - 1e-9))
-        if last < len(total):
-            stretches.append((last - 1 - first, first, last - 1))
-    return min(stretches)[1:]
+def read_clip(path: str | Path, processor) -> ClipFrames:
+    """Read a video file or a folder of frames by a [`~processing_fla.FlaProcessor`] or its video processor."""
+    batch = processor(videos=[path], return_tensors="pt", return_metadata=True, do_rescale=False, do_normalize=False)
+    metadata = batch["video_metadata"][0]
+    return ClipFrames(
+        Path(path).name,
+        batch["pixel_values_videos"][0],
+        np.asarray(metadata.frames_indices),
+        metadata.timestamps if metadata.fps else None,
+        metadata.total_num_frames,
+        metadata.duration,
+    )
 
 
-def inspect_frames(clip: str, processor) -> Inspection:
-    """Look at a clip without a model: the frames that are sampled, and how alike their pixels are.
+def data_url(image: Image.Image, quality: int = 85) -> str:
+    """An image as a JPEG that needs no file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-    Args:
-        clip (`str`): a video file or a folder of frames.
-        processor ([`~processing_fla.FlaVideoProcessor`]): samples, resizes and crops.
 
-    Returns:
-        [`Inspection`]: without a sentence.
-
-    Raises:
-        InputError: the clip cannot be read.
-    """
-    pixels, metadata = _read(clip, processor)
-    small = F.adaptive_avg_pool2d(pixels.float().mean(1, keepdim=True), (16, 16))
-    return Inspection(*_clip_part(clip, pixels, metadata), centred_cosines(small.flatten(1)), "grey values, 16 x 16")
+def inspect_frames(path: str, video_processor) -> Inspection:
+    """Look at a clip without a model: the frames that are sampled, and how alike their pixels are."""
+    clip = _readable(path, video_processor)
+    small = F.adaptive_avg_pool2d(clip.pixels.float().mean(1, keepdim=True), (16, 16))
+    return Inspection(clip, centred_cosines(small.flatten(1)), "grey values, 16 x 16")
 
 
 @torch.no_grad()
-def inspect_translation(clip: str, model, processor, **generate_options) -> Inspection:
-    """Translate a clip and keep the cross attention.
-
-    Args:
-        clip (`str`): a video file or a folder of frames.
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): its language model is switched to eager attention, the
-            only one that says what was attended to.
-        processor ([`~processing_fla.FlaProcessor`]): the one saved with it.
-        **generate_options: of `generate`, e.g. `num_beams`.
-
-    Returns:
-        [`Inspection`]: with sentence, words and attention.
-
-    Raises:
-        InputError: the clip cannot be read or is too long for the model.
-    """
-    pixels, metadata = _read(clip, processor.video_processor)
-    model.eval().language_model.set_attn_implementation("eager")
+def inspect_translation(path: str, pipe, **generate_options) -> Inspection:
+    """Translate a clip by a pipeline, whose language model is switched to eager attention, and keep the attention."""
+    clip = _readable(path, pipe.processor)
+    model, tokenizer = pipe.model.eval(), pipe.processor.tokenizer
+    model.language_model.set_attn_implementation("eager")  # the only one that says what was attended to
     try:
-        features = model.get_sign_features(pixels[None].to(model.device))
-        sequence = model.generate(sign_features=features, **generate_options)
-        words, attention, score = attended_words(model, processor.tokenizer, sequence, sign_features=features)
+        features = model.get_sign_features(clip.pixels[None].to(model.device))
+        mask = torch.ones(features.shape[:2], dtype=torch.long, device=model.device)
+        encoded = model.get_encoder()(sign_features=features, attention_mask=mask)
     except ValueError as error:
-        raise InputError(f"{clip} cannot be translated: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} cannot be translated: {' '.join(str(error).split())}") from error
+    sequences, scores = pipe.generate(encoded, mask, **generate_options)
+    words, attention = attended_words(model, tokenizer, sequences, encoded, mask)
     return Inspection(
-        *_clip_part(clip, pixels, metadata),
+        clip,
         centred_cosines(features[0].float().cpu()),
         "sign features",
-        sentence=processor.batch_decode(sequence, skip_special_tokens=True)[0],
-        score=score,
+        sentence=pipe.processor.batch_decode(sequences, skip_special_tokens=True)[0],
+        score=scores.item(),
         words=words,
         attention=attention,
-        language=str(getattr(processor.tokenizer, "tgt_lang", None) or "").split("_")[0],
+        language=language_of(tokenizer),
     )
 
 
 @torch.no_grad()
-def attended_words(model, tokenizer, sequence: torch.Tensor, **video) -> tuple[list[str], np.ndarray, float | None]:
+def attended_words(
+    model, tokenizer, sequence: torch.Tensor, encoded, mask: torch.Tensor
+) -> tuple[list[str], np.ndarray]:
     """What the language model attended to as it wrote a sentence, word by word.
 
     Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): with eager attention, the only one that says what was
-            attended to.
+        model ([`~modeling_fla.FlaForConditionalGeneration`]): with eager attention.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): of the sentence.
         sequence (`torch.LongTensor` of shape `(1, L)`): as `generate` gave it, with its start token.
-        **video: one clip by any door of `forward`: `pixel_values_videos`, `sign_features` or `encoder_outputs`.
+        encoded (`BaseModelOutput`): the model's encoder states of one clip.
+        mask (`torch.LongTensor` of shape `(1, T)`): of the clip.
 
     Returns:
-        `tuple`: the words; their attention `(W, T)`, see [`Inspection`]; and the geometric mean of the token
-        probabilities, `None` for an empty sentence.
+        `tuple`: the W words; and their attention, float32 of shape `(W, T)`, whose rows sum to 1: the mean over
+            layers, heads and the pieces of a word.
     """
-    outputs = model(**video, decoder_input_ids=sequence[:, :-1], output_attentions=True, use_cache=False)
-    ids = sequence[0, 1:].tolist()
-    tokens = torch.stack(outputs.cross_attentions).float().mean((0, 2))[0].cpu().numpy()  # (L, T)
-    probabilities = outputs.logits[0].float().log_softmax(-1)
-    words, groups = words_of(ids, tokenizer)
-    score = probabilities.gather(1, sequence[0, 1:, None]).mean().exp().item() if ids else None
+    outputs = model(
+        encoder_outputs=encoded,
+        attention_mask=mask,
+        decoder_input_ids=sequence[:, :-1],
+        output_attentions=True,
+        use_cache=False,
+    )
+    tokens = torch.stack(outputs.cross_attentions).float().mean((0, 2))[0].cpu().numpy()  # (L - 1, T)
+    words, groups = words_of(sequence[0, 1:].tolist(), tokenizer)
     attention = [tokens[group].mean(0) for group in groups]
-    return words, np.stack(attention) if attention else np.zeros((0, tokens.shape[1])), score
+    return words, np.stack(attention) if attention else np.zeros((0, tokens.shape[1]))
 
 
 def words_of(ids: list[int], tokenizer) -> tuple[list[str], list[list[int]]]:
-    """Join the pieces of a sentence to words; in scripts without spaces each piece stands for itself.
+    """Join generated pieces to words, and say which pieces each is made of; special tokens are in none.
 
-    Args:
-        ids (`list[int]`): generated, without the start token.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): whose pieces begin a word with "▁".
-
-    Returns:
-        `tuple`: the words, and for each the positions of its pieces in `ids`. Special tokens are in none.
+    In scripts without spaces each piece stands for itself.
     """
     words: list[str] = []
     groups: list[list[int]] = []
@@ -196,15 +161,20 @@ def words_of(ids: list[int], tokenizer) -> tuple[list[str], list[list[int]]]:
 
 
 def is_spaceless(text: str) -> bool:
-    """Whether a piece ends in a letter of a script that does not put spaces between words.
-
-    Args:
-        text (`str`): a piece.
-
-    Returns:
-        `bool`: false for an empty one.
-    """
+    """Whether a piece ends in a letter of a script that does not put spaces between words."""
     return bool(text) and unicodedata.name(text[-1], "").startswith(SPACELESS_SCRIPTS)
+
+
+def language_of(tokenizer) -> str:
+    """Of the sentences, as HTML's `lang` has it; empty where the tokenizer does not say."""
+    return str(getattr(tokenizer, "tgt_lang", None) or "").split("_")[0]
+
+
+def shortest_half(weights: np.ndarray) -> tuple[int, int]:
+    """First and last position of the shortest segment that holds half of the sum of weights `(T,)`."""
+    total = np.concatenate([[0.0], np.cumsum(weights)])
+    ends = np.searchsorted(total, total + 0.5 * total[-1] - 1e-9)  # (T + 1,): behind the last position
+    return min((end - 1 - first, first, int(end) - 1) for first, end in enumerate(ends) if end < len(total))[1:]
 
 
 def centred_cosines(features: torch.Tensor) -> np.ndarray:
@@ -220,19 +190,8 @@ def centred_cosines(features: torch.Tensor) -> np.ndarray:
     return (centred @ centred.T).clamp(-1, 1).numpy()
 
 
-def _read(clip: str, video_processor) -> tuple[torch.Tensor, object]:
-    """Sampled frames (T, 3, H, W), uint8, and the clip's metadata."""
+def _readable(path: str, processor) -> ClipFrames:
     try:
-        batch = video_processor(
-            videos=[clip], return_tensors="pt", return_metadata=True, do_rescale=False, do_normalize=False
-        )
+        return read_clip(path, processor)
     except (ValueError, OSError) as error:
         raise InputError(" ".join(str(error).split())) from error
-    return batch["pixel_values_videos"][0], batch["video_metadata"][0]
-
-
-def _clip_part(clip: str, pixels: torch.Tensor, metadata) -> tuple:
-    indices = metadata.frames_indices
-    indices = np.arange(len(pixels)) if indices is None else np.asarray(indices)
-    frames = pixels.permute(0, 2, 3, 1).contiguous().numpy()
-    return Path(clip).name, frames, indices, metadata.total_num_frames, metadata.fps

@@ -1,132 +1,150 @@
-"""Long recordings: cut into windows or at pauses in the signing, translated cue by cue, written as SRT or WebVTT."""
+"""Subtitles of a long recording: cut into windows or at pauses, translated cue by cue, written as SRT or WebVTT.
+
+All times are the frames' own, in seconds from the start of the file, as players count them. No more frames are held
+than those of the cues that are translated at once, and these at the size the model reads.
+"""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count, pairwise
 
 import numpy as np
+from tqdm import tqdm
 
-from processing_fla.video_reading_fla import RgbConverter, VideoDecodeError, open_video, probe_video
+from processing_fla.video_reading_fla import TIME_TOLERANCE, RgbConverter, VideoDecodeError, open_video, timed_frames
 from training_fla.files import InputError
-from training_fla.viewing.pauses import PICTURE_SIDE, STEP_SECONDS, PauseRules, find_stretches, measure_motion
+from training_fla.viewing.pauses import PICTURE_SIZE, STEP_SECONDS, PauseRules, find_segments, measure_motion
+
+TimedFrame = tuple[float, np.ndarray]  # seconds, and (H, W, 3) in uint8 RGB
 
 
 @dataclass
-class Window:
-    """A stretch of a recording.
+class Cue:
+    """A part of a recording that becomes one subtitle."""
 
-    Args:
-        start_seconds (`float`): from the recording's start.
-        end_seconds (`float`): where its last frame ends.
-        frames (`np.ndarray` of shape `(T, H, W, 3)`): uint8, sampled already.
-    """
-
-    start_seconds: float
-    end_seconds: float
-    frames: np.ndarray
+    start: float
+    end: float
+    frames: np.ndarray  # (S, H, W, 3), uint8 RGB: every source frame
 
 
-def cut_windows(
-    frames: Iterable[tuple[float, object]],
-    convert: Callable[[object], np.ndarray],
-    fps: float,
-    window_seconds: float,
-    stride_seconds: float,
-    frame_stride: int,
-) -> Iterator[Window]:
-    """Cut a recording into windows that may overlap; no more frames are held than one window samples.
+@dataclass(frozen=True)
+class Windows:
+    """How a recording is cut into windows of equal length, in seconds."""
 
-    Args:
-        frames (`Iterable[tuple[float, object]]`): when each source frame is shown, and the frame as decoded.
-        convert (`Callable[[object], np.ndarray]`): makes `(H, W, 3)`, uint8, of a frame; called on sampled ones only.
-        fps (`float`): source frames a second.
-        window_seconds (`float`): length of a window; rounded to whole sampled frames, at least one.
-        stride_seconds (`float`): from one window's start to the next one's; rounded alike, at most a window.
-        frame_stride (`int`): keep one frame in so many, as the model was trained.
-
-    Yields:
-        [`Window`]: by rising start; the last one may be shorter. Together they hold every sampled frame.
-    """
-    window = max(1, round(window_seconds * fps / frame_stride))
-    stride = min(window, max(1, round(stride_seconds * fps / frame_stride)))
-    held: list[tuple[float, np.ndarray]] = []
-    num_new, seconds = 0, 0.0
-    for number, (seconds, frame) in enumerate(frames):
-        if number % frame_stride == 0:
-            if len(held) == window:
-                yield Window(held[0][0], seconds, np.stack([picture for _, picture in held]))
-                del held[:stride]
-                num_new = 0
-            held.append((seconds, convert(frame)))
-            num_new += 1
-    if num_new:
-        yield Window(held[0][0], seconds + 1 / fps, np.stack([picture for _, picture in held]))
+    length: float = 6.0  # Unstated: a sentence of middling length
+    stride: float = 6.0  # from one window's start to the next one's, at most a length
 
 
-def cut_stretches(
-    frames: Iterable[tuple[float, object]],
-    convert: Callable[[object], np.ndarray],
-    stretches: Iterable[tuple[float, float]],
-    frame_stride: int,
-) -> Iterator[Window]:
-    """Cut given stretches out of a recording; no more frames are held than one of them samples.
+def print_subtitles(translate, video: str, form: str, cut: Windows | PauseRules, **options) -> None:
+    """Translate a video file cue by cue and print each subtitle as soon as the start of the next one is known."""
+    total, cues = open_cues(video, translate, cut)
+    if form == "vtt":
+        print("WEBVTT\n")
+    numbers = count(1)
+    translated = tqdm(translate_cues(translate, cues, options), total=total, unit="cue", file=sys.stderr, disable=None)
+    try:
+        for (start, end, sentence), following in pairwise(chain(translated, [None])):
+            if sentence.strip():  # no two subtitles are shown at once, and none is empty
+                end = end if following is None else min(end, following[0])
+                print(subtitle(next(numbers), start, end, sentence, form), flush=True)
+    except VideoDecodeError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{video} cannot be translated: {error}") from error
 
-    Args:
-        frames (`Iterable[tuple[float, object]]`): when each source frame is shown, and the frame as decoded.
-        convert (`Callable[[object], np.ndarray]`): makes `(H, W, 3)`, uint8, of a frame; called on sampled ones only.
-        stretches (`Iterable[tuple[float, float]]`): first and last second of each, rising, without overlap.
-        frame_stride (`int`): keep one frame in so many, counted from a stretch's first.
 
-    Yields:
-        [`Window`]: one a stretch; none for a stretch that no frame is shown in.
-    """
-    waiting = iter(stretches)
-    stretch = next(waiting, None)
-    held: list[np.ndarray] = []
-    num_frames = 0
+def translate_cues(translate, cues: Iterable[Cue], options: dict) -> Iterator[tuple[float, float, str]]:
+    """Start, end and sentence of each cue; a cue's frames are let go when they are translated."""
+    times: list[tuple[float, float]] = []
+
+    def clips() -> Iterator[np.ndarray]:
+        for cue in cues:
+            times.append((cue.start, cue.end))
+            yield cue.frames
+
+    for place, result in enumerate(translate(clips(), **options)):
+        yield *times[place], result["translation_text"]
+
+
+def open_cues(video: str, translate, cut: Windows | PauseRules) -> tuple[int | None, Iterator[Cue]]:
+    """The cues of a video file, and how many there are where that is known beforehand."""
+    processor = translate.processor.video_processor
+    frames = timed_frames(video, size=processor.target_size if processor.do_resize else None)
+    if isinstance(cut, Windows):
+        return None, cut_windows(frames, cut)
+    most = getattr(translate.model.config.get_text_config(), "max_position_embeddings", None)
+    segments = read_segments(video, cut, most and (most - 1) * processor.frame_stride)
+    if not segments:
+        raise InputError(f"{video} holds no signing of {cut.min_length:g} s: lower --min-length, or cut windows")
+    return len(segments), cut_segments(frames, segments)
+
+
+def cut_windows(frames: Iterable[TimedFrame], cut: Windows) -> Iterator[Cue]:
+    """Windows of a recording by rising start; together they hold every frame, the last may be shorter."""
+    held: list[TimedFrame] = []
+    start, is_new, last_times = None, False, []
     for seconds, frame in frames:
-        while stretch and seconds >= stretch[1]:
-            if held:
-                yield Window(*stretch, np.stack(held))
-            stretch, held, num_frames = next(waiting, None), [], 0
-        if stretch is None:
-            return
-        if seconds >= stretch[0]:
-            if num_frames % frame_stride == 0:
-                held.append(convert(frame))
-            num_frames += 1
-    if held:
-        yield Window(*stretch, np.stack(held))
+        start = seconds if start is None else start
+        while seconds >= start + cut.length - TIME_TOLERANCE:
+            if is_new:
+                yield cue_of(held, start + cut.length)
+            start, is_new = start + cut.stride, False
+            held = [item for item in held if item[0] >= start - TIME_TOLERANCE]
+        held.append((seconds, frame))
+        is_new, last_times = True, [*last_times[-1:], seconds]
+    if is_new:
+        yield cue_of(held, end_of(last_times))
 
 
-def cue_end(window: Window, following: Window | None) -> float:
-    """Where a subtitle ends, so that no two are shown at once.
+def cut_segments(frames: Iterable[TimedFrame], segments: Iterable[tuple[float, float]]) -> Iterator[Cue]:
+    """One cue a segment, given as first and last second, rising, without overlap; none where no frame is shown."""
+    frames = iter(frames)
+    ahead = next(frames, None)
+    for start, end in segments:
+        held: list[TimedFrame] = []
+        while ahead is not None and ahead[0] < end:
+            if ahead[0] >= start:
+                held.append(ahead)
+            ahead = next(frames, None)
+        if held:
+            yield replace(cue_of(held, end), start=start)
 
-    Args:
-        window ([`Window`]): of the subtitle.
-        following ([`Window`], *optional*): of the next one.
 
-    Returns:
-        `float`: seconds.
-    """
-    return window.end_seconds if following is None else min(window.end_seconds, following.start_seconds)
+def cue_of(held: list[TimedFrame], end: float) -> Cue:
+    return Cue(held[0][0], end, np.stack([frame for _, frame in held]))
 
 
-def subtitle(number: int, start_seconds: float, end_seconds: float, sentence: str, form: str) -> str:
-    """One subtitle.
+def read_segments(video: str, rules: PauseRules, max_frames: int | None = None) -> list[tuple[float, float]]:
+    """Find where somebody signs in a video file, in segments of at most `max_frames` source frames, in one pass."""
+    times: list[float] = []
 
-    Args:
-        number (`int`): counted from 1.
-        start_seconds (`float`): from the recording's start.
-        end_seconds (`float`): from the recording's start.
-        sentence (`str`): shown meanwhile.
-        form (`str`): `srt` or `vtt`.
+    def pictures() -> Iterator[TimedFrame]:
+        due = 0.0
+        with open_video(video) as opened:
+            convert = RgbConverter(video, PICTURE_SIZE)
+            frames = tqdm(opened.timed_frames(), unit="frame", desc="pauses", file=sys.stderr, disable=None)
+            for seconds, frame in frames:
+                times.append(seconds)
+                if seconds >= due - TIME_TOLERANCE:
+                    due = seconds + STEP_SECONDS
+                    yield seconds, convert(frame).mean(2, dtype=np.float32)
 
-    Returns:
-        `str`: with the empty line that ends it.
-    """
-    times = [timestamp(seconds, "," if form == "srt" else ".") for seconds in (start_seconds, end_seconds)]
+    motion = measure_motion(pictures())
+    if max_frames and len(times) > max_frames:  # the time that so many frames take where they follow fastest
+        shortest = (np.array(times[max_frames:]) - times[:-max_frames]).min()
+        rules = replace(rules, max_length=min(rules.max_length, float(shortest)))
+    return find_segments(replace(motion, end=end_of(times[-2:])), rules)
+
+
+def end_of(times: list[float]) -> float:
+    """Where the last of some frames ends: it is shown as long as the one before it."""
+    return times[-1] + (times[-1] - times[-2] if len(times) > 1 else 0.04)
+
+
+def subtitle(number: int, start: float, end: float, sentence: str, form: str) -> str:
+    """One subtitle, with the empty line that ends it."""
+    times = [timestamp(seconds, "," if form == "srt" else ".") for seconds in (start, end)]
     text = " ".join(sentence.split())
     if form == "vtt":
         text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -134,156 +152,6 @@ def subtitle(number: int, start_seconds: float, end_seconds: float, sentence: st
 
 
 def timestamp(seconds: float, mark: str) -> str:
-    """Hours, minutes, seconds and milliseconds.
-
-    Args:
-        seconds (`float`): not negative.
-        mark (`str`): before the milliseconds: a comma in SRT, a point in WebVTT.
-
-    Returns:
-        `str`: `00:00:00,000`.
-    """
-    milliseconds = round(seconds * 1000)
-    minutes, milliseconds = divmod(milliseconds, 60_000)
+    """`00:00:00,000`, with the mark before the milliseconds."""
+    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
     return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}{mark}{milliseconds % 1000:03}"
-
-
-def read_stretches(video: str, rules: PauseRules, progress: Callable = iter) -> list[tuple[float, float]]:
-    """Find where somebody signs in a video file, in one pass over small pictures of it.
-
-    Args:
-        video (`str`): a video file.
-        rules ([`PauseRules`]): what counts as a pause and as a sentence.
-        progress (`Callable`): wraps the iterator over source frames.
-
-    Returns:
-        `list[tuple[float, float]]`: as [`~training_fla.viewing.pauses.find_stretches`].
-
-    Raises:
-        VideoDecodeError: it cannot be decoded.
-    """
-    info = probe_video(video)
-    scale = PICTURE_SIDE / max(info.height, info.width)
-    size = (max(2, round(info.height * scale)), max(2, round(info.width * scale)))
-
-    def pictures(frames) -> Iterator[tuple[float, np.ndarray]]:
-        convert = RgbConverter(video, size)
-        due = 0.0
-        for seconds, frame in frames:
-            if seconds >= due - 1e-3:
-                due = seconds + STEP_SECONDS
-                yield seconds, convert(frame).mean(2, dtype=np.float32)
-
-    with open_video(video) as opened:
-        frames = progress(opened.timed_frames())
-        return find_stretches(measure_motion(pictures(frames), 1 / (info.fps or 25)), rules)
-
-
-def open_cues(
-    video: str, info, rules: PauseRules | None, window_seconds: float, stride_seconds: float, stride: int, size
-):
-    """Choose the cuts of a recording.
-
-    Args:
-        video (`str`): a video file.
-        info ([`~processing_fla.VideoInfo`]): of it.
-        rules ([`~training_fla.viewing.pauses.PauseRules`], *optional*): cut at pauses instead of into windows.
-        window_seconds (`float`): how much is translated at once, without `rules`.
-        stride_seconds (`float`): from one window's start to the next one's, without `rules`.
-        stride (`int`): keep one frame in so many.
-        size (`Callable`): the height and width of scaled frames, given a source frame's.
-
-    Returns:
-        `tuple[Iterator[Window], int | None]`: the cues, and how many there are, where that is known.
-
-    Raises:
-        InputError: nobody signs for long enough.
-        VideoDecodeError: it cannot be decoded.
-    """
-    from tqdm import tqdm
-
-    stretches = None
-    if rules:
-        bar = {"total": info.num_frames, "unit": "frame", "desc": "pauses", "file": sys.stderr, "disable": None}
-        stretches = read_stretches(video, rules, lambda frames: tqdm(frames, **bar))
-        if not stretches:
-            raise InputError(f"{video} holds no signing of {rules.min_length:g} s: lower --min-length, or cut windows")
-
-    def cues() -> Iterator[Window]:
-        with open_video(video) as opened:
-            frames = opened.timed_frames()
-            convert = RgbConverter(video, size)
-            if stretches is None:
-                yield from cut_windows(frames, convert, info.fps, window_seconds, stride_seconds, stride)
-            else:
-                yield from cut_stretches(frames, convert, stretches, stride)
-
-    return cues(), stretches and len(stretches)
-
-
-def print_subtitles(
-    translate,
-    video: str,
-    form: str,
-    window_seconds: float,
-    stride_seconds: float,
-    rules: PauseRules | None = None,
-    **options,
-) -> None:
-    """Translate a recording cue by cue and print each subtitle as soon as it is known.
-
-    Args:
-        translate ([`~processing_fla.SignTranslationPipeline`]): of a trained model.
-        video (`str`): a video file.
-        form (`str`): `srt` or `vtt`.
-        window_seconds (`float`): how much is translated at once.
-        stride_seconds (`float`): from one window's start to the next one's.
-        rules ([`~training_fla.viewing.pauses.PauseRules`], *optional*): cut at pauses instead of into windows; the
-            longest cue is what the model can take, where that is shorter.
-        **options: of the pipeline's call.
-
-    Raises:
-        InputError: the file does not say how fast its frames follow, nobody signs in it, or a window is too long for
-            the model.
-        VideoDecodeError: it cannot be decoded.
-    """
-    from tqdm import tqdm
-
-    info = probe_video(video)
-    if not info.fps:
-        raise InputError(f"{video} does not say how many frames a second it has, so subtitles cannot be timed")
-    processor = translate.processor.video_processor
-    stride = processor.frame_stride
-    most = getattr(translate.model.config.get_text_config(), "max_position_embeddings", None)
-    if rules and most:
-        rules = replace(rules, max_length=min(rules.max_length, (most - 1) * stride / info.fps))
-    cues, total = open_cues(video, info, rules, window_seconds, stride_seconds, stride, processor.target_size)
-    read: list[Window] = []
-
-    def arrays() -> Iterator[np.ndarray]:
-        for cue in cues:
-            read.append(Window(cue.start_seconds, cue.end_seconds, cue.frames[:0]))
-            yield cue.frames
-
-    numbers = count(1)
-
-    def show(place: int) -> None:
-        end = cue_end(*read[place : place + 2], *([None] if place + 1 == len(read) else []))
-        if sentences[place].strip():  # a subtitle without text is none
-            print(subtitle(next(numbers), read[place].start_seconds, end, sentences[place], form), flush=True)
-
-    if form == "vtt":
-        print("WEBVTT\n")
-    sentences: list[str] = []
-    results = translate(arrays(), do_sample_frames=False, **options)
-    try:
-        for result in tqdm(results, total=total, unit="cue", file=sys.stderr, disable=None):
-            sentences.append(result["translation_text"])
-            if len(sentences) > 1:  # the end of the one before this one is known now
-                show(len(sentences) - 2)
-    except ValueError as error:
-        if isinstance(error, VideoDecodeError):
-            raise
-        raise InputError(f"{video} cannot be translated: {error}") from error
-    if sentences:
-        show(len(sentences) - 1)

@@ -1,0 +1,79 @@
+"""Translations of clips: which files and folders are clips, and the lines that are printed of them."""
+
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from processing_fla.video_reading_fla import is_frame_folder, is_video_file
+from training_fla.files import InputError
+
+
+def list_clips(arguments: list[str]) -> Iterator[str]:
+    """Video files and folders of frames that files, folders and patterns stand for.
+
+    A file that does not exist is passed on, to be reported beside the others.
+    """
+    for argument in arguments:
+        matches = [argument]
+        if not os.path.exists(argument) and glob.has_magic(argument):
+            matches = sorted(glob.glob(argument, recursive=True))
+            if not matches:
+                raise InputError(f"no file matches `{argument}`")
+        for match in matches:
+            if not os.path.isdir(match) or is_frame_folder(match):
+                yield match
+                continue
+            inside = sorted(path for path in Path(match).iterdir() if is_video_file(path) or is_frame_folder(path))
+            if not inside:
+                raise InputError(f"`{match}` holds neither videos nor frames")
+            yield from map(str, inside)
+
+
+def print_translations(translate, clips: list[str], form: str, **options) -> int:
+    """Translate clips and print each result as it comes (`table`: all at the end); how many were not translated."""
+    # Of a generator the pipeline makes another one.
+    results = translate((clip for clip in clips), on_error="skip", **options)
+    progress = tqdm(zip(clips, results, strict=True), total=len(clips), unit="clip", file=sys.stderr, disable=None)
+    rows = []
+    for clip, result in progress:
+        if "error" in result:
+            progress.write(f"fla translate: error: {result['error']}", file=sys.stderr)
+        elif form == "tsv":
+            progress.write(f"{printable(clip)}\t{one_line(result['translation_text'])}", file=sys.stdout)
+        if form == "jsonl":
+            progress.write(json.dumps({"video": printable(clip), **result}, ensure_ascii=False), file=sys.stdout)
+        rows.append((printable(clip), result))
+    if form == "table":
+        print_table(rows)
+    return sum("error" in result for _, result in rows)
+
+
+def print_table(rows: list[tuple[str, dict]]) -> None:
+    """Paths, lengths, scores and sentences in columns."""
+    lines = [("video", "frames", "seconds", "score", "sentence")]
+    for clip, result in rows:
+        if "error" in result:
+            lines.append((clip, "", "", "", "(not translated)"))
+            continue
+        seconds = "" if result["seconds"] is None else f"{result['seconds']:.2f}"
+        sentence = one_line(result["translation_text"])
+        lines.append((clip, str(result["num_frames"]), seconds, f"{result['score']:.3f}", sentence))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        numbers = [cell.rjust(width) for cell, width in zip(line[1:4], widths[1:4], strict=True)]
+        print("  ".join([line[0].ljust(widths[0]), *numbers, line[4]]))
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def printable(path: str) -> str:
+    """A path as it was given, as text, whatever bytes its name is made of."""
+    path = path[2:] if path.startswith(f".{os.sep}-") else path
+    return os.fsencode(path).decode("utf-8", errors="replace")
