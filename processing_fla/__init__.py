@@ -16,10 +16,8 @@ from .video_processing_fla import FlaVideoProcessor
 from .video_reading_fla import (
     VideoDecodeError,
     VideoInfo,
-    count_video_frames,
     iterate_video_frames,
     probe_video,
-    read_video_frames,
     timed_frames,
 )
 
@@ -40,11 +38,9 @@ __all__ = [
     "SignTranslationPipeline",
     "VideoDecodeError",
     "VideoInfo",
-    "count_video_frames",
     "iterate_video_frames",
     "normalize_text",
     "probe_video",
-    "read_video_frames",
     "timed_frames",
     "train_tokenizer",
     "trim_tokenizer",

@@ -4,7 +4,6 @@ First box of the data flow. `video_reading_fla.py` decodes and scales; here is w
 """
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,18 +33,6 @@ class FlaVideoProcessorKwargs(VideosKwargs, total=False):
     frame_stride: int | None
     max_source_frames: int | None
     random_frame_phase: bool | None
-
-
-@dataclass
-class TimedVideoMetadata(VideoMetadata):
-    """transformers' metadata of a video whose frames have times of their own, from the container's start."""
-
-    seconds: np.ndarray | None = None
-
-    @property
-    def timestamps(self) -> list[float]:
-        """Seconds at which the kept frames are shown."""
-        return super().timestamps if self.seconds is None else self.seconds.tolist()
 
 
 class FlaVideoProcessor(BaseVideoProcessor):
@@ -230,18 +217,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
             video = frame_files(video)
         if isinstance(video, (str, os.PathLike, bytes)):
             expected = options["max_source_frames"] or UNKNOWN_LENGTH
-            chosen = read_chosen_frames(video, choose, expected, size_of)
-            height, width = chosen.source_size
-            return chosen.frames, TimedVideoMetadata(
-                total_num_frames=chosen.num_frames,
-                fps=chosen.fps,
-                width=width,
-                height=height,
-                duration=chosen.num_frames / chosen.fps if chosen.fps else None,
-                video_backend="pyav",
-                frames_indices=chosen.indices,
-                seconds=chosen.seconds,
-            )
+            return read_chosen_frames(video, choose, expected, size_of)
         return self._load_frames(video, metadata, choose, size_of)
 
     def _load_frames(self, video: Any, metadata: VideoMetadata | None, choose, size_of):

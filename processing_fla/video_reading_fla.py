@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
+from transformers.video_utils import VideoMetadata
 
 # Demuxers of FFmpeg that a file may be opened with. The others hold stills, sound, text that FFmpeg draws (`tty`),
 # lists that open further files (`concat`, `hls`), or streams without times (`h264`).
@@ -33,16 +34,13 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
-# 4096 x 4096: above 4K in either orientation. A damaged header may claim more, and FFmpeg would allocate it.
-MAX_PIXELS = 4096 * 4096
-# H.264 and HEVC may hold back so many pictures before they show one.
-MAX_REORDERED_FRAMES = 16
-# More threads than this bring little below 4K and hold a decoded frame each.
-MAX_THREADS = 4
-# Times are rounded in files and in annotations; a millisecond is far below the length of any frame.
-TIME_TOLERANCE = 1e-3
-SizeRule = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
+MAX_PIXELS = 4096 * 4096  # above 4K in either orientation; a damaged header may claim more, which would be allocated
+MAX_REORDERED_FRAMES = 16  # H.264 and HEVC may hold back so many pictures before they show one
+MAX_THREADS = 4  # more bring little below 4K and hold a decoded frame each
+TIME_TOLERANCE = 1e-3  # times are rounded in files and in annotations; far below the length of any frame
 RATE_PACKETS = 100  # that `probe_video` looks at for the frame rate
+
+SizeRule = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None  # height and width, or from a source frame's
 
 
 class VideoDecodeError(ValueError):
@@ -51,34 +49,32 @@ class VideoDecodeError(ValueError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the beginning of a video file says.
+    """What the beginning of a video file says: seconds are from the container's start, sizes of an upright frame."""
 
-    Args:
-        fps (`float` or `None`): source frames per second, by the times of the first frames.
-        height (`int`): of an upright frame, in pixels.
-        width (`int`): of an upright frame, in pixels.
-        rotation (`int`): degrees that frames are turned clockwise to stand upright: 0, 90, 180 or 270.
-        mirrored (`bool`): whether the file asks for a mirror image besides.
-        num_frames (`int` or `None`): frames according to the index; `None` where there is none.
-        duration (`float` or `None`): seconds from the container's start to the end, by the index or the header.
-        codec (`str`): FFmpeg's name of the codec.
-    """
-
-    fps: float | None
     height: int
     width: int
-    rotation: int
-    mirrored: bool
-    num_frames: int | None
-    duration: float | None
-    codec: str
+    fps: float | None  # source frames a second, by the times of the first frames
+    end_seconds: float | None  # of the last frame, by the index or the header
+    num_frames: int | None  # by the index
+
+
+@dataclass
+class TimedVideoMetadata(VideoMetadata):
+    """transformers' metadata of a video whose frames have times of their own, from the container's start."""
+
+    seconds: np.ndarray | None = None  # (T,), of the kept frames
+
+    @property
+    def timestamps(self) -> list[float]:
+        """Seconds at which the kept frames are shown."""
+        return super().timestamps if self.seconds is None else self.seconds.tolist()
 
 
 # ------------------------------------------------------------------------------------------------------ paths, folders
 
 
 def local_path(source: str | os.PathLike) -> Path:
-    """The `Path` that a path or a `file://` URL names; other URLs raise [`VideoDecodeError`]."""
+    """The `Path` that a path or a `file://` URL names."""
     text = os.fsdecode(os.fspath(source))
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text)
     if scheme is None:
@@ -143,8 +139,7 @@ def read_frame_files(files: Sequence[str | os.PathLike], size: SizeRule = None) 
 
     Args:
         files (`Sequence` of `str` or `os.PathLike`): in order.
-        size (`tuple[int, int]` or `Callable`, *optional*): height and width to scale to, or what gives them for those
-            of an image; the images' own when absent.
+        size (`SizeRule`): height and width to scale to; the images' own when absent.
 
     Returns:
         `np.ndarray` of shape `(T, H, W, 3)`, uint8: RGB, turned as their EXIF orientation asks.
@@ -152,40 +147,37 @@ def read_frame_files(files: Sequence[str | os.PathLike], size: SizeRule = None) 
     Raises:
         VideoDecodeError: if one of them is missing, no image, cut off, or of another size than the first.
     """
-    from PIL import Image, ImageOps
-
     frames, first = [], None
     for file in map(local_path, files):
-        try:
-            with Image.open(file) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise VideoDecodeError(f"`{file}` is {image.width} x {image.height} pixels: too many for a frame")
-                frame = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except VideoDecodeError:
-            raise
-        except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error, EOFError and more
-            raise VideoDecodeError(f"`{file}` cannot be read as an image: {error}") from error
+        frame = read_image(file)
         first = first or frame.shape
         if frame.shape != first:
+            (height, width), (first_height, first_width) = frame.shape[:2], first[:2]
             raise VideoDecodeError(
-                f"`{file}` is {frame.shape[1]} x {frame.shape[0]} pixels, "
-                f"the first frame of its video {first[1]} x {first[0]}"
+                f"`{file}` is {width} x {height} pixels, the first frame of its video {first_width} x {first_height}"
             )
         frames.append(scaled(frame[None], size)[0])
     return np.stack(frames)
+
+
+def read_image(file: Path) -> np.ndarray:
+    """An image file as upright RGB, `(H, W, 3)` in uint8."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many for a frame")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error, EOFError and more
+        raise VideoDecodeError(f"`{file}` cannot be read as an image: {error}") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- pixels
 
 
 class RgbConverter:
-    """Converts decoded frames of one video to upright RGB of one size, whatever their pixel format, range and depth.
-
-    Args:
-        name (`str`): of the video, for errors.
-        size (`tuple[int, int]` or `Callable`, *optional*): height and width of the upright result, or what gives them
-            for those of the first frame; the first frame's own when absent.
-    """
+    """Converts decoded frames of one video to upright RGB of one size, whatever their format, range and depth."""
 
     def __init__(self, name: object, size: SizeRule = None):
         from av.video.reformatter import Interpolation, VideoReformatter
@@ -246,12 +238,11 @@ def scaled(frames: np.ndarray, size: SizeRule) -> np.ndarray:
     """Scale frames in memory as the frames of a file are scaled.
 
     Args:
-        frames (`np.ndarray` of shape `(T, H, W, 3)`): uint8 RGB.
-        size (`tuple[int, int]` or `Callable`, *optional*): height and width of the result, or what gives them for
-            those of a frame; nothing is done when absent.
+        frames (`np.ndarray` of shape `(T, H, W, C)`): uint8; RGB, or of any other number of channels.
+        size (`SizeRule`): height and width of the result; nothing is done when absent.
 
     Returns:
-        `np.ndarray` of shape `(T, h, w, 3)`: uint8 RGB; the argument itself where its size is the right one.
+        `np.ndarray` of shape `(T, h, w, C)`: uint8; the argument itself where its size is the right one.
     """
     size = size(*frames.shape[1:3]) if callable(size) else size
     if size is None or frames.shape[1:3] == tuple(size):
@@ -274,51 +265,48 @@ def scaled(frames: np.ndarray, size: SizeRule) -> np.ndarray:
 class LoggedErrors:
     """Collects what FFmpeg logs as an error in this thread; PyAV drops all logs unless its level is set."""
 
-    lock, num_open, level = threading.Lock(), 0, None
+    lock, num_open, level = threading.Lock(), 0, None  # of all threads
 
     def __enter__(self) -> list[tuple[int, str, str]]:
-        from av import logging as av_logging
+        from av import logging
 
         with self.lock:
             if not LoggedErrors.num_open:
-                LoggedErrors.level = av_logging.get_level()
-                av_logging.set_level(max(av_logging.ERROR, LoggedErrors.level or 0))
-                av_logging.set_skip_repeated(False)  # the same file, read twice, logs the same error twice
+                LoggedErrors.level = logging.get_level()
+                logging.set_level(max(logging.ERROR, LoggedErrors.level or 0))
+                logging.set_skip_repeated(False)  # the same file, read twice, logs the same error twice
             LoggedErrors.num_open += 1
         self.contexts = contextlib.ExitStack()
         # Decoding threads log as well: of packets whose frames are then marked corrupt.
-        self.contexts.enter_context(av_logging.Capture(local=False))
-        return self.contexts.enter_context(av_logging.Capture(local=True))
+        self.contexts.enter_context(logging.Capture(local=False))
+        return self.contexts.enter_context(logging.Capture(local=True))
 
     def __exit__(self, *exception):
-        from av import logging as av_logging
+        from av import logging
 
         self.contexts.close()
         with self.lock:
             LoggedErrors.num_open -= 1
             if not LoggedErrors.num_open:
-                av_logging.set_level(LoggedErrors.level)
-                av_logging.set_skip_repeated(True)
+                logging.set_level(LoggedErrors.level)
+                logging.set_skip_repeated(True)
 
 
 class OpenVideo:
-    """A video file that [`open_video`] opened: its frames as FFmpeg decodes them, with their times."""
+    """A video file that [`open_video`] opened: its frames with their times, and what is then known of them."""
 
-    def __init__(self, name: str, container, stream, demuxer_errors: list):
-        self.name, self.container, self.stream = name, container, stream
-        self.demuxer_errors = demuxer_errors
+    def __init__(self, name: str, container, stream, errors: list):
+        self.name, self.container, self.stream, self.errors = name, container, stream, errors
+        self.formats = container.format.name.split(",")
         self.start = (container.start_time or 0) / 1_000_000
-        self.is_mov, self.is_avi = ("mov" in self.formats, "avi" in self.formats)
         self.num_indexed = len(stream.index_entries)
+        self.num_frames, self.first_seconds, self.last_seconds = 0, 0.0, 0.0  # given so far
 
     @property
-    def formats(self) -> list[str]:
-        """FFmpeg's names of the container format."""
-        return self.container.format.name.split(",")
-
-    @property
-    def declared_fps(self) -> float | None:
-        """The frame rate of the header, which may be a clock's: what browsers record states 1000."""
+    def fps(self) -> float | None:
+        """Frames a second, by the times of those given so far; below two by the header, which may state a clock's."""
+        if self.num_frames > 1:
+            return (self.num_frames - 1) / (self.last_seconds - self.first_seconds)
         rate = self.stream.average_rate or self.stream.guessed_rate
         return float(rate) if rate else None
 
@@ -326,7 +314,7 @@ class OpenVideo:
     def end_seconds(self) -> float | None:
         """Seconds from the container's start to the end of the last frame, by the index or else by the header."""
         stream, ticks = self.stream, self.stream.duration
-        times = [entry.timestamp for entry in stream.index_entries] if self.is_mov else []
+        times = [entry.timestamp for entry in stream.index_entries] if "mov" in self.formats else []
         if len(times) > 1:  # lengths in headers are wrong at times
             ticks = (times[-1] - times[0]) * len(times) / (len(times) - 1)
         if ticks:
@@ -335,30 +323,27 @@ class OpenVideo:
 
     def promised_frames(self) -> int:
         """Frames that the container's own index lists; 0 where it has none."""
+        entries = self.stream.index_entries
         # Edit lists hide frames that an MP4 header counts, and an AVI header counts repetitions without a frame.
-        if self.is_mov or (self.is_avi and self.num_indexed == len(self.stream.index_entries)):
-            return sum(not entry.is_discard for entry in self.stream.index_entries)
+        if "mov" in self.formats or ("avi" in self.formats and self.num_indexed == len(entries)):
+            return sum(not entry.is_discard for entry in entries)
         return self.stream.frames
 
     def packets(self) -> Iterator:
-        """The packets of the video stream; an error that the demuxer logs is raised as a [`VideoDecodeError`]."""
-        packets = self.container.demux(self.stream)
+        """The packets of the video stream that can be decoded; an error that the demuxer logs is raised."""
+        packets, errors = self.container.demux(self.stream), self.errors
         while True:
-            self.refuse(self.demuxer_errors)
-            with LoggedErrors() as self.demuxer_errors:
+            for _, source, message in errors:  # of a parser: something that the decoder may cure
+                if source == self.container.format.name:
+                    raise VideoDecodeError(f"`{self.name}` is damaged or cut off: {message.strip()}")
+            with LoggedErrors() as errors:
                 packet = next(packets, None)
-            self.refuse(self.demuxer_errors)
-            if packet is None:
-                return
-            if packet.is_corrupt:
+            if packet is not None and packet.is_corrupt:
                 raise VideoDecodeError(f"`{self.name}` is damaged or cut off: one of its packets is incomplete")
-            yield packet
-
-    def refuse(self, errors: list) -> None:
-        """Raise the first error that the demuxer itself logged; parsers complain about what the decoder can cure."""
-        for _, source, message in errors:
-            if source == self.container.format.name:
-                raise VideoDecodeError(f"`{self.name}` is damaged or cut off: {message.strip()}")
+            if packet is not None:
+                yield packet
+            elif not errors:
+                return
 
     def decoded_frames(self, start_seconds: float | None = None) -> Iterator:
         """All frames in presentation order, from the last key frame before a time where the file can be sought in."""
@@ -405,7 +390,7 @@ class OpenVideo:
 
         A frame without a time, or with one that runs backwards, is taken to follow the one before by one interval.
         """
-        seconds, step, is_empty = None, 1 / (self.declared_fps or 25), True
+        seconds, step = None, 1 / (self.fps or 25)
         for frame in self.decoded_frames(start_seconds):
             before, shown = seconds, None if frame.time is None else frame.time - self.start
             if before is None:
@@ -417,10 +402,25 @@ class OpenVideo:
                 continue
             if end_seconds is not None and seconds >= end_seconds - TIME_TOLERANCE:
                 break
-            is_empty = False
+            self.first_seconds = self.first_seconds if self.num_frames else seconds
+            self.last_seconds = seconds
+            self.num_frames += 1
             yield seconds, frame
-        if is_empty:
+        if not self.num_frames:
             raise VideoDecodeError(f"`{self.name}` has no frame between {start_seconds or 0} s and {end_seconds} s")
+
+    def rgb_frames(
+        self,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        size: SizeRule = None,
+        frame_stride: int = 1,
+        spaced: bool = False,
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """As the function [`timed_frames`]; spaced frames are `(H, W, 4)`, see [`RgbConverter`]."""
+        convert = RgbConverter(self.name, size)
+        for seconds, frame in islice(self.timed_frames(start_seconds, end_seconds), 0, None, frame_stride):
+            yield seconds, convert(frame, spaced)
 
 
 @contextlib.contextmanager
@@ -432,15 +432,11 @@ def open_video(source: str | os.PathLike | bytes, num_threads: int | None = None
     import av  # takes longer than the rest of this package together, and many uses never decode a file
 
     name, file = checked_source(source)
+    options = {"format_whitelist": VIDEO_CONTAINERS, "protocol_whitelist": "file"}
     container = None
     try:
         with LoggedErrors() as errors:
-            container = av.open(
-                file,
-                mode="r",
-                container_options={"format_whitelist": VIDEO_CONTAINERS, "protocol_whitelist": "file"},
-                metadata_errors="ignore",
-            )
+            container = av.open(file, mode="r", container_options=options, metadata_errors="ignore")
         with container:
             stream = video_stream(container, name)
             stream.thread_type = "AUTO"
@@ -522,62 +518,12 @@ def decodable_packets(packets: Iterator) -> Iterator:
 # ------------------------------------------------------------------------------------------------------ reading a file
 
 
-class VideoFrames:
-    """The RGB frames of a video file or of a part of it, to be iterated over once; `fps` is exact when they are read.
-
-    Frames are `(H, W, 3)` uint8, or `(H, W, 4)` with an unused last channel where spaced.
-    """
-
-    def __init__(self, video: OpenVideo, times: tuple, size, frame_stride: int, spaced: bool):
-        self.video, self.times, self.frame_stride, self.spaced = video, times, frame_stride, spaced
-        self.convert = RgbConverter(video.name, size)
-        self.num_frames, self.first_seconds, self.last_seconds = 0, 0.0, 0.0
-
-    @property
-    def fps(self) -> float | None:
-        """Source frames a second, by the times of those read so far; the header's rate below two frames."""
-        return frame_rate(self.num_frames, self.last_seconds - self.first_seconds) or self.video.declared_fps
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (frame for _, frame in self.timed())
-
-    def timed(self) -> Iterator[tuple[float, np.ndarray]]:
-        """The frames with their seconds from the container's start."""
-        for seconds, frame in self.video.timed_frames(*self.times):
-            self.first_seconds = self.first_seconds if self.num_frames else seconds
-            self.last_seconds = seconds
-            self.num_frames += 1
-            if (self.num_frames - 1) % self.frame_stride == 0:
-                yield seconds, self.convert(frame, self.spaced)
-
-
-def frame_rate(num_frames: int, seconds: float) -> float | None:
-    """Frames a second of so many frames whose first and last times lie so far apart."""
-    return (num_frames - 1) / seconds if num_frames > 1 and seconds > 0 else None
-
-
-@contextlib.contextmanager
-def open_frames(
-    path: str | os.PathLike | bytes,
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
-    *,
-    size: tuple[int, int] | None = None,
-    spaced: bool = False,
-    frame_stride: int = 1,
-    num_threads: int | None = None,
-) -> Iterator[VideoFrames]:
-    """[`timed_frames`] as an object that also says, once they are read, how fast they follow."""
-    with open_video(path, num_threads) as video:
-        yield VideoFrames(video, (start_seconds, end_seconds), size, frame_stride, spaced)
-
-
 def timed_frames(
     path: str | os.PathLike | bytes,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     *,
-    size: tuple[int, int] | None = None,
+    size: SizeRule = None,
     frame_stride: int = 1,
     num_threads: int | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
@@ -590,7 +536,8 @@ def timed_frames(
         start_seconds (`float`, *optional*): the first frame shown at this time or later is the first one given.
         end_seconds (`float`, *optional*): the first frame shown at this time or later is no longer given. May lie
             beyond the end of the video.
-        size (`tuple[int, int]`, *optional*): height and width to scale to; the video's own when absent.
+        size (`SizeRule`): height and width to scale to, or a function that gives them for a source frame's; the
+            video's own when absent.
         frame_stride (`int`): give only every so many frames; the others are not converted.
         num_threads (`int`, *optional*): threads of the decoder; one per core up to four when absent.
 
@@ -600,53 +547,22 @@ def timed_frames(
     Raises:
         VideoDecodeError: if the file is no video, is damaged or cut off, or holds no frame between the two times.
     """
-    options = {"size": size, "frame_stride": frame_stride, "num_threads": num_threads}
-    with open_frames(path, start_seconds, end_seconds, **options) as frames:
-        yield from frames.timed()
+    with open_video(path, num_threads) as video:
+        yield from video.rgb_frames(start_seconds, end_seconds, size, frame_stride)
 
 
-def iterate_video_frames(
-    path: str | os.PathLike | bytes,
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
-    **options,
-) -> Iterator[np.ndarray]:
+def iterate_video_frames(path: str | os.PathLike | bytes, *times, **options) -> Iterator[np.ndarray]:
     """The frames of [`timed_frames`] without their times; takes the same arguments.
 
     Args:
-        path (`str`, `os.PathLike` or `bytes`): as in [`timed_frames`].
-        start_seconds (`float`, *optional*): as in [`timed_frames`].
-        end_seconds (`float`, *optional*): as in [`timed_frames`].
-        options: `size`, `frame_stride` and `num_threads` of [`timed_frames`].
+        path (`str`, `os.PathLike` or `bytes`): the file, its `file://` URL, or its bytes.
+        times: start and end in seconds.
+        options: the others of [`timed_frames`].
 
     Returns:
         `Iterator[np.ndarray]` of shape `(H, W, 3)`, uint8: RGB, 0 to 255.
-
-    Raises:
-        VideoDecodeError: as in [`timed_frames`].
     """
-    return (frame for _, frame in timed_frames(path, start_seconds, end_seconds, **options))
-
-
-@dataclass(frozen=True)
-class ChosenFrames:
-    """Some frames of a video file.
-
-    Args:
-        frames (`np.ndarray` of shape `(T, H, W, 3)`): uint8, upright RGB.
-        indices (`np.ndarray` of shape `(T,)`): int64; which of the source frames they are, rising.
-        seconds (`np.ndarray` of shape `(T,)`): float64; when each is shown, from the container's start.
-        num_frames (`int`): source frames S.
-        fps (`float` or `None`): source frames a second, by their times.
-        source_size (`tuple[int, int]`): height and width of an upright source frame.
-    """
-
-    frames: np.ndarray
-    indices: np.ndarray
-    seconds: np.ndarray
-    num_frames: int
-    fps: float | None
-    source_size: tuple[int, int]
+    return (frame for _, frame in timed_frames(path, *times, **options))
 
 
 def read_chosen_frames(
@@ -654,7 +570,7 @@ def read_chosen_frames(
     choose: Callable[[int, float | None], np.ndarray],
     expected: int,
     size: SizeRule = None,
-) -> ChosenFrames:
+) -> tuple[np.ndarray, TimedVideoMetadata]:
     """Read frames whose choice depends on the length of the video: in one pass where it can be guessed.
 
     Args:
@@ -662,11 +578,11 @@ def read_chosen_frames(
         choose (`Callable[[int, float], np.ndarray]`): given the number of source frames and their rate, says which
             are wanted, as rising int64 of shape `(T,)`; the same at every call.
         expected (`int`): source frames that are assumed where the container has no index.
-        size (`tuple[int, int]` or `Callable`, *optional*): height and width to scale to, or what gives them for those
-            of a source frame; the video's own when absent.
+        size (`SizeRule`): height and width to scale to, as for [`timed_frames`].
 
     Returns:
-        [`ChosenFrames`]: chosen for the true length and rate.
+        `tuple[np.ndarray, TimedVideoMetadata]`: frames `(T, H, W, 3)`, uint8, upright RGB, chosen for the true length
+            and rate; and what is known of them and of the video.
 
     Raises:
         VideoDecodeError: if the file is no video, or is damaged or cut off.
@@ -674,97 +590,43 @@ def read_chosen_frames(
     guess: tuple[int, float | None] | None = None
     while True:
         with open_video(path) as video:
-            guess = guess or (video.promised_frames() or expected, video.declared_fps)
+            guess = guess or (video.promised_frames() or expected, video.fps)
             wanted = choose(*guess)
-            places, frames, times, convert = set(wanted.tolist()), [], [], RgbConverter(video.name, size)
-            for seconds, frame in video.timed_frames():
-                if len(times) in places:
+            places, frames, seconds, convert = set(wanted.tolist()), [], [], RgbConverter(video.name, size)
+            for place, (time, frame) in enumerate(video.timed_frames()):
+                if place in places:
                     frames.append(convert(frame))
-                times.append(seconds)
-            fps = frame_rate(len(times), times[-1] - times[0]) or video.declared_fps
-        indices = choose(len(times), fps)
+                    seconds.append(time)
+        guess = (video.num_frames, video.fps)
+        indices = choose(*guess)
         if np.array_equal(indices, wanted[: len(frames)]):
-            seconds = np.array(times)[indices]
-            return ChosenFrames(np.stack(frames), indices, seconds, len(times), fps, convert.source_size)
-        guess = (len(times), fps)
-
-
-def read_video_frames(path: str | os.PathLike | bytes, indices) -> np.ndarray:
-    """Chosen frames of a video file.
-
-    Args:
-        path (`str`, `os.PathLike` or `bytes`): the file, its `file://` URL, or its bytes.
-        indices (sequence of `int`): which source frames, counted from 0; any order, repeats allowed.
-
-    Returns:
-        `np.ndarray` of shape `(T, H, W, 3)`, uint8: upright RGB, in the order of `indices`.
-
-    Raises:
-        ValueError: if `indices` is empty or holds a negative number.
-        VideoDecodeError: if the file is no video, is damaged, or has fewer frames than asked for.
-    """
-    indices = np.asarray(indices, dtype=np.int64).reshape(-1)
-    if len(indices) == 0 or indices.min() < 0:
-        raise ValueError(f"`indices` must name at least one frame and none below 0, got {indices.tolist()}.")
-    wanted, frames, num_frames = set(indices.tolist()), {}, 0
-    with open_video(path) as video:
-        convert = RgbConverter(video.name)
-        for num_frames, frame in enumerate(islice(video.decoded_frames(), max(wanted) + 1), start=1):
-            if num_frames - 1 in wanted:
-                frames[num_frames - 1] = convert(frame)
-    if len(frames) < len(wanted):
-        raise VideoDecodeError(f"`{path}` has {num_frames} frames, but frame {max(wanted)} was asked for")
-    return np.stack([frames[index] for index in indices.tolist()])
-
-
-def count_video_frames(path: str | os.PathLike | bytes) -> int:
-    """How many frames [`iterate_video_frames`] gives: counted by decoding, because headers are often wrong or silent.
-
-    Args:
-        path (`str`, `os.PathLike` or `bytes`): the file, its `file://` URL, or its bytes.
-
-    Returns:
-        `int`: at least 1.
-
-    Raises:
-        VideoDecodeError: if the file is no video, or is damaged or cut off.
-    """
-    with open_video(path) as video:
-        return sum(1 for _ in video.decoded_frames())
+            break
+    height, width = convert.source_size
+    return np.stack(frames), TimedVideoMetadata(
+        total_num_frames=video.num_frames,
+        fps=video.fps,
+        width=width,
+        height=height,
+        duration=video.num_frames / video.fps if video.fps else None,
+        video_backend="pyav",
+        frames_indices=indices,
+        seconds=np.array(seconds),
+    )
 
 
 def probe_video(path: str | os.PathLike | bytes) -> VideoInfo:
-    """What a video file says about itself, from its header and its first packets.
-
-    Args:
-        path (`str`, `os.PathLike` or `bytes`): the file, its `file://` URL, or its bytes.
-
-    Returns:
-        [`VideoInfo`]: size, rate, rotation.
-
-    Raises:
-        VideoDecodeError: if the file is no video, or its first frame cannot be decoded.
-    """
+    """What a video file says in its header and its first packets; its first frame is decoded."""
     with open_video(path) as video:
-        frame, times = None, []
+        frame, times, convert = None, [], RgbConverter(video.name)
         for packet in islice(decodable_packets(video.packets()), RATE_PACKETS):
-            if frame is None:
-                frame = next(iter(packet.decode()), None)
+            if frame is None and (frame := next(iter(packet.decode()), None)) is not None:
+                convert(frame)
             if packet.pts is not None and not packet.is_discard:
                 times.append(packet.pts)
         if frame is None or frame.is_corrupt:
             raise VideoDecodeError(f"`{video.name}` is damaged or cut off: its first frame cannot be decoded")
-        # The last ones may come before others that are shown earlier.
+        # Frames that are shown earlier may be missing before the last ones.
         times = sorted(times)[: len(times) - MAX_REORDERED_FRAMES * (len(times) >= RATE_PACKETS - 1)]
-        span = float((times[-1] - times[0]) * video.stream.time_base) if times else 0.0
-        transposed, flip_x, flip_y = orientation(frame, video.name)
-        return VideoInfo(
-            fps=frame_rate(len(times), span) or video.declared_fps,
-            height=frame.width if transposed else frame.height,
-            width=frame.height if transposed else frame.width,
-            rotation=(270 if flip_y else 90) if transposed else (180 if flip_y else 0),
-            mirrored=transposed ^ flip_x ^ flip_y,
-            num_frames=video.promised_frames() or None,
-            duration=video.end_seconds,
-            codec=video.stream.codec_context.name,
-        )
+        span = (times[-1] - times[0]) * video.stream.time_base if times else 0
+        fps = float((len(times) - 1) / span) if span else video.fps
+        return VideoInfo(*convert.source_size, fps, video.end_seconds, video.promised_frames() or None)

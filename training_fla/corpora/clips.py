@@ -14,8 +14,6 @@ from training_fla.files import InputError, atomic_file
 if TYPE_CHECKING:
     import numpy as np
 
-    from processing_fla.video_reading_fla import VideoFrames
-
 # H.264 is what every browser plays; the encoders differ between builds of FFmpeg.
 ENCODERS = {
     "libx264": {"crf": "18", "preset": "medium"},
@@ -27,10 +25,11 @@ ENCODERS = {
 
 @dataclass
 class OpenedClip:
-    """Frames `(H, W, 3)`, uint8, to be iterated over once, and how many a second they are."""
+    """Frames of a clip, to be iterated over once; of a video file the rest is known when they are read."""
 
     frames: "Iterator[np.ndarray]"
-    fps: float
+    fps: float = 0.0  # 0: nothing says it
+    last_seconds: float = 0.0  # of the last frame, from the start of its video file
 
     def __iter__(self) -> "Iterator[np.ndarray]":
         return iter(self.frames)
@@ -42,9 +41,7 @@ class ClipSource:
     name: str
     is_missing: bool = False
 
-    def opened(
-        self, stride: int = 1, size: tuple[int, int] | None = None
-    ) -> "AbstractContextManager[OpenedClip | VideoFrames]":
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> AbstractContextManager[OpenedClip]:
         """Every `stride`-th frame, `(H, W, 3)` or `(H, W, 4)`, whose last channel is unused; and, once read, `fps`."""
         raise NotImplementedError
 
@@ -89,13 +86,20 @@ class VideoFile(_OnDisk):
     end_seconds: float | None = None
 
     @contextmanager
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[VideoFrames]":
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
         """As [`ClipSource.opened`]; times are the frames' own."""
-        from processing_fla.video_reading_fla import open_frames
+        from processing_fla.video_reading_fla import open_video
 
-        options = {"size": size, "frame_stride": stride, "num_threads": 1}  # packing has a process a core
-        with open_frames(self.path, self.start_seconds, self.end_seconds, spaced=True, **options) as frames:
-            yield frames
+        with open_video(self.path, num_threads=1) as video:  # packing has a process a core
+            clip = OpenedClip(iter(()))
+
+            def frames():
+                for _, frame in video.rgb_frames(self.start_seconds, self.end_seconds, size, stride, spaced=True):
+                    yield frame
+                clip.fps, clip.last_seconds = video.fps or 0.0, video.last_seconds
+
+            clip.frames = frames()
+            yield clip
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def _video_info(path: Path):
 
 def _examined_video(video: VideoFile) -> Finding:
     info = _video_info(video.path)
-    start, duration = video.start_seconds or 0.0, info.duration
+    start, duration = video.start_seconds or 0.0, info.end_seconds
     end = video.end_seconds if video.end_seconds is not None else duration
     if end is None:
         return Finding(info.num_frames or 0)

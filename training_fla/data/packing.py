@@ -365,7 +365,7 @@ def _record(row: CorpusRow, parameters: PackParameters) -> pa.RecordBatch:
         raise InputError("it has no frames")
     _refuse_cut_off(row.video, clip)
     values = {name: getattr(row, name) for name in ("id", "sentence", "signer", "language", "split")}
-    values |= {"num_frames": len(jpegs), "fps": clip.fps or 0.0, "height": frame.shape[0], "width": frame.shape[1]}
+    values |= {"num_frames": len(jpegs), "fps": clip.fps, "height": frame.shape[0], "width": frame.shape[1]}
     values |= {"frame_stride": parameters.frame_stride, "frame_crc32": list(map(zlib.crc32, jpegs)), "frames": jpegs}
     return pa.RecordBatch.from_pylist([values], schema=SCHEMA)
 

@@ -207,14 +207,15 @@ def show(out: Path) -> None:
 
 def draw_contact_sheet(out: Path) -> None:
     """Show what the model saw of one test clip, and what it made of it."""
-    from processing_fla import FlaVideoProcessor
-    from processing_fla.video_processing_fla import count_video_frames, read_video_frames
+    import numpy as np
+
+    from processing_fla import FlaVideoProcessor, iterate_video_frames
 
     table = read_predictions(out / "stage2" / "predictions_test.tsv")
     clip = next(file for file in sorted((out / "corpus" / "clips").iterdir()) if file.stem in table.ids)
     row = table.ids.index(clip.stem)
-    kept = FlaVideoProcessor.from_pretrained(out / "stage2").sample_frame_indices(count_video_frames(clip))
-    frames = read_video_frames(clip, kept)
+    frames = np.stack(list(iterate_video_frames(clip)))
+    frames = frames[FlaVideoProcessor.from_pretrained(out / "stage2").sample_frame_indices(len(frames))]
     contact_sheet(frames, table.references[row], table.predictions[row], out / "contact_sheet.png")
 
 
