@@ -1,0 +1,174 @@
+"""What a step and an evaluation cost, in which precision they run, and that scores are those of the saved model."""
+
+import gc
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig, MBart50Tokenizer, MBartConfig, Trainer
+from transformers import MBartForConditionalGeneration as MBart
+
+from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
+from processing_fla import FlaProcessor
+from tests.tiny_runs import ROOT, STAGE2, pack_demo, run, stage1_of_one_step, weights
+from training_fla import stage
+from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.files import InputError
+from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
+from training_fla.training.parts import special_token_ids
+from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config
+
+SIZES = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trainer")
+    corpus = pack_demo(folder / "corpus", num_train=11, num_dev=4, num_test=5)
+    stage1_of_one_step(folder, corpus)
+    given = f"dataset: {corpus}\nstage1_checkpoint: {folder}/stage1\ntokenizer: {folder}/stage1\n"
+    (folder / "stage2.yaml").write_text(given + STAGE2)
+    return folder
+
+
+def make(folder: Path, script: str, out: Path, *lines) -> SignTranslationTrainer:
+    """The trainer of a run, before it trains."""
+    arguments = {"run_stage1": Stage1Arguments, "run_stage2": Stage2Arguments}[script]
+    words = [str(folder / f"{script[4:]}.yaml"), "--output_dir", str(out), *map(str, lines)]
+    recipe = parse_recipe(arguments, words, "")
+    sys.path.insert(0, str(ROOT))
+    module = __import__(script)
+    sys.path.remove(str(ROOT))
+    splits, args = stage.open_splits(recipe), stage.training_arguments(recipe)
+    parts = stage.build_parts(recipe, args, splits, module.build_processor, module.build_model)
+    return stage.make_trainer(recipe, args, splits, *parts)
+
+
+@pytest.mark.parametrize("cache", ["auto", "null"])
+def test_a_clip_is_encoded_once_an_evaluation(folder, tmp_path, cache):
+    """Four clips in batches of three are two calls; loss and beams share them."""
+    trainer = make(folder, "run_stage2", tmp_path / "out", "--feature_cache", cache)
+    calls = {"visual": 0, "language": 0}
+    watched = {"visual": trainer.model.visual_encoder, "language": trainer.model.language_model.get_encoder()}
+    for name, part in watched.items():
+        part.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
+    trainer.evaluate()
+    assert calls == {"visual": 0 if cache == "auto" else 2, "language": 2}
+    assert len(trainer.last_translations) == 4
+
+
+def test_in_bf16_beams_run_under_autocast_as_training_does(folder, tmp_path):
+    for name, expected in (("true", torch.bfloat16), ("false", torch.float32)):
+        trainer = make(folder, "run_stage2", tmp_path / name, "--bf16", name)
+        kinds = set()
+        layer = trainer.model.language_model.get_decoder().layers[0].fc1
+        layer.register_forward_hook(lambda module, inputs, output, kinds=kinds: kinds.add(output.dtype))
+        trainer.evaluate()
+        assert kinds == {expected}
+        kinds.clear()
+        trainer.train()
+        assert kinds == {expected}
+
+
+def test_ten_evaluations_leave_processes_and_descriptors_as_they_were(folder, tmp_path):
+    lines = ("--dataloader_num_workers", 2, "--feature_cache", "null")
+    trainer = make(folder, "run_stage2", tmp_path / "out", *lines)
+    counts = []
+    for _ in range(10):
+        trainer.evaluate()
+        gc.collect()
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        counts.append((len(children), len(os.listdir("/proc/self/fd"))))
+    assert len(set(counts[1:])) == 1, counts
+
+
+def test_scores_are_those_of_the_saved_model(folder, tmp_path):
+    """The language model's own generation config holds more than ours keeps, and sentences reach `max_new_tokens`."""
+    config = MBartConfig(vocab_size=weights(folder / "stage1")["language_model.lm_head.weight"].shape[0], **SIZES)
+    torch.manual_seed(0)
+    model = MBart(config)
+    model.generation_config = GenerationConfig(
+        forced_eos_token_id=2, no_repeat_ngram_size=1, length_penalty=3.0, early_stopping=True, num_beams=4,
+        decoder_start_token_id=2, eos_token_id=2, pad_token_id=1, bos_token_id=0, max_length=7,
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "mbart")
+    out, lines = tmp_path / "out", ("--language_model", tmp_path / "mbart", "--language_model_config", "null")
+    assert run("run_stage2", folder / "stage2.yaml", "--output_dir", out, *lines) == 0
+    rows = [line.split("\t") for line in (out / "predictions_test.tsv").read_text().splitlines()[1:]]
+    loaded, processor = AutoModelForSeq2SeqLM.from_pretrained(out), FlaProcessor.from_pretrained(out)
+    corpus = PackedCorpus(folder / "corpus", "test")
+    videos = [corpus.read_frames(index, range(corpus.num_frames[index])) for index in range(len(corpus))]
+    ids = loaded.generate(**processor(videos=videos, return_tensors="pt"))
+    assert ids.shape[1] == 1 + 12, "some sentence reaches max_new_tokens"
+    assert [row[1] for row in rows] == [
+        " ".join(s.split()) for s in processor.batch_decode(ids, skip_special_tokens=True)
+    ]
+    kept = json.loads((out / "generation_config.json").read_text())
+    assert not kept.keys() & {"forced_eos_token_id", "no_repeat_ngram_size", "length_penalty", "max_length"}
+
+
+def test_a_language_model_in_bf16_is_trained_in_fp32_unless_a_line_says_otherwise(folder, tmp_path):
+    config = MBartConfig(vocab_size=weights(folder / "stage1")["language_model.lm_head.weight"].shape[0], **SIZES)
+    MBart(config).to(torch.bfloat16).save_pretrained(tmp_path / "mbart")
+    common = ("--language_model", tmp_path / "mbart", "--language_model_config", "null")
+    for name, lines in {
+        "float32": (),
+        "bfloat16": ("--language_model_dtype", "bfloat16", "--peft", "{type: lora, r: 2}", "--bf16", "true"),
+    }.items():
+        trainer = make(folder, "run_stage2", tmp_path / name, *common, *lines)
+        assert trainer.model.language_model.get_decoder().layers[0].fc1.weight.dtype == getattr(torch, name)
+        trainer.train()
+        assert all(p.dtype == torch.float32 for p in trainer.model.parameters() if p.requires_grad)
+    with pytest.raises(InputError, match="language_model_dtype must be one of float32, bfloat16, float16, got int8"):
+        make(folder, "run_stage2", tmp_path / "o", *common, "--language_model_dtype", "int8")
+
+
+def test_a_translation_begins_as_targets_begin_where_the_language_is_first():
+    """mBART-50's tokenizer on a Light-T: `</s> en_XX words` in training, and the same two tokens in generation."""
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0), ("▁rain", -2.0), ("a", -3.0)]
+    tokenizer = MBart50Tokenizer(vocab=pieces, src_lang="en_XX", tgt_lang="en_XX")
+    code, eos = tokenizer.convert_tokens_to_ids("en_XX"), tokenizer.eos_token_id
+    backbone = {"model_type": "resnet", "layer_type": "basic", "embedding_size": 4, "hidden_sizes": [6], "depths": [1]}
+    vision = FlaVisionConfig(backbone_config=backbone, hidden_size=10)
+    ids = special_token_ids(tokenizer)
+    sizes = {"d_model": 8, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12}
+    config = FlaConfig.light_t("tiny", vocab_size=len(tokenizer), vision_config=vision, **sizes, **ids)
+    model = FlaForConditionalGeneration(config).eval()
+    model.generation_config = clean_generation_config(model, tokenizer, num_beams=1, max_new_tokens=4)
+    labels = torch.tensor(tokenizer(text_target=["a rain"])["input_ids"])
+    assert labels[0, 0] == code and labels[0, -1] == eos
+    trained = model.prepare_decoder_input_ids_from_labels(labels)
+    generated = model.generate(sign_features=torch.randn(1, 3, 10))
+    assert trained[0, :2].tolist() == generated[0, :2].tolist() == [eos, code]
+
+
+def test_nothing_of_ours_warns_of_what_transformers_will_drop(folder, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        argv = [folder / "stage2.yaml", "--output_dir", tmp_path / "out", "--activation_checkpointing", "true"]
+        assert run("run_stage2", *argv) == 0
+    assert not [str(w.message) for w in caught if issubclass(w.category, FutureWarning | DeprecationWarning)]
+
+
+def test_a_resumed_run_with_tied_weights_misses_none(folder, tmp_path, caplog):
+    argv = [folder / "stage2.yaml", "--output_dir", tmp_path / "out", "--max_steps", 2, "--save_total_limit", 5]
+    assert run("run_stage2", *argv) == 0
+    (tmp_path / "out" / "model.safetensors").unlink()
+    assert run("run_stage2", *argv, "--resume") == 0
+    assert "missing keys" not in caplog.text
+
+
+def test_the_gradient_norm_is_computed_only_for_the_log(folder, tmp_path, monkeypatch):
+    """It rests on a private method of transformers: where that is gone, every step pays for a norm."""
+    norms, method = [], Trainer._get_grad_norm
+    monkeypatch.setattr(Trainer, "_get_grad_norm", lambda *args, **kwargs: norms.append(method(*args, **kwargs)))
+    trainer = make(folder, "run_stage2", tmp_path / "out", "--logging_steps", 3)
+    trainer.train()
+    assert len(norms) == 2, "of step 1 and step 3"
