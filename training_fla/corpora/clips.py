@@ -14,9 +14,10 @@ from training_fla.files import InputError, atomic_file
 if TYPE_CHECKING:
     import numpy as np
 
-# H.264 is what every browser plays; the encoders differ between builds of FFmpeg.
+# H.264 is what every browser plays; the encoders differ between builds of FFmpeg. With its macroblock tree x264 writes
+# other bytes at every call.
 ENCODERS = {
-    "libx264": {"crf": "18", "preset": "medium"},
+    "libx264": {"crf": "18", "x264-params": "mbtree=0:rc-lookahead=0"},
     "libopenh264": {},
     "libvpx-vp9": {"crf": "24", "b": "0"},
     "mpeg4": {},
