@@ -34,8 +34,7 @@ from training_fla.corpora.clips import DrawnVideo, VideoFile, write_clip
 from training_fla.corpora.row import CorpusRow
 from training_fla.data.augmentation import ClipAugmentation
 from training_fla.data.collation import empty_batch
-from training_fla.data.jpeg_decoding import decode_jpeg_into
-from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.data.packed_corpus import PackedCorpus, decode_jpeg_into
 from training_fla.data.packing import pack
 
 STRIDE, SIZE, CROP = 4, 256, 224

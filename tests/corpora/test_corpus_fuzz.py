@@ -91,7 +91,7 @@ def read_packed(folder: Path):
     corpus = PackedCorpus(folder, "train")
     frames = [corpus.read_frames(index, range(corpus.num_frames[index])) for index in range(len(corpus))]
     pixels = hashlib.sha256(b"".join(clip.numpy().tobytes() for clip in frames)).hexdigest()
-    return ["packed", corpus.ids, corpus.sentences, corpus.num_frames, pixels]
+    return ["packed", list(corpus.ids), list(corpus.sentences), list(corpus.num_frames), pixels]
 
 
 READERS = {

@@ -1,8 +1,11 @@
 """Examples and batches: the right frames, the same every time, nothing of padding that could be taken for data."""
 
 import copy
+import pickle
+import tracemalloc
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -73,7 +76,7 @@ def test_long_clips_are_thinned_evenly_before_the_stride(packed_demo, demo_proce
     processor.video_processor.max_source_frames = 8
     videos = SignVideoDataset(PackedCorpus(packed_demo, "train"), processor)
     longest = int(np.argmax(videos.corpus.num_frames))
-    kept = videos.frame_indices(longest)
+    kept = videos.kept(videos.corpus.num_frames[longest])
     assert len(kept) == 2 and kept[0] == 0 and kept[1] > 4
 
 
@@ -187,12 +190,33 @@ def test_targets_end_with_the_language(videos, demo_processor):
     assert videos[0]["labels"][-2:] == [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("de_DE")]
 
 
-def test_a_target_that_is_too_long_or_empty_names_its_clip(packed_demo, demo_processor):
+def test_a_target_that_is_too_long_or_empty_names_its_clip(packed_demo, demo_processor, tmp_path):
     corpus = PackedCorpus(packed_demo, "train")
     with pytest.raises(
         InputError, match=r"clip train-\d+: its sentence has \d+ tokens, more than max_target_tokens 2"
     ):
         SignVideoDataset(corpus, demo_processor, max_target_tokens=2)
+    longest = max(len(demo_processor.tokenizer(text_target=text)["input_ids"]) for text in corpus.sentences)
+    SignVideoDataset(corpus, demo_processor, max_target_tokens=longest)
+    with pytest.raises(InputError, match=f"has {longest} tokens, more than max_target_tokens {longest - 1}"):
+        SignVideoDataset(corpus, demo_processor, max_target_tokens=longest - 1)
+
+
+def test_a_corpus_of_many_clips_opens_at_once_and_takes_little_memory(packed_demo, demo_processor, monkeypatch):
+    """Ten clips over and over: 200,000 rows. At most 300 bytes a clip; nothing is tokenised."""
+    corpus = PackedCorpus(packed_demo, "train")
+    many = pa.concat_tables([corpus._read_index()] * 20_000).combine_chunks()
+    monkeypatch.setattr(PackedCorpus, "_read_index", lambda self, check=False: many)
+    monkeypatch.setattr(PackedCorpus, "__len__", lambda self: many.num_rows)
+    monkeypatch.setattr(type(demo_processor.tokenizer), "__call__", lambda *_, **__: pytest.fail("it tokenises"))
+    tracemalloc.start()
+    videos = SignVideoDataset(corpus, demo_processor)
+    sampler = EpochSampler(videos.lengths, seed=0, batch_size=8)
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(videos) == len(sampler) == 200_000 and used + many.nbytes < 300 * len(videos)
+    assert len(pickle.dumps(videos)) < 50 * len(videos) + 200_000
+    assert videos.ids[-1] == "train-00009" and videos.sentences[10] == corpus.sentences[0]
 
 
 def test_every_epoch_holds_every_clip_once_in_an_order_of_its_own():

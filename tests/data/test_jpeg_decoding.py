@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.corpora.corpus_trees import picture
-from training_fla.data import jpeg_decoding
+from training_fla.data import packed_corpus
 from training_fla.files import InputError
 
 
@@ -18,7 +18,7 @@ def jpeg_of(pixels):
 @pytest.fixture(params=["simplejpeg", "torchvision"])
 def decode(request):
     pytest.importorskip(request.param)
-    return getattr(jpeg_decoding, f"decode_by_{request.param}")
+    return getattr(packed_corpus, f"decode_by_{request.param}")
 
 
 def test_every_decoder_gives_the_same_rgb(decode):

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 import time
 from functools import partial
 from types import SimpleNamespace
@@ -17,7 +18,14 @@ from tests.corpora.corpus_trees import clip, drawn_rows, write_video
 from training_fla.corpora.clips import DrawnVideo, FrameFolder, VideoFile
 from training_fla.corpora.row import CorpusRow
 from training_fla.data import packing, worker_processes
-from training_fla.data.packed_corpus import PackedCorpus, file_sha256, packed_splits, verify_packed
+from training_fla.data.packed_corpus import (
+    PackedCorpus,
+    file_sha256,
+    manifest_digest,
+    packed_splits,
+    read_packed_manifest,
+    verify_packed,
+)
 from training_fla.data.packing import ensure_packed, pack
 from training_fla.files import InputError, locked_folder
 
@@ -177,7 +185,7 @@ def test_a_full_disk_is_explained_and_resumable(packed, tmp_path, monkeypatch):
     written = []
 
     def sha256_of_a_full_disk(file):
-        written.append(file)
+        written.extend([file] if "-of-" in file.name else [])
         if len(written) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
         return file_sha256(file)
@@ -240,8 +248,6 @@ def test_double_ids_and_empty_corpora_are_refused(tmp_path):
 
 
 def damaged(packed, tmp_path, name, change):
-    import shutil
-
     folder = tmp_path / "damaged"
     shutil.copytree(packed, folder)
     data = bytearray((folder / name).read_bytes())
@@ -250,16 +256,50 @@ def damaged(packed, tmp_path, name, change):
     return folder
 
 
+def without_index(packed, folder):
+    """As 0.1.0 packed: no index beside the shards, no mark."""
+    shutil.copytree(packed, folder)
+    (folder / ".fla-llm.json").unlink()
+    manifest = read_packed_manifest(folder)
+    for split in manifest["splits"].values():
+        (folder / split.pop("index")["file"]).unlink()
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": manifest_digest(manifest)}))
+    return folder
+
+
+def test_a_corpus_that_010_packed_is_read(packed, tmp_path):
+    old, new = (PackedCorpus(folder, "train") for folder in (without_index(packed, tmp_path / "old"), packed))
+    for name in ("ids", "sentences", "signers", "languages", "num_frames", "fingerprint"):
+        assert getattr(old, name) == getattr(new, name)
+    assert torch.equal(pickle.loads(pickle.dumps(old)).read_frames(4, [6, 0]), new.read_frames(4, [6, 0]))
+    assert verify_packed(old.folder, progress=False) == []
+    file = old.folder / "train-00000-of-00003.arrow"
+    file.write_bytes(file.read_bytes().replace(b"satz train0", b"satz train1"))
+    with pytest.raises(InputError, match="train-00000-of-00003.arrow is damaged: its index does not match"):
+        PackedCorpus(old.folder, "train")
+
+
 def test_a_changed_sentence_is_noticed_on_opening(packed, tmp_path):
     def change(data):
         data[data.index(b"satz train0")] ^= 1
 
-    folder = damaged(packed, tmp_path, "train-00000-of-00003.arrow", change)
-    with pytest.raises(InputError, match="train-00000-of-00003.arrow is damaged: its index does not match"):
+    folder = damaged(packed, tmp_path, "train.index.arrow", change)
+    with pytest.raises(InputError, match="train.index.arrow is damaged: pack the corpus again"):
         PackedCorpus(folder, "train")
     assert verify_packed(folder, progress=False) == [
-        f"{folder}/train-00000-of-00003.arrow is damaged: its hash is not the one in manifest.json"
+        f"{folder}/train.index.arrow is damaged: its hash is not the one in manifest.json"
     ]
+
+
+def test_clips_in_the_place_of_others_are_noticed(packed, tmp_path):
+    shutil.copytree(packed, tmp_path / "swapped")
+    for name in ("train-00000-of-00003.arrow", "dev-00000-of-00001.arrow"):
+        data = (packed / name).read_bytes()
+        ids = [name.split("-")[0].encode() + digit for digit in (b"0", b"1")]
+        data = data.replace(ids[0], ids[0][:-1] + b"x").replace(ids[1], ids[0]).replace(ids[0][:-1] + b"x", ids[1])
+        (tmp_path / "swapped" / name).write_bytes(data)
+        with pytest.raises(InputError, match="is damaged: pack it again"):
+            PackedCorpus(tmp_path / "swapped", name.split("-")[0]).read_frames(0, [0])
 
 
 def test_a_changed_pixel_is_noticed_on_reading(packed, tmp_path):
@@ -326,9 +366,7 @@ def test_a_foreign_folder_is_not_replaced(packed, tmp_path):
     (tmp_path / ".other.packing/notes.txt").write_text("mine")
     with pytest.raises(InputError, match="other.packing holds notes.txt and no .fla-llm.json"):
         quiet(drawn_rows(), tmp_path / "other", overwrite=True)
-    of_010 = damaged(packed, tmp_path, ".fla-llm.json", lambda data: None)
-    (of_010 / ".fla-llm.json").unlink()
-    assert len(PackedCorpus(of_010, "train")) == 5, "a corpus that 0.1.0 packed has no mark and is read"
+    of_010 = without_index(packed, tmp_path / "of_010")
     with pytest.raises(InputError, match="and no .fla-llm.json, so it is not replaced"):
         quiet(drawn_rows(2, 0, 0), of_010, overwrite=True)
     assert len(PackedCorpus(of_010, "train")) == 5

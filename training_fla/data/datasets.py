@@ -1,10 +1,10 @@
 """What a run reads: the clips of a split as frames, varied where the visual encoder learns, or as stored features."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
@@ -16,23 +16,33 @@ from .augmentation import ClipAugmentation
 from .features import FeatureCache, check_against_pixels, fingerprint, store_features
 from .packed_corpus import PackedCorpus
 
+# A token is at least a byte of its sentence, beside the special ones.
+SPECIAL_TOKENS = 8
+
 
 class Targets:
-    """The sentences of a split as label ids."""
+    """The sentences of a split as label ids, tokenised when asked for; bad ones are refused at once."""
 
-    def __init__(self, sentences: Sequence[str], processor: FlaProcessor, max_tokens: int, names: Sequence[str]):
-        texts = [normalize_text(sentence) for sentence in sentences]
-        self.label_ids = processor.tokenizer(text_target=texts)["input_ids"] if texts else []
-        for name, text, ids in zip(names, texts, self.label_ids, strict=True):
-            if not text.strip():
-                raise InputError(f"clip {name} has an empty sentence")
-            if len(ids) > max_tokens:
-                raise InputError(
-                    f"clip {name}: its sentence has {len(ids)} tokens, more than max_target_tokens {max_tokens}"
-                )
+    def __init__(self, corpus: PackedCorpus, count: int, processor: FlaProcessor, max_tokens: int):
+        self.corpus, self.tokenizer, self.max_tokens = corpus, processor.tokenizer, max_tokens
+        texts = pc.utf8_normalize(corpus.sentences.array[:count], form="NFKC")
+        doubtful = pc.or_(
+            pc.equal(pc.utf8_trim_whitespace(texts), ""),
+            pc.greater(pc.binary_length(texts), max_tokens - SPECIAL_TOKENS),
+        )
+        for index in pc.indices_nonzero(doubtful).to_pylist():
+            self[index]
 
     def __getitem__(self, index: int) -> list[int]:
-        return self.label_ids[index]
+        text, name = normalize_text(self.corpus.sentences[index]), self.corpus.ids[index]
+        if not text.strip():
+            raise InputError(f"clip {name} has an empty sentence")
+        ids = self.tokenizer(text_target=text)["input_ids"]
+        if len(ids) > self.max_tokens:
+            raise InputError(
+                f"clip {name}: its sentence has {len(ids)} tokens, more than max_target_tokens {self.max_tokens}"
+            )
+        return ids
 
 
 class SignVideoDataset(Dataset):
@@ -59,36 +69,38 @@ class SignVideoDataset(Dataset):
                 f"{corpus.folder} keeps one frame in {corpus.frame_stride}, which does not fit "
                 f"frame_stride {self.video_processor.frame_stride}; pack it with every frame"
             )
-        count = len(corpus) if max_clips is None else min(max_clips, len(corpus))
-        self.ids, self.sentences = list(corpus.ids[:count]), list(corpus.sentences[:count])
-        self.targets = Targets(self.sentences, processor, max_target_tokens, self.ids)
-        self.lengths = [len(self.frame_indices(index)) for index in range(count)]
+        self.count = len(corpus) if max_clips is None else min(max_clips, len(corpus))
+        self.targets = Targets(corpus, self.count, processor, max_target_tokens)
+        counts, places = np.unique(corpus.num_frames.array[: self.count].to_numpy(), return_inverse=True)
+        self.lengths = np.array([len(self.kept(int(count))) for count in counts])[places]  # sampled frames
         # Shared memory, so that workers which outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
+    ids = property(lambda self: self.corpus.ids[: self.count])
+    sentences = property(lambda self: self.corpus.sentences[: self.count])
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.count
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose random numbers are drawn next, counted from 0."""
         self._epoch.fill_(epoch)
 
-    def frame_indices(self, index: int, generator: np.random.Generator | None = None) -> np.ndarray:
+    def kept(self, num_frames: int, generator: np.random.Generator | None = None) -> np.ndarray:
         """Which packed frames of a clip are kept.
 
         Args:
-            index (`int`): the clip.
+            num_frames (`int`): packed frames of the clip.
             generator (`np.random.Generator`, *optional*): draws the phase; without it the phase is fixed.
 
         Returns:
             `np.ndarray` of shape `(T,)`, int64: ascending.
         """
-        num_frames, packed_stride = self.corpus.num_frames[index], self.corpus.frame_stride
-        return self.video_processor.sample_frame_indices(num_frames, generator, packed_stride)
+        return self.video_processor.sample_frame_indices(num_frames, generator, self.corpus.frame_stride)
 
     def __getitem__(self, index: int) -> dict:
         generator = np.random.default_rng([self.seed, int(self._epoch), index])
-        kept = self.frame_indices(index, generator if self.random_frame_phase else None)
+        kept = self.kept(self.corpus.num_frames[index], generator if self.random_frame_phase else None)
         frames = self.corpus.read_frames(index, kept)  # (T, 3, H, W)
         if self.augmentation is not None:
             frames = self.augmentation(frames, generator)

@@ -160,8 +160,7 @@ def fingerprint(model: nn.Module, videos, dtype: str, precision: str) -> str:
         "light_t_input_embed_scale": getattr(config, "light_t_input_embed_scale", None),
         "processor": videos.video_processor.to_dict(),
         "corpus": videos.corpus.fingerprint,
-        "clips": videos.ids,
-        "max_source_frames": videos.video_processor.max_source_frames,
+        "clips": list(videos.ids),
         "dtype": dtype,
         "precision": precision,
     }

@@ -4,23 +4,27 @@ A packed folder, which [`~training_fla.data.packing.pack`] writes and `datasets.
 
     manifest.json                   how it was packed; the hash and size of every shard
     train-00000-of-00056.arrow      Arrow IPC streams, one record batch a clip, with the columns of `SCHEMA`
+    train.index.arrow               the columns but the frames of all clips, and where each clip lies; 0.1.0 wrote none
     train.sentences.txt             one sentence a line
     skipped.tsv                     clips that could not be packed and why; absent where there are none
     README.md                       dataset card: which files are which split
+
+Damage is an error, never a wrong pixel or sentence: opening compares the index with its hash, reading each frame with
+its checksum.
 """
 
 import hashlib
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from training_fla.data.jpeg_decoding import decode_jpeg_into
 from training_fla.files import InputError
 
 if TYPE_CHECKING:
@@ -45,60 +49,79 @@ SCHEMA = pa.schema(
         ("frames", pa.list_(pa.binary())),
     ]
 )
+INDEX_COLUMNS = ["id", "sentence", "signer", "language", "num_frames", "height", "width"]
+PLACE_COLUMNS = pa.schema([("shard", pa.int32()), ("offset", pa.int64()), ("length", pa.int64())])
+
+
+class Column(Sequence):
+    """A column of the index as Python values; it stays in Arrow's memory, which is the mapped file's."""
+
+    def __init__(self, array: pa.Array):
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, index):
+        return Column(self.array[index]) if isinstance(index, slice) else self.array[int(index)].as_py()
+
+    def __iter__(self) -> Iterator:
+        for start in range(0, len(self), 1024):
+            yield from self.array[start : start + 1024].to_pylist()
+
+    def __eq__(self, other) -> bool:
+        return list(self) == list(other)
 
 
 class PackedCorpus:
-    """One split of a packed folder. Cheap to open, to pickle and to fork: pixels stay in the memory-mapped shards.
-
-    Damage is an error, never a wrong pixel or sentence: opening checks the hash of everything but the frames, reading
-    checks each frame's checksum.
-
-    Args:
-        folder (`str` or `os.PathLike`): a packed folder.
-        split (`str`): `train`, `dev` or `test`.
-
-    Attributes:
-        ids, sentences, signers, languages (`list[str]`): by clip.
-        num_frames (`list[int]`): packed frames of each clip.
-        frame_strides (`list[int]`): source frames to each packed frame, by clip.
-        heights, widths (`list[int]`): of the frames of each clip, in pixels.
-        corpus (`str`): name of the corpus (`phoenix14t`, `demo`, ...).
-        language (`str`): MBart code of the corpus's language, empty if rows differ or do not say.
-        fingerprint (`str`): changes when any packed byte of the split changes.
-        frame_stride (`int`): source frames to each packed frame.
-
-    Raises:
-        InputError: if the folder is not a packed one, lacks the split, or is damaged.
-    """
+    """One split of a packed folder. Cheap to open, to pickle and to fork: index and pixels stay in mapped files."""
 
     def __init__(self, folder: str | os.PathLike, split: str):
         self.folder, self.split = Path(folder), split
         manifest = read_packed_manifest(self.folder)
         if split not in manifest["splits"]:
             raise InputError(f"{self.folder} has no split {split!r}, only {', '.join(manifest['splits'])}")
-        self._shards = manifest["splits"][split]["shards"]
+        self._entry = manifest["splits"][split]
         self.corpus: str = manifest["corpus"]
-        self.language: str = manifest["language"]
-        self.frame_stride: int = manifest["parameters"]["frame_stride"]
-        self.fingerprint: str = manifest["splits"][split]["fingerprint"]
-        self._clips: list[pa.RecordBatch] | None = None
-        tables = [open_shard(self.folder, shard, check_index=True) for shard in self._shards]
-        self._clips = [clip for table in tables for clip in table.to_batches()]
-        index = pa.concat_tables([table.drop_columns(["frames", "frame_crc32"]) for table in tables]).to_pydict()
-        self.ids: list[str] = index["id"]
-        self.sentences: list[str] = index["sentence"]
-        self.signers: list[str] = index["signer"]
-        self.languages: list[str] = index["language"]
-        self.num_frames: list[int] = index["num_frames"]
-        self.frame_strides: list[int] = index["frame_stride"]
-        self.heights: list[int] = index["height"]
-        self.widths: list[int] = index["width"]
+        self.language: str = manifest["language"]  # MBart code; empty if rows differ or do not say
+        self.frame_stride: int = manifest["parameters"]["frame_stride"]  # source frames to each packed frame
+        self.fingerprint: str = self._entry["fingerprint"]  # changes when any packed byte of the split changes
+        for shard in self._entry["shards"]:
+            _check_size(self.folder, shard)
+        if (
+            "index" in self._entry
+            and file_sha256(_check_size(self.folder, self._entry["index"])) != (self._entry["index"]["sha256"])
+        ):
+            raise InputError(f"{self.folder / self._entry['index']['file']} is damaged: pack the corpus again")
+        self._shards: dict[int, pa.Buffer] = {}
+        self._index: pa.Table | None = None
+        self._index = self._read_index(check=True)
+
+    def _read_index(self, check: bool = False) -> pa.Table:
+        if self._index is None:
+            if "index" in self._entry:
+                file = self.folder / self._entry["index"]["file"]
+                self._index = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+            else:
+                self._index = read_shards(self.folder, self._entry["shards"], check)
+        return self._index
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self._entry["clips"]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_clips": None}
+        return {**self.__dict__, "_index": None, "_shards": {}}
+
+    def column(self, name: str) -> Column:
+        """One of `INDEX_COLUMNS`, a value a clip."""
+        chunked = self._read_index().column(name)
+        return Column(chunked.chunk(0) if chunked.num_chunks else chunked.combine_chunks())
+
+    ids = property(lambda self: self.column("id"))
+    sentences = property(lambda self: self.column("sentence"))
+    signers = property(lambda self: self.column("signer"))
+    languages = property(lambda self: self.column("language"))
+    num_frames = property(lambda self: self.column("num_frames"))
 
     def read_frames(self, index: int, frame_indices: Sequence[int]) -> "torch.Tensor":
         """Decode some frames of a clip.
@@ -118,80 +141,74 @@ class PackedCorpus:
 
         if not len(frame_indices):
             raise IndexError("no frame was asked for")
-        pixels = np.empty((len(frame_indices), self.heights[index], self.widths[index], 3), dtype=np.uint8)
+        size = self.column("height")[index], self.column("width")[index]
+        pixels = np.empty((len(frame_indices), *size, 3), dtype=np.uint8)
         for row, jpeg in enumerate(self.read_jpegs(index, frame_indices)):
             try:
                 decode_jpeg_into(jpeg, pixels[row])
             except InputError as error:
-                frame, clip = frame_indices[row], f"{self.split} clip {self.ids[index]!r}"
-                raise InputError(f"{self.folder}: frame {frame} of {clip} is damaged: {error}") from error
+                raise self._damaged(index, frame_indices[row]) from error
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def read_jpegs(self, index: int, frame_indices: Sequence[int]) -> list[memoryview]:
-        """The JPEG bytes of some frames of a clip, where they lie, checked.
-
-        Args:
-            index (`int`): of the clip.
-            frame_indices (`Sequence[int]`): among its stored frames, in the order wanted.
-
-        Returns:
-            `list[memoryview]`: a JPEG each.
-
-        Raises:
-            IndexError: the clip has no such frame.
-            InputError: a frame is damaged.
-        """
-        if self._clips is None:  # unpickled in another process
-            tables = [open_shard(self.folder, shard, check_index=False) for shard in self._shards]
-            self._clips = [clip for table in tables for clip in table.to_batches()]
-        clip = self._clips[index]
+        """The JPEG bytes of some frames of a clip, where they lie, checked."""
+        clip, num_frames = self._read_clip(index), self.num_frames[index]
         checksums = clip.column("frame_crc32").values.to_numpy()
-        frames = clip.column("frames").values
-        _, offsets, data = frames.buffers()
-        offsets = np.frombuffer(offsets, dtype=np.int32)
-        data = memoryview(data).cast("B")
+        _, offsets, data = clip.column("frames").values.buffers()
+        offsets, data = np.frombuffer(offsets, dtype=np.int32), memoryview(data).cast("B")
         jpegs = []
         for frame in map(int, frame_indices):
-            if not 0 <= frame < self.num_frames[index]:
-                raise IndexError(
-                    f"{self.ids[index]!r} has {self.num_frames[index]} frames, frame {frame} was asked for"
-                )
+            if not 0 <= frame < num_frames:
+                raise IndexError(f"{self.ids[index]!r} has {num_frames} frames, frame {frame} was asked for")
             jpeg = data[offsets[frame] : offsets[frame + 1]]
             if zlib.crc32(jpeg) != checksums[frame]:
-                raise InputError(
-                    f"{self.folder}: frame {frame} of {self.split} clip {self.ids[index]!r} is damaged: pack it again"
-                )
+                raise self._damaged(index, frame)
             jpegs.append(jpeg)
         return jpegs
 
+    def _read_clip(self, index: int) -> pa.RecordBatch:
+        number, offset, length = (self.column(name)[index] for name in PLACE_COLUMNS.names)
+        if number not in self._shards:
+            file = _check_size(self.folder, self._entry["shards"][number])
+            self._shards[number] = pa.memory_map(str(file)).read_buffer()
+        try:
+            clip = pa.ipc.read_record_batch(self._shards[number].slice(offset, length), SCHEMA)
+            clip.validate(full=True)
+        except (pa.ArrowException, OSError, EOFError) as error:
+            raise self._damaged(index, 0) from error
+        frames = [len(clip.column(name).values) for name in ("frames", "frame_crc32")]
+        if (
+            clip.num_rows != 1
+            or clip.column("id")[0].as_py() != self.ids[index]
+            or frames != 2 * [self.num_frames[index]]
+        ):
+            raise self._damaged(index, 0)
+        return clip
+
+    def _damaged(self, index: int, frame: int) -> InputError:
+        clip = f"{self.split} clip {self.ids[index]!r}"
+        return InputError(f"{self.folder}: frame {frame} of {clip} is damaged: pack it again")
+
+
+def _check_size(folder: Path, entry: dict[str, Any]) -> Path:
+    """A file that the manifest names, which is there and as long as it says."""
+    file = folder / entry["file"]
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise InputError(f"{file} is missing: pack the corpus again") from error
+    if size != entry["bytes"]:
+        raise InputError(f"{file} is damaged: {size} bytes instead of {entry['bytes']}: pack the corpus again")
+    return file
+
 
 def packed_splits(folder: str | os.PathLike) -> list[str]:
-    """The splits of a packed folder, in the order train, dev, test.
-
-    Args:
-        folder (`str` or `os.PathLike`): a packed folder.
-
-    Returns:
-        `list[str]`: names.
-
-    Raises:
-        InputError: if the folder is not a packed one.
-    """
+    """The splits of a packed folder, in the order train, dev, test."""
     return list(read_packed_manifest(folder)["splits"])
 
 
 def read_packed_manifest(folder: str | os.PathLike) -> dict[str, Any]:
-    """The content of a packed folder's `manifest.json`.
-
-    Args:
-        folder (`str` or `os.PathLike`): a packed folder.
-
-    Returns:
-        `dict`: checked, without its own hash.
-
-    Raises:
-        InputError: if there is none or it is damaged.
-    """
+    """The content of a packed folder's `manifest.json`, checked, without its own hash."""
     file = Path(folder) / MANIFEST
     try:
         text = file.read_text(encoding="utf-8")
@@ -211,62 +228,39 @@ def read_packed_manifest(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
-    """The hash that `manifest.json` holds of itself.
-
-    Args:
-        manifest (`dict`): without that hash.
-
-    Returns:
-        `str`: 64 hexadecimal digits.
-    """
+    """The hash that `manifest.json` holds of everything else in it."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def open_shard(folder: Path, shard: dict[str, Any], check_index: bool) -> pa.Table:
-    """Memory-map a shard.
-
-    Args:
-        folder (`Path`): the packed folder.
-        shard (`dict`): its entry in the manifest: `file`, `bytes`, `clips`, `index_sha256`.
-        check_index (`bool`): whether to compare everything but the frames with its hash.
-
-    Returns:
-        `pa.Table`: one clip a batch.
-
-    Raises:
-        InputError: if it is absent or damaged.
-    """
-    file = folder / shard["file"]
-    try:
-        size = file.stat().st_size
-        if size != shard["bytes"]:
-            raise InputError(f"{file} is damaged: {size} bytes instead of {shard['bytes']}: pack the corpus again")
-        table = pa.ipc.open_stream(pa.memory_map(str(file), "r")).read_all()
-        table.validate(full=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{file} is missing: pack the corpus again") from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is damaged: {error}") from error
-    if not table.schema.equals(SCHEMA) or table.num_rows != shard["clips"]:
-        raise InputError(f"{file} is damaged: its columns or number of clips are not those of {MANIFEST}")
-    if check_index and index_digest(table) != shard["index_sha256"]:
-        raise InputError(f"{file} is damaged: its index does not match {MANIFEST}: pack the corpus again")
-    return table
+def read_shards(folder: Path, shards: Sequence[dict[str, Any]], check: bool) -> pa.Table:
+    """The index of some shards, from the shards themselves, compared with their hashes if asked."""
+    parts = []
+    for number, shard in enumerate(shards):
+        file = _check_size(folder, shard)
+        source, places = pa.memory_map(str(file)), []
+        try:
+            schema, batches = pa.ipc.read_schema(source), []
+            for _ in range(shard["clips"]):
+                offset = source.tell()
+                batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), schema))
+                places.append({"shard": number, "offset": offset, "length": source.tell() - offset})
+            table = pa.Table.from_batches(batches, SCHEMA)
+            table.validate(full=True)
+        except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+            raise InputError(f"{file} is damaged: {error}: pack the corpus again") from error
+        if check and index_digest(table) != shard["index_sha256"]:
+            raise InputError(f"{file} is damaged: its index does not match {MANIFEST}: pack the corpus again")
+        index, where = table.select(INDEX_COLUMNS).combine_chunks(), pa.Table.from_pylist(places, PLACE_COLUMNS)
+        for name in PLACE_COLUMNS.names:
+            index = index.append_column(name, where.column(name))
+        parts.append(index)
+    return pa.concat_tables(parts).combine_chunks()
 
 
 def index_digest(table: pa.Table) -> str:
-    """Hash of every column but `frames`, and of the number of frames there are; frames have checksums of their own.
-
-    Args:
-        table (`pa.Table`): a shard.
-
-    Returns:
-        `str`: 64 hexadecimal digits; a remark that equals no hash where the table is not cut as it should be.
-    """
+    """Hash of every column of a shard but `frames`, and of the number of frames there are."""
     digest = hashlib.sha256()
     for batch in table.to_batches():
-        if batch.num_rows != 1:  # the reader counts on it
-            return "not one clip a batch"
         frames, checksums = batch.column("frames"), batch.column("frame_crc32")
         counts = (batch.column("num_frames")[0].as_py(), len(frames.values), len(checksums.values), frames.null_count)
         digest.update(repr(counts).encode() + checksums.values.to_numpy(zero_copy_only=False).tobytes())
@@ -276,47 +270,79 @@ def index_digest(table: pa.Table) -> str:
 
 
 def file_sha256(file: Path) -> str:
-    """Hash of the bytes of a file.
-
-    Args:
-        file (`Path`): of any size.
-
-    Returns:
-        `str`: 64 hexadecimal digits.
-    """
+    """Hash of the bytes of a file."""
     with open(file, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(stream)
-        )
-
-
-def _sha256(stream) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def verify_packed(folder: str | os.PathLike, progress: bool = True) -> list[str]:
-    """Read every byte of a packed folder and compare it with the manifest's hashes.
-
-    Args:
-        folder (`str` or `os.PathLike`): a packed folder.
-        progress (`bool`): show a progress bar.
-
-    Returns:
-        `list[str]`: what is wrong, a line each; empty if all is well.
-    """
+    """Compare every byte of a packed folder with the manifest's hashes; what is wrong, a line each."""
     from tqdm import tqdm
 
-    folder = Path(folder)
-    manifest = read_packed_manifest(folder)
-    shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
-    wrong = []
-    for shard in tqdm(shards, desc="verifying", unit="shard", disable=not progress):
-        file = folder / shard["file"]
+    folder, wrong = Path(folder), []
+    splits = read_packed_manifest(folder)["splits"].values()
+    entries = [entry for split in splits for entry in split["shards"]]
+    entries += [split["index"] for split in splits if "index" in split]
+    for entry in tqdm(entries, desc="verifying", unit="file", disable=not progress):
+        file = folder / entry["file"]
         if not file.is_file():
             wrong.append(f"{file} is missing")
-        elif file_sha256(file) != shard["sha256"]:
+        elif file_sha256(file) != entry["sha256"]:
             wrong.append(f"{file} is damaged: its hash is not the one in {MANIFEST}")
     return wrong
+
+
+# --------------------------------------------------------------------------------------------------------------- JPEG
+
+
+def decode_jpeg_into(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
+    """Decode one frame by the fastest decoder installed.
+
+    Args:
+        jpeg (`bytes` or `memoryview`): the file's bytes.
+        pixels (`np.ndarray` of shape `(H, W, 3)`): uint8, contiguous; receives RGB, 0 to 255.
+
+    Raises:
+        InputError: if it is no JPEG, or not of that height and width.
+    """
+    _decoder()(jpeg, pixels)
+
+
+@lru_cache
+def _decoder():
+    """What simplejpeg decodes lies where it belongs; torchvision's result must be moved, and takes a third longer."""
+    try:
+        import simplejpeg  # noqa: F401
+    except ImportError:
+        return decode_by_torchvision
+    return decode_by_simplejpeg
+
+
+def decode_by_simplejpeg(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
+    """See [`decode_jpeg_into`]."""
+    import simplejpeg
+
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+        _require_size(height, width, pixels)
+        simplejpeg.decode_jpeg(jpeg, colorspace="RGB", fastdct=False, fastupsample=False, buffer=pixels)
+    except ValueError as error:
+        raise error if isinstance(error, InputError) else InputError(f"not a JPEG: {error}") from error
+
+
+def decode_by_torchvision(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
+    """See [`decode_jpeg_into`]; the same pixels."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    try:
+        image = decode_jpeg(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"not a JPEG: {error}") from error
+    _require_size(*image.shape[1:], pixels)
+    torch.from_numpy(pixels).copy_(image.permute(1, 2, 0))
+
+
+def _require_size(height: int, width: int, pixels: np.ndarray) -> None:
+    if (height, width) != pixels.shape[:2]:
+        raise InputError(f"{height} x {width} pixels instead of {pixels.shape[0]} x {pixels.shape[1]}")

@@ -41,7 +41,16 @@ from training_fla.files import (
     write_marker,
 )
 
-from .packed_corpus import FORMAT, MANIFEST, SCHEMA, file_sha256, index_digest, manifest_digest, read_packed_manifest
+from .packed_corpus import (
+    FORMAT,
+    MANIFEST,
+    SCHEMA,
+    file_sha256,
+    index_digest,
+    manifest_digest,
+    read_packed_manifest,
+    read_shards,
+)
 from .worker_processes import SILENCE_SECONDS, in_workers, still_working
 
 # Unstated: a shard of PHOENIX14T is then about 270 MB and a minute or two of a core, which is what a kill costs.
@@ -414,6 +423,7 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
     if not any(split["clips"] for split in splits.values()):
         raise InputError(f"every clip was bad, the first: {skipped[0][2]}")
     for name, split in splits.items():
+        split["index"] = _write_index(folder / f"{name}.index.arrow", split["shards"])
         _write_text(folder / f"{name}.sentences.txt", "".join(f"{line}\n" for line in split.pop("sentences")))
     languages = {row.language for shard in packing.plans for row in shard.rows}
     manifest = {"format": FORMAT, "corpus": packing.corpus, "source": packing.source, "plan": packing.plan}
@@ -451,6 +461,18 @@ def _summary(packing: Packing) -> tuple[dict[str, dict[str, Any]], list[tuple[st
         hashes = "".join(shard["sha256"] for shard in split["shards"])
         split["fingerprint"] = hashlib.sha256(hashes.encode()).hexdigest()[:32]
     return splits, skipped
+
+
+def _write_index(file: Path, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Write what a reader wants to know of all clips at once; its entry in the manifest."""
+    index = read_shards(file.parent, shards, check=False)
+    with (
+        atomic_file(file, overwrite=True) as work,
+        pa.OSFile(str(work), "wb") as sink,
+        pa.ipc.new_file(sink, index.schema) as writer,
+    ):
+        writer.write_table(index)
+    return {"file": file.name, "bytes": file.stat().st_size, "sha256": file_sha256(file)}
 
 
 def _card(splits: dict[str, dict[str, Any]]) -> str:
