@@ -1,13 +1,30 @@
 """Recipes: typed, checked, overridable, and quick to explain themselves."""
 
+import dataclasses
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from training_fla.files import InputError
-from training_fla.recipe import DataArguments, Stage1Arguments, Stage2Arguments, convert, parse_recipe, read_recipe
+from training_fla.recipe import (
+    REFUSED,
+    TRAINING_DEFAULTS,
+    DataArguments,
+    OptimizationArguments,
+    RunArguments,
+    Stage1Arguments,
+    Stage2Arguments,
+    TextArguments,
+    convert,
+    parse_recipe,
+    read_lines,
+    read_recipe,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,13 +72,19 @@ def test_a_key_of_the_other_stage_is_unknown_here(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("frame_stride: four", "`frame_stride` must be of type int, got 'four'"),
-        ("frame_stride: 2.5", "`frame_stride` must be of type int, got 2.5"),
-        ("frame_stride: true", "`frame_stride` must be a number, got True"),
+        ("frame_stride: four", "`frame_stride`: invalid int value: 'four'"),
+        ("frame_stride: 2.5", "`frame_stride`: invalid int value: '2.5'"),
+        ("frame_stride: true", "`frame_stride`: invalid int value: 'true'"),
         ("frame_stride:", "`frame_stride` needs a value, got none"),
-        ("- a\n- b", "holds a list, not `key: value` lines"),
+        ("frame_stride: [2]", r"`frame_stride` must not be a list, got \[2\]"),
+        ("tokenizer: {a: 1}", "`tokenizer` must not be a mapping, got {'a': 1}"),
+        ("vision_backbone: resnet", "`vision_backbone`: invalid dict value: 'resnet'"),
+        ("lr_scheduler_type: cosinus", "`lr_scheduler_type`: invalid choice: 'cosinus'"),
+        ("- a\n- b", "is not a recipe: it holds no `key: value` lines"),
         ("a: [", "is not YAML"),
-        ("frame_stride: 1\nframe_stride: 2", "line 2: key `frame_stride` is given twice"),
+        ("frame_stride: 1\nframe_stride: 2", "r.yaml, line 2: key `frame_stride` is given twice"),
+        ("light_t_overrides:\n  d_model: 1\n  d_model: 2", "r.yaml, line 3: key `d_model` is given twice"),
+        ("output_dir: ${NO_SUCH_PLACE}", "r.yaml uses ..NO_SUCH_PLACE., which is not set in the environment"),
         ("frame_stride: 2", "names no `output_dir`"),
     ],
 )
@@ -86,16 +109,137 @@ def test_a_stray_word_on_the_command_line_is_named(tmp_path):
         parse_recipe(Stage1Arguments, [str(file), "stray"], "usage")
 
 
-def test_values_become_what_the_field_asks_for():
-    assert convert("x", "3", int) == 3
-    assert convert("x", 3, float) == 3.0 and isinstance(convert("x", 3, float), float)
-    assert convert("x", None, int | None) is None
-    assert convert("x", 12, str) == "12"
-    assert convert("x", {"a": 1}, dict) == {"a": 1}
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("save_strategy: no", "no"),
+        ("output_dir: 0123", "0123"),
+        ("output_dir: 1_000", "1_000"),
+        ("tokenizer: 12", "12"),
+        ("tokenizer: on", "on"),
+        ("run_name: 2024-01-02", "2024-01-02"),
+        ("learning_rate: 1e-2", 0.01),
+        ("seed: 3", 3),
+        ("freeze_vision_backbone: no", False),
+        ("random_frame_phase: True", True),
+        ("random_frame_phase: ~", None),
+        ("report_to: [tensorboard, trackio]", ["tensorboard", "trackio"]),
+        ("report_to: none", "none"),
+        ("fsdp: true", True),
+        ("peft: {type: lora, r: 8, lora_dropout: 5e-2, use_dora: no}",
+         {"type": "lora", "r": 8, "lora_dropout": 0.05, "use_dora": False}),
+    ],
+)  # fmt: skip
+def test_a_value_is_read_by_the_type_of_its_field(tmp_path, line, value):
+    """In a file as on the command line; YAML would make False of `no` and 83 of `0123`."""
+    (name, text), file = line.split(": ", 1), write(tmp_path, "r.yaml", line)
+    assert read_lines(Stage2Arguments, file) == {name: value}
+    recipe = parse_recipe(Stage2Arguments, ["--output_dir", "out", f"--{name.replace('_', '-')}", text], "usage")
+    assert recipe.resolved[name] == value and type(recipe.resolved[name]) is type(value)
+
+
+def test_a_variable_is_filled_from_the_environment_or_its_default(tmp_path, monkeypatch):
+    file = write(tmp_path, "r.yaml", "seed: ${SOME_SEED:-3}\noutput_dir: ${SOME_PLACE}/run\n")
+    monkeypatch.setenv("SOME_PLACE", "runs")
+    assert read_lines(Stage1Arguments, file) == {"seed": 3, "output_dir": "runs/run"}
+    monkeypatch.setenv("SOME_SEED", "null")
+    with pytest.raises(InputError, match="`seed` needs a value, got none"):
+        read_lines(Stage1Arguments, file)
+
+
+# A value for every field of Seq2SeqTrainingArguments that a recipe may set, other than its default.
+ACCEPTED = {
+    "output_dir": "out", "per_device_train_batch_size": 3, "num_train_epochs": 2.5, "max_steps": 7,
+    "learning_rate": 0.5, "lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"num_cycles": 2}, "warmup_steps": 5.0,
+    "weight_decay": 0.1, "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 0.1, "gradient_accumulation_steps": 2,
+    "average_tokens_across_devices": False, "max_grad_norm": 2.0, "label_smoothing_factor": 0.4, "bf16": True,
+    "activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False},
+    "torch_empty_cache_steps": 4, "logging_strategy": "epoch", "logging_steps": 9.0, "logging_first_step": True,
+    "log_on_each_node": False, "logging_nan_inf_filter": True, "log_level": "error", "log_level_replica": "error",
+    "disable_tqdm": True, "run_name": "name", "project": "mine",
+    "trackio_space_id": "a/b", "trackio_bucket_id": "a/b", "trackio_static_space_id": "a/b",
+    "eval_strategy": "steps", "eval_steps": 4.0,
+    "eval_delay": 2.0, "per_device_eval_batch_size": 3, "eval_on_start": True, "save_only_model": True,
+    "save_strategy": "steps", "save_steps": 8.0, "save_on_each_node": True, "save_total_limit": 5,
+    "enable_jit_checkpoint": True, "push_to_hub": True, "hub_token": "secret", "hub_private_repo": True,
+    "hub_model_id": "a/b", "hub_revision": "branch", "load_best_model_at_end": False, "metric_for_best_model": "loss",
+    "ignore_data_skip": True, "restore_callback_states_from_checkpoint": False, "full_determinism": True, "seed": 3,
+    "data_seed": 4, "use_cpu": True, "dataloader_num_workers": 2, "dataloader_pin_memory": False,
+    "dataloader_persistent_workers": False, "dataloader_prefetch_factor": 3, "dataloader_in_order": False,
+    "dataloader_multiprocessing_context": "spawn", "train_sampling_strategy": "group_by_length",
+    "ddp_find_unused_parameters": True, "ddp_bucket_cap_mb": 9, "ddp_broadcast_buffers": True,
+    "ddp_static_graph": True, "ddp_timeout": 99, "skip_memory_metrics": False,
+    "generation_num_beams": 3,
+}  # fmt: skip
+# These need hardware, a package or a launcher, or are another name; here only that they reach transformers.
+PASSED_ON = {
+    "fp16": True, "tf32": True, "fsdp": True, "fsdp_config": {"version": 2}, "deepspeed": "file.json",
+    "debug": "underflow_overflow", "accelerator_config": {"split_batches": False}, "gradient_checkpointing": True,
+    "gradient_checkpointing_kwargs": {"use_reentrant": False}, "ddp_backend": "gloo", "torch_compile": True,
+    "torch_compile_backend": "eager", "torch_compile_mode": "default", "report_to": ["tensorboard"],
+}  # fmt: skip
+
+
+def test_every_accepted_line_has_its_effect_or_is_refused(tmp_path, monkeypatch):
+    from transformers import Seq2SeqTrainingArguments
+
+    from training_fla.stage import training_arguments
+
+    fields = {field.name: field for field in dataclasses.fields(Seq2SeqTrainingArguments)}
+    assert fields.keys() == {*ACCEPTED, *PASSED_ON, *REFUSED}, "a field of transformers that is not decided upon"
+    assert len(fields) == len(ACCEPTED) + len(PASSED_ON) + len(REFUSED)
+    file = write(tmp_path, "r.yaml", yaml.safe_dump(ACCEPTED))
+    recipe = parse_recipe(Stage1Arguments, [str(file)], "usage")
+    monkeypatch.setattr("os.environ", os.environ.copy())  # transformers notes some fields there
+    args = training_arguments(recipe)
+    for name, value in ACCEPTED.items():
+        assert getattr(args, name) == value, name
+    words = [word for name, value in PASSED_ON.items() for word in (f"--{name}", yaml.safe_dump(value).split("\n")[0])]
+    passed = parse_recipe(Stage1Arguments, ["--output_dir", "out", *words], "usage").training
+    assert {name: passed[name] for name in PASSED_ON} == PASSED_ON
+    for name, reason in REFUSED.items():
+        default = TRAINING_DEFAULTS.get(name, fields[name].default)
+        text = str(not default).lower() if isinstance(default, bool) else "7"
+        text = {"hub_strategy": "every_save", "optim": "sgd", "include_num_input_tokens_seen": "true"}.get(name, text)
+        text = {"liger_kernel_config": "{a: 1}", "greater_is_better": "true", "label_names": "[a]"}.get(name, text)
+        if name in ("include_for_metrics", "parallelism_config"):
+            continue  # a list and an object, which no line gives
+        with pytest.raises(InputError, match=f"`{name}: .*` would have no effect; {re.escape(reason)}"):
+            convert(Stage1Arguments, {name: text})
+
+
+def test_a_line_that_says_what_is_so_anyway_is_accepted():
+    lines = {"do_train": "true", "predict_with_generate": "true", "remove_unused_columns": "false"}
+    lines |= {"resume_from_checkpoint": "null", "dataloader_drop_last": "false", "optim": "adamw_torch_fused"}
+    assert len(convert(Stage1Arguments, lines)) == len(lines)
+
+
+def test_the_best_model_by_loss_is_the_one_of_the_least(tmp_path):
+    from training_fla.stage import training_arguments
+
+    for metric, greater in (("loss", False), ("eval_loss", False), ("bleu4", True), ("rouge_l", True)):
+        argv = ["--output_dir", str(tmp_path), "--metric_for_best_model", metric, "--use_cpu"]
+        assert training_arguments(parse_recipe(Stage1Arguments, argv, "usage")).greater_is_better is greater
+
+
+def test_one_process_for_two_gpus_is_refused_with_the_line_to_launch(tmp_path, monkeypatch):
+    from training_fla.stage import check_launch
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("sys.argv", ["run_stage1.py", "my recipe.yaml", "--seed", "3"])
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    recipe = parse_recipe(Stage1Arguments, ["--output_dir", str(tmp_path)], "usage")
+    line = "`accelerate launch --num_processes 2 run_stage1.py 'my recipe.yaml' --seed 3`"
+    with pytest.raises(InputError, match=f"2 GPUs are visible: use them with {line}, or set CUDA_VISIBLE_DEVICES=0"):
+        check_launch(recipe)
+    check_launch(parse_recipe(Stage1Arguments, ["--output_dir", str(tmp_path), "--use_cpu"], "usage"))
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    check_launch(recipe)
 
 
 def test_every_field_explains_itself():
-    for cls in (DataArguments, Stage1Arguments, Stage2Arguments):
+    classes = (DataArguments, TextArguments, OptimizationArguments, RunArguments, Stage1Arguments, Stage2Arguments)
+    for cls in classes:
         for name, field in cls.__dataclass_fields__.items():
             assert field.metadata.get("help"), f"{cls.__name__}.{name} has no help"
 
@@ -106,7 +250,7 @@ def test_help_imports_nothing_heavy(script):
         f"import sys; sys.argv=[{script!r}, '--help']; import runpy\n"
         f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
         "except SystemExit as stop: assert stop.code == 0, stop.code\n"
-        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+        "assert not {'torch', 'datasets', 'tokenizers', 'accelerate', 'av'} & set(sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert shown.returncode == 0, shown.stderr

@@ -131,8 +131,8 @@ def test_overwrite_checks_everything_first_and_removes_only_what_a_run_writes(re
     for lines in (["--dataset", "typo"], ["--light_t_overrides", "{d_model: 17}"], ["--max_target_tokens", 1]):
         assert run("run_stage1", *argv, *lines) == 2
         assert content(out) == before, lines
-    argv += ["--max_steps", 1, "--load_best_model_at_end", "false", "--eval_strategy", "'no'"]
-    assert run("run_stage1", *argv, "--save_strategy", "'no'") == 0
+    argv += ["--max_steps", 1, "--load_best_model_at_end", "false", "--eval_strategy", "no"]
+    assert run("run_stage1", *argv, "--save_strategy", "no") == 0
     assert not list(out.glob("checkpoint-*")) and (out / "thesis.docx").read_text() == "mine"
     assert (out / "chapters").is_dir()
     assert json.loads((out / "metrics.json").read_text())["train"]["best_step"] is None
@@ -175,8 +175,15 @@ def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
         (["--dev_split", "validation"], "has no split `validation`"),
         (["--light_t_overrides", "{d_model: 17}"], "model cannot be built"),
         (["--frame_size", "16", "--crop_size", "20"], "crop_size"),
-        (["--optimizer", "lion"], "unknown optimizer `lion`"),
-        (["--light_t", "huge"], "huge"),
+        (["--optimizer", "lion"], "`optimizer`: invalid choice: 'lion'"),
+        (["--light_t", "huge"], "`light_t`: invalid choice: 'huge'"),
+        (["--metric_for_best_model", "blue4"], "metric_for_best_model: blue4 is none of bleu1, bleu2"),
+        (
+            ["--early_stopping_patience", 2, "--eval_strategy", "no", "--load_best_model_at_end", "false"],
+            "early_stopping_patience needs evaluations",
+        ),
+        (["--train_sampling_strategy", "sequential"], "sequential would have no effect"),
+        (["--eval_steps", 2], "do not fit together: --load_best_model_at_end requires"),
     ],
 )
 def test_bad_lines_are_refused_before_training(recipes, tmp_path, capsys, lines, message):

@@ -70,7 +70,7 @@ def stage1_of_one_step(folder: Path, corpus: Path) -> Path:
     """A stage 1 that has learnt nothing: an encoder and a tokenizer to begin stage 2 with."""
     recipe, out = folder / "stage1.yaml", folder / "stage1"
     recipe.write_text(f"dataset: {corpus}\n{STAGE1}")
-    lines = ("--max_steps", 1, "--eval_strategy", "'no'", "--save_strategy", "'no'", "--load_best_model_at_end=false")
+    lines = ("--max_steps", 1, "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end=false")
     assert run("run_stage1", recipe, "--output_dir", out, *lines) == 0
     return out
 

@@ -1,47 +1,92 @@
-"""A recipe: what a YAML file and the command line say, checked and typed before anything heavy is imported.
+"""A recipe: what a YAML file and the command line say, checked and typed.
 
-Every number of a run has one home: a field here, a field of transformers' `Seq2SeqTrainingArguments`, or the recipe
-line that sets it. `--name value` on the command line wins over the recipe, a recipe over its `base:` recipe, that over
-the defaults.
+`--name value` on the command line wins over the recipe, a recipe over its `base:` recipe, that over the defaults.
 """
 
 import dataclasses
 import difflib
+import functools
 import os
 import re
-import types
 import typing
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import yaml
+from transformers.hf_argparser import HfArgumentParser
 
 from training_fla.files import InputError
 
-# Fields of Seq2SeqTrainingArguments whose defaults are wrong for this task; a recipe may still change them.
+# Fields of Seq2SeqTrainingArguments whose defaults are wrong for this task.
 TRAINING_DEFAULTS: dict[str, Any] = {
-    "remove_unused_columns": False,  # the Trainer would drop the video column
     "label_smoothing_factor": 0.2,  # Paper: Sec. 5.2, both stages
     "lr_scheduler_type": "cosine",  # Paper: Sec. 5.2, both stages
     "max_grad_norm": 0.0,  # Unstated: neither the paper nor the systems it follows clip; transformers clips at 1.0
-    "predict_with_generate": True,
     "generation_num_beams": 5,  # Paper: Sec. 5.2
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "save_total_limit": 2,  # the best and the last
     "load_best_model_at_end": True,
     "metric_for_best_model": "bleu4",  # Unstated: BLEU-4 on dev, as GFSLT-VLP and TwoStream choose
-    "greater_is_better": True,
     "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting after --resume
     "report_to": "none",
     "logging_steps": 50,
     "logging_nan_inf_filter": False,  # a loss that is no number ends the run; the filter waits for it twice a step
     "train_sampling_strategy": "random",
+    "do_train": True,
+    "do_eval": True,
+    "do_predict": True,
+    "predict_with_generate": True,
+    "remove_unused_columns": False,  # the Trainer would drop the video column
+    "hub_strategy": "end",  # on every save transformers would upload whatever lies in the folder
+}
+EVALUATION = "dev and test are translated clip by clip, whatever this says"
+# Fields of Seq2SeqTrainingArguments that cannot be changed, and what to do instead.
+REFUSED = {
+    "resume_from_checkpoint": "give --resume",
+    "do_train": "a run trains, evaluates on dev and reports test",
+    "do_eval": "a run trains, evaluates on dev and reports test",
+    "do_predict": "a run trains, evaluates on dev and reports test",
+    "predict_with_generate": EVALUATION,
+    "generation_max_length": "set `max_new_tokens`",
+    "generation_config": "set `generation_num_beams` and `max_new_tokens`",
+    "optim": "set `optimizer`",
+    "optim_args": "set `momentum`, `nesterov`, `adam_beta1`, `adam_beta2`, `adam_epsilon`",
+    "optim_target_modules": "set `optimizer`",
+    "dataloader_drop_last": "every clip of every split is read",
+    "remove_unused_columns": "the collator reads every column",
+    "label_names": "the collator names the labels",
+    "length_column_name": "lengths are those of the clips",
+    "sortish_sampler": "set `train_sampling_strategy: group_by_length`",
+    "auto_find_batch_size": "set `per_device_train_batch_size`, or `frames_per_batch`",
+    "use_cache": "training reads whole sentences and keeps nothing of earlier steps",
+    "use_liger_kernel": "it has no kernels for these models",
+    "liger_kernel_config": "it has no kernels for these models",
+    "neftune_noise_alpha": "the encoder reads videos, not text",
+    "include_num_input_tokens_seen": "metrics.json counts frames and target tokens",
+    "bf16_full_eval": "set `bf16`: evaluation has the precision of training",
+    "fp16_full_eval": "set `fp16`: evaluation has the precision of training",
+    "prediction_loss_only": EVALUATION,
+    "eval_do_concat_batches": EVALUATION,
+    "eval_use_gather_object": EVALUATION,
+    "eval_accumulation_steps": EVALUATION,
+    "include_for_metrics": EVALUATION,
+    "batch_eval_metrics": EVALUATION,
+    "hub_strategy": "the model is pushed once, at the end",
+    "hub_always_push": "the model is pushed once, at the end",
+    "parallelism_config": "give it to `accelerate launch`",
+    "local_rank": "`accelerate launch` and torchrun say it",
+    "greater_is_better": "it follows `metric_for_best_model`",
 }
 
 
 @dataclass
 class DataArguments:
     """Which corpus, and how a video becomes frames."""
+
+    _argument_group_name = "data"
 
     dataset: str | None = field(default=None, metadata={"help": "packed corpus folder, as `fla prepare` writes it"})
     manifest: str | None = field(
@@ -54,7 +99,7 @@ class DataArguments:
         default=None, metadata={"help": "where `manifest` is packed to; default: beside `output_dir`, kept and reused"}
     )
     packed_size: int = field(default=256, metadata={"help": "side in pixels of the frames packed from `manifest`"})
-    on_error: str = field(
+    on_error: Literal["fail", "skip"] = field(
         default="fail", metadata={"help": "at a clip of `manifest` that cannot be packed: fail, or skip and list it"}
     )
     train_split: str = field(default="train", metadata={"help": "split that is trained on"})
@@ -64,7 +109,7 @@ class DataArguments:
     max_eval_clips: int | None = field(
         default=None, metadata={"help": "use only the first so many dev and test clips"}
     )
-    frame_stride: int = field(default=4, metadata={"help": "keep one frame in so many; 4 is the paper's 25 %"})
+    frame_stride: int = field(default=4, metadata={"help": "keep one frame in so many; the paper keeps a quarter"})
     max_source_frames: int | None = field(
         default=None, metadata={"help": "longer clips are thinned to so many source frames before `frame_stride`"}
     )
@@ -109,6 +154,8 @@ class DataArguments:
 class TextArguments:
     """The tokenizer, shared by both stages (paper Sec. 4.2)."""
 
+    _argument_group_name = "text"
+
     tokenizer: str | None = field(default=None, metadata={"help": "folder or Hub id of the (trimmed) tokenizer"})
     language_code: str | None = field(
         default=None,
@@ -121,6 +168,8 @@ class TextArguments:
 @dataclass
 class VisualArguments:
     """A visual encoder that starts from scratch or from ImageNet."""
+
+    _argument_group_name = "model"
 
     vision_backbone: dict | None = field(
         default=None,
@@ -142,7 +191,7 @@ class VisualArguments:
 class Stage1Arguments(VisualArguments):
     """Stage 1, visual initialing: what stands around the visual encoder."""
 
-    light_t: str = field(
+    light_t: Literal["tiny", "small", "base", "large"] = field(
         default="base", metadata={"help": "size of Light-T: tiny, small, base or large (paper Table 7)"}
     )
     light_t_overrides: dict = field(default_factory=dict, metadata={"help": "fields of Light-T's config to change"})
@@ -182,14 +231,14 @@ class Stage2Arguments(VisualArguments):
         default=None,
         metadata={"help": "train little beside a still language model: {type: lora, r: 8}; merged at the end"},
     )
-    one_run_light_t: str | None = field(
+    one_run_light_t: Literal["tiny", "small", "base", "large"] | None = field(
         default=None,
         metadata={"help": "size of a Light-T that teaches the visual encoder in the same run; null: two stages"},
     )
     one_run_light_t_overrides: dict = field(
         default_factory=dict, metadata={"help": "fields of that Light-T's config to change"}
     )
-    input_features: str = field(
+    input_features: Literal["frame", "sign", "hidden"] = field(
         default="sign", metadata={"help": "what the LLM-Adapter reads: frame, sign or hidden (Table 8)"}
     )
     freeze_vision_backbone: bool = field(default=True, metadata={"help": "keep the backbone still (Table 9)"})
@@ -207,7 +256,7 @@ class Stage2Arguments(VisualArguments):
             "stored features; a folder: the same, or refuse; null: never"
         },
     )
-    feature_dtype: str = field(
+    feature_dtype: Literal["float32", "bfloat16"] = field(
         default="float32", metadata={"help": "type of the stored features: float32 or bfloat16"}
     )
 
@@ -216,7 +265,9 @@ class Stage2Arguments(VisualArguments):
 class OptimizationArguments:
     """The optimizers of the paper, beside what `Seq2SeqTrainingArguments` already names."""
 
-    optimizer: str = field(default="sgd", metadata={"help": "sgd, adam or adamw"})
+    _argument_group_name = "optimization"
+
+    optimizer: Literal["sgd", "adam", "adamw"] = field(default="sgd", metadata={"help": "sgd, adam or adamw"})
     momentum: float = field(default=0.9, metadata={"help": "of SGD"})
     nesterov: bool = field(default=False, metadata={"help": "of SGD"})
     adapter_learning_rate: float | None = field(
@@ -245,23 +296,15 @@ class OptimizationArguments:
 class RunArguments:
     """How a run treats its output folder."""
 
+    _argument_group_name = "output folder"
+
     resume: bool = field(default=False, metadata={"help": "go on from the last whole checkpoint in `output_dir`"})
-    overwrite: bool = field(default=False, metadata={"help": "delete what `output_dir` holds and start anew"})
+    overwrite: bool = field(default=False, metadata={"help": "remove the run in `output_dir` and start anew"})
 
 
 @dataclass
 class Recipe:
-    """A parsed recipe: one object a topic, and the plain mapping it was made from.
-
-    Args:
-        stage ([`Stage1Arguments`] or [`Stage2Arguments`]): the model.
-        data ([`DataArguments`]): the corpus.
-        text ([`TextArguments`]): the tokenizer.
-        optimization ([`OptimizationArguments`]): the optimizer.
-        run ([`RunArguments`]): resume or overwrite.
-        training (`dict`): fields for `Seq2SeqTrainingArguments`, house defaults filled in.
-        resolved (`dict`): every line that was given, after `base:` and the command line; written beside the results.
-    """
+    """A parsed recipe: one object a topic, fields for `Seq2SeqTrainingArguments`, and every line that was given."""
 
     stage: Any
     data: DataArguments
@@ -273,125 +316,95 @@ class Recipe:
 
     @property
     def output_dir(self) -> Path:
-        """`Path`: the run's folder."""
+        """The run's folder."""
         return Path(self.training["output_dir"])
 
 
+class RecipeHelp(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Shows defaults, and the description as it is written."""
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """Refuses a key that is written twice, and reads `1e-3` as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """As in YAML, of which the last of equal keys would be kept in silence."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                mark = node.value[place][0].start_mark
+                raise InputError(f"{mark.name}, line {mark.line + 1}: key `{key}` is given twice")
+        return super().construct_mapping(node, deep)
+
+
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def parse_recipe(stage_class: type, argv: list[str], usage: str) -> Recipe:
-    """Read a recipe and the command line.
+    """Read `RECIPE.yaml --name value ...` into a recipe of [`Stage1Arguments`] or [`Stage2Arguments`]."""
+    groups = own_groups(stage_class)
+    if not argv or {"-h", "--help"} & set(argv):
+        parser = RecipeParser(
+            groups.values(),
+            usage="run_stageN.py RECIPE.yaml [--name value ...]",
+            description=usage,
+            epilog="Every field of transformers' Seq2SeqTrainingArguments, too; these have other defaults here: "
+            + ", ".join(f"{name} {default}" for name, default in TRAINING_DEFAULTS.items() if name not in REFUSED),
+            formatter_class=RecipeHelp,
+        )
+        parser.print_help()
+        raise SystemExit(0 if argv else 2)
+    files = [] if argv[0].startswith("--") else [argv[0]]
+    lines = read_recipe(Path(files[0])) if files else {}
+    values = convert(stage_class, lines | read_overrides(argv[len(files) :]))
+    if not values.get("output_dir"):
+        raise InputError("the recipe names no `output_dir`; add the line or give --output_dir FOLDER")
+    own = {name: {f.name for f in dataclasses.fields(group)} for name, group in groups.items()}
+    objects = {
+        name: group(**{key: values[key] for key in values if key in own[name]}) for name, group in groups.items()
+    }
+    training = {key: value for key, value in values.items() if not any(key in names for names in own.values())}
+    return Recipe(**objects, training=TRAINING_DEFAULTS | training, resolved=values)
 
-    Args:
-        stage_class (`type`): [`Stage1Arguments`] or [`Stage2Arguments`].
-        argv (`list[str]`): the command line without the program: `RECIPE.yaml --name value ...`.
-        usage (`str`): printed above the list of fields by `--help`.
 
-    Returns:
-        [`Recipe`]: typed and checked.
-
-    Raises:
-        InputError: an unknown key (with the nearest right one), a value of the wrong type, a missing recipe.
-        SystemExit: after `--help`.
-    """
-    groups = {
+def own_groups(stage_class: type) -> dict[str, type]:
+    """The dataclasses of a recipe, by the name a [`Recipe`] has for each."""
+    return {
         "stage": stage_class, "data": DataArguments, "text": TextArguments,
         "optimization": OptimizationArguments, "run": RunArguments,
     }  # fmt: skip
-    if not argv or {"-h", "--help"} & set(argv):
-        print_help(groups, usage)
-        raise SystemExit(0 if argv else 2)
-
-    files = [argument for position, argument in enumerate(argv) if not argument.startswith("--") and position == 0]
-    lines = read_recipe(Path(files[0])) if files else {}
-    lines |= read_overrides(argv[len(files) :])
-
-    from transformers import Seq2SeqTrainingArguments
-
-    training_fields = {f.name: f.type for f in dataclasses.fields(Seq2SeqTrainingArguments)}
-    own_fields = {
-        name: (group, hint) for group, cls in groups.items() for name, hint in typing.get_type_hints(cls).items()
-    }
-    values: dict[str, dict[str, Any]] = {group: {} for group in (*groups, "training")}
-    for name, value in lines.items():
-        if name in own_fields:
-            group, hint = own_fields[name]
-        elif name in training_fields:
-            group, hint = "training", training_fields[name]
-        else:
-            near = difflib.get_close_matches(name, [*own_fields, *training_fields], n=1)
-            raise InputError(f"unknown recipe key `{name}`" + (f"; did you mean `{near[0]}`?" if near else ""))
-        values[group][name] = convert(name, value, hint)
-    if not values["training"].get("output_dir"):
-        raise InputError("the recipe names no `output_dir`; add the line or give --output_dir FOLDER")
-    return Recipe(
-        **{group: cls(**values[group]) for group, cls in groups.items()},
-        training=TRAINING_DEFAULTS | values["training"],
-        resolved=lines,
-    )
 
 
 def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read one YAML recipe, its `base:` recipe first.
-
-    Args:
-        file (`Path`): the recipe.
-        seen (`tuple[Path, ...]`): the recipes that led here, to find a circle.
-
-    Returns:
-        `dict`: key to value, in the order of the files.
-
-    Raises:
-        InputError: not there, not YAML, not a mapping, a key written twice, or a circle of `base:` lines.
-    """
-    import yaml
-
-    class UniqueKeyLoader(yaml.SafeLoader):
-        """Refuses a key written twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                line = node.value[place][0].start_mark.line + 1
-                raise InputError(f"{file}, line {line}: key `{key}` is given twice")
-        return {
-            key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)
-        }
-
-    UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct_mapping)
+    """The lines of a recipe and its `base:` recipes: plain values as they are written, mappings and lists as YAML."""
     if file.resolve() in seen:
         raise InputError(f"{file}: its `base:` lines lead back to itself")
     try:
-        lines = yaml.load(file.read_text(encoding="utf-8"), UniqueKeyLoader) or {}
+        with open(file, encoding="utf-8-sig") as opened:
+            loader = RecipeLoader(opened)
+            node = loader.get_single_node()
+            if node is None:
+                return {}
+            if not isinstance(node, yaml.MappingNode):
+                raise InputError(f"{file} is not a recipe: it holds no `key: value` lines")
+            values = loader.construct_mapping(node, deep=True)
     except FileNotFoundError:
         raise InputError(f"there is no recipe {file}") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read recipe {file}: {error}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{file} is not YAML: {error}") from None
-    if not isinstance(lines, dict):
-        raise InputError(f"{file} is not a recipe: it holds a {type(lines).__name__}, not `key: value` lines")
-    lines = {name: expand_variables(value, file) for name, value in lines.items()}
+    # The type of the field decides what `no` or `0123` is, not YAML.
+    plain = {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
+    lines = {key: expand_variables(plain[key], file) if key in plain else value for key, value in values.items()}
     base = lines.pop("base", None)
-    if base is not None:
-        lines = read_recipe(file.parent / str(base), (*seen, file.resolve())) | lines
-    return lines
+    return lines if base is None else read_recipe(file.parent / base, (*seen, file.resolve())) | lines
 
 
-def expand_variables(value: Any, file: Path) -> Any:
-    """Fill `${NAME}` and `${NAME:-default}` in a line of text from the environment.
-
-    Args:
-        value (`Any`): of a recipe line; only text is changed.
-        file (`Path`): the recipe, for the message.
-
-    Returns:
-        `Any`: the value with its variables filled in.
-
-    Raises:
-        InputError: a variable without a default is not set.
-    """
-    if not isinstance(value, str):
-        return value
+def expand_variables(text: str, file: Path) -> str:
+    """Fill `${NAME}` and `${NAME:-default}` from the environment."""
 
     def fill(match: re.Match) -> str:
         name, default = match["name"], match["default"]
@@ -399,103 +412,72 @@ def expand_variables(value: Any, file: Path) -> Any:
             raise InputError(f"{file} uses ${{{name}}}, which is not set in the environment")
         return os.environ.get(name, default)
 
-    return re.sub(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}", fill, value)
+    return re.sub(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}", fill, text)
 
 
-def read_overrides(arguments: list[str]) -> dict[str, Any]:
-    """Read `--name value`, `--name=value` and bare `--flag` (true) from the command line.
-
-    Args:
-        arguments (`list[str]`): what follows the recipe.
-
-    Returns:
-        `dict`: name to value, values parsed as YAML.
-
-    Raises:
-        InputError: a word that is neither an option nor an option's value.
-    """
-    import yaml
-
-    lines: dict[str, Any] = {}
-    position = 0
-    while position < len(arguments):
-        word = arguments[position]
-        position += 1
+def read_overrides(arguments: list[str]) -> dict[str, str]:
+    """The values of `--name value`, `--name=value` and bare `--flag` (true), by name."""
+    lines: dict[str, str] = {}
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
         if not word.startswith("--") or len(word) == 2:
             raise InputError(f"expected --name value, got `{word}`")
         name, equals, text = word[2:].partition("=")
         if not equals:
-            has_value = position < len(arguments) and not arguments[position].startswith("--")
-            text = arguments[position] if has_value else "true"
-            position += has_value
-        try:
-            lines[name.replace("-", "_")] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            lines[name.replace("-", "_")] = text
+            text = words.pop(0) if words and not words[0].startswith("--") else "true"
+        if re.fullmatch(r"'[^']*'|\"[^\"]*\"", text):
+            text = text[1:-1]
+        lines[name.replace("-", "_")] = text
     return lines
 
 
-def convert(name: str, value: Any, hint: Any) -> Any:
-    """Turn a YAML value into the type a field asks for.
+class RecipeParser(HfArgumentParser):
+    """Raises where argparse would print its usage and exit."""
 
-    Args:
-        name (`str`): the field, for the message.
-        value (`Any`): what YAML read; note that YAML reads `1e-3` as text.
-        hint (`Any`): the field's annotation.
-
-    Returns:
-        `Any`: the value, of that type where the annotation is one of the plain ones.
-
-    Raises:
-        InputError: the value cannot be that.
-    """
-    options = (
-        list(typing.get_args(hint))
-        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-        else [hint]
-    )
-    plain = [typing.get_origin(option) or option for option in options]
-    if value is None:
-        if type(None) in plain or not set(plain) <= {int, float, str, bool, dict, list}:
-            return None
-        raise InputError(f"`{name}` needs a value, got none")
-    if name == "fsdp" and isinstance(value, bool):
-        return value  # transformers annotates text, and wants true
-    if isinstance(value, bool) and bool not in plain and set(plain) <= {int, float, type(None)}:
-        raise InputError(f"`{name}` must be a number, got {value!r}")
-    for kind in (bool, dict, list, int, float):
-        if kind in plain and type(value) is kind:
-            return value
-    number = value.replace("_", "") if isinstance(value, str) else value
-    for kind in (int, float):
-        if kind in plain and isinstance(number, int | float | str):
-            try:
-                if kind is int and isinstance(number, float) and not number.is_integer():
-                    raise ValueError
-                return kind(number)
-            except (ValueError, OverflowError):
-                continue
-    if str in plain:
-        return str(value)
-    if set(plain) <= {int, float, bool, dict, list, type(None)}:
-        wanted = " or ".join(kind.__name__ for kind in plain if kind is not type(None))
-        raise InputError(f"`{name}` must be of type {wanted}, got {value!r}")
-    return value
+    def error(self, message: str):
+        """`message` is argparse's, of a value that does not fit its field."""
+        raise InputError(re.sub(r"^argument --(\w+)\S*?: ", r"`\1`: ", message))
 
 
-def print_help(groups: dict[str, type], usage: str) -> None:
-    """Print the usage and every field of ours with its default, without importing torch.
+@functools.cache
+def recipe_parser(stage_class: type) -> tuple[RecipeParser, dict[str, Any], dict[str, Any]]:
+    """The parser of all fields, their types, and the defaults of transformers' fields."""
+    from transformers import Seq2SeqTrainingArguments
 
-    Args:
-        groups (`dict[str, type]`): topic to dataclass.
-        usage (`str`): the text above the list.
-    """
-    print(usage.strip())
-    for cls in groups.values():
-        print(f"\n{cls.__doc__.splitlines()[0]}")
-        for f in dataclasses.fields(cls):
-            default = f.default if f.default is not dataclasses.MISSING else "{}"
-            print(f"  --{f.name:<26} {f.metadata['help']} [{default}]")
-    print("\nTraining: every field of transformers' Seq2SeqTrainingArguments; these have other defaults here.")
-    for name, default in TRAINING_DEFAULTS.items():
-        print(f"  --{name:<26} [{default}]")
+    classes = [*own_groups(stage_class).values(), Seq2SeqTrainingArguments]
+    types = {name: kind for cls in classes for name, kind in typing.get_type_hints(cls).items()}
+    names = [f.name for cls in classes for f in dataclasses.fields(cls)]
+    defaults = {f.name: f.default for f in dataclasses.fields(Seq2SeqTrainingArguments)}
+    return RecipeParser(classes, allow_abbrev=False), {name: types[name] for name in names}, defaults
+
+
+def convert(stage_class: type, lines: dict[str, Any]) -> dict[str, Any]:
+    """Give every line the type of its field; refuse unknown keys, other types, and lines without effect."""
+    parser, types, defaults = recipe_parser(stage_class)
+    values: dict[str, Any] = {}
+    for name, value in lines.items():
+        if name not in types:
+            near = difflib.get_close_matches(name, types, n=1)
+            raise InputError(f"unknown recipe key `{name}`" + (f"; did you mean `{near[0]}`?" if near else ""))
+        options = typing.get_args(types[name]) if type(None) in typing.get_args(types[name]) else (types[name],)
+        kinds = [typing.get_origin(option) or option for option in options]
+        if value in ("", "~", "null"):
+            if type(None) not in kinds:
+                raise InputError(f"`{name}` needs a value, got none")
+            value = None
+        elif name == "fsdp" or (isinstance(value, str) and value[:1] in "{[" and {dict, list} & set(kinds)):
+            value = yaml.load(value, RecipeLoader)
+        elif isinstance(value, str):
+            value = getattr(parser.parse_args([f"--{name}={value}"]), name)
+        elif type(value) not in kinds:
+            raise InputError(f"`{name}` must not be a {'mapping' if isinstance(value, dict) else 'list'}, got {value}")
+        if name in REFUSED and value != TRAINING_DEFAULTS.get(name, defaults[name]):
+            raise InputError(f"`{name}: {value}` would have no effect; {REFUSED[name]}")
+        values[name] = value
+    return values
+
+
+def read_lines(stage_class: type, file: Path) -> dict[str, Any]:
+    """The lines of a recipe, each with the type of its field."""
+    return convert(stage_class, read_recipe(file))

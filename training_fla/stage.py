@@ -1,13 +1,11 @@
-"""`run_stage`: the one sequence both stages go through. A stage itself is a model, an optimizer and a recipe.
-
-open the output folder - open the corpus - processor - seed - model - datasets - trainer - train or resume - choose on
-dev - score dev and test - write metrics, predictions, recipe, curve - save model and processor
-"""
+"""`run_stage`: the one sequence both stages go through. A stage itself is a processor, a model and a recipe."""
 
 import contextlib
 import json
 import os
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 from huggingface_hub.errors import StrictDataclassError
-from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaForConditionalGeneration
@@ -37,9 +35,10 @@ from training_fla.files import (
 )
 from training_fla.hub.card import training_facts, write_card
 from training_fla.hub.push import push_trained
-from training_fla.recipe import Recipe
+from training_fla.recipe import Recipe, read_lines
 from training_fla.scoring.conventions import convention_for
 from training_fla.scoring.metric import SignTranslationMetric
+from training_fla.scoring.scores import SCORE_NAMES
 from training_fla.tables import write_table
 from training_fla.training.adapters import FOLDER as PEFT_FOLDER
 from training_fla.training.adapters import is_peft, merge_peft, save_peft
@@ -55,16 +54,16 @@ from training_fla.training.callbacks import (
 from training_fla.training.one_run import OneRunModel, without_light_t
 from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
+# All that a run writes into `output_dir`: what `--overwrite` removes.
+RUN_FILES = ("checkpoint-[0-9]*", "broken-checkpoint-[0-9]*", "runs", PEFT_FOLDER, ".model.partial", ".*.writing")
+RUN_FILES += ("recipe.yaml", "metrics.json", "evaluations.txt", "predictions_*.tsv", "bad_batch_*.json", "README.md")
+RUN_FILES += ("training_curve.png", "norms.tsv", "norms.png", "config.json", "generation_config.json")
+RUN_FILES += ("processor_config.json", "*tokenizer*", "special_tokens_map.json", "model*.safetensors*", "*_fla.py")
+
 
 @dataclass
 class Splits:
-    """The three splits of a run.
-
-    Args:
-        train ([`~training_fla.data.packing.PackedCorpus`]): trained on.
-        dev ([`~training_fla.data.packing.PackedCorpus`]): chooses the model.
-        test ([`~training_fla.data.packing.PackedCorpus`]): reported.
-    """
+    """The three splits of a run: trained on, choosing the model, reported."""
 
     train: PackedCorpus
     dev: PackedCorpus
@@ -76,31 +75,20 @@ def run_stage(
     build_processor: Callable[[Recipe, Splits], FlaProcessor],
     build_model: Callable[[Recipe, FlaProcessor], FlaForConditionalGeneration],
 ) -> int:
-    """Train, evaluate, predict and save.
-
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): what to run.
-        build_processor (`Callable`): makes the processor once the corpus is open.
-        build_model (`Callable`): makes the model; the random seed is set before.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        InputError: anything in the recipe that cannot be used; before training where it can be known before.
-    """
-    started = time.perf_counter()
+    """Train, choose on dev, score dev and test, save; the exit status."""
     transformers_logging.disable_progress_bar()  # of reading and writing weights, which takes a blink here
+    started = time.perf_counter()
     args = training_arguments(recipe)
     with contextlib.ExitStack() as stack:
         with args.main_process_first(local=False, desc="output folder"):
             stack.enter_context(held_output_folder(recipe, is_main=args.process_index == 0))
+
+        # Everything is checked before a file is written or removed.
         splits = open_splits(recipe)  # on every process: while one packs, for hours maybe, no collective may wait
         processor, model = build_parts(recipe, args, splits, build_processor, build_model)
         trainer = make_trainer(recipe, args, splits, processor, model)
-
-        # All has been checked; from here on files are written.
         trainer.accelerator.wait_for_everyone()
+
         with args.main_process_first(local=False, desc="checkpoints"):
             if trainer.is_world_process_zero():
                 begin_output_folder(recipe)
@@ -108,9 +96,8 @@ def run_stage(
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
         started -= trainer.throughput.earlier_seconds  # of the run that this one resumes
-        train_seconds = time.perf_counter() - started
-        facts = {"seconds": round(train_seconds, 1), "best_step": trainer.state.best_global_step}
         outcome.metrics.pop("total_flos", None)  # not counted
+        facts = {"seconds": round(time.perf_counter() - started, 1), "best_step": trainer.state.best_global_step}
         report = {"train": {**outcome.metrics, **facts, **trainer.throughput.figures()}}
         for split in ("dev", "test"):
             report[split] = score_split(trainer, split, recipe)
@@ -119,53 +106,36 @@ def run_stage(
     return 0
 
 
-def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable, build_model: Callable) -> tuple:
-    """The processor and the model of a recipe, which belong together; the random seed is set before the model."""
-    try:
-        processor = build_processor(recipe, splits)
-        set_seed(args.seed)
-        model = build_model(recipe, processor)
-    except InputError:
-        raise
-    except (ValueError, StrictDataclassError, OSError) as error:
-        raise InputError(f"the recipe's model cannot be built: {error}") from error
-    check_belongs_together(model, processor)
-    return processor, model
-
-
 def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
-    """Make transformers' arguments of a recipe.
-
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): its `training` mapping.
-
-    Returns:
-        [`~transformers.Seq2SeqTrainingArguments`]: checked by transformers.
-
-    Raises:
-        InputError: transformers refuses a value.
-    """
+    """transformers' arguments of a recipe, checked by transformers and by us."""
+    check_launch(recipe)
+    on_gpu = torch.cuda.is_available()
+    # Pinned memory is for copies to an accelerator; without one torch only warns.
+    own = {"dataloader_pin_memory": on_gpu} | ({"accelerator_config": {"non_blocking": True}} if on_gpu else {})
+    # Workers that live on open the corpus once, not once an epoch.
+    own |= {"dataloader_persistent_workers": bool(recipe.training.get("dataloader_num_workers"))}
+    own |= {"run_name": "/".join(recipe.output_dir.absolute().parts[-2:]), "project": "fla-llm"}  # for `report_to`
     try:
-        # Pinned memory is for copies to an accelerator; without one torch only warns.
-        # Hub: once, at the end; on every save transformers would upload whatever lies in the folder.
-        on_gpu = torch.cuda.is_available()
-        own = {"dataloader_pin_memory": on_gpu, "hub_strategy": "end"}
-        own |= {"accelerator_config": {"non_blocking": True}} if on_gpu else {}
-        # Workers that live on open the corpus once, not once an epoch.
-        own |= {"dataloader_persistent_workers": bool(recipe.training.get("dataloader_num_workers"))}
-        own |= {"run_name": "/".join(recipe.output_dir.absolute().parts[-2:]), "project": "fla-llm"}  # for `report_to`
         args = Seq2SeqTrainingArguments(**own | recipe.training)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"the recipe's training fields do not fit together: {error}") from None
     check_report_to(args)
+    names = (*SCORE_NAMES, "loss")
+    if args.metric_for_best_model.removeprefix("eval_") not in names:
+        raise InputError(f"metric_for_best_model: {args.metric_for_best_model} is none of {', '.join(names)}")
+    if args.train_sampling_strategy == "sequential":
+        raise InputError("train_sampling_strategy: sequential would have no effect; choose random or group_by_length")
+    if recipe.optimization.early_stopping_patience and args.eval_strategy == "no":
+        raise InputError("early_stopping_patience needs evaluations: set `eval_strategy` to epoch or steps")
     return args
 
 
-# All that a run writes into `output_dir`: what `--overwrite` removes.
-RUN_FILES = ("checkpoint-[0-9]*", "broken-checkpoint-[0-9]*", "runs", PEFT_FOLDER, ".model.partial", ".*.writing")
-RUN_FILES += ("recipe.yaml", "metrics.json", "evaluations.txt", "predictions_*.tsv", "bad_batch_*.json", "README.md")
-RUN_FILES += ("training_curve.png", "norms.tsv", "norms.png", "config.json", "generation_config.json")
-RUN_FILES += ("processor_config.json", "*tokenizer*", "special_tokens_map.json", "model*.safetensors*", "*_fla.py")
+def check_launch(recipe: Recipe) -> None:
+    """Refuse one process where several GPUs are visible: torch would copy the model to all of them at each step."""
+    gpus = 0 if recipe.training.get("use_cpu") else torch.cuda.device_count()
+    if gpus > 1 and "LOCAL_RANK" not in os.environ:
+        command = shlex.join(["accelerate", "launch", "--num_processes", str(gpus), *sys.argv])
+        raise InputError(f"{gpus} GPUs are visible: use them with `{command}`, or set CUDA_VISIBLE_DEVICES=0 for one")
 
 
 @contextlib.contextmanager
@@ -196,21 +166,18 @@ def check_output_folder(recipe: Recipe) -> None:
     marker = read_marker(folder)
     if marker and marker["kind"] == "run" and not (run.resume or run.overwrite):
         raise InputError(f"output_dir {folder} already holds a run: give --resume to go on, --overwrite to start anew")
-    before = folder / "recipe.yaml"
-    if not (run.resume and before.is_file()):  # runs of 0.1.0 have no marker
+    if not (run.resume and (folder / "recipe.yaml").is_file()):  # runs of 0.1.0 have no marker
         check_folder(folder, "run", overwrite=True)
         return
-    lines = yaml.safe_load(before.read_text(encoding="utf-8")) or {}
+    before, now = read_lines(type(recipe.stage), folder / "recipe.yaml"), recipe.resolved
     free = {"resume", "overwrite", "output_dir"}
-    changed = sorted(
-        k for k in (lines.keys() | recipe.resolved.keys()) - free if lines.get(k) != recipe.resolved.get(k)
-    )
+    changed = sorted(name for name in (before.keys() | now.keys()) - free if before.get(name) != now.get(name))
     if changed:
         raise InputError(f"cannot resume {folder}: the recipe has changed in {', '.join(changed)}")
 
 
 def begin_output_folder(recipe: Recipe) -> None:
-    """Remove what an earlier run left, where that is wished, and say whose folder it is."""
+    """Remove what an earlier run left, if that is asked for, and mark the folder as a run's."""
     folder = recipe.output_dir
     folder.mkdir(parents=True, exist_ok=True)
     if recipe.run.overwrite:
@@ -222,17 +189,7 @@ def begin_output_folder(recipe: Recipe) -> None:
 
 
 def open_splits(recipe: Recipe) -> Splits:
-    """Open the packed corpus, packing a manifest first where the recipe names one.
-
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): its data lines.
-
-    Returns:
-        [`Splits`]: train, dev and test.
-
-    Raises:
-        InputError: neither or both of `dataset` and `manifest`, no such folder, or no such split.
-    """
+    """Open the packed corpus; a manifest is packed first."""
     data = recipe.data
     if bool(data.dataset) == bool(data.manifest):
         raise InputError("the recipe must name one of `dataset` (a packed folder) and `manifest` (a table of videos)")
@@ -253,19 +210,27 @@ def open_splits(recipe: Recipe) -> Splits:
     return Splits(*(PackedCorpus(folder, split) for split in wanted.values()))
 
 
+def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable, build_model: Callable) -> tuple:
+    """The processor and the model of a recipe; the random seed is set before the model."""
+    try:
+        processor = build_processor(recipe, splits)
+        set_seed(args.seed)
+        model = build_model(recipe, processor)
+    except InputError:
+        raise
+    except (ValueError, StrictDataclassError, OSError) as error:
+        raise InputError(f"the recipe's model cannot be built: {error}") from error
+    rows, tokens = model.config.text_config.vocab_size, len(processor.tokenizer)
+    # T5 and MT5 pad their embedding to a round number, so a few spare rows are fine; another vocabulary is not.
+    if tokens > rows or rows - tokens > 256:
+        raise InputError(
+            f"tokenizer and language model do not belong together: {tokens} tokens against {rows} embeddings"
+        )
+    return processor, model
+
+
 def make_processor(recipe: Recipe, tokenizer) -> FlaProcessor:
-    """Put a video processor of the recipe's numbers beside a tokenizer.
-
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): stride and sizes.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): trimmed or whole.
-
-    Returns:
-        [`~processing_fla.FlaProcessor`]: saved with the model.
-
-    Raises:
-        InputError: the language code is no token of the tokenizer.
-    """
+    """A video processor of the recipe's numbers beside a tokenizer of the recipe's language."""
     data, code = recipe.data, recipe.text.language_code
     if code is not None:
         if tokenizer.convert_tokens_to_ids(code) in (None, tokenizer.unk_token_id):
@@ -273,46 +238,16 @@ def make_processor(recipe: Recipe, tokenizer) -> FlaProcessor:
         tokenizer.src_lang = tokenizer.tgt_lang = code
     video_processor = FlaVideoProcessor(
         frame_stride=data.frame_stride,
-        max_source_frames=data.max_source_frames,
         size={"height": data.frame_size, "width": data.frame_size},
         crop_size={"height": data.crop_size, "width": data.crop_size},
     )
     return FlaProcessor(video_processor=video_processor, tokenizer=tokenizer)
 
 
-def check_belongs_together(model: FlaForConditionalGeneration, processor: FlaProcessor) -> None:
-    """Refuse a tokenizer and a language model of different vocabularies before an hour is lost.
-
-    Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): its `text_config.vocab_size`.
-        processor ([`~processing_fla.FlaProcessor`]): its tokenizer.
-
-    Raises:
-        InputError: the tokenizer has ids the model has no row for, or the model has rows for a bigger vocabulary.
-    """
-    rows, tokens = model.config.text_config.vocab_size, len(processor.tokenizer)
-    # T5 and MT5 pad their embedding to a round number, so a few spare rows are fine; another vocabulary is not.
-    if tokens > rows or rows - tokens > 256:
-        raise InputError(
-            f"tokenizer and language model do not belong together: {tokens} tokens against {rows} embeddings"
-        )
-
-
 def make_trainer(
     recipe: Recipe, args, splits: Splits, processor: FlaProcessor, model: FlaForConditionalGeneration
 ) -> SignTranslationTrainer:
-    """Join model, data, metric and optimizer.
-
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): what to run.
-        args ([`~transformers.Seq2SeqTrainingArguments`]): how.
-        splits ([`Splits`]): packed clips.
-        processor ([`~processing_fla.FlaProcessor`]): frames and targets.
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): frozen as the recipe says.
-
-    Returns:
-        [`~training_fla.training.trainer.SignTranslationTrainer`]: with train, dev (`eval_dataset`) and `test_dataset`.
-    """
+    """Model, data, metric and optimizer together; it has `test_dataset` beside transformers' two."""
     datasets = make_datasets(recipe, args, splits, processor, model)
     convention = recipe.data.score_convention
     if convention == "auto":
@@ -322,6 +257,7 @@ def make_trainer(
     generation = clean_generation_config(
         model, processor.tokenizer, args.generation_num_beams or 1, recipe.text.max_new_tokens
     )
+    callbacks = run_callbacks(recipe, args)
     trainer = SignTranslationTrainer(
         model=model,
         args=args,
@@ -333,30 +269,29 @@ def make_trainer(
         eval_dataset=datasets["dev"],
         data_collator=SignTranslationCollator(model.prepare_decoder_input_ids_from_labels),
         processing_class=processor,
+        callbacks=callbacks,
     )
-    trainer.add_callback(EvaluationLines(trainer, recipe.output_dir))
-    if recipe.optimization.early_stopping_patience:
-        trainer.add_callback(EarlyStoppingCallback(recipe.optimization.early_stopping_patience))
-    if recipe.optimization.norm_logging_steps:
-        trainer.add_callback(LayerNorms(trainer, recipe.output_dir, recipe.optimization.norm_logging_steps))
-    if args.report_to:
-        trainer.add_callback(RecipeReport(trainer, recipe.resolved))
+    for callback in callbacks:
+        callback.trainer = trainer
     show_progress(trainer)
     trainer.test_dataset = datasets["test"]
     return trainer
 
 
+def run_callbacks(recipe: Recipe, args) -> list[TrainerCallback]:
+    """What a recipe asks for beside the training itself."""
+    optimization, callbacks = recipe.optimization, [EvaluationLines(recipe.output_dir)]
+    if optimization.early_stopping_patience:
+        callbacks.append(EarlyStoppingCallback(optimization.early_stopping_patience))
+    if optimization.norm_logging_steps:
+        callbacks.append(LayerNorms(recipe.output_dir, optimization.norm_logging_steps))
+    if args.report_to:
+        callbacks.append(RecipeReport(recipe.resolved))
+    return callbacks
+
+
 def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> dict:
-    """Translate a split with the chosen model and write its predictions.
-
-    Args:
-        trainer ([`~training_fla.training.trainer.SignTranslationTrainer`]): after training.
-        split (`str`): `dev` or `test`.
-        recipe ([`~training_fla.recipe.Recipe`]): the output folder.
-
-    Returns:
-        `dict`: scores with the metric's signature.
-    """
+    """Translate `dev` or `test` with the chosen model, write its predictions, and score them."""
     dataset = trainer.eval_dataset if split == "dev" else trainer.test_dataset
     start = time.perf_counter()
     translations, loss = trainer.translate(dataset, description=split)
@@ -371,15 +306,28 @@ def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> 
 
 
 def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
-    """Write model, processor, scores and curve; the model's files appear all together.
+    """Write model, processor, scores, curve and card; push them if the recipe says so."""
+    folder, args = recipe.output_dir, trainer.args
+    save_model(trainer, folder)
+    if not trainer.is_world_process_zero():
+        return
+    plot_curve(trainer.state.log_history, folder / "training_curve.png")
+    with atomic_file(folder / "metrics.json", overwrite=True) as file:
+        file.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
+    write_card(folder, trainer.hub_model_id if args.push_to_hub else None)
+    for split in ("dev", "test"):
+        scores = report[split]
+        note = " (the clips that were trained on)" if scores["on_training_clips"] else ""
+        print(f"{split}{note}: " + "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l")))
+    print(f"saved to {folder}")
+    if args.push_to_hub:
+        print(f"pushed to {push_trained(folder, args, trainer.hub_model_id)}")
 
-    Args:
-        trainer ([`~training_fla.training.trainer.SignTranslationTrainer`]): after training.
-        recipe ([`~training_fla.recipe.Recipe`]): the output folder.
-        report (`dict`): goes to `metrics.json`.
-    """
-    folder = recipe.output_dir
+
+def save_model(trainer: SignTranslationTrainer, folder: Path) -> None:
+    """Write model and processor; their files appear all together."""
     trainer.model = trainer.whole_model()
+    trainer.model.generation_config = trainer.generation
     if is_peft(trainer.model) and trainer.is_world_process_zero():
         save_peft(trainer.model, folder / PEFT_FOLDER)
         merge_peft(trainer.model)
@@ -398,14 +346,3 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
         if file.name != "training_args.bin":  # a pickle, and the recipe says the same
             os.replace(file, folder / file.name)
     shutil.rmtree(staging)
-    plot_curve(trainer.state.log_history, folder / "training_curve.png")
-    with atomic_file(folder / "metrics.json", overwrite=True) as file:
-        Path(file).write_text(json.dumps(report, indent=2, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
-    write_card(folder, trainer.hub_model_id if trainer.args.push_to_hub else None)
-    for split in ("dev", "test"):
-        scores = report[split]
-        note = " (the clips that were trained on)" if scores["on_training_clips"] else ""
-        print(f"{split}{note}: " + "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l")))
-    print(f"saved to {folder}")
-    if trainer.args.push_to_hub:
-        print(f"pushed to {push_trained(folder, trainer.args, trainer.hub_model_id)}")

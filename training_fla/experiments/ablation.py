@@ -12,11 +12,12 @@ from typing import Any
 from training_fla.experiments.paper_tables import SCORES, TABLES, Row
 from training_fla.experiments.running import ROOT, check_clone, run_command
 from training_fla.files import InputError, atomic_file, check_folder, read_marker, write_marker
-from training_fla.recipe import Stage1Arguments, Stage2Arguments, VisualArguments, read_overrides, read_recipe
+from training_fla.recipe import Stage1Arguments, Stage2Arguments, VisualArguments, read_lines, read_overrides
 
 # The differences are the same lines for every corpus; they are written where the paper made its tables.
 DIFFERENCES = ROOT / "recipes" / "phoenix14t" / "ablations"
 JOURNAL = "ablation_runs.json"
+STAGES = {"stage1": Stage1Arguments, "stage2": Stage2Arguments}
 # A stage 2 that trains the visual encoder augments as stage 1 does; one that does not reads stored features.
 AUGMENTATION = (
     "random_frame_phase", "augmentation_probability", "rotate_degrees", "resize_factor", "translate_pixels",
@@ -74,7 +75,9 @@ def differences(name: str) -> dict[str, Any]:
     """The lines in which a recipe of `DIFFERENCES` differs from its stage's; none for `stage1` and `stage2`."""
     if name in ("stage1", "stage2"):
         return {}
-    whole, base = read_recipe(DIFFERENCES / f"{name}.yaml"), read_recipe(DIFFERENCES.parent / f"{name[:6]}.yaml")
+    stage = STAGES[name[:6]]
+    whole = read_lines(stage, DIFFERENCES / f"{name}.yaml")
+    base = read_lines(stage, DIFFERENCES.parent / f"{name[:6]}.yaml")
     return {key: value for key, value in whole.items() if key not in base or base[key] != value}
 
 
@@ -94,7 +97,7 @@ def runs_of(row: Row, ablation: Ablation, seed: int) -> list[Run]:
 
 def stage2_lines(row: Row, ablation: Ablation) -> dict[str, Any]:
     """What stage 2 takes over from stage 1's recipe: its augmentation, or the encoder it would have trained."""
-    first, second = (read_recipe(ablation.recipes / f"{stage}.yaml") for stage in ("stage1", "stage2"))
+    first, second = (read_lines(stage, ablation.recipes / f"{name}.yaml") for name, stage in STAGES.items())
     lines = second | differences(row.stage2)
     names: list[str] = []
     if not (lines.get("freeze_vision_backbone", True) and lines.get("freeze_temporal_module", True)):
