@@ -1,6 +1,7 @@
 """Recipes: typed, checked, overridable, and quick to explain themselves."""
 
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -194,7 +195,8 @@ def test_every_accepted_line_has_its_effect_or_is_refused(tmp_path, monkeypatch)
     args = training_arguments(recipe)
     for name, value in ACCEPTED.items():
         assert getattr(args, name) == value, name
-    words = [word for name, value in PASSED_ON.items() for word in (f"--{name}", yaml.safe_dump(value).split("\n")[0])]
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in PASSED_ON.items()}
+    words = [f"--{name}={text}" for name, text in texts.items()]
     passed = parse_recipe(Stage1Arguments, ["--output_dir", "out", *words], "usage").training
     assert {name: passed[name] for name in PASSED_ON} == PASSED_ON
     for name, reason in REFUSED.items():

@@ -466,7 +466,7 @@ def convert(stage_class: type, lines: dict[str, Any]) -> dict[str, Any]:
             if type(None) not in kinds:
                 raise InputError(f"`{name}` needs a value, got none")
             value = None
-        elif name == "fsdp" or (isinstance(value, str) and value[:1] in "{[" and {dict, list} & set(kinds)):
+        elif name in ("fsdp", "debug") or (isinstance(value, str) and value[:1] in "{[" and {dict, list} & set(kinds)):
             value = yaml.load(value, RecipeLoader)
         elif isinstance(value, str):
             value = getattr(parser.parse_args([f"--{name}={value}"]), name)

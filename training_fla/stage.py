@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 from huggingface_hub.errors import StrictDataclassError
-from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaForConditionalGeneration
@@ -107,7 +107,7 @@ def run_stage(
 
 
 def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
-    """transformers' arguments of a recipe, checked by transformers and by us."""
+    """Transformers' arguments of a recipe, checked by transformers and by us."""
     check_launch(recipe)
     on_gpu = torch.cuda.is_available()
     # Pinned memory is for copies to an accelerator; without one torch only warns.
@@ -257,7 +257,6 @@ def make_trainer(
     generation = clean_generation_config(
         model, processor.tokenizer, args.generation_num_beams or 1, recipe.text.max_new_tokens
     )
-    callbacks = run_callbacks(recipe, args)
     trainer = SignTranslationTrainer(
         model=model,
         args=args,
@@ -269,25 +268,23 @@ def make_trainer(
         eval_dataset=datasets["dev"],
         data_collator=SignTranslationCollator(model.prepare_decoder_input_ids_from_labels),
         processing_class=processor,
-        callbacks=callbacks,
     )
-    for callback in callbacks:
-        callback.trainer = trainer
-    show_progress(trainer)
+    add_callbacks(trainer, recipe)
     trainer.test_dataset = datasets["test"]
     return trainer
 
 
-def run_callbacks(recipe: Recipe, args) -> list[TrainerCallback]:
+def add_callbacks(trainer: SignTranslationTrainer, recipe: Recipe) -> None:
     """What a recipe asks for beside the training itself."""
-    optimization, callbacks = recipe.optimization, [EvaluationLines(recipe.output_dir)]
+    optimization = recipe.optimization
+    trainer.add_callback(EvaluationLines(trainer, recipe.output_dir))
     if optimization.early_stopping_patience:
-        callbacks.append(EarlyStoppingCallback(optimization.early_stopping_patience))
+        trainer.add_callback(EarlyStoppingCallback(optimization.early_stopping_patience))
     if optimization.norm_logging_steps:
-        callbacks.append(LayerNorms(recipe.output_dir, optimization.norm_logging_steps))
-    if args.report_to:
-        callbacks.append(RecipeReport(recipe.resolved))
-    return callbacks
+        trainer.add_callback(LayerNorms(trainer, recipe.output_dir, optimization.norm_logging_steps))
+    if trainer.args.report_to:
+        trainer.add_callback(RecipeReport(trainer, recipe.resolved))
+    show_progress(trainer)
 
 
 def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> dict:
@@ -327,7 +324,6 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
 def save_model(trainer: SignTranslationTrainer, folder: Path) -> None:
     """Write model and processor; their files appear all together."""
     trainer.model = trainer.whole_model()
-    trainer.model.generation_config = trainer.generation
     if is_peft(trainer.model) and trainer.is_world_process_zero():
         save_peft(trainer.model, folder / PEFT_FOLDER)
         merge_peft(trainer.model)
