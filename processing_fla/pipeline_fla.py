@@ -14,7 +14,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from .video_processing_fla import is_array, is_frame
 
 TASK = "sign-language-translation"
-VIDEO_OPTIONS = ("frame_stride", "num_frames", "fps", "do_sample_frames")
+VIDEO_OPTIONS = ("frame_stride", "max_source_frames", "num_frames", "fps", "do_sample_frames")
 
 
 class SignTranslationPipeline(Pipeline):
@@ -66,7 +66,8 @@ class SignTranslationPipeline(Pipeline):
                   decode.
                 - `on_error` (`str`): `"raise"` (the default) or `"skip"`: a clip that cannot be read or translated
                   gives a result of `None` values with one more entry, `"error"`, that says why.
-                - `frame_stride`, `num_frames`, `fps`, `do_sample_frames`: options of [`FlaVideoProcessor`].
+                - `frame_stride`, `max_source_frames`, `num_frames`, `fps`, `do_sample_frames`: options of
+                  [`FlaVideoProcessor`].
                 - `num_beams`, `max_new_tokens`, `do_sample` and any other option of `generate`.
 
         Returns:
@@ -129,7 +130,9 @@ class SignTranslationPipeline(Pipeline):
         """
         name = f"`{os.fspath(video)}`" if isinstance(video, (str, os.PathLike)) else "a clip given as frames"
         try:
-            batch = self.processor(videos=[video], return_tensors="pt", return_metadata=True, **video_options)
+            # `uint8`, which the model normalises on its device, as it does in training and evaluation.
+            raw = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt", "return_metadata": True}
+            batch = self.processor(videos=[video], **raw, **video_options)
         except (ValueError, OSError) as error:
             if on_error == "raise":
                 raise
