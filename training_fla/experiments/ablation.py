@@ -190,12 +190,10 @@ def mean_and_deviation(values: list[float]) -> str:
 
 def plot_epochs(scores: dict[str, list[float]], file: Path) -> None:
     """Draw Figure 4: BLEU-4 of every seed, by labels such as `75, stage 2`, one curve a stage."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4))
+    axis = figure.subplots()
     for stage, name in {"stage 1": "visual initialing stage", "stage 2": "LLM fine-tuning stage"}.items():
         points = {int(label.split(",")[0]): v for label, v in scores.items() if label.endswith(stage)}
         means = [statistics.mean(values) for values in points.values()]
@@ -207,4 +205,3 @@ def plot_epochs(scores: dict[str, list[float]], file: Path) -> None:
     figure.tight_layout()
     with atomic_file(file, overwrite=True) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
-    plt.close(figure)

@@ -5,6 +5,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -199,9 +200,8 @@ def show(out: Path) -> None:
     table = read_predictions(out / "stage2" / "predictions_test.tsv")
     for reference, prediction in list(zip(table.references, table.predictions, strict=True))[:5]:
         print(f"  reference    {reference}\n  translation  {prediction}\n")
-    print(
-        f"a clip and its translation: {out / 'contact_sheet.png'}\nall figures:               {out / 'summary.json'}"
-    )
+    print(f"a clip and its translation: {out / 'contact_sheet.png'}")
+    print(f"all figures:                {out / 'summary.json'}")
     print(f"the whole demo took {summary['seconds']:.0f} s. README.md says what to type for PHOENIX14T.")
 
 
@@ -216,25 +216,25 @@ def draw_contact_sheet(out: Path) -> None:
     row = table.ids.index(clip.stem)
     frames = np.stack(list(iterate_video_frames(clip)))
     frames = frames[FlaVideoProcessor.from_pretrained(out / "stage2").sample_frame_indices(len(frames))]
-    contact_sheet(frames, table.references[row], table.predictions[row], out / "contact_sheet.png")
+    lines = (f"translation: {table.predictions[row]}", f"reference: {table.references[row]}")
+    draw_frames(frames, lines, out / "contact_sheet.png")
 
 
-def contact_sheet(frames, reference: str | None, translation: str, file: Path, columns: int = 8) -> None:
-    """Draw a clip's sampled frames `(T, H, W, 3)` in a grid, with its reference and translation below."""
+def draw_frames(frames, lines: Sequence[str], file: Path) -> None:
+    """Draw uint8 frames `(T, H, W, 3)` in rows of eight with lines of text below."""
     from matplotlib.figure import Figure
 
-    columns = min(columns, len(frames))
+    columns = min(8, len(frames))
     rows = -(-len(frames) // columns)
-    figure = Figure(figsize=(1.5 * columns, 1.6 * rows + 0.9))
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
+    height = 1.6 * rows + 0.9
+    figure = Figure(figsize=(1.5 * columns, height))
+    for axis in figure.subplots(rows, columns, squeeze=False).flat:
         axis.axis("off")
-    for number, (axis, frame) in enumerate(zip(axes.flat, frames, strict=False), start=1):
+    for number, (axis, frame) in enumerate(zip(figure.axes, frames, strict=False), start=1):
         axis.imshow(frame)
         axis.set_title(str(number), fontsize=7, pad=2)
-    lines = [f"translation: {translation}"] + ([f"reference: {reference}"] if reference else [])
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.95, bottom=0.75 / (1.6 * rows + 0.9), wspace=0.05, hspace=0.15)
-    for height, line in enumerate(lines):
-        figure.text(0.02, (0.4 - 0.28 * height) / (1.6 * rows + 0.9), line, fontsize=10, wrap=True)
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.95, bottom=0.75 / height, wspace=0.05, hspace=0.15)
+    for number, line in enumerate(lines):
+        figure.text(0.02, (0.4 - 0.28 * number) / height, line, fontsize=10, wrap=True)
     with atomic_file(file, overwrite=True) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -22,6 +22,7 @@ COLUMNS = (
     "id", "rouge_l", "bleu4", "prediction_length", "reference_length", "missed", "inserted", "foreign_script",
     "prediction", "reference",
 )  # fmt: skip
+TEMPLATE = Path(__file__).with_name("report.html")
 LENGTH_BINS = ((1, 5), (6, 10), (11, 15), (16, 20), (21, 30), (31, None))
 FREQUENT = 25  # tokens in the lists of what is most often missed and inserted
 
@@ -107,7 +108,7 @@ def write_html(scored: Sequence[ScoredSentence], summary: dict, path: Path, over
         kind: Counter(token for sentence in scored for token in sentence.tokens(kind)).most_common(FREQUENT)
         for kind in ("missed", "inserted")
     }
-    page = jinja2.Template(PAGE, autoescape=True).render(
+    page = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(
         summary=summary,
         score_names=SCORE_NAMES,
         frequent=frequent,
@@ -137,59 +138,3 @@ def _by_length(scored: Sequence[ScoredSentence]) -> list[tuple[str, int, float, 
 def _script(character: str) -> str:
     """The script of a letter (`"LATIN"`, `"CJK"`, ...), and one name for everything that is no letter."""
     return unicodedata.name(character, "?").split(" ", 1)[0] if character.isalpha() else "no letter"
-
-
-PAGE = """<!doctype html>
-<html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ summary.title }}</title><style>
-body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222;background:#fff}
-table{border-collapse:collapse;margin:.5em 0}td,th{padding:.25em .7em;text-align:left;vertical-align:top;
-border-bottom:1px solid #ddd}th{background:#f4f4f4}small{color:#666}code{word-break:break-all}
-.missed{background:#fdd;text-decoration:line-through}.inserted{background:#dfd}
-.beside{display:flex;gap:3em;flex-wrap:wrap}.sentences td:first-child{word-break:break-all;max-width:12em}
-</style></head>
-<body><h1>{{ summary.title }}</h1>
-<h2>Scores</h2><p>{{ summary.num_sentences }} sentences. Signature: <code>{{ summary.signature }}</code></p>
-<table><tr><th>score<th>value<th>95 % interval</tr>
-{%- for name in score_names %}
-<tr><td>{{ name }}<td>{{ "%.2f" % summary[name] }}
-<td>{% if summary.confidence_intervals %}{% set low, high = summary.confidence_intervals[name] %}
-{{- "%.2f to %.2f" % (low, high) }}{% endif %}</tr>
-{%- endfor %}
-</table>
-<h2>Missed and inserted</h2><div class="beside">
-{%- for kind, heading in (("missed", "Most often missed"), ("inserted", "Most often inserted")) %}
-<div><h3>{{ heading }}</h3><table><tr><th>token<th>times</tr>
-{%- for token, times in frequent[kind] %}
-<tr><td><span class="{{ kind }}">{{ token }}</span><td>{{ times }}</tr>
-{%- endfor %}
-</table></div>
-{%- endfor %}
-</div>
-<h2>By length</h2>
-<table><tr><th>tokens of the reference<th>sentences<th>predicted / reference length<th>ROUGE-L<th>sentence BLEU-4</tr>
-{%- for label, number, ratio, rouge_l, bleu4 in lengths %}
-<tr><td>{{ label }}<td>{{ number }}<td>{{ "%.2f" % ratio }}<td>{{ "%.1f" % rouge_l }}<td>{{ "%.1f" % bleu4 }}</tr>
-{%- endfor %}
-</table>
-<h2>Script and empty predictions</h2><p>{{ empty }} predictions are empty.<br>
-{% if foreign %}{{ with_foreign }} predictions have letters of a script that no reference uses: {{ foreign }}
-{%- else %}No prediction has letters of a script that no reference uses.{% endif %}</p>
-<h2>Sentences, worst first</h2>
-<p><span class="missed">missed</span>: only in the reference. <span class="inserted">inserted</span>: only in the
-prediction. Below each: the prediction, then the reference, as in the file.</p>
-<p><input id="find" placeholder="show only sentences with ..."></p>
-<table class="sentences"><thead><tr><th>id<th>ROUGE-L<th>BLEU-4<th>length<th>prediction against reference</tr></thead>
-<tbody>
-{%- for s in sentences %}
-<tr><td>{{ s.id }}<td>{{ "%.1f" % s.rouge_l }}<td>{{ "%.1f" % s.bleu4 }}<td>{{ s.lengths[0] }} / {{ s.lengths[1] }}
-<td><div>{% for kind, token in s.alignment %}{% if kind == "same" %}{{ token }}{% else %}\
-<span class="{{ kind }}">{{ token }}</span>{% endif %}{{ between }}{% endfor %}</div>
-<small>{{ s.prediction }}<br>{{ s.reference }}</small></tr>
-{%- endfor %}
-</tbody></table>
-<script>
-document.getElementById("find").addEventListener("input",function(){const wanted=this.value.toLowerCase();
-for(const row of document.querySelectorAll("table.sentences tbody tr"))
-row.hidden=!row.textContent.toLowerCase().includes(wanted)});
-</script></body></html>"""
