@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.corpora.corpus_trees import clip, how2sign, phoenix14t, write_frames, write_video
+from tests.processing import drawing
 from training_fla.cli import main
 from training_fla.data.packed_corpus import PackedCorpus, file_sha256
 
@@ -148,6 +149,31 @@ def test_all_bad_rows_of_a_table_are_named_and_skip_packs_the_rest(tmp_path, cap
     assert main([*arguments, "--on-error", "skip", "--out", str(tmp_path / "out")]) == 0
     assert "note: left out: " in capsys.readouterr().err
     assert PackedCorpus(tmp_path / "out", "dev").sentences == ['He said "go", and went.']
+
+
+def test_cuts_and_counts_go_by_the_frames_own_times(tmp_path, capsys):
+    """A browser's WebM states 1000 frames a second and no length; a picture starts after the sound; rates vary."""
+    frames = [drawing.marked_frame(n % 20, 32, 32) for n in range(120)]
+    times = [round(1000 * n / 30) for n in range(120)]
+    browser = {"container_options": {"live": "1"}, "options": {"deadline": "realtime", "cpu-used": "8"}}
+    drawing.write_video(tmp_path / "browser.webm", frames, codec="libvpx", times=times, **browser)
+    varying = [*range(0, 1000, 100), *range(1000, 5000, 20)]
+    drawing.write_video(tmp_path / "varying.mp4", [frames[0]] * len(varying), times=varying)
+    drawing.late_video(tmp_path / "late.mp4")  # 10 a second from 2 s to 4 s
+    rows = ["browser.webm,1,3", "varying.mp4,0.5,2", "late.mp4,2.5,3.5", "late.mp4,3,4.5", "browser.webm,3,9"]
+    (tmp_path / "t.csv").write_text("\n".join(["video,start,end,sentence", *(f"{row},Hi." for row in rows)]) + "\n")
+    arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--size", "32", "--workers", "0"]
+    assert main([*arguments, "--check"]) == 1
+    report = capsys.readouterr().out
+    assert "train: 5 rows; frames 10 to 60, median 30" in report
+    assert "late_3-4.5: it ends at 4.5 s, its video at 4.00 s" in report
+    assert "browser_3-9: it ends at 9.0 s, its video at 4.00 s" in report
+    assert main([*arguments, "--on-error", "skip", "--out", str(tmp_path / "out")]) == 0
+    assert "browser_3-9" in (tmp_path / "out/skipped.tsv").read_text()
+    corpus = PackedCorpus(tmp_path / "out", "train")
+    assert corpus.num_frames == [60, 55, 10, 10]
+    numbers = [drawing.number_of(frame) for frame in corpus.read_frames(2, range(10)).permute(0, 2, 3, 1).numpy()]
+    assert numbers == list(range(5, 15))
 
 
 def test_a_check_warns_of_missing_frame_numbers(tmp_path, capsys):

@@ -53,9 +53,10 @@ def test_an_unreadable_image_and_an_empty_folder_are_named(tmp_path):
         list(FrameFolder(tmp_path / "c").frames())
 
 
+@pytest.mark.filterwarnings("error")
 def test_missing_numbers_of_frames_are_a_warning(tmp_path):
     write_frames(tmp_path / "c", clip(7), "cam2-%d.png", first=1)
-    assert FrameFolder(tmp_path / "c").gaps() == ""
+    assert len(FrameFolder(tmp_path / "c").files()) == 7
     for number in (3, 4, 6):
         (tmp_path / f"c/cam2-{number}.png").unlink()
     with pytest.warns(UserWarning, match="c: missing frame numbers between 1 and 7: 3, 4, 6"):
@@ -63,7 +64,7 @@ def test_missing_numbers_of_frames_are_a_warning(tmp_path):
     write_frames(tmp_path / "every_third", clip(9), "%06d.jpg", first=0)
     for number in set(range(9)) - {0, 3, 6}:
         (tmp_path / f"every_third/{number:06d}.jpg").unlink()
-    assert FrameFolder(tmp_path / "every_third").gaps() == ""
+    assert len(FrameFolder(tmp_path / "every_third").files()) == 3
 
 
 def test_a_written_clip_is_h264_that_browsers_begin_to_play_at_once(tmp_path, monkeypatch):

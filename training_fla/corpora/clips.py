@@ -120,13 +120,6 @@ class FrameFolder(_OnDisk):
         first, last = ((seconds or 0.0) * self.fps - 1e-3 for seconds in (self.start_seconds, self.end_seconds))
         return [n_file for n, n_file in enumerate(files) if n >= first and (self.end_seconds is None or n < last)]
 
-    def gaps(self) -> str:
-        """Says which numbers are missing in the names; empty where none is, or the names have no numbers."""
-        from processing_fla.video_reading_fla import frame_gaps
-
-        gaps = frame_gaps(self.files())
-        return gaps and f"{self.path}: {gaps}"
-
     @contextmanager
     def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
         """As [`ClipSource.opened`]; a number that is missing in the names is a warning."""

@@ -3,6 +3,7 @@
 import os
 import statistics
 import warnings
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from training_fla.corpora.clips import FrameFolder, VideoFile
 from training_fla.corpora.row import SPLITS, CorpusRow
+from training_fla.files import InputError
 
 from .worker_processes import SILENCE_SECONDS, in_workers
 
@@ -144,37 +146,49 @@ def _lost(row: CorpusRow) -> Finding:
 def examine(row: CorpusRow) -> Finding:
     """Open a clip, decode its first frame and count its frames."""
     try:
-        if isinstance(row.video, VideoFile):
-            return _examined_video(row.video)
-        gaps = row.video.gaps() if isinstance(row.video, FrameFolder) else ""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the gaps
-            next(row.video.frames())
-        files = row.video.files() if isinstance(row.video, FrameFolder) else row.video.frames()
-        num_frames = sum(1 for _ in files)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if isinstance(row.video, VideoFile):
+                num_frames, difference = _examined_video(row.video)
+            else:
+                next(row.video.frames())
+                files = row.video.files() if isinstance(row.video, FrameFolder) else row.video.frames()
+                num_frames, difference = sum(1 for _ in files), ""
     except Exception as error:  # whatever a decoder makes of a damaged file
         return Finding(fault=" ".join(str(error).split()) or type(error).__name__)
     if row.num_frames is not None and row.num_frames != num_frames:
-        return Finding(num_frames, difference=f"{num_frames} frames instead of {row.num_frames}", warning=gaps)
-    return Finding(num_frames, warning=gaps)
+        difference = f"{num_frames} frames instead of {row.num_frames}"
+    return Finding(num_frames, difference=difference, warning="; ".join({str(warning.message) for warning in caught}))
+
+
+def _examined_video(video: VideoFile) -> tuple[int, str]:
+    times = _frame_times(video.path)
+    length = times[-1] + (times[-1] - times[0]) / max(1, len(times) - 1)
+    start, end = video.start_seconds or 0.0, video.end_seconds
+    if start >= length:
+        raise InputError(f"it starts at {start} s, after the end of its video at {length:.2f} s")
+    num_frames = bisect_left(times, length if end is None else end - 1e-3) - bisect_left(times, start - 1e-3)
+    if end is not None and end > length + END_TOLERANCE_SECONDS:
+        return num_frames, f"it ends at {end} s, its video at {length:.2f} s"
+    return num_frames, ""
 
 
 @lru_cache(maxsize=64)  # many clips are cut from one video
-def _video_info(path: Path):
-    from processing_fla.video_reading_fla import probe_video
+def _frame_times(path: Path) -> list[float]:
+    """Seconds at which frames are shown, by an MP4 file's index or else by all packets; the first frame is decoded."""
+    from processing_fla.video_reading_fla import VideoDecodeError, decodable_packets, open_video
 
-    return probe_video(path)
-
-
-def _examined_video(video: VideoFile) -> Finding:
-    info = _video_info(video.path)
-    start, duration = video.start_seconds or 0.0, info.end_seconds
-    end = video.end_seconds if video.end_seconds is not None else duration
-    if end is None:
-        return Finding(info.num_frames or 0)
-    frames = round((end - start) * (info.fps or 25))
-    if duration is None or end <= duration + END_TOLERANCE_SECONDS:
-        return Finding(frames)
-    if start >= duration:
-        return Finding(fault=f"it starts at {start} s, after the end of its video at {duration:.2f} s")
-    return Finding(frames, difference=f"it ends at {end} s, its video at {duration:.2f} s")
+    with open_video(path, num_threads=1) as video:
+        index = list(video.stream.index_entries) if "mov" in video.formats else []
+        index = [entry.timestamp for entry in index if not entry.is_discard] * (len(index) == video.stream.frames)
+        frame, ticks = None, []
+        for packet in decodable_packets(video.packets()):
+            frame = frame or next(iter(packet.decode()), None)
+            if packet.pts is not None and not packet.is_discard:
+                ticks.append(packet.pts)
+            if frame and index:  # which counts in decoding order
+                ticks = [tick - index[0] + (video.stream.start_time or 0) for tick in index]
+                break
+        if frame is None or frame.is_corrupt or not ticks:
+            raise VideoDecodeError(f"`{path}` is damaged or cut off: its first frame cannot be decoded")
+        return sorted(float(tick * video.stream.time_base) - video.start for tick in ticks)
