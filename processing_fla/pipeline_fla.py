@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from .video_processing_fla import is_array, is_frame
+from .video_processing_fla import is_array, is_frame, is_one_video
 
 TASK = "sign-language-translation"
 VIDEO_OPTIONS = ("frame_stride", "max_source_frames", "num_frames", "fps", "do_sample_frames")
@@ -60,7 +60,8 @@ class SignTranslationPipeline(Pipeline):
 
         Args:
             videos: what [`FlaProcessor`] takes: a path, `Path` or `file://` URL of a video file or of a folder of
-                frames, a list of images, an array; or a list, generator or dataset of them.
+                frames, the bytes of a file, a torchcodec decoder, a list of images, an array; or a list, generator,
+                iterator or map-style dataset (`KeyDataset`) of them.
             kwargs:
                 - `batch_size` (`int`): clips translated at once, 1 by default; `num_workers` (`int`): processes that
                   decode.
@@ -71,7 +72,7 @@ class SignTranslationPipeline(Pipeline):
                 - `num_beams`, `max_new_tokens`, `do_sample` and any other option of `generate`.
 
         Returns:
-            `dict`, for a list of clips `list[dict]`, for a generator or a dataset an iterator of `dict`:
+            `dict`, for a list of clips `list[dict]`, for an iterator or a dataset an iterator of `dict`:
                 - `translation_text` (`str`): the sentence.
                 - `score` (`float`): from 0 to 1, the geometric mean of the probabilities the model gives the tokens.
                 - `num_frames` (`int`): source frames of the clip, before sampling.
@@ -82,52 +83,33 @@ class SignTranslationPipeline(Pipeline):
             VideoDecodeError: if a clip cannot be decoded, with `on_error="raise"`.
             ValueError: if an input is no video, or is too long for the model, with `on_error="raise"`.
         """
-        if is_array(videos) and videos.ndim == 5:
-            videos = list(videos)
-        if isinstance(videos, tuple):
+        if isinstance(videos, tuple) or (is_array(videos) and videos.ndim == 5):
             videos = list(videos)
         if isinstance(videos, list):
             if not videos:
                 return []
             if not all(map(is_frame, videos)):
                 return super().__call__(videos, **kwargs)
-        elif isinstance(videos, Iterable) and not isinstance(videos, (str, os.PathLike)) and not is_array(videos):
+        elif isinstance(videos, Dataset):
             return super().__call__(videos, **kwargs)
+        elif isinstance(videos, Iterable) and not (is_array(videos) or is_frame(videos) or is_one_video(videos)):
+            return super().__call__((video for video in videos), **kwargs)
         return super().__call__([videos], **kwargs)[0]
 
     def get_iterator(
         self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
     ) -> Iterator[dict]:
-        """Read, translate and report batch by batch; transformers' own collation would not know how to pad videos.
-
-        Args:
-            inputs (`Iterable`): clips.
-            num_workers (`int`): processes that read clips.
-            batch_size (`int`): clips translated at once.
-            preprocess_params (`dict`): options of [`preprocess`].
-            forward_params (`dict`): options of [`_forward`].
-            postprocess_params (`dict`): options of [`postprocess`].
-
-        Yields:
-            `dict`: a result a clip, in order.
-        """
-        dataset_class = PipelineDataset if hasattr(inputs, "__len__") else PipelineIterator
-        clips = dataset_class(inputs, self.preprocess, preprocess_params)
+        """Read, translate and report batch by batch; transformers' own collation would not know how to pad videos."""
+        is_sized = hasattr(inputs, "__len__")
+        clips = (PipelineDataset if is_sized else PipelineIterator)(inputs, self.preprocess, preprocess_params)
+        # Each process that reads an iterator would read all of it.
+        num_workers = num_workers if is_sized else min(num_workers, 1)
         for batch in DataLoader(clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list):
             for output in self.forward(batch, **forward_params):
                 yield self.postprocess(output, **postprocess_params)
 
     def preprocess(self, video: Any, on_error: str = "raise", **video_options) -> dict:
-        """Read one clip.
-
-        Args:
-            video (`Any`): one clip, as of [`__call__`].
-            on_error (`str`): `"raise"` or `"skip"`.
-            video_options: options of [`FlaVideoProcessor`].
-
-        Returns:
-            `dict`: the clip's batch of one, its length and a name for messages; or, with `"skip"`, its `error`.
-        """
+        """Read one clip: its batch of one, its length and a name for messages; or, with `"skip"`, its `error`."""
         name = f"`{os.fspath(video)}`" if isinstance(video, (str, os.PathLike)) else "a clip given as frames"
         try:
             # `uint8`, which the model normalises on its device, as it does in training and evaluation.
@@ -138,20 +120,11 @@ class SignTranslationPipeline(Pipeline):
                 raise
             return {"name": name, "error": one_line(error)}
         metadata = batch.pop("video_metadata")[0]
-        seconds = metadata.total_num_frames / metadata.fps if metadata.fps else None
-        return {"name": name, "batch": dict(batch), "num_frames": metadata.total_num_frames, "seconds": seconds}
+        length = {"num_frames": metadata.total_num_frames, "seconds": metadata.duration}
+        return {"name": name, "batch": dict(batch), **length}
 
     def _forward(self, clips: list[dict], on_error: str = "raise", **generate_kwargs) -> list[dict]:
-        """Translate the readable clips of one batch.
-
-        Args:
-            clips (`list[dict]`): from [`preprocess`].
-            on_error (`str`): `"raise"` or `"skip"`.
-            generate_kwargs: options of `generate`.
-
-        Returns:
-            `list[dict]`: the clips, with `sequences` and `scores`, or `error`, added.
-        """
+        """Translate the readable clips of one batch: `sequences` and `scores`, or `error`, are added to each."""
         readable = [clip for clip in clips if "error" not in clip]
         if not readable:
             return clips
@@ -176,22 +149,19 @@ class SignTranslationPipeline(Pipeline):
         return clips
 
     def encode(self, clips: list[dict]):
-        """Pad clips of unequal length to one batch and encode it.
+        """Encode clips of unequal length as one batch.
 
         Args:
-            clips (`list[dict]`): from [`preprocess`], readable ones.
+            clips (`list[dict]`): B clips from [`preprocess`], readable ones.
 
         Returns:
             `tuple`: the language model's encoder states, `last_hidden_state` of shape `(B, N, D)`, and the mask,
                 `torch.LongTensor` of shape `(B, T)`, 1 for a real frame.
         """
-        lengths = [clip["batch"]["attention_mask"].shape[1] for clip in clips]
-        first = clips[0]["batch"]["pixel_values_videos"]
-        pixels = first.new_zeros((len(clips), max(lengths), *first.shape[2:]))
-        mask = torch.zeros((len(clips), max(lengths)), dtype=torch.long, device=first.device)
-        for row, (clip, length) in enumerate(zip(clips, lengths, strict=True)):
-            pixels[row, :length] = clip["batch"]["pixel_values_videos"][0]
-            mask[row, :length] = 1
+        videos = [clip["batch"]["pixel_values_videos"][0] for clip in clips]
+        masks = [clip["batch"]["attention_mask"][0] for clip in clips]
+        pixels = torch.nn.utils.rnn.pad_sequence(videos, batch_first=True)
+        mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)
         if pixels.is_floating_point():
             pixels = pixels.to(self.model.dtype)
         return self.model.get_encoder()(pixel_values_videos=pixels, attention_mask=mask), mask
@@ -242,47 +212,24 @@ class SignTranslationPipeline(Pipeline):
         return (log_probabilities * counts).sum(1).div(counts.sum(1).clamp(min=1)).exp()
 
     def postprocess(self, clip: dict) -> dict | list[dict]:
-        """Turn ids into a result.
-
-        Args:
-            clip (`dict`): from [`_forward`].
-
-        Returns:
-            `dict`, or `list[dict]` where several sentences were asked for: see [`__call__`].
-        """
+        """Turn ids into a result, or several where several sentences were asked for: see [`__call__`]."""
         if "error" in clip:
             nothing = dict.fromkeys(("translation_text", "score", "num_frames", "seconds"))
             return nothing | {"error": clip["error"]}
         sentences = self.processor.batch_decode(clip["sequences"], skip_special_tokens=True)
+        length = {"num_frames": clip["num_frames"], "seconds": clip["seconds"]}
         results = [
-            {
-                "translation_text": sentence,
-                "score": score,
-                "num_frames": clip["num_frames"],
-                "seconds": clip["seconds"],
-            }
+            {"translation_text": sentence, "score": score, **length}
             for sentence, score in zip(sentences, clip["scores"].tolist(), strict=True)
         ]
         return results[0] if len(results) == 1 else results
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """Save the model and the processor, with their code.
-
-        Args:
-            save_directory (`str` or `os.PathLike`): a folder; made if need be.
-            kwargs: as for the model's `save_pretrained`.
-        """
+        """Save the model and the processor, with their code, in a folder that is made if need be."""
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
 
 def one_line(error: Exception) -> str:
-    """Bring an error's message to one line.
-
-    Args:
-        error (`Exception`): any.
-
-    Returns:
-        `str`: without line breaks.
-    """
+    """The message of an error on one line."""
     return " ".join(str(error).split())

@@ -23,7 +23,7 @@ class FlaProcessorKwargs(ProcessingKwargs, total=False):
 
 
 def normalize_text(text: str) -> str:
-    """Bring a sentence to Unicode's NFKC form, as the tokenizers of MBart and MT5 were trained to expect.
+    """A sentence in Unicode's NFKC form, as the tokenizers of MBart and MT5 were trained to expect.
 
     transformers' `MBartTokenizer` no longer does it: full-width punctuation, ligatures and the like would become
     unknown.
@@ -38,7 +38,7 @@ def normalize_text(text: str) -> str:
 
 
 class FlaProcessor(ProcessorMixin):
-    """The video processor and the tokenizer behind one door.
+    """The video processor and the tokenizer as one: videos and sentences in, a batch out, and back.
 
     Args:
         video_processor ([`FlaVideoProcessor`]): makes the pixels.
@@ -78,9 +78,8 @@ class FlaProcessor(ProcessorMixin):
 
         Returns:
             [`BatchFeature`]: with videos, `pixel_values_videos` (B, T, 3, H, W) and `attention_mask` (B, T), see the
-                video
-            processor. With text besides, `labels` (`torch.LongTensor` of shape `(B, L)`): target ids, -100 at padding.
-            With text alone, what the tokenizer returns.
+                video processor. With text besides, `labels` (`torch.LongTensor` of shape `(B, L)`): target ids, -100
+                at padding. With text alone, what the tokenizer returns.
 
         Raises:
             ValueError: if neither is given, or not one sentence for each video.
@@ -140,11 +139,7 @@ class FlaProcessor(ProcessorMixin):
         if skip_special_tokens is None:
             skip_special_tokens = isinstance(sequences, (torch.Tensor, np.ndarray))
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
-        rows = (
-            sequences.tolist()
-            if hasattr(sequences, "tolist")
-            else [getattr(row, "tolist", lambda r=row: r)() for row in sequences]
-        )
+        rows = [row.tolist() if hasattr(row, "tolist") else row for row in sequences]
         rows = [[pad if token == IGNORED_LABEL else token for token in row] for row in rows]
         sentences = self.tokenizer.batch_decode(rows, skip_special_tokens=skip_special_tokens, **kwargs)
         return [sentence.strip() for sentence in sentences] if skip_special_tokens else sentences

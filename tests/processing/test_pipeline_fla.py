@@ -1,11 +1,14 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from processing_fla import SignTranslationPipeline, VideoDecodeError
 
-from .drawing import marked_frame, tiny_model, tiny_processor, write_video
+from .drawing import late_video, marked_frame, tiny_model, tiny_processor, write_video
 
 SHORT = {"max_new_tokens": 8, "num_beams": 2}
 KEYS = {"translation_text", "score", "num_frames", "seconds"}
@@ -77,6 +80,53 @@ def test_generators_are_translated_as_they_come(translate, clips):
     results = translate(stream(), **SHORT)
     assert set(next(results)) == KEYS and len(asked) == 1
     assert len(list(results)) == 2
+
+
+def test_datasets_and_iterators_are_translated_lazily(translate, clips):
+    expected = translate(clips, **SHORT)
+    rows = [{"video": clip} for clip in clips]
+    for videos in (KeyDataset(rows, "video"), iter(clips), map(str, clips), {clip: 1 for clip in clips}.keys()):
+        results = translate(videos, **SHORT)
+        assert isinstance(results, Iterator) and list(results) == expected
+    assert list(translate(KeyDataset(rows, "video"), num_workers=2, **SHORT)) == expected
+    assert list(translate(iter(clips), num_workers=2, **SHORT)) == expected
+
+
+def test_rows_of_a_dataset_and_bytes_are_clips(translate, clips):
+    expected, content = translate(clips[0], **SHORT), clips[0].read_bytes()
+    for clip in (content, {"bytes": content, "path": None}, {"bytes": None, "path": str(clips[0])}):
+        assert translate(clip, **SHORT) == expected and translate([clip], **SHORT) == [expected]
+    with pytest.raises(VideoDecodeError, match="`video given as bytes` cannot be decoded"):
+        translate(b"no video")
+
+
+def test_a_file_is_opened_once(translate, clips, monkeypatch):
+    import av
+
+    opened, av_open = [], av.open
+    monkeypatch.setattr(av, "open", lambda file, **options: opened.append(file) or av_open(file, **options))
+    translate(clips, **SHORT)
+    assert opened == [f"file:{clip}" for clip in clips]
+
+
+def test_seconds_are_those_of_the_frames(translate, tmp_path):
+    recording = write_video(
+        tmp_path / "recording.webm",
+        [marked_frame(number) for number in range(20)],
+        codec="libvpx",
+        times=[100 * number for number in range(20)],
+        container_options={"live": "1"},
+        options={"deadline": "realtime"},
+    )
+    assert translate(recording, **SHORT)["seconds"] == pytest.approx(2.0, abs=0.01)
+    late = translate(late_video(tmp_path / "late.mp4"), **SHORT)
+    assert (late["num_frames"], late["seconds"]) == (20, pytest.approx(2.0, abs=0.01))
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_no_warning_of_transformers_is_about_us(translate, clips, caplog):
+    translate(clips, batch_size=2, num_return_sequences=2, **SHORT)
+    assert not caplog.records
 
 
 def test_generation_options_pass_through(translate, clips):

@@ -1,3 +1,6 @@
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,19 @@ def processor() -> FlaVideoProcessor:
 @pytest.fixture(scope="module")
 def frames() -> list[np.ndarray]:
     return [marked_frame(number, H, W) for number in range(S)]
+
+
+class Decoder:
+    """In the place of torchcodec's `VideoDecoder`, which `datasets` gives for its videos."""
+
+    def __init__(self, frames: torch.Tensor):
+        self.frames, self.metadata = frames, SimpleNamespace(average_fps=25.0)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def get_frames_at(self, indices: list[int]):
+        return SimpleNamespace(data=self.frames[indices])
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +63,20 @@ def forms(frames, tmp_path_factory) -> dict:
         "list of arrays": frames,
         "list of tensors": list(tensor.permute(0, 3, 1, 2)),
         "PIL images": [Image.fromarray(frame) for frame in frames],
+        "bytes": path.read_bytes(),
+        "row of a dataset": {"bytes": path.read_bytes(), "path": "clip.mkv"},
+        "row that names a file": {"bytes": None, "path": str(path)},
+        "decoder": Decoder(tensor.permute(0, 3, 1, 2)),
+        "floats to 255": array.astype(np.float64),
+        "floats to 1": torch.from_numpy(array / np.float32(255)),
         "batch of image paths": [sorted(str(file) for file in (folder / "frames").iterdir())],
     }
 
 
 FORMS = [
     "file name", "path", "file URL", "folder", "folder name", "folder URL", "array", "array, channels first", "tensor",
-    "tensor, channels first", "list of arrays", "list of tensors", "PIL images", "batch of image paths",
+    "tensor, channels first", "list of arrays", "list of tensors", "PIL images", "batch of image paths", "bytes",
+    "row of a dataset", "row that names a file", "decoder", "floats to 255", "floats to 1",
 ]  # fmt: skip
 
 
@@ -140,6 +163,24 @@ def test_defaults_are_256_to_224_normalised_with_imagenet_statistics():
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     difference = (pixels[0] * std + mean) * 255 - area[..., 16:240, 16:240]
     assert difference.abs().max() < 4 and difference.abs().mean() < 1
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_floats_from_0_to_1_are_never_scaled_again(scale):
+    video = np.random.default_rng(0).integers(0, 256, (5, 40, 50, 3)).astype(np.float32)
+    processor = FlaVideoProcessor(size={"height": 36, "width": 36}, crop_size={"height": 32, "width": 32})
+    expected = processor(video.astype(np.uint8), return_tensors="pt")["pixel_values_videos"]
+    assert torch.equal(processor(video / scale, return_tensors="pt")["pixel_values_videos"], expected)
+    if scale == 255:  # as other processors of transformers are called with floats from 0 to 1
+        unscaled = processor(video / scale, do_rescale=False, return_tensors="pt")["pixel_values_videos"]
+        assert torch.allclose(unscaled, expected)
+
+
+def test_pixels_of_no_known_range_are_refused():
+    with pytest.raises(ValueError, match="from 0 to 255, or floats from 0 to 1; got values from -2 to 2"):
+        FlaVideoProcessor()(np.linspace(-2, 2, 4 * 8 * 8 * 3).reshape(4, 8, 8, 3), frame_stride=1)
+    with pytest.raises(ValueError, match="got values from 300 to 300"):
+        FlaVideoProcessor()(np.full((4, 8, 8, 3), 300))
 
 
 def test_uint8_output_is_the_float_output_before_normalising():
@@ -244,15 +285,30 @@ def test_unequal_sizes_without_resizing_are_refused():
         )
 
 
-@pytest.mark.parametrize("stride", [0, -2, 1.5])
-def test_a_stride_below_one_is_refused(stride):
-    with pytest.raises(ValueError, match=f"`frame_stride` must be an integer of at least 1, got {stride}"):
-        FlaVideoProcessor(frame_stride=stride)
+@pytest.mark.parametrize("name", ["frame_stride", "max_source_frames"])
+@pytest.mark.parametrize("number", [0, -2, 1.5])
+def test_a_stride_or_limit_below_one_is_refused(name, number):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer of at least 1, got {number}"):
+        FlaVideoProcessor(**{name: number})
+
+
+def test_a_processor_that_was_saved_by_version_0_1_0_loads(tmp_path, forms):
+    saved = FlaVideoProcessor(size={"height": H, "width": W}, **RAW).to_dict()
+    saved.pop("max_source_frames", None)
+    saved |= {"video_backend": "torchcodec", "resample": 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(saved))
+    old = FlaVideoProcessor.from_pretrained(tmp_path)
+    assert old.max_source_frames is None
+    now = FlaVideoProcessor(size={"height": H, "width": W}, **RAW)
+    small = {"size": {"height": 30, "width": 30}, "do_center_crop": False, "return_tensors": "pt"}
+    batches = [processor(forms["path"], **small) for processor in (old, now)]
+    assert torch.equal(*(batch["pixel_values_videos"] for batch in batches))
 
 
 def test_saved_options_come_back(tmp_path):
     processor = FlaVideoProcessor(
         frame_stride=8,
+        max_source_frames=99,
         size={"height": 40, "width": 48},
         crop_size={"height": 32, "width": 36},
         image_mean=[0.1, 0.2, 0.3],
@@ -260,8 +316,8 @@ def test_saved_options_come_back(tmp_path):
     processor.save_pretrained(tmp_path)
     again = FlaVideoProcessor.from_pretrained(tmp_path)
     assert again.to_dict() == processor.to_dict()
-    assert (again.frame_stride, dict(again.size), dict(again.crop_size)) == (
-        8, {"height": 40, "width": 48}, {"height": 32, "width": 36},
+    assert (again.frame_stride, again.max_source_frames, dict(again.size), dict(again.crop_size)) == (
+        8, 99, {"height": 40, "width": 48}, {"height": 32, "width": 36},
     )  # fmt: skip
     assert FlaVideoProcessor.from_pretrained(tmp_path, frame_stride=2).frame_stride == 2
 

@@ -1,0 +1,103 @@
+"""What a model is trained and scored on (packed frames) is what it is shown by the processor and the pipeline."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from training_fla.corpora.clips import FrameFolder, VideoFile
+from training_fla.corpora.row import CorpusRow
+from training_fla.data.datasets import SignVideoDataset, evaluation_frames
+from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.data.packing import pack
+
+from .drawing import late_video, marked_frame, tiny_model, tiny_processor, write_video
+
+RAW = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
+SHORT = {"max_new_tokens": 8, "num_beams": 2}
+SIZE, CROP, LIMIT = 40, 32, 20
+KINDS = ["mp4", "turned", "recorded", "late", "frames", "long mp4", "long recorded", "long frames"]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> dict:
+    """Video files with an index and without, and folders of frames; the long ones have more frames than the limit."""
+    folder = tmp_path_factory.mktemp("clips")
+    clips = {"late": late_video(folder / "late.mp4", num_frames=13)}
+    for prefix, length in (("", 13), ("long ", 29)):
+        frames = [marked_frame(number, 75, 96) for number in range(length)]
+        clips[f"{prefix}mp4"] = write_video(folder / f"{prefix}a.mp4", frames, pix_fmt="yuv444p")
+        times = {"times": [40 * number for number in range(length)], "container_options": {"live": "1"}}
+        clips[f"{prefix}recorded"] = write_video(
+            folder / f"{prefix}b.webm", frames, codec="libvpx", options={"g": "9", "deadline": "realtime"}, **times
+        )
+        images = folder / f"{prefix}c"
+        images.mkdir()
+        for number, frame in enumerate(frames):
+            Image.fromarray(frame).save(images / f"{number}.png")
+        clips[f"{prefix}frames"] = images
+    clips["turned"] = write_video(folder / "d.mov", [marked_frame(n, 96, 50) for n in range(13)])
+    return clips
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor(SIZE, CROP, max_source_frames=LIMIT)
+
+
+@pytest.fixture(scope="module")
+def packed(clips, processor, tmp_path_factory) -> SignVideoDataset:
+    rows = [
+        CorpusRow(str(number), (FrameFolder if clips[kind].is_dir() else VideoFile)(clips[kind]), "am tag", "train")
+        for number, kind in enumerate(KINDS)
+    ]
+    out = tmp_path_factory.mktemp("packed") / "corpus"
+    pack(rows, out, size=SIZE, num_workers=0, progress=False)
+    return SignVideoDataset(PackedCorpus(out, "train"), processor)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_frames_are_those_of_the_processor_up_to_jpeg(clips, processor, packed, kind):
+    index = KINDS.index(kind)
+    batch = processor.video_processor(clips[kind], return_metadata=True, **RAW)
+    kept = batch["video_metadata"][0].frames_indices
+    assert packed.frame_indices(index).tolist() == kept.tolist()
+    assert len(kept) == (5 if kind.startswith("long") else 4)
+    theirs, ours = packed[index]["pixel_values_videos"].int(), batch["pixel_values_videos"][0].int()
+    assert theirs.shape == ours.shape == (len(kept), 3, CROP, CROP)
+    # JPEG halves the resolution of colours: 4 of 255 on average, of the hard edges of pure colours drawn here.
+    assert (theirs - ours).float().abs().mean() < 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pipeline_says_of_a_file_what_it_says_of_the_frames_that_are_packed(clips, processor, packed, kind):
+    index, clip = KINDS.index(kind), clips[kind]
+    before_jpeg = (FrameFolder if clip.is_dir() else VideoFile)(clip).frames(size=(SIZE, SIZE))
+    kept = torch.from_numpy(np.stack(list(before_jpeg))[packed.frame_indices(index)]).permute(0, 3, 1, 2)
+    pixels = evaluation_frames(kept, processor.video_processor)
+    assert torch.equal(pixels, processor.video_processor(clip, **RAW)["pixel_values_videos"][0])
+    model = tiny_model(processor.tokenizer)
+    translate = pipeline("sign-language-translation", model=model, processor=processor, device="cpu")
+    of_file, of_frames = translate(clip, **SHORT), translate(kept, do_sample_frames=False, **SHORT)
+    assert of_file["translation_text"] == of_frames["translation_text"] != ""
+    assert of_file["score"] == pytest.approx(of_frames["score"])
+
+
+def test_a_long_clip_is_thinned_by_the_processor_and_by_every_call(clips, processor):
+    video_processor = processor.video_processor
+    for kind in ("long mp4", "long recorded", "long frames"):
+        kept = video_processor(clips[kind], return_metadata=True, **RAW)["video_metadata"][0].frames_indices.tolist()
+        assert kept == video_processor.sample_frame_indices(29).tolist()
+        assert {after - before for before, after in pairwise(kept)} == {6}
+        every = video_processor(clips[kind], max_source_frames=None, **RAW)["attention_mask"].shape[1]
+        assert every == 8
+        whole = video_processor(clips[kind], do_sample_frames=False, **RAW)["attention_mask"].shape[1]
+        assert whole == 29
+    array = np.stack([marked_frame(number) for number in range(29)])
+    assert video_processor(array, **RAW)["attention_mask"].shape[1] == 5
+    with pytest.raises(ValueError, match="`frame_stride` 4 does not fit frames packed one in 3"):
+        video_processor.sample_frame_indices(29, packed_stride=3)
+    assert video_processor.sample_frame_indices(15, packed_stride=2).tolist() == [0, 3, 6, 9, 12]
