@@ -1,4 +1,4 @@
-"""Batches of clips of similar length, as many as fit a budget of frames: memory stays flat where lengths vary."""
+"""The order of clips in an epoch, and batches of clips of similar length that fit a budget of frames."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,27 +15,33 @@ BATCHES_A_WINDOW = 50
 SPARE_BATCHES = 0.02
 
 
-class EpochSampler(Sampler[int]):
-    """Every clip once an epoch, in an order that depends on nothing but (seed, epoch).
-
-    transformers' own length sampler draws from the global generator, so a resumed run would see other batches.
+def windows_by_length(order: np.ndarray, lengths: np.ndarray, window: int) -> list[np.ndarray]:
+    """Cut an order into windows and sort the clips of each.
 
     Args:
-        lengths (`Sequence[int]`): of the clips, in sampled frames.
-        seed (`int`): of the order.
-        batch_size (`int`, *optional*): group clips of similar length: among every 50 batches drawn at random, batches
-            are cut in order of length and then shuffled. Without it the order is a plain permutation.
+        order (`np.ndarray` of shape `(clips,)`): places of clips.
+        lengths (`np.ndarray` of shape `(clips,)`): of each clip, in the order of places.
+        window (`int`): clips in a window.
+
+    Returns:
+        `list[np.ndarray]`: places, shortest clip first.
+    """
+    windows = np.split(order, range(window, len(order), window))
+    return [part[np.argsort(lengths[part], kind="stable")] for part in windows]
+
+
+class EpochSampler(Sampler[int]):
+    """Every clip once an epoch, in an order that depends on seed and epoch alone.
+
+    transformers' own length sampler draws from the global generator, so a resumed run would see other batches. With
+    `batch_size`, clips of a batch are of similar length; without, the order is a plain permutation.
     """
 
     def __init__(self, lengths: Sequence[int], seed: int, batch_size: int | None = None):
         self.lengths, self.seed, self.batch_size, self.epoch = np.asarray(lengths), seed, batch_size, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is yielded next.
-
-        Args:
-            epoch (`int`): counted from 0.
-        """
+        """Choose the epoch whose order is yielded next, counted from 0."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -45,13 +51,7 @@ class EpochSampler(Sampler[int]):
         generator = np.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(len(self.lengths))
         if self.batch_size is not None:
-            window = 50 * self.batch_size
-            order = np.concatenate(
-                [
-                    part[np.argsort(self.lengths[part], kind="stable")]
-                    for part in np.split(order, range(window, len(order), window))
-                ]
-            )
+            order = np.concatenate(windows_by_length(order, self.lengths, BATCHES_A_WINDOW * self.batch_size))
             batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
             full = [batch for batch in batches if len(batch) == self.batch_size]
             rest = [batch for batch in batches if len(batch) != self.batch_size]  # last, or it would shift the others
@@ -62,34 +62,19 @@ class EpochSampler(Sampler[int]):
 class FrameBudgetSampler(Sampler[list[int]]):
     """Every clip once an epoch, in batches whose frames, padding included, stay within a budget.
 
-    A batch sampler, for `DataLoader(batch_sampler=...)`. The order depends on seed and epoch alone. Every epoch has
-    the same number of batches, so that the length of a schedule is known, and every process has equally many; the
-    batches of one step, on all processes and all accumulated ones, hold about equally many frames, so that none waits.
-
-    Args:
-        lengths (`Sequence[int]`): frames of each clip, as sampled.
-        max_frames (`int`): most frames in a batch: its clips times the longest of them.
-        max_clips (`int`, *optional*): most clips in a batch.
-        seed (`int`): of the order.
-        shuffle (`bool`): false gives the clips in order of length, longest first: a lack of memory shows at once.
-        names (`Sequence[str]`, *optional*): of the clips, for messages; their places when absent.
-        accumulation (`int`): batches a process takes to one step.
-        num_processes (`int`): that share the batches.
-        process_index (`int`): which of them this is.
-
-    Raises:
-        InputError: a clip is longer than the budget, or there are too few clips for a batch each.
+    For `DataLoader(batch_sampler=...)`. The order depends on seed and epoch alone. Every epoch has the same number of
+    batches, so that the length of a schedule is known, and every process has equally many; the batches of one step, on
+    all processes and all accumulated ones, hold about equally many frames, so that none waits.
     """
 
     def __init__(
         self,
-        lengths: Sequence[int],
-        max_frames: int,
+        lengths: Sequence[int],  # sampled frames of each clip
+        max_frames: int,  # of a batch: its clips times the longest of them
         max_clips: int | None = None,
         seed: int = 0,
-        shuffle: bool = True,
-        names: Sequence[str] | None = None,
-        accumulation: int = 1,
+        names: Sequence[str] | None = None,  # of the clips, for messages
+        accumulation: int = 1,  # batches a process takes to one step
         num_processes: int = 1,
         process_index: int = 0,
     ):
@@ -104,7 +89,7 @@ class FrameBudgetSampler(Sampler[list[int]]):
             )
         if max_clips is not None and max_clips < 1:
             raise InputError(f"a batch needs at least one clip, not {max_clips}")
-        self.max_frames, self.max_clips, self.seed, self.shuffle, self.epoch = max_frames, max_clips, seed, shuffle, 0
+        self.max_frames, self.max_clips, self.seed, self.epoch = max_frames, max_clips, seed, 0
         self.batches_a_step = accumulation * num_processes
         self.num_processes, self.process_index = num_processes, process_index
         self.num_batches = self._count()
@@ -113,16 +98,13 @@ class FrameBudgetSampler(Sampler[list[int]]):
         """Choose the epoch whose order is yielded next, counted from 0."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._batches()[self.process_index :: self.num_processes])
-
     def __len__(self) -> int:
         return self.num_batches // self.num_processes
 
     def _count(self) -> int:
         """How many batches an epoch has on all processes: whole steps, and some more than the fewest possible."""
-        fewest = len(self._cut(np.argsort(-self.lengths, kind="stable")))
-        wanted = fewest + int(np.ceil(SPARE_BATCHES * fewest)) if self.shuffle else fewest
+        fewest = len(self._cut(np.arange(len(self.lengths)), max(1, len(self.lengths))))
+        wanted = fewest + int(np.ceil(SPARE_BATCHES * fewest))
         steps = min(-(-wanted // self.batches_a_step), len(self.lengths) // self.batches_a_step)
         if steps * self.batches_a_step < fewest:
             raise InputError(
@@ -131,81 +113,58 @@ class FrameBudgetSampler(Sampler[list[int]]):
             )
         return steps * self.batches_a_step
 
-    def _batches(self) -> list[list[int]]:
-        if not self.shuffle:
-            return self._split_largest(self._cut(np.argsort(-self.lengths, kind="stable")))
+    def __iter__(self) -> Iterator[list[int]]:
         generator = np.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(len(self.lengths))
         mean = max(1.0, float(self.lengths.mean())) if len(order) else 1.0
         clips_a_batch = min(self.max_clips or len(order), max(1, int(self.max_frames / mean)))
         window = max(1, BATCHES_A_WINDOW * clips_a_batch)
-        batches = self._cut_windows(order, window)
+        batches = self._cut(order, window)
         while len(batches) > self.num_batches:  # one window over all makes the fewest, so this ends
             window *= 2
-            batches = self._cut_windows(order, window)
-        batches = self._split_largest(batches)
+            batches = self._cut(order, window)
+        while len(batches) < self.num_batches:  # halve the batch of most clips
+            largest = max(range(len(batches)), key=lambda place: len(batches[place]))
+            middle = -(-len(batches[largest]) // 2)
+            batches[largest : largest + 1] = [batches[largest][:middle], batches[largest][middle:]]
         batches.sort(key=lambda batch: -len(batch) * self.lengths[batch[0]])
         steps = [batches[start : start + self.batches_a_step] for start in range(0, len(batches), self.batches_a_step)]
-        return [batch for step in generator.permutation(len(steps)) for batch in steps[step]]
+        dealt = [batch for step in generator.permutation(len(steps)) for batch in steps[step]]
+        return iter(dealt[self.process_index :: self.num_processes])
 
-    def _cut_windows(self, order: np.ndarray, window: int) -> list[list[int]]:
-        """Cut every `window` clips of an order by themselves."""
+    def _cut(self, order: np.ndarray, window: int) -> list[list[int]]:
+        """Cut each window of an order into batches, whose first clip is their longest."""
         batches: list[list[int]] = []
-        for start in range(0, len(order), window):
-            part = order[start : start + window]
-            batches += self._cut(part[np.argsort(-self.lengths[part], kind="stable")])
-        return batches
-
-    def _cut(self, order: np.ndarray) -> list[list[int]]:
-        """Cut clips, longest first, into batches: the first of each is its longest."""
-        batches: list[list[int]] = []
-        for clip in order.tolist():
-            batch = batches[-1] if batches else None
-            full = batch is None or (len(batch) + 1) * self.lengths[batch[0]] > self.max_frames
-            if full or len(batch) == self.max_clips:
-                batches.append([clip])
-            else:
+        for part in windows_by_length(order, -self.lengths, window):
+            batch: list[int] = []
+            for clip in part.tolist():
+                if (
+                    not batch
+                    or (len(batch) + 1) * self.lengths[batch[0]] > self.max_frames
+                    or (len(batch) == self.max_clips)
+                ):
+                    batch = []
+                    batches.append(batch)
                 batch.append(clip)
-        return batches
-
-    def _split_largest(self, batches: list[list[int]]) -> list[list[int]]:
-        """Halve the batches of most clips until there are as many as an epoch has."""
-        while len(batches) < self.num_batches:
-            largest = max(range(len(batches)), key=lambda place: len(batches[place]))
-            batch = batches[largest]
-            middle = -(-len(batch) // 2)
-            batches[largest : largest + 1] = [batch[:middle], batch[middle:]]
         return batches
 
 
 def check_batching(args, frames_per_batch: int | None) -> None:
-    """Refuse lines of a recipe that say different things about what a batch is.
-
-    Args:
-        args ([`~transformers.Seq2SeqTrainingArguments`]): sampling, batch size, launcher.
-        frames_per_batch (`int`, *optional*): the budget.
-
-    Raises:
-        InputError: a line that is not supported, or not together with a budget.
-    """
+    """Refuse lines of a recipe that say different things about what a batch is."""
     if args.train_sampling_strategy not in ("random", "group_by_length"):
         raise InputError(
             f"train_sampling_strategy must be random or group_by_length, got {args.train_sampling_strategy}"
         )
     if frames_per_batch is None:
         return
-    config = args.accelerator_config
     contradicting = {
         "auto_find_batch_size": args.auto_find_batch_size,
         "dataloader_drop_last": args.dataloader_drop_last,
-        "accelerator_config.split_batches": config.split_batches,
-        "accelerator_config.dispatch_batches": config.dispatch_batches,
+        "accelerator_config.split_batches": args.accelerator_config.split_batches,
+        "accelerator_config.dispatch_batches": args.accelerator_config.dispatch_batches,
     }
-    for name, value in contradicting.items():
-        if value:
-            raise InputError(
-                f"{name} is for batches of equally many clips, not for frames_per_batch {frames_per_batch}"
-            )
+    for name in filter(contradicting.get, contradicting):
+        raise InputError(f"{name} is for batches of equally many clips, not for frames_per_batch {frames_per_batch}")
     if args.n_gpu > 1:
         raise InputError(f"frames_per_batch needs one process a GPU: start {args.n_gpu} with `accelerate launch`")
 
@@ -213,18 +172,7 @@ def check_batching(args, frames_per_batch: int | None) -> None:
 def budget_loader(
     dataset: Dataset, sampler: FrameBudgetSampler, collate: Callable, args, accelerator: Accelerator
 ) -> DataLoader:
-    """Load the batches of a sampler onto this process's device.
-
-    Args:
-        dataset (`Dataset`): the training clips.
-        sampler ([`FrameBudgetSampler`]): for this process.
-        collate (`Callable`): pads a list of examples.
-        args ([`~transformers.Seq2SeqTrainingArguments`]): workers and pinned memory.
-        accelerator ([`~accelerate.Accelerator`]): the device.
-
-    Returns:
-        `DataLoader`: as Accelerate prepares one, which a trainer can resume in the middle of an epoch.
-    """
+    """Load the batches of a sampler onto this process's device, so that a trainer can resume within an epoch."""
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,
