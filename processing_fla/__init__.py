@@ -16,7 +16,6 @@ from .video_processing_fla import FlaVideoProcessor
 from .video_reading_fla import (
     VideoDecodeError,
     VideoInfo,
-    iterate_video_frames,
     probe_video,
     timed_frames,
 )
@@ -38,7 +37,6 @@ __all__ = [
     "SignTranslationPipeline",
     "VideoDecodeError",
     "VideoInfo",
-    "iterate_video_frames",
     "normalize_text",
     "probe_video",
     "timed_frames",

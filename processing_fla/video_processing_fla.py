@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 from transformers.image_processing_utils import get_size_dict
 from transformers.image_utils import (
@@ -138,13 +139,11 @@ class FlaVideoProcessor(BaseVideoProcessor):
 
         Args:
             num_frames (`int`): source frames S, at least 1.
-            generator (`np.random.Generator`, *optional*): draws the frame of each window (training); the first one of
-                each when absent (evaluation).
+            generator (`np.random.Generator`, *optional*): draws the frame of each window; the first when absent.
             packed_stride (`int`): source frames to each of the S, where the video was packed thinned already.
 
         Returns:
-            `np.ndarray` of shape `(T,)`, int64: rising indices below S, T = ceil(S / frame_stride) where S is not
-                above `max_source_frames`.
+            `np.ndarray` of shape `(T,)`, int64: rising indices below S.
 
         Raises:
             ValueError: if `num_frames` is below 1, or `frame_stride` is no multiple of `packed_stride`.
@@ -162,7 +161,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
         phase_seed: int | None = None,
         **kwargs,
     ) -> np.ndarray:
-        """Choose which frames of a video of known length are kept.
+        """[`sample_frame_indices`] for transformers, which hands over the options of a call.
 
         Args:
             metadata ([`VideoMetadata`]): says the number of source frames, and their rate where `fps` is used.
@@ -276,11 +275,14 @@ class FlaVideoProcessor(BaseVideoProcessor):
         if return_tensors is not None:
             shapes = {tuple(clip.shape[1:]) for clip in clips}
             if len(shapes) > 1:
+                remedy = "set `do_resize` and `do_center_crop`, or leave `return_tensors` out"
                 raise ValueError(
-                    f"Videos of one batch must have one frame size, got {sorted(shapes)} (C, H, W); set `do_resize` "
-                    "and `do_center_crop`, or leave `return_tensors` out."
+                    f"Videos of one batch must have one frame size, got {sorted(shapes)} (C, H, W); {remedy}."
                 )
-            clips, masks = pad_to_longest(clips, do_pad), pad_to_longest(masks, do_pad)
+            lengths = sorted(set(map(len, clips)))
+            if len(lengths) > 1 and not do_pad:
+                raise ValueError(f"Videos of {lengths} frames cannot be one tensor with `do_pad=False`.")
+            clips, masks = pad_sequence(clips, batch_first=True), pad_sequence(masks, batch_first=True)
         return BatchFeature({"pixel_values_videos": clips, "attention_mask": masks}, tensor_type=return_tensors)
 
 
@@ -294,15 +296,12 @@ def sample_frame_indices(
 
     Args:
         num_frames (`int`): source frames S, at least 1.
-        frame_stride (`int`): length of a window in source frames, the last may be shorter; 4 keeps 25 %.
+        frame_stride (`int`): length of a window, the last may be shorter; 4 keeps 25 %.
         max_source_frames (`int`, *optional*): source frames that are left of a longer video.
         generator (`np.random.Generator`, *optional*): draws the frame of each window; the first one when absent.
 
     Returns:
         `np.ndarray` of shape `(T,)`, int64: rising indices below S.
-
-    Raises:
-        ValueError: if `num_frames` or `frame_stride` is below 1.
     """
     if num_frames < 1 or frame_stride < 1:
         raise ValueError(f"`num_frames` and `frame_stride` must be at least 1, got {num_frames} and {frame_stride}.")
@@ -315,36 +314,14 @@ def sample_frame_indices(
     return left[kept]
 
 
-def pad_to_longest(rows: list[torch.Tensor], do_pad: bool | None) -> torch.Tensor:
-    """Stack tensors of unequal length along their first dimension.
-
-    Args:
-        rows (`list[torch.Tensor]`): each of shape `(T, ...)`, of any dtype.
-        do_pad (`bool`, *optional*): fill with 0 up to the longest.
-
-    Returns:
-        `torch.Tensor` of shape `(B, T, ...)`: of the same dtype.
-
-    Raises:
-        ValueError: the lengths differ and `do_pad` is not set.
-    """
-    lengths = [len(row) for row in rows]
-    if not do_pad and len(set(lengths)) > 1:
-        raise ValueError(f"Videos of {sorted(set(lengths))} frames cannot be one tensor with `do_pad=False`.")
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-
-
 def as_bytes(video: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    """Bring pixel values of any type to `uint8`.
+    """Bring pixel values from 0 to 255, or floats from 0 to 1, to `uint8`.
 
     Args:
-        video (`torch.Tensor` of shape `(T, C, H, W)`): from 0 to 255; or, where floating, from 0 to 1.
+        video (`torch.Tensor` of shape `(T, C, H, W)`): of any type.
 
     Returns:
         `tuple[torch.ByteTensor, bool]`: values from 0 to 255, and whether they were from 0 to 1.
-
-    Raises:
-        ValueError: if values are below 0 or above 255.
     """
     if video.dtype == torch.uint8:
         return video, False
@@ -402,7 +379,7 @@ def flat_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
     """Metadata in any of transformers' forms as one entry a video, `None` where nothing was given."""
     if metadata is None:
         return [None] * num_videos
-    flat = [metadata] if isinstance(metadata, (dict, VideoMetadata)) else list(metadata)
+    flat = [metadata] if isinstance(metadata, (dict, VideoMetadata)) else metadata
     flat = [entry for item in flat for entry in (item if isinstance(item, (list, tuple)) else [item])]
     if len(flat) != num_videos:
         raise ValueError(f"Got {num_videos} videos, but `video_metadata` for {len(flat)}.")
@@ -417,9 +394,6 @@ def stack_frames(frames: list) -> np.ndarray | torch.Tensor:
 
     Returns:
         `np.ndarray` or `torch.Tensor` of shape `(T, ...)`, of 4 dimensions: layout and dtype as given.
-
-    Raises:
-        ValueError: if the frames have different sizes.
     """
     frames = [np.asarray(frame.convert("RGB")) if isinstance(frame, Image.Image) else frame for frame in frames]
     frames = [frame[..., None] if frame.ndim == 2 else frame for frame in frames]

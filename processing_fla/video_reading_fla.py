@@ -49,12 +49,12 @@ class VideoDecodeError(ValueError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the beginning of a video file says: seconds are from the container's start, sizes of an upright frame."""
+    """What the beginning of a video file says of it."""
 
-    height: int
+    height: int  # of an upright frame, in pixels
     width: int
     fps: float | None  # source frames a second, by the times of the first frames
-    end_seconds: float | None  # of the last frame, by the index or the header
+    end_seconds: float | None  # from the container's start, by the index or the header
     num_frames: int | None  # by the index
 
 
@@ -70,9 +70,6 @@ class TimedVideoMetadata(VideoMetadata):
         return super().timestamps if self.seconds is None else self.seconds.tolist()
 
 
-# ------------------------------------------------------------------------------------------------------ paths, folders
-
-
 def local_path(source: str | os.PathLike) -> Path:
     """The `Path` that a path or a `file://` URL names."""
     text = os.fsdecode(os.fspath(source))
@@ -86,27 +83,27 @@ def local_path(source: str | os.PathLike) -> Path:
     return Path(url2pathname(text[text.index("://") + 3 + len(url.netloc) :]))
 
 
+def is_visible_file(path: Path, suffixes: set[str]) -> bool:
+    """Whether a folder's entry is a file with one of these suffixes, in any case; hidden files are not."""
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+
+
 def is_video_file(path: Path) -> bool:
-    """Whether a folder's entry is a video file, by its suffix in any case; hidden files are not."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def is_image_file(path: Path) -> bool:
-    """Whether a folder's entry is an image file, by its suffix in any case; hidden files are not."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """Whether a folder's entry is a video file, by its name."""
+    return is_visible_file(path, VIDEO_SUFFIXES)
 
 
 def is_frame_folder(path: str | os.PathLike) -> bool:
     """Whether this is a folder of one video's frames: images and no video lie directly in it."""
     path = local_path(path)
     entries = list(path.iterdir()) if path.is_dir() else []
-    return any(map(is_image_file, entries)) and not any(map(is_video_file, entries))
+    return any(is_visible_file(entry, IMAGE_SUFFIXES) for entry in entries) and not any(map(is_video_file, entries))
 
 
 def frame_files(folder: str | os.PathLike) -> list[Path]:
     """The images of a folder of frames, `2.png` before `10.png`; a missing number is warned of."""
     folder = local_path(folder)
-    files = list(filter(is_image_file, folder.iterdir()))
+    files = [file for file in folder.iterdir() if is_visible_file(file, IMAGE_SUFFIXES)]
     videos = sorted(file.name for file in folder.iterdir() if is_video_file(file))
     if videos:
         raise VideoDecodeError(f"`{folder}` is a folder of videos ({videos[0]}), not of frames; give the videos")
@@ -171,9 +168,6 @@ def read_image(file: Path) -> np.ndarray:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error, EOFError and more
         raise VideoDecodeError(f"`{file}` cannot be read as an image: {error}") from error
-
-
-# ------------------------------------------------------------------------------------------------------------- pixels
 
 
 class RgbConverter:
@@ -257,9 +251,6 @@ def scaled(frames: np.ndarray, size: SizeRule) -> np.ndarray:
     for target, frame in zip(result, frames, strict=True):
         target[:] = convert(VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24"), spaced=True)[..., :3]
     return result
-
-
-# ------------------------------------------------------------------------------------------------------ opening a file
 
 
 class LoggedErrors:
@@ -515,9 +506,6 @@ def decodable_packets(packets: Iterator) -> Iterator:
         yield packet
 
 
-# ------------------------------------------------------------------------------------------------------ reading a file
-
-
 def timed_frames(
     path: str | os.PathLike | bytes,
     start_seconds: float | None = None,
@@ -551,20 +539,6 @@ def timed_frames(
         yield from video.rgb_frames(start_seconds, end_seconds, size, frame_stride)
 
 
-def iterate_video_frames(path: str | os.PathLike | bytes, *times, **options) -> Iterator[np.ndarray]:
-    """The frames of [`timed_frames`] without their times; takes the same arguments.
-
-    Args:
-        path (`str`, `os.PathLike` or `bytes`): the file, its `file://` URL, or its bytes.
-        times: start and end in seconds.
-        options: the others of [`timed_frames`].
-
-    Returns:
-        `Iterator[np.ndarray]` of shape `(H, W, 3)`, uint8: RGB, 0 to 255.
-    """
-    return (frame for _, frame in timed_frames(path, *times, **options))
-
-
 def read_chosen_frames(
     path: str | os.PathLike | bytes,
     choose: Callable[[int, float | None], np.ndarray],
@@ -583,9 +557,6 @@ def read_chosen_frames(
     Returns:
         `tuple[np.ndarray, TimedVideoMetadata]`: frames `(T, H, W, 3)`, uint8, upright RGB, chosen for the true length
             and rate; and what is known of them and of the video.
-
-    Raises:
-        VideoDecodeError: if the file is no video, or is damaged or cut off.
     """
     guess: tuple[int, float | None] | None = None
     while True:

@@ -1,6 +1,7 @@
 import os
 import shutil
 import struct
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from processing_fla import VideoDecodeError, iterate_video_frames, probe_video, timed_frames
+from processing_fla import VideoDecodeError, probe_video, timed_frames
 from processing_fla.video_processing_fla import sample_frame_indices
 from processing_fla.video_reading_fla import (
     RgbConverter,
@@ -48,8 +49,12 @@ def videos(tmp_path_factory) -> dict[str, Path]:
     return {name: write_video(folder / name, frames, **options) for name, options in CONTAINERS.items()}
 
 
+def frames_of(path, *times, **options) -> Iterator[np.ndarray]:
+    return (frame for _, frame in timed_frames(path, *times, **options))
+
+
 def frame_of(path, number: int) -> np.ndarray:
-    return list(iterate_video_frames(path))[number]
+    return list(frames_of(path))[number]
 
 
 def close_to(pixel, color, tolerance=12) -> bool:
@@ -61,7 +66,7 @@ def close_to(pixel, color, tolerance=12) -> bool:
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_every_frame_comes_out_once_and_in_order(videos, name):
-    frames = list(iterate_video_frames(videos[name]))
+    frames = list(frames_of(videos[name]))
     assert [number_of(frame) for frame in frames] == list(range(S))
     assert frames[0].shape == (64, 96, 3) and frames[0].dtype == np.uint8
 
@@ -127,23 +132,23 @@ def test_sampling_from_nothing_is_an_error(frames, stride):
 
 @pytest.mark.parametrize("name", ["plain.mp4", "plain.mkv", "plain.ts", "plain.avi"])
 def test_a_stretch_of_a_video_is_cut_at_its_times(videos, name):
-    frames = iterate_video_frames(videos[name], start_seconds=12 / 25, end_seconds=17 / 25)
+    frames = frames_of(videos[name], start_seconds=12 / 25, end_seconds=17 / 25)
     assert [number_of(frame) for frame in frames] == [12, 13, 14, 15, 16]
 
 
 def test_a_stretch_may_end_beyond_the_video_but_not_start_there(videos):
-    frames = iterate_video_frames(videos["plain.mp4"], start_seconds=0.8, end_seconds=9.0)
+    frames = frames_of(videos["plain.mp4"], start_seconds=0.8, end_seconds=9.0)
     assert [number_of(frame) for frame in frames] == [20, 21, 22]
     with pytest.raises(VideoDecodeError, match=r"no frame between 5\.0 s and 6\.0 s"):
-        list(iterate_video_frames(videos["plain.mp4"], start_seconds=5.0, end_seconds=6.0))
+        list(frames_of(videos["plain.mp4"], start_seconds=5.0, end_seconds=6.0))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_frames_at_irregular_times_are_all_there(tmp_path, suffix):
     times = [0, 10, 200, 210, 700, 701, 1500, 1533, 1566, 4000]
     path = write_video(tmp_path / f"irregular{suffix}", [marked_frame(n) for n in range(10)], times=times)
-    assert [number_of(frame) for frame in iterate_video_frames(path)] == list(range(10))
-    assert [number_of(f) for f in iterate_video_frames(path, start_seconds=0.2, end_seconds=1.5)] == [2, 3, 4, 5]
+    assert [number_of(frame) for frame in frames_of(path)] == list(range(10))
+    assert [number_of(f) for f in frames_of(path, start_seconds=0.2, end_seconds=1.5)] == [2, 3, 4, 5]
 
 
 def test_times_are_the_frames_own_where_the_header_states_a_clock(tmp_path):
@@ -258,7 +263,7 @@ def test_odd_and_portrait_sizes_keep_their_shape(tmp_path, height, width):
     frames = [marked_frame(number, height, width) for number in range(4)]
     path = write_video(tmp_path / "odd.mp4", frames, pix_fmt="yuv444p")
     assert probe_video(path).height == height and probe_video(path).width == width
-    decoded = list(iterate_video_frames(path))
+    decoded = list(frames_of(path))
     assert decoded[0].shape == (height, width, 3)
     assert [number_of(frame) for frame in decoded] == [0, 1, 2, 3]
 
@@ -304,7 +309,7 @@ def test_a_quarter_turn_puts_the_marks_where_they_belong(videos, tmp_path):
 
 def test_scaling_happens_before_the_turn_and_ends_at_the_size_asked_for(videos, tmp_path):
     path = set_display_matrix(videos["plain.mp4"], tmp_path / "turned.mp4", 0, 1, -1, 0)
-    frame = next(iterate_video_frames(path, size=(48, 20)))
+    frame = next(frames_of(path, size=(48, 20)))
     assert frame.shape == (48, 20, 3)
     assert close_to(frame[2, 18], GREEN, 20) and close_to(frame[44, 2], BLUE, 20)
 
@@ -319,7 +324,7 @@ def test_frames_in_memory_and_image_files_are_scaled_as_the_frames_of_a_file_are
     frames = np.stack([marked_frame(number) for number in range(3)])
     assert scaled(frames, None) is frames and scaled(frames, (64, 96)) is frames
     ours = scaled(frames, (20, 31)).astype(int)
-    decoded = np.stack(list(iterate_video_frames(videos["plain.mp4"], size=(20, 31)))[:3])
+    decoded = np.stack(list(frames_of(videos["plain.mp4"], size=(20, 31)))[:3])
     assert ours.shape == decoded.shape and np.abs(ours - decoded).mean() < 3  # what the codec changed
     means = frames.reshape(3, 16, 4, 24, 4, 3).mean((2, 4))  # by whole factors, the area scaler takes means
     assert np.abs(scaled(frames, (16, 24)) - means).max() <= 6
@@ -397,7 +402,7 @@ def test_what_is_no_video_is_refused_by_name(tmp_path, kind):
 def frames_or_error(path: Path) -> list[bytes] | None:
     """All frames of a file, or `None` if it was refused by name."""
     try:
-        return [frame.tobytes() for frame in iterate_video_frames(path)]
+        return [frame.tobytes() for frame in frames_of(path)]
     except VideoDecodeError as error:
         assert str(path) in str(error)
         return None
@@ -472,7 +477,7 @@ def test_flipped_bits_give_frames_or_a_clear_error(videos, tmp_path, name):
         flipped[places] ^= 1 << generator.integers(0, 8, len(places)).astype(np.uint8)
         path.write_bytes(flipped.tobytes())
         try:
-            for frame in iterate_video_frames(path):
+            for frame in frames_of(path):
                 assert frame.ndim == 3 and frame.dtype == np.uint8
         except VideoDecodeError as error:
             assert str(path) in str(error)
@@ -483,7 +488,7 @@ def test_a_video_cut_out_without_its_first_key_frame_starts_at_the_next(videos, 
     content = videos["plain.ts"].read_bytes()
     late = tmp_path / "late.ts"
     late.write_bytes(content[188 * (len(content) // 188 // 5) :])
-    numbers = [number_of(frame) for frame in iterate_video_frames(late)]
+    numbers = [number_of(frame) for frame in frames_of(late)]
     assert numbers == list(range(numbers[0], S)) and 0 < numbers[0] <= 10
 
 
@@ -497,17 +502,17 @@ def test_a_video_cut_out_at_an_open_group_of_pictures_starts_at_its_key_frame(tm
         "x264-params": "open-gop=1:keyint=8:min-keyint=8:bframes=3:scenecut=0",
     }
     path = write_video(tmp_path / "open.ts", [marked_frame(n) for n in range(S)], options=options)
-    assert [number_of(frame) for frame in iterate_video_frames(path)] == list(range(S))
+    assert [number_of(frame) for frame in frames_of(path)] == list(range(S))
     with av.open(str(path)) as container:
         starts = [packet.pos for packet in container.demux(video=0) if packet.size and packet.is_keyframe]
     late = tmp_path / "late.ts"
     late.write_bytes(path.read_bytes()[: 188 * 3] + path.read_bytes()[starts[1] :])
-    numbers = [number_of(frame) for frame in iterate_video_frames(late)]
+    numbers = [number_of(frame) for frame in frames_of(late)]
     assert numbers == list(range(numbers[0], S)) and numbers[0] in (7, 8)
 
 
 def numbers_in(path, *times) -> list[int]:
-    return [number_of(frame) for frame in iterate_video_frames(path, *times)]
+    return [number_of(frame) for frame in frames_of(path, *times)]
 
 
 def with_an_empty_chunk(video: Path, target: Path) -> Path:
@@ -652,13 +657,13 @@ def test_real_videos_give_what_their_description_says(real_data, name, num_frame
     info = probe_video(path)
     assert (info.height, info.width) == (height, width)
     assert info.fps == pytest.approx(fps, rel=1e-3)
-    frames = list(iterate_video_frames(path))
+    frames = list(frames_of(path))
     assert len(frames) == num_frames and {frame.shape for frame in frames} == {(height, width, 3)}
 
 
 @pytest.mark.real_data
 def test_the_real_video_that_breaks_off_is_refused(real_data):
     path = real_data / "video_files" / "corrupted.mp4"
-    assert len(list(islice(iterate_video_frames(path), 20))) == 20
+    assert len(list(islice(frames_of(path), 20))) == 20
     with pytest.raises(VideoDecodeError, match=r"corrupted\.mp4"):
-        list(iterate_video_frames(path))
+        list(frames_of(path))

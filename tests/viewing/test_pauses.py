@@ -199,13 +199,13 @@ def test_bad_options_are_refused(recording, words, message, capsys):
 @pytest.mark.real_data
 def test_sentences_of_real_signers_with_rests_between_are_one_cue_each(real_data, tmp_path):
     """Clips of one signer one after the other, the end frames held for 0.9 s under a camera's noise."""
-    from processing_fla.video_reading_fla import iterate_video_frames
+    from processing_fla import timed_frames
 
     random = np.random.default_rng(0)
     for signer in ("-d5dN54tH2E", "_BOJ9cYPRe4"):
         frames, truth = [], []
         for clip in sorted((real_data / "how2sign/clips").glob(f"*/{signer}*.mp4")):
-            signed = list(iterate_video_frames(clip, size=(180, 320), frame_stride=2))
+            signed = [frame for _, frame in timed_frames(clip, size=(180, 320), frame_stride=2)]
             still = [signed[0]] * 11 + signed + [signed[-1]] * 11
             truth.append(((len(frames) + 11) / 25, (len(frames) + 11 + len(signed)) / 25))
             frames += [np.clip(f + random.normal(0, 3, f.shape), 0, 255).astype(np.uint8) for f in still]

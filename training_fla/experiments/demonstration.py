@@ -209,12 +209,12 @@ def draw_contact_sheet(out: Path) -> None:
     """Show what the model saw of one test clip, and what it made of it."""
     import numpy as np
 
-    from processing_fla import FlaVideoProcessor, iterate_video_frames
+    from processing_fla import FlaVideoProcessor, timed_frames
 
     table = read_predictions(out / "stage2" / "predictions_test.tsv")
     clip = next(file for file in sorted((out / "corpus" / "clips").iterdir()) if file.stem in table.ids)
     row = table.ids.index(clip.stem)
-    frames = np.stack(list(iterate_video_frames(clip)))
+    frames = np.stack([frame for _, frame in timed_frames(clip)])
     frames = frames[FlaVideoProcessor.from_pretrained(out / "stage2").sample_frame_indices(len(frames))]
     lines = (f"translation: {table.predictions[row]}", f"reference: {table.references[row]}")
     draw_frames(frames, lines, out / "contact_sheet.png")
