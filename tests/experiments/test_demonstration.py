@@ -12,7 +12,7 @@ from training_fla.cli import main
 from training_fla.experiments import demonstration, running
 from training_fla.experiments.demonstration import SCORES, Step, demo_steps, run_demo, run_seeds
 from training_fla.experiments.running import run_command
-from training_fla.files import InputError
+from training_fla.files import InputError, locked_folder
 from training_fla.scoring.predictions import read_predictions
 
 FEWER = {
@@ -102,6 +102,12 @@ def test_somebody_elses_folder_is_left_alone(tmp_path):
         with pytest.raises(InputError, match="holds thesis.tex and no .fla-llm.json"):
             work(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "important"
+
+
+def test_two_demos_do_not_share_a_folder(tmp_path):
+    with locked_folder(tmp_path / "demo", tmp_path / "demo"):
+        with pytest.raises(InputError, match="is being written by another run"):
+            run_demo(tmp_path / "demo")
 
 
 def test_a_failing_command_ends_the_demo_with_its_status(tmp_path, monkeypatch, capsys):

@@ -1,7 +1,7 @@
 """Run the rows of one of the paper's ablation tables and print our figures beside the paper's.
 
-Runs are shared between tables and between calls with the same --out; an interrupted one is resumed. The
-table is also written to OUT/TABLE.md.
+Runs are shared between tables and between calls with the same --out; an interrupted one is resumed. The table is also
+written to OUT/TABLE.md. Needs a clone of the repository.
 """
 
 import argparse

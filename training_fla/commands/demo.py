@@ -1,6 +1,7 @@
 """Run the whole method on the drawn demo corpus: prepare, denoise, trim, stage 1, stage 2, score, translate.
 
-Every command is printed before it runs; a real corpus takes the same ones. Some minutes on two processor cores.
+Every command is printed before it runs; a real corpus takes the same ones. Some minutes on two processor cores. An
+interrupted demo goes on; a finished one shows its table again. Needs a clone of the repository.
 """
 
 import argparse
@@ -25,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ablations", action="store_true", help="add joint and one-run training and two more rows of tables"
     )
-    parser.add_argument("--overwrite", action="store_true", help="start anew where an interrupted demo would go on")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="run every step again; each replaces what it wrote before"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
