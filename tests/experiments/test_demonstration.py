@@ -105,9 +105,9 @@ def test_somebody_elses_folder_is_left_alone(tmp_path):
 
 
 def test_two_demos_do_not_share_a_folder(tmp_path):
-    with locked_folder(tmp_path / "demo", tmp_path / "demo"):
-        with pytest.raises(InputError, match="is being written by another run"):
-            run_demo(tmp_path / "demo")
+    folder, refused = tmp_path / "demo", pytest.raises(InputError, match="demo is being written by another run")
+    with locked_folder(folder, folder), refused:
+        run_demo(folder)
 
 
 def test_a_failing_command_ends_the_demo_with_its_status(tmp_path, monkeypatch, capsys):

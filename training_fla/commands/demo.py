@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ablations", action="store_true", help="add joint and one-run training and two more rows of tables"
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="run every step again; each replaces what it wrote before"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="run all steps again; each replaces what it wrote")
 
 
 def run(args: argparse.Namespace) -> int:
