@@ -44,7 +44,7 @@ def build_model(recipe: Recipe, processor):
     Returns:
         [`~modeling_fla.FlaForConditionalGeneration`]: ready to train.
     """
-    from modeling_fla import FlaConfig, FlaForConditionalGeneration
+    from modeling_fla import FlaConfig, FlaForConditionalGeneration, load_imagenet_weights
     from processing_fla.tokenization_fla import set_start_tokens
     from training_fla.training.parts import special_token_ids, vision_config
 
@@ -60,7 +60,7 @@ def build_model(recipe: Recipe, processor):
     model = FlaForConditionalGeneration(config)
     set_start_tokens(model, processor.tokenizer)
     if stage.imagenet_weights:
-        model.load_imagenet_weights(stage.imagenet_weights)
+        load_imagenet_weights(model, stage.imagenet_weights)
     return model
 
 

@@ -1,12 +1,9 @@
-"""The network of FLa-LLM, registered with transformers' Auto classes.
-
-Importing this package is what lets [`AutoModelForSeq2SeqLM`] and its kin load a saved folder without
-`trust_remote_code`.
-"""
+"""The network of FLa-LLM, registered with transformers' Auto classes. It imports none of our other packages."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
 from .configuration_fla import FlaConfig, FlaVisionConfig
+from .imagenet_weights_fla import load_imagenet_weights
 from .modeling_fla import FlaForConditionalGeneration, FlaVisualEncoder
 from .trimming_fla import trim_token_embeddings
 
@@ -19,5 +16,14 @@ AutoModelForSeq2SeqLM.register(FlaConfig, FlaForConditionalGeneration, exist_ok=
 # `save_pretrained` then puts the code beside the weights, for those who have not installed this package.
 FlaConfig.register_for_auto_class()
 FlaForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
+# With the package installed, `pipeline(...)` needs no code of a folder and must not ask whether to trust it.
+FlaConfig.custom_pipelines = {}
 
-__all__ = ["FlaConfig", "FlaForConditionalGeneration", "FlaVisionConfig", "FlaVisualEncoder", "trim_token_embeddings"]
+__all__ = [
+    "FlaConfig",
+    "FlaForConditionalGeneration",
+    "FlaVisionConfig",
+    "FlaVisualEncoder",
+    "load_imagenet_weights",
+    "trim_token_embeddings",
+]

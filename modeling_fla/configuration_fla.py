@@ -1,8 +1,4 @@
-"""Every architecture number of FLa-LLM, with its default, its source and its check.
-
-[`FlaConfig`] = [`FlaVisionConfig`] (vision backbone + temporal module) + the adapter's few numbers + `text_config`,
-which is the configuration of any encoder-decoder language model that transformers ships.
-"""
+"""Every architecture number of FLa-LLM, with its default, its source and its check."""
 
 import copy
 
@@ -12,7 +8,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 INPUT_FEATURES = ("frame", "sign", "hidden")
 
-# Where `pipeline(...)` finds this model's task in a saved folder, for those who have not installed this package.
+# Where `pipeline(...)` finds the task in a saved folder if this package is not installed.
 CUSTOM_PIPELINES = {
     "sign-language-translation": {"impl": "pipeline_fla.SignTranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
 }
@@ -24,24 +20,6 @@ LIGHT_T_SIZES = {
     "base": (3, 8, 512, 2048),  # Paper: Sec. 5.2, the size behind every other table
     "large": (4, 8, 1024, 4096),
 }
-
-
-def _attention_choices(*configs) -> list[tuple[PreTrainedConfig, str | None]]:
-    """Every ready configuration among these and inside them, with its attention implementation."""
-    ready = [config for config in configs if isinstance(config, PreTrainedConfig)]
-    inner = [getattr(config, name) for config in ready for name in config.sub_configs]
-    choices = [(config, config._attn_implementation) for config in ready]
-    return choices + (_attention_choices(*inner) if inner else [])
-
-
-def _restore_attention(choices: list[tuple[PreTrainedConfig, str | None]]) -> None:
-    """Undo that a composite configuration resets the attention of its parts.
-
-    A part may belong to a living model. One that no longer knew its attention would be given masks made for another:
-    SDPA's missing causal mask, read by eager attention, lets the decoder see the future.
-    """
-    for config, attention in choices:
-        config._attn_implementation_internal = attention
 
 
 @strict
@@ -95,24 +73,16 @@ class FlaVisionConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
-        attention = _attention_choices(self.backbone_config) if kwargs.get("attn_implementation") is None else []
+        _own_parts(self)
         super().__post_init__(**kwargs)
-        _restore_attention(attention)
-        # A list, so that the configuration equals its own JSON.
+        _forget_dtypes(self)
+        # Lists, so that the configuration equals its own JSON.
         self.image_mean = list(self.image_mean) if isinstance(self.image_mean, tuple) else self.image_mean
         self.image_std = list(self.image_std) if isinstance(self.image_std, tuple) else self.image_std
-        self.backbone_config.dtype = (
-            None  # a dtype of its own would pin the backbone when the model is loaded in another
-        )
         self.validate_architecture()
 
     def validate_architecture(self):
-        """Refuse numbers no network can be built from. Runs before saving too.
-
-        Raises:
-            ValueError: a field is out of its range; `@strict` hands it to the caller as a
-                `StrictDataclassClassValidationError`, which is no `ValueError`.
-        """
+        """Refuse numbers that no network can be built from; called before saving too."""
         if self.temporal_kernel_size < 1 or self.temporal_kernel_size % 2 == 0:
             raise ValueError(f"`temporal_kernel_size` must be odd, so that N = T; got {self.temporal_kernel_size}.")
         if self.hidden_size < 1:
@@ -130,16 +100,26 @@ class FlaVisionConfig(PreTrainedConfig):
         return getattr(self.backbone_config, "num_channels", 3)
 
 
+def _own_parts(config: PreTrainedConfig) -> None:
+    """Copy the parts: they may belong to a model, and a whole configuration resets their attention and dtype."""
+    for name in config.sub_configs_defaults:
+        setattr(config, name, copy.deepcopy(getattr(config, name)))
+
+
+def _forget_dtypes(config: PreTrainedConfig) -> None:
+    """A dtype of its own would pin a part when the whole is loaded in another."""
+    for name in config.sub_configs_defaults:
+        if getattr(config, name) is not None:
+            getattr(config, name).dtype = None
+
+
 def _of_text_config(name: str) -> property:
-    """A property of the outer configuration that is the language model's: one home, two names."""
+    """A property that reads and sets the field of `text_config` of the same name."""
 
-    def getter(self):
-        return getattr(self.text_config, name, None)
+    def setter(config, value):
+        setattr(config.text_config, name, value)
 
-    def setter(self, value):
-        setattr(self.text_config, name, value)
-
-    return property(getter, setter, doc=f"`text_config.{name}`.")
+    return property(lambda config: getattr(config.text_config, name, None), setter)
 
 
 @strict
@@ -194,6 +174,7 @@ class FlaConfig(PreTrainedConfig):
         "light_t_config": SubConfigSpec(config_class=AutoConfig, model_type="mbart", optional=True),
     }
     keys_to_ignore_at_inference = ["cache"]
+    custom_pipelines = CUSTOM_PIPELINES  # the installed package, which registers the task itself, empties it
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
@@ -223,22 +204,14 @@ class FlaConfig(PreTrainedConfig):
                 f"`num_prefix_tokens` is {num_prefix_tokens}: this checkpoint has a learned prefix, which only "
                 "version 0.1.0 of FLa-LLM supports; train it again with LoRA."
             )
-        parts = (self.vision_config, self.text_config, self.light_t_config)
-        attention = _attention_choices(*parts) if kwargs.get("attn_implementation") is None else []
+        kwargs["custom_pipelines"] = copy.deepcopy(type(self).custom_pipelines)
+        _own_parts(self)
         super().__post_init__(**kwargs)
-        _restore_attention(attention)
-        for sub_config in (self.vision_config, self.text_config, self.light_t_config):
-            if sub_config is not None:
-                sub_config.dtype = None  # it would pin that part to its dtype when the whole is loaded in another
+        _forget_dtypes(self)
         self.validate_architecture()
 
     def validate_architecture(self):
-        """Refuse what no network can be built from. Runs before saving too.
-
-        Raises:
-            ValueError: a field is out of its range; `@strict` hands it to the caller as a
-                `StrictDataclassClassValidationError`, which is no `ValueError`.
-        """
+        """Refuse what no network can be built from; called before saving too."""
         if self.input_features not in INPUT_FEATURES:
             raise ValueError(
                 f"`input_features` must be one of {', '.join(INPUT_FEATURES)}; got {self.input_features!r}."
@@ -252,26 +225,19 @@ class FlaConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs) -> "FlaConfig":
-        """As [`PreTrainedConfig.from_dict`]; the configuration of one part alone is taken for that part.
-
-        So [`FlaForConditionalGeneration.from_pretrained`] can start from a folder with a language model only.
-        """
+        """As [`PreTrainedConfig.from_dict`]; the configuration of a part alone, e.g. MBart's, becomes that part."""
         model_type = config_dict.get("model_type", cls.model_type)
         if model_type != cls.model_type:
-            part = "vision_config" if model_type == FlaVisionConfig.model_type else "text_config"
-            config_dict = {part: config_dict}
-        if not cls.__module__.startswith("transformers_modules"):
-            # The package is installed and its task registered: the folder's code is not needed nor to be trusted.
-            config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
+            config_dict = {"vision_config" if model_type == FlaVisionConfig.model_type else "text_config": config_dict}
         return super().from_dict(config_dict, **kwargs)
 
     def to_dict(self) -> dict:
-        """As [`PreTrainedConfig.to_dict`], and where the pipeline's code lies in a saved folder."""
+        """As [`PreTrainedConfig.to_dict`], with the place of the pipeline's code in a saved folder."""
         return super().to_dict() | {"custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
 
     @property
     def adapter_input_size(self) -> int:
-        """Channels of what the adapter, and so the `sign_features` door, reads."""
+        """Channels of what the adapter, and so the input `sign_features`, reads."""
         if self.input_features == "frame":
             return self.vision_config.frame_feature_size
         return self.vision_config.hidden_size if self.input_features == "sign" else self.light_t_config.hidden_size

@@ -1,86 +1,91 @@
-"""ImageNet weights for the vision backbone: found, or a clear error; converted exactly from torchvision's names."""
+"""Start a vision backbone from ImageNet weights (paper Sec. 5.2). Not saved with a model."""
 
 import os
+from pathlib import Path
 
 import torch
+from huggingface_hub import is_offline_mode
 from transformers import AutoModel, PreTrainedModel
 
-TORCHVISION_FILES = {
-    (2, 2, 2, 2): {"basic": "resnet18-f37072fd.pth"},
-    (3, 4, 6, 3): {"basic": "resnet34-b627a593.pth", "bottleneck": "resnet50-0676ba61.pth"},
-    (3, 4, 23, 3): {"bottleneck": "resnet101-63fe2227.pth"},
-    (3, 8, 36, 3): {"bottleneck": "resnet152-394f9c45.pth"},
+# torchvision's networks by the depths and the layer type of a `ResNetConfig`.
+TORCHVISION = {
+    ((2, 2, 2, 2), "basic"): "ResNet18",
+    ((3, 4, 6, 3), "basic"): "ResNet34",
+    ((3, 4, 6, 3), "bottleneck"): "ResNet50",
+    ((3, 4, 23, 3), "bottleneck"): "ResNet101",
+    ((3, 8, 36, 3), "bottleneck"): "ResNet152",
 }
 
 
-def read_backbone_weights(backbone: PreTrainedModel, source: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """A state dict in transformers' names from torchvision's file, or from a folder or Hub id.
+def load_imagenet_weights(model: PreTrainedModel, source: str | os.PathLike = "torchvision") -> None:
+    r"""Start the vision backbone of a model from ImageNet weights, converted exactly.
 
     Args:
-        backbone ([`~transformers.PreTrainedModel`]): the network they are for.
-        source (`str` or `os.PathLike`): `"torchvision"`, a file of its state dict, or a folder or Hub id in
-            transformers' format.
-
-    Returns:
-        `dict[str, torch.Tensor]`: each of the shape that the backbone has under that name.
+        model ([`FlaForConditionalGeneration`] or [`FlaVisualEncoder`]):
+            Changed in place.
+        source (`str` or `os.PathLike`, *optional*, defaults to `"torchvision"`):
+            `"torchvision"`: the weights file in `torch.hub`'s cache, downloaded if it is not there. Or the path of
+            such a file (`resnet18-f37072fd.pth`). Or a Hub id or folder, e.g. `"microsoft/resnet-18"`.
 
     Raises:
-        FileNotFoundError: there is no such weights file.
-        OSError: there is neither such a folder nor such a model on the Hub.
-        ValueError: the weights are of another kind of network.
+        OSError: if the weights cannot be found; the message names the file and its place.
+        ValueError: if they do not fit the backbone.
     """
-    source = os.fspath(source)
+    backbone = getattr(model, "visual_encoder", model).vision_backbone
+    state_dict, expected = _read_weights(backbone, os.fspath(source)), backbone.state_dict()
+    wrong = sorted(set(state_dict) ^ set(expected)) or sorted(
+        key for key in expected if state_dict[key].shape != expected[key].shape
+    )
+    if wrong:
+        raise ValueError(f"The weights of {source} do not fit this vision backbone; the first to differ: {wrong[0]}.")
+    backbone.load_state_dict(state_dict)
+
+
+def _read_weights(backbone: PreTrainedModel, source: str) -> dict[str, torch.Tensor]:
+    """The weights under the names of transformers."""
     if source == "torchvision":
-        return _convert_torchvision_resnet(_torchvision_state_dict(backbone))
-    if os.path.isfile(source):
-        return _convert_torchvision_resnet(torch.load(source, map_location="cpu", weights_only=True))
-    if source.endswith((".pth", ".pt")):
-        raise FileNotFoundError(f"No weights file at {source}.")
+        return _converted(_torchvision_weights(backbone.config))
+    if source.endswith((".pth", ".pt")) or os.path.isfile(source):
+        if not os.path.isfile(source):
+            raise FileNotFoundError(f"No weights file at {source}.")
+        return _converted(torch.load(source, map_location="cpu", weights_only=True))
     try:
         loaded = AutoModel.from_pretrained(source)
     except OSError as error:
         raise OSError(
-            f"{source} is neither on this disk nor to be had from the Hub. With a network, `hf download {source}`; "
+            f"{source} is neither a folder nor to be had from the Hub. With a network, run `hf download {source}`; "
             f"without one, copy its folder (config.json and model.safetensors) here and give the folder's path."
         ) from error
-    if loaded.config.model_type != backbone.config.model_type:
-        raise ValueError(
-            f"{source} is a `{loaded.config.model_type}`, the vision backbone is a `{backbone.config.model_type}`."
-        )
+    kinds = loaded.config.model_type, backbone.config.model_type
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"{source} is a `{kinds[0]}`, the vision backbone is a `{kinds[1]}`.")
     return loaded.state_dict()
 
 
-def _torchvision_state_dict(backbone: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """ImageNet weights of torchvision for this ResNet, from `torch.hub`'s cache or the network."""
-    config = backbone.config
-    names = TORCHVISION_FILES.get(tuple(getattr(config, "depths", ())), {}) if config.model_type == "resnet" else {}
-    name = names.get(getattr(config, "layer_type", None))
-    if name is None:
+def _torchvision_weights(config) -> dict[str, torch.Tensor]:
+    """Torchvision's ImageNet weights for this ResNet, from `torch.hub`'s cache or the network."""
+    from torchvision import models
+
+    name = TORCHVISION.get((tuple(getattr(config, "depths", ())), getattr(config, "layer_type", None)))
+    if config.model_type != "resnet" or name is None:
         raise ValueError(
             f"torchvision has no ImageNet weights for this `{config.model_type}` backbone; "
             f"give a Hub id or a folder instead."
         )
-    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
-    path, url = os.path.join(folder, name), f"https://download.pytorch.org/models/{name}"
-    if not os.path.isfile(path):
-        if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
-            raise FileNotFoundError(_missing_weights_message(name, folder, url, "HF_HUB_OFFLINE is set"))
-        try:
-            os.makedirs(folder, exist_ok=True)
-            torch.hub.download_url_to_file(url, path, hash_prefix=name.split("-")[1].split(".")[0])
-        except (OSError, RuntimeError) as error:
-            raise FileNotFoundError(_missing_weights_message(name, folder, url, error)) from error
-    return torch.load(path, map_location="cpu", weights_only=True)
+    weights = getattr(models, f"{name}_Weights").IMAGENET1K_V1
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+    try:
+        if is_offline_mode() and not file.is_file():
+            raise OSError("HF_HUB_OFFLINE is set")
+        return weights.get_state_dict(check_hash=True, map_location="cpu")
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"ImageNet weights {file.name} are not in {file.parent} and could not be downloaded ({error}). "
+            f"Fetch {weights.url} on a machine with a network and put the file there."
+        ) from error
 
 
-def _missing_weights_message(name: str, folder: str, url: str, reason: object) -> str:
-    return (
-        f"ImageNet weights {name} are not in {folder} and could not be downloaded ({reason}). "
-        f"Fetch {url} on a machine with a network and put the file there."
-    )
-
-
-def _convert_torchvision_resnet(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _converted(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A ResNet's tensors as they are, from torchvision's names to transformers'."""
     converted = {}
     for key, tensor in state_dict.items():
@@ -99,4 +104,4 @@ def _convert_torchvision_resnet(state_dict: dict[str, torch.Tensor]) -> dict[str
     return converted
 
 
-__all__ = ["read_backbone_weights"]
+__all__ = ["load_imagenet_weights"]

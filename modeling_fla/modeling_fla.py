@@ -29,13 +29,7 @@ from .visual_encoder_fla import FlaPreTrainedModel, FlaVisualEncoder, real_posit
 
 
 class FlaAdapter(nn.Module):
-    """An MLP with one hidden layer, from visual features to the language model's embedding space (paper Eq. 2).
-
-    Args:
-        input_size (`int`): C, width of the sign features.
-        hidden_size (`int`): width of the hidden layer.
-        output_size (`int`): D, width of the language model.
-    """
+    """An MLP with one hidden layer, from visual features to the language model's embedding space (paper Eq. 2)."""
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int):
         super().__init__()
@@ -43,27 +37,20 @@ class FlaAdapter(nn.Module):
         self.output = nn.Linear(hidden_size, output_size)
 
     def forward(self, features: torch.FloatTensor) -> torch.FloatTensor:
-        """Bring sign features to the width of the language model (paper Eq. 2), position by position.
+        """Bring sign features to the width of the language model, position by position.
 
         Args:
-            features (`torch.FloatTensor` of shape `(B, N, C)`): sign features; of any floating dtype, padding may hold
-                anything.
+            features (`torch.FloatTensor` of shape `(B, N, C)`): of any floating dtype; padding may hold anything.
 
         Returns:
-            `torch.FloatTensor` of shape `(B, N, D)`: sign embeddings; padding holds what was made of padding.
+            `torch.FloatTensor` of shape `(B, N, D)`: sign embeddings; at padding, of what padding held.
         """
         # Cached features may be of another dtype than the weights; autocast casts both.
         return self.output(F.relu(self.hidden(features.to(self.hidden.weight.dtype))))
 
 
 class FlaLightTEncoder(nn.Module):
-    """Stage 1's adapter and Light-T's encoder, carried along frozen: sign features to sign hidden states (Eq. 3).
-
-    Args:
-        adapter ([`FlaAdapter`]): of the stage 1 model.
-        encoder (`nn.Module`): of its Light-T.
-        input_embed_scale (`float`): of the stage 1 model.
-    """
+    """Stage 1's adapter and Light-T's encoder, always frozen: sign features to sign hidden states (paper Eq. 3)."""
 
     def __init__(self, adapter: FlaAdapter, encoder: PreTrainedModel, input_embed_scale: float):
         super().__init__()
@@ -77,7 +64,7 @@ class FlaLightTEncoder(nn.Module):
         """Hidden states of Light-T in place of sign features (paper Table 8).
 
         Args:
-            sign_features (`torch.FloatTensor` of shape `(B, N, C)`): of the visual encoder.
+            sign_features (`torch.FloatTensor` of shape `(B, N, C)`): of the visual encoder; zeros at padding.
             mask (`torch.BoolTensor` of shape `(B, N)`): true for real positions.
 
         Returns:
@@ -89,7 +76,7 @@ class FlaLightTEncoder(nn.Module):
         return _without_padding(hidden_states, mask)
 
     def train(self, mode: bool = True) -> "FlaLightTEncoder":
-        """Stay in evaluation, without gradients, whatever is asked for."""
+        """Stay in evaluation, without gradients."""
         super().train(False)
         return self.requires_grad_(False)
 
@@ -99,7 +86,7 @@ def _without_padding(features: torch.FloatTensor, mask: torch.BoolTensor) -> tor
 
 
 def _check_positions(stack: nn.Module, length: int, what: str = "video", unit: str = "sampled frames") -> None:
-    """Refuse an input longer than a stack's position table. Relative positions and M2M-100's table have no end."""
+    """Refuse an input longer than a stack's position table; relative positions and M2M-100's table have no end."""
     table = getattr(stack, "embed_positions", None)
     if isinstance(table, nn.Embedding):
         limit = table.num_embeddings - getattr(table, "offset", 0)
@@ -114,7 +101,7 @@ def _share_token_embeddings(language_model: PreTrainedModel) -> None:
     """Leave the language model one table of token embeddings: the decoder's.
 
     The adapter takes the place of the encoder's table (paper Sec. 4.3). Where the head is untied, transformers makes
-    three tables (`shared`, encoder, decoder); two would be dead weight that DistributedDataParallel waits for in vain.
+    three tables (`shared`, encoder, decoder); DistributedDataParallel would wait for gradients of the other two.
     """
     core = language_model.base_model
     prefix = "" if core is language_model else f"{language_model.base_model_prefix}."
@@ -134,13 +121,7 @@ def _share_token_embeddings(language_model: PreTrainedModel) -> None:
 
 
 class FlaEncoder(nn.Module):
-    """What `generate` takes for the encoder: a view of the model, from either door to the encoder's states.
-
-    `main_input_name` is one door; the other, sign features, has three axes where pixels have five.
-
-    Args:
-        model ([`FlaForConditionalGeneration`]): whose parts it calls; it owns none.
-    """
+    """What `generate` takes for the encoder: videos or sign features to the language model's encoder states."""
 
     main_input_name = "pixel_values_videos"
 
@@ -160,14 +141,13 @@ class FlaEncoder(nn.Module):
         """Encoder states of a batch. No `**kwargs`: `generate` passes on only what this signature names.
 
         Args:
-            pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*): as of
-                [`FlaForConditionalGeneration.forward`]; of shape `(B, N, C)` they are taken for sign features.
-            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for a real frame, 0 for padding; all real
-                when absent.
-            sign_features (`torch.Tensor` of shape `(B, N, C)`, *optional*): in place of frames.
-            output_attentions (`bool`, *optional*): of the language model's encoder.
-            output_hidden_states (`bool`, *optional*): of the language model's encoder.
-            return_dict (`bool`): of the language model's encoder.
+            pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*):
+                As in [`FlaForConditionalGeneration.forward`]; of shape `(B, N, C)` they are taken for sign features.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for a real frame, 0 for padding.
+            sign_features (`torch.Tensor` of shape `(B, N, C)`, *optional*): Instead of frames.
+            output_attentions (`bool`, *optional*): Of the language model's encoder.
+            output_hidden_states (`bool`, *optional*): Of the language model's encoder.
+            return_dict (`bool`): Of the language model's encoder.
 
         Returns:
             `BaseModelOutput`: `last_hidden_state` is `(B, N, D)`.
@@ -175,7 +155,7 @@ class FlaEncoder(nn.Module):
         if pixel_values_videos is not None and pixel_values_videos.ndim == 3 and sign_features is None:
             pixel_values_videos, sign_features = None, pixel_values_videos
         elif pixel_values_videos is not None and pixel_values_videos.ndim == 2:
-            pixel_values_videos = None  # `generate` was given neither and made up a start token
+            pixel_values_videos = None  # `generate` was given no input and made up a start token
         sign_embeds, mask = self.model._sign_embeds(pixel_values_videos, sign_features, attention_mask)
         return self.model.language_model.get_encoder()(
             inputs_embeds=sign_embeds,
@@ -220,10 +200,11 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             self.language_model = language_model
             self.generation_config = language_model.generation_config
         _share_token_embeddings(self.language_model)
-        # One object, so that a change of vocabulary is seen in both.
-        config.text_config = self.language_model.config
+        # One object each, so that a change of vocabulary is seen in both.
+        config.vision_config, config.text_config = self.visual_encoder.config, self.language_model.config
+        config.vision_config.dtype = config.text_config.dtype = None  # it would pin the part when the whole is loaded
         self.post_init()
-        # Collected from the visual encoder, where it is right; here such a key would be a fault to report.
+        # Collected from the visual encoder, where it is right; here such a key is to be reported.
         self._keys_to_ignore_on_load_unexpected -= set(FlaVisualEncoder._keys_to_ignore_on_load_unexpected)
         # Saving reads the ties from here; they are the language model's, so known only now.
         self._tied_weights_keys = dict(self.all_tied_weights_keys)
@@ -276,14 +257,11 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
                     '`input_features="hidden"` needs the whole model of stage 1 for its Light-T encoder, '
                     f"got a {type(stage1).__name__}."
                 )
-            fields["light_t_config"] = copy.deepcopy(stage1.config.text_config)
+            fields["light_t_config"] = stage1.config.text_config
             fields["light_t_adapter_hidden_size"] = stage1.config.adapter_hidden_size
-            fields["light_t_input_embed_scale"] = stage1.config.input_embed_scale
-            light_t_encoder = FlaLightTEncoder(
-                copy.deepcopy(stage1.adapter),
-                copy.deepcopy(stage1.language_model.get_encoder()),
-                stage1.config.input_embed_scale,
-            )
+            scale = fields["light_t_input_embed_scale"] = stage1.config.input_embed_scale
+            encoder = copy.deepcopy(stage1.language_model.get_encoder())
+            light_t_encoder = FlaLightTEncoder(copy.deepcopy(stage1.adapter), encoder, scale)
         config = FlaConfig(vision_config=visual_encoder.config, text_config=language_model.config, **fields)
         return cls(config, visual_encoder, language_model, light_t_encoder).eval()
 
@@ -316,11 +294,11 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             decoder_attention_mask (`torch.Tensor` of shape `(B, L)`, *optional*):
                 1 for a target token, 0 for padding. Causal anyway, so rarely needed.
             labels (`torch.LongTensor` of shape `(B, L)`, *optional*):
-                Target token ids, in MBart's order `tokens </s> <language>`; -100 at padding.
+                Target token ids as the tokenizer writes them, e.g. MBart's `tokens </s> <language>`; -100 at padding.
             sign_features (`torch.FloatTensor` of shape `(B, N, C)`, *optional*):
-                The second door, instead of pixels: what `get_sign_features` gave. Padding may hold anything.
+                Instead of pixels: what `get_sign_features` gave. Padding may hold anything.
             encoder_outputs (`BaseModelOutput`, *optional*):
-                The language model's encoder states, when they are known; both doors are then left alone.
+                The language model's encoder states, if they are known; pixels and sign features are then ignored.
             cache (`Cache`, *optional*):
                 Keys and values of the decoder's earlier steps; `past_key_values` until transformers 5.23.
             decoder_inputs_embeds (`torch.FloatTensor` of shape `(B, L, D)`, *optional*):
@@ -334,11 +312,11 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
 
         Returns:
             `Seq2SeqLMOutput`: `logits` is `(B, L, V)`; `loss`, with `labels` only, is the mean negative log-likelihood
-            in nats per target token, without label smoothing: that is [`Trainer`]'s.
+            in nats per target token, without label smoothing, which [`Trainer`] adds.
 
         Raises:
-            ValueError: if not exactly one door is given, a shape is wrong, a video has no real frame, or a video or a
-                sentence is longer than the language model's position table.
+            ValueError: if not exactly one of pixels and sign features is given, a shape is wrong, a video has no real
+                frame, or a video or a sentence is longer than the language model's position table.
 
         Example:
             ```python
@@ -356,16 +334,19 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         for name in ("input_ids", "inputs_embeds"):  # peft passes every argument of a text-to-text model
             if kwargs.pop(name, None) is not None:
                 raise ValueError(f"`{name}` is not an input here: give `pixel_values_videos` or `sign_features`.")
+
+        # The decoder reads the target shifted right.
         if labels is not None:
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             _check_positions(self.language_model.get_decoder(), labels.shape[1], "sentence", "tokens")
+
+        # The encoder reads sign embeddings where it would read word embeddings.
         sign_embeds = None
         if encoder_outputs is None:
             sign_embeds, mask = self._sign_embeds(pixel_values_videos, sign_features, attention_mask)
             attention_mask = mask.long()
-
         outputs = self.language_model(
             inputs_embeds=sign_embeds,
             encoder_outputs=encoder_outputs,
@@ -378,20 +359,21 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             return_dict=True,
             **kwargs,
         )
-        if labels is not None:
-            # This model owns the loss: the language models' own ones do not know `num_items_in_batch`.
-            loss = self.loss_function(
-                logits=outputs.logits,
-                labels=None,
-                shift_labels=labels,  # aligned with the logits already: the decoder's input was shifted instead
-                vocab_size=outputs.logits.shape[-1],
-                num_items_in_batch=num_items_in_batch,
-            )
-            outputs = Seq2SeqLMOutput(**{**outputs, "loss": loss})
-        return outputs
+        if labels is None:
+            return outputs
+
+        # This model owns the loss: the language models' own ones do not know `num_items_in_batch`.
+        loss = self.loss_function(
+            logits=outputs.logits,
+            labels=None,
+            shift_labels=labels,  # aligned with the logits already: the decoder's input was shifted instead
+            vocab_size=outputs.logits.shape[-1],
+            num_items_in_batch=num_items_in_batch,
+        )
+        return Seq2SeqLMOutput(**{**outputs, "loss": loss})
 
     def generate(self, inputs=None, generation_config=None, *args, sign_features=None, **kwargs):
-        r"""Translate: `GenerationMixin.generate` with both doors.
+        r"""Translate: `GenerationMixin.generate`, from videos or from sign features.
 
         Args:
             inputs (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*):
@@ -414,13 +396,13 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         if sign_features is not None:
             if inputs is not None or kwargs.get("pixel_values_videos") is not None:
                 raise ValueError("Give either `pixel_values_videos` or `sign_features`, not both.")
-            inputs = sign_features  # `FlaEncoder` tells the doors apart, so that all of `generate` works for both
+            inputs = sign_features  # `FlaEncoder` knows them by their shape, so that all of `generate` works for both
         return super().generate(inputs, generation_config, *args, **kwargs)
 
     def get_sign_features(
         self, pixel_values_videos: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.FloatTensor:
-        r"""What the adapter reads: the features `config.input_features` names. The `sign_features` door takes this.
+        r"""What the adapter reads, the features that `config.input_features` names; later given as `sign_features`.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
@@ -443,12 +425,12 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         return self.light_t_encoder(sign_features, mask)
 
     def _sign_embeds(self, pixel_values_videos, sign_features, attention_mask):
-        """Sign embeddings from whichever door is given, and the mask as booleans."""
+        """Sign embeddings `(B, N, D)` from the one input that is given, and the mask `(B, N)` as booleans."""
         if (pixel_values_videos is None) == (sign_features is None):
             given = "neither" if sign_features is None else "both"
             raise ValueError(f"Give either `pixel_values_videos` or `sign_features`; got {given}.")
-        door = pixel_values_videos if sign_features is None else sign_features
-        _check_positions(self.language_model.get_encoder(), door.shape[1])  # N = T: known before any work is done
+        length = (pixel_values_videos if sign_features is None else sign_features).shape[1]
+        _check_positions(self.language_model.get_encoder(), length)  # N = T: known before any work is done
         if sign_features is None:
             sign_features = self.get_sign_features(pixel_values_videos, attention_mask)
         elif sign_features.ndim != 3 or sign_features.shape[2] != self.config.adapter_input_size:
@@ -460,7 +442,14 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         return self.adapter(_without_padding(sign_features, mask)) * self.config.input_embed_scale, mask
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
-        """Labels `(B, L)` shifted right as this language model wants them; -100 becomes padding."""
+        """Labels shifted right as this language model wants them.
+
+        Args:
+            labels (`torch.LongTensor` of shape `(B, L)`): target token ids; -100 at padding.
+
+        Returns:
+            `torch.LongTensor` of shape `(B, L)`: the decoder's input; the padding token at padding.
+        """
         own = getattr(self.language_model, "prepare_decoder_input_ids_from_labels", None)
         if own is not None:
             return own(labels)
@@ -473,7 +462,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
     def freeze_visual_encoder(self, vision_backbone: bool = True, temporal_module: bool = True) -> None:
         r"""Keep parts of the visual encoder still, in parameters and BatchNorm statistics (paper Table 9).
 
-        The choice is the configuration's from then on: it holds through `train()`, saving and loading.
+        The configuration records the choice: it holds through `train()`, saving and loading.
 
         Args:
             vision_backbone (`bool`, *optional*, defaults to `True`):
@@ -486,7 +475,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         self._freeze_as_configured()
 
     def _freeze_as_configured(self) -> None:
-        # With frame features nothing passes through the temporal module: it could not learn.
+        # Frame features do not pass through the temporal module: it could not learn.
         temporal_module = self.config.freeze_temporal_module or self.config.input_features == "frame"
         self.visual_encoder.freeze(self.config.freeze_vision_backbone, temporal_module)
 
@@ -495,16 +484,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         """Whether the same video always gives the same features, so that they may be cached."""
         return len(self.visual_encoder.frozen_parts) == 2
 
-    def load_imagenet_weights(self, source: str | os.PathLike = "torchvision") -> None:
-        """Start the vision backbone from ImageNet weights. See [`FlaVisualEncoder.load_imagenet_weights`].
-
-        Args:
-            source (`str` or `os.PathLike`): `"torchvision"`, a file, a folder or a Hub id.
-        """
-        self.visual_encoder.load_imagenet_weights(source)
-
     def get_encoder(self, modality: str | None = None) -> nn.Module:
-        """The way from either door to the language model's encoder states; with a `modality`, the visual encoder."""
+        """From either input to the language model's encoder states; with a `modality`, the visual encoder."""
         return FlaEncoder(self) if modality is None else self.visual_encoder
 
     def get_decoder(self) -> nn.Module:
@@ -515,14 +496,6 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
     def vocab_size(self) -> int:
         """V, the language model's vocabulary."""
         return self.config.vocab_size
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The language model's token embeddings."""
-        return self.language_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the language model's token embeddings."""
-        self.language_model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
         """The language model's head."""

@@ -1,7 +1,7 @@
 """The visual encoder of FLa-LLM (paper Eq. 1): vision backbone, then temporal module, on real frames only.
 
 pixel_values_videos   (B, T, 3, H, W)
-        |  frames that are padding are left behind
+        |  padding frames are dropped
 real frames           (sum of lengths, 3, H, W)   channels_last
         |  vision backbone
 frame features        (B, T, C)                    zeros at padding
@@ -11,7 +11,6 @@ sign features         (B, N, C)                    N = T; zeros at padding
 
 import contextlib
 import functools
-import os
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,6 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_fla import FlaConfig, FlaVisionConfig
-from .imagenet_weights_fla import read_backbone_weights
 
 
 @dataclass
@@ -67,11 +65,7 @@ def real_positions_mask(shape: tuple[int, int], attention_mask: torch.Tensor | N
 
 
 class FlaTemporalModule(nn.Module):
-    """One temporal convolution, batch normalisation and ReLU (paper Sec. 4.2); keeps the length.
-
-    Args:
-        config ([`FlaVisionConfig`]): `hidden_size` and `temporal_kernel_size`.
-    """
+    """One temporal convolution, batch normalisation and ReLU (paper Sec. 4.2); keeps the length."""
 
     def __init__(self, config: FlaVisionConfig):
         super().__init__()
@@ -80,7 +74,7 @@ class FlaTemporalModule(nn.Module):
             config.hidden_size,
             kernel_size=config.temporal_kernel_size,
             padding=config.temporal_kernel_size // 2,
-            bias=False,  # batch normalisation would take it away again
+            bias=False,  # batch normalisation would subtract it again
         )
         self.normalization = nn.BatchNorm1d(config.hidden_size)
 
@@ -95,28 +89,28 @@ class FlaTemporalModule(nn.Module):
             `torch.FloatTensor` of shape `(B, N, C)`: sign features, N = T; zeros at padding.
         """
         B, T, _ = frame_features.shape
-        # Zeros at padding are what the convolution pads with at a video's own ends: neighbours in a batch cannot mix.
+        # The convolution pads a video's own ends with zeros too: videos of a batch cannot mix.
         hidden = self.convolution(frame_features.transpose(1, 2)).transpose(1, 2)  # (B, N, C)
         real = hidden.reshape(B * T, -1).index_select(0, positions)  # statistics are over real positions only
         return _spread(F.relu(self.normalization(real)), positions, (B, T))
 
 
 def _spread(features: torch.FloatTensor, positions: torch.LongTensor, shape: tuple[int, int]) -> torch.FloatTensor:
-    """Features of real positions `(sum of lengths, C)` into a batch of shape `(B, T)` with zeros at padding."""
+    """Features `(R, C)` of the real positions to `(B, T, C)`, zeros at padding."""
     B, T = shape
     return features.new_zeros(B * T, features.shape[-1]).index_copy(0, positions, features).view(B, T, -1)
 
 
 @torch.compiler.disable
 def _positions(mask: torch.BoolTensor) -> torch.LongTensor:
-    """Indices of the real frames in `B * T`, of a length `torch.compile` must not specialise on."""
+    """Indices `(R,)` of the real frames in `B * T`; `torch.compile` must not specialise on their number."""
     positions = mask.flatten().nonzero().squeeze(1)
     torch._dynamo.maybe_mark_dynamic(positions, 0)
     return positions
 
 
 class FlaPreTrainedModel(PreTrainedModel):
-    """Initialisation and abilities shared by the two models of this file."""
+    """Initialisation and abilities that the visual encoder and the whole model share."""
 
     config_class = FlaConfig
     base_model_prefix = "language_model"
@@ -144,18 +138,14 @@ def _build_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     auto_class = AutoModel if type(config) in MODEL_MAPPING else AutoBackbone  # timm's come only as backbones
     try:
         return auto_class.from_config(config)
-    except ValueError:
-        if config._attn_implementation in (None, "eager"):
-            raise
-        # A ResNet has no attention and refuses any implementation of it: what was asked for is the language model's.
-        config._attn_implementation = None
-        return auto_class.from_config(config)
+    except ValueError:  # a ResNet has no attention, and refuses the implementation meant for the language model
+        return auto_class.from_config(config, attn_implementation="eager")
 
 
 class FlaVisualEncoder(FlaPreTrainedModel):
     r"""Vision backbone and temporal module (paper Eq. 1): sampled frames in, sign features out.
 
-    Padding frames never reach the backbone nor any BatchNorm. The convolutions run in `channels_last` by themselves.
+    Padding frames reach neither the backbone nor any BatchNorm. The convolutions run in `channels_last`.
 
     Args:
         config ([`FlaVisionConfig`]):
@@ -238,13 +228,13 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         B, T = pixel_values_videos.shape[:2]
         mask = real_positions_mask((B, T), attention_mask, pixel_values_videos.device)
         positions = _positions(mask)
-        # Channels last while they are gathered: one copy of the frames, not two.
+        # Channels last while the frames are gathered: one copy of them, not two.
         frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1).index_select(0, positions)
         frames = frames.permute(0, 3, 1, 2)  # (sum of lengths, 3, H, W)
         return _spread(self._pooled(self._normalized(frames)), positions, (B, T)), positions
 
     def _normalized(self, frames: torch.Tensor) -> torch.FloatTensor:
-        """Frames in the backbone's dtype and memory format; raw ones become normalised."""
+        """Frames in the backbone's dtype and memory format; `uint8` ones are normalised."""
         memory_format = self._memory_format(frames.device)
         if frames.dtype == torch.uint8:
             frames = frames.to(torch.float32, memory_format=memory_format)
@@ -259,15 +249,14 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         return frames.to(self.vision_backbone.dtype, memory_format=memory_format)
 
     def _memory_format(self, device: torch.device) -> torch.memory_format:
-        """`channels_last`, in which convolutions are fastest; but for a backbone so narrow that it is not safe."""
+        """`channels_last`, the fastest for convolutions, unless it is not safe for a narrow backbone on the CPU."""
         # oneDNN 3.13 (torch 2.15) writes out of bounds in the backward pass of a strided 1 x 1 convolution in
-        # channels_last of fewer than 16 channels, on several threads. Only toy backbones have such a one.
-        if device.type == "cpu" and self.has_narrow_shortcut:
-            return torch.contiguous_format
-        return torch.channels_last
+        # channels_last of fewer than 16 channels, on several threads.
+        unsafe = device.type == "cpu" and self.has_narrow_shortcut
+        return torch.contiguous_format if unsafe else torch.channels_last
 
     def _pooled(self, frames: torch.FloatTensor) -> torch.FloatTensor:
-        """One feature vector a frame, whatever the backbone calls it."""
+        """One feature vector `(R, C)` a frame, whatever the backbone calls it."""
         if self.gradient_checkpointing and self.training and self.vision_backbone.config.model_type == "resnet":
             return _checkpointed_resnet(self.vision_backbone, frames).flatten(1)
         outputs = self.vision_backbone(frames)
@@ -277,14 +266,7 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         return maps.flatten(2).mean(2) if maps.ndim == 4 else maps.mean(1)
 
     def freeze(self, vision_backbone: bool = True, temporal_module: bool = True) -> None:
-        """Keep the parts named still, in parameters and BatchNorm statistics, and make the others trainable.
-
-        Args:
-            vision_backbone (`bool`, *optional*, defaults to `True`):
-                Whether the backbone is frozen.
-            temporal_module (`bool`, *optional*, defaults to `True`):
-                Whether the temporal module is frozen.
-        """
+        """Freeze the parts named, in parameters and BatchNorm statistics, and make the others trainable."""
         wanted = {"vision_backbone": vision_backbone, "temporal_module": temporal_module}
         for part in self.frozen_parts:
             if not wanted[part]:
@@ -297,7 +279,7 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         self.training = mode
         for name, part in self.named_children():
             part.train(mode and name not in self.frozen_parts)
-        # `from_pretrained` replaces the parameters and so undoes both, then calls `eval()`, which comes by here.
+        # `from_pretrained` replaces the parameters, which undoes both; it ends with `eval()`, which calls this.
         for part in self.frozen_parts:
             getattr(self, part).requires_grad_(False)
         if "vision_backbone" not in self.frozen_parts:
@@ -307,32 +289,9 @@ class FlaVisualEncoder(FlaPreTrainedModel):
                     parameter.requires_grad_(False)
         return self
 
-    def load_imagenet_weights(self, source: str | os.PathLike = "torchvision") -> None:
-        r"""Start the vision backbone from ImageNet weights (paper Sec. 5.2), converted exactly.
-
-        Args:
-            source (`str` or `os.PathLike`, *optional*, defaults to `"torchvision"`):
-                `"torchvision"`: the weights file in `torch.hub`'s cache, downloaded if it is not there. Or the path of
-                such a file (`resnet18-f37072fd.pth`). Or a Hub id or folder, e.g. `"microsoft/resnet-18"`.
-
-        Raises:
-            OSError: if the weights are neither on disk nor to be had; the message names the file and its place.
-            ValueError: if they do not fit the backbone.
-        """
-        state_dict = read_backbone_weights(self.vision_backbone, source)
-        expected = self.vision_backbone.state_dict()
-        wrong = sorted(set(state_dict) ^ set(expected)) or sorted(
-            key for key in expected if state_dict[key].shape != expected[key].shape
-        )
-        if wrong:
-            raise ValueError(
-                f"The weights of {source!s} do not fit this vision backbone; the first to differ: {wrong[0]}."
-            )
-        self.vision_backbone.load_state_dict(state_dict)
-
 
 @contextlib.contextmanager
-def _still_running_statistics(module: nn.Module):
+def _unchanged_running_statistics(module: nn.Module):
     """Let BatchNorm layers normalise by a batch without counting it."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # SyncBatchNorm too
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
@@ -348,7 +307,7 @@ def _still_running_statistics(module: nn.Module):
 def _checkpointed_resnet(backbone: PreTrainedModel, frames: torch.FloatTensor) -> torch.FloatTensor:
     """The pooled output of a ResNet that keeps only its layers' inputs for the backward pass.
 
-    transformers' ResNet has no gradient checkpointing, and a plain one would count every batch twice in BatchNorm.
+    transformers' ResNet has no activation checkpointing, and a plain one would count every batch twice in BatchNorm.
     """
     hidden = frames
     for layer in [backbone.embedder] + [layer for stage in backbone.encoder.stages for layer in stage.layers]:
@@ -358,8 +317,8 @@ def _checkpointed_resnet(backbone: PreTrainedModel, frames: torch.FloatTensor) -
 
 
 def _checkpoint_contexts(layer: nn.Module):
-    """What surrounds a layer's forward pass, and its recomputation."""
-    return contextlib.nullcontext(), _still_running_statistics(layer)
+    """The contexts of a layer's forward pass and of its recomputation."""
+    return contextlib.nullcontext(), _unchanged_running_statistics(layer)
 
 
 __all__ = ["FlaPreTrainedModel", "FlaVisualEncoder", "FlaVisualEncoderOutput", "real_positions_mask"]

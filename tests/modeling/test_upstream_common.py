@@ -24,7 +24,7 @@ from transformers import Dinov2Config, MarianConfig, MBartConfig, MT5Config, Res
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 
 SOURCE = os.environ.get("TRANSFORMERS_SOURCE")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::FutureWarning")]  # one test wants the warning
 if not SOURCE or not (Path(SOURCE) / "tests" / "test_modeling_common.py").is_file():
     pytest.skip("TRANSFORMERS_SOURCE names no transformers source with its tests", allow_module_level=True)
 pytest.importorskip("parameterized", reason="transformers' tests need the `parameterized` package")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
+from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig, load_imagenet_weights
 from processing_fla import FlaProcessor, FlaVideoProcessor, train_tokenizer
 from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.files import InputError, first_line, loading
@@ -99,5 +99,5 @@ def untrained_visual_model(stage: Stage2Arguments) -> FlaForConditionalGeneratio
     """A visual encoder that never saw a sign: ImageNet at best (the first rows of Tables 4 and 5)."""
     model = FlaForConditionalGeneration(FlaConfig.light_t("tiny", vocab_size=8, vision_config=vision_config(stage)))
     if stage.imagenet_weights:
-        model.load_imagenet_weights(stage.imagenet_weights)
+        load_imagenet_weights(model, stage.imagenet_weights)
     return model
