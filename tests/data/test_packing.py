@@ -143,8 +143,9 @@ def test_bad_clips_are_skipped_with_their_reason_when_asked(tmp_path):
         CorpusRow("mute", DrawnVideo(partial(clip, 2)), "", "train"),
         CorpusRow("still", DrawnVideo(partial(np.zeros, (0, 18, 22, 3), np.uint8)), "x", "train"),
         CorpusRow("gone", FrameFolder(tmp_path / "gone"), "x", "dev"),
+        CorpusRow("lost", FrameFolder(tmp_path / "lost"), "x", "dev"),
     ]
-    with pytest.raises(InputError, match="1 of 8 clips are missing; dev clip 'gone'.*--on-error skip"):
+    with pytest.raises(InputError, match="2 of 9 clips are missing; dev clip 'gone'.*; dev clip 'lost'.*--on-error"):
         quiet(rows + bad, tmp_path / "out")
     quiet(rows + bad, tmp_path / "out", on_error="skip", num_workers=2)
     assert PackedCorpus(tmp_path / "out", "train").ids == ["train0", "train1", "train2"]
@@ -152,9 +153,9 @@ def test_bad_clips_are_skipped_with_their_reason_when_asked(tmp_path):
     skipped = [line.split("\t") for line in (tmp_path / "out/skipped.tsv").read_text().splitlines()]
     assert skipped[0] == ["split", "id", "reason"]
     assert [line[:2] for line in skipped[1:]] == [
-        ["train", "undrawn"], ["train", "mute"], ["train", "still"], ["dev", "gone"],
+        ["train", "undrawn"], ["train", "mute"], ["train", "still"], ["dev", "gone"], ["dev", "lost"],
     ]  # fmt: skip
-    reasons = ("broken on purpose", "sentence is empty", "no frames", "missing")
+    reasons = ("broken on purpose", "sentence is empty", "no frames", "missing", "missing")
     assert all(reason in line[2] for line, reason in zip(skipped[1:], reasons, strict=True))
     with pytest.raises(InputError, match="every clip was bad, the first: train clip 'undrawn'"):
         quiet(bad[:1], tmp_path / "none", on_error="skip")

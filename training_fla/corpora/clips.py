@@ -1,6 +1,5 @@
 """Where the frames of a clip come from: a video file, a folder of frames, a function, bytes; and writing a clip."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -88,18 +87,8 @@ class VideoFile(_OnDisk):
 
     @contextmanager
     def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
-        """As [`ClipSource.opened`]; times are the frames' own."""
-        from processing_fla.video_reading_fla import open_video
-
-        with open_video(self.path, num_threads=1) as video:  # packing has a process a core
-            clip = OpenedClip(iter(()))
-
-            def frames():
-                for _, frame in video.rgb_frames(self.start_seconds, self.end_seconds, size, stride, spaced=True):
-                    yield frame
-                clip.fps, clip.last_seconds = video.fps or 0.0, video.last_seconds
-
-            clip.frames = frames()
+        """As [`ClipSource.opened`]."""
+        with _opened(self.path, (self.start_seconds, self.end_seconds), stride, size) as clip:
             yield clip
 
 
@@ -159,11 +148,24 @@ class EmbeddedVideo(ClipSource):
     @contextmanager
     def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
         """As [`ClipSource.opened`]."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "video")
-            path.write_bytes(self.load())
-            with VideoFile(path, self.start_seconds, self.end_seconds).opened(stride, size) as clip:
-                yield clip
+        with _opened(self.load(), (self.start_seconds, self.end_seconds), stride, size) as clip:
+            yield clip
+
+
+@contextmanager
+def _opened(source: Path | bytes, times: tuple, stride: int, size: tuple[int, int] | None) -> Iterator[OpenedClip]:
+    from processing_fla.video_reading_fla import open_video
+
+    with open_video(source, num_threads=1) as video:  # packing has a process a core
+        clip = OpenedClip(iter(()))
+
+        def frames():
+            for _, frame in video.rgb_frames(*times, size, stride, spaced=True):
+                yield frame
+            clip.fps, clip.last_seconds = video.fps or 0.0, video.last_seconds
+
+        clip.frames = frames()
+        yield clip
 
 
 def write_clip(file: Path, frames: "Iterable[np.ndarray]", fps: float, overwrite: bool = False) -> None:

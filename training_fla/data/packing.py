@@ -40,6 +40,7 @@ from training_fla.files import (
     replace_folder,
     write_marker,
 )
+from training_fla.tables import write_table
 
 from .packed_corpus import (
     FORMAT,
@@ -58,6 +59,7 @@ MAX_SHARD_CLIPS = 128
 MIN_SHARD_CLIPS, SHARDS_OF_A_SPLIT = 2, 16  # so that machines that share a small split all have something to do
 MAX_CLIP_BYTES = 2**31 - 1  # Arrow's `binary` counts the bytes of a batch, which is a clip, in 32 bits
 FRAMES_A_REPORT = 64
+CLIPS_NAMED = 20  # of those that are missing
 POLL_SECONDS = 1.0
 
 
@@ -233,9 +235,10 @@ def _check_before(packing: Packing, rows: Sequence[CorpusRow], overwrite: bool) 
     check_not_inside({Path(row.video.path).parent for row in rows if hasattr(row.video, "path")}, packing.out)
     missing = [row for row in rows if row.video.is_missing]
     if missing and packing.on_error == "fail":
+        named = "; ".join(f"{_where(row)}: {row.video.path} is not there" for row in missing[:CLIPS_NAMED])
+        rest = f"; and {len(missing) - CLIPS_NAMED} more" if len(missing) > CLIPS_NAMED else ""
         raise InputError(
-            f"{len(missing)} of {len(rows)} clips are missing; {_where(missing[0])}: {missing[0].video.path} is not "
-            "there; --on-error skip leaves them out"
+            f"{len(missing)} of {len(rows)} clips are missing; {named}{rest}; --on-error skip leaves them out"
         )
 
 
@@ -430,8 +433,7 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
     manifest |= {"parameters": packing.parameters.to_dict(), "splits": splits, "skipped": len(skipped)}
     manifest["language"] = languages.pop() if len(languages) == 1 else ""
     if skipped:
-        lines = ("\t".join(" ".join(cell.split()) for cell in line) for line in [("split", "id", "reason"), *skipped])
-        _write_text(folder / "skipped.tsv", "".join(f"{line}\n" for line in lines))
+        write_table(folder / "skipped.tsv", ("split", "id", "reason"), skipped, overwrite=True)
     _write_text(folder / "README.md", _card(splits))
     _write_text(folder / MANIFEST, json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n")
     if packing.progress:
