@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_in_bf16_beams_run_under_autocast_as_training_does(folder, tmp_path):
 
 
 def test_ten_evaluations_leave_processes_and_descriptors_as_they_were(folder, tmp_path):
-    lines = ("--dataloader_num_workers", 2, "--feature_cache", "null")
+    lines = ("--dataloader_num_workers", 2, "--feature_cache", "null", "--max_new_tokens", 1)
     trainer = make(folder, "run_stage2", tmp_path / "out", *lines)
     counts = []
     for _ in range(10):
@@ -157,12 +158,18 @@ def test_nothing_of_ours_warns_of_what_transformers_will_drop(folder, tmp_path):
     assert not [str(w.message) for w in caught if issubclass(w.category, FutureWarning | DeprecationWarning)]
 
 
-def test_a_resumed_run_with_tied_weights_misses_none(folder, tmp_path, caplog):
+def test_a_resumed_run_misses_no_tied_weight_and_counts_the_time_before(folder, tmp_path, caplog):
     argv = [folder / "stage2.yaml", "--output_dir", tmp_path / "out", "--max_steps", 2, "--save_total_limit", 5]
     assert run("run_stage2", *argv) == 0
+    before = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    state = tmp_path / "out" / "checkpoint-2" / "trainer_state.json"
+    state.write_text(re.sub(r'"earlier_seconds": [\d.]+', '"earlier_seconds": 5000.0', state.read_text()))
     (tmp_path / "out" / "model.safetensors").unlink()
     assert run("run_stage2", *argv, "--resume") == 0
     assert "missing keys" not in caplog.text
+    after = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert before["seconds"] < 5000 <= after["seconds"] and after["train"]["seconds"] >= 5000
+    assert after["train"]["positions"] == before["train"]["positions"] > 0
 
 
 def test_the_gradient_norm_is_computed_only_for_the_log(folder, tmp_path, monkeypatch):

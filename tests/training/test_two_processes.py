@@ -63,11 +63,12 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def run_on_two(script: str, *argv) -> None:
-    """Gloo on this machine's processor: `accelerate launch --cpu --num_processes 2` would start one process."""
+def run_on_two(*runs: list) -> None:
+    """Runs one after the other, with gloo: `accelerate launch --cpu --num_processes 2` would start one process."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [*launcher, str(ROOT / f"{script}.py"), *map(str, argv), "--ddp_backend", "gloo"]
+    words = json.dumps([[*map(str, words), "--ddp_backend", "gloo"] for words in runs])
+    command = [*launcher, str(ROOT / "tests" / "runs_in_turn.py"), words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -98,14 +99,19 @@ def given(folder: Path, stage: str) -> list:
     return [folder / f"{stage}.yaml", *handed_over]
 
 
-@pytest.mark.parametrize("stage", RECIPES)
-def test_two_processes_follow_the_curve_of_one(folder, one, stage):
-    two = folder / f"{stage}-two"
-    argv = [*given(folder, stage), "--output_dir", two, "--per_device_train_batch_size", 4]
-    if stage == "stage2":
-        argv += ["--feature_cache", folder / "features-of-two"]  # so that two processes fill one too
-    run_on_two(f"run_{stage}", *argv)
+@pytest.fixture(scope="module")
+def two(folder, one) -> dict[str, Path]:
+    """Two processes with batches of four, which fill a feature cache of their own."""
+    out = {stage: folder / f"{stage}-two" for stage in RECIPES}
+    argv = {stage: ["--output_dir", out[stage], "--per_device_train_batch_size", 4] for stage in RECIPES}
+    argv["stage2"] += ["--feature_cache", folder / "features-of-two"]
+    run_on_two(*([f"run_{stage}", *given(folder, stage), *argv[stage]] for stage in RECIPES))
+    return out
 
+
+@pytest.mark.parametrize("stage", RECIPES)
+def test_two_processes_follow_the_curve_of_one(one, two, stage):
+    two = two[stage]
     reports = [json.loads((out / "metrics.json").read_text()) for out in (one[stage], two)]
     assert [report["processes"] for report in reports] == [1, 2]
     assert losses(two) == pytest.approx(losses(one[stage]), abs=1e-4)
@@ -138,7 +144,7 @@ def test_variants_follow_the_curve_of_one(folder, one, variant):
     argv += ["--stage1_checkpoint", one["stage1"]] if variant != "one_run" else []
     alone, two = folder / f"{variant}-one", folder / f"{variant}-two"
     assert run("run_stage2", *argv, "--output_dir", alone, "--per_device_train_batch_size", 8) == 0
-    run_on_two("run_stage2", *argv, "--output_dir", two, "--per_device_train_batch_size", 4)
+    run_on_two(["run_stage2", *argv, "--output_dir", two, "--per_device_train_batch_size", 4])
     assert len(losses(two)) == 20 and losses(two) == pytest.approx(losses(alone), abs=1e-4)
     reports = [json.loads((out / "metrics.json").read_text())["test"] for out in (alone, two)]
     assert reports[1]["loss"] == pytest.approx(reports[0]["loss"], abs=1e-4)
