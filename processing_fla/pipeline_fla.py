@@ -50,9 +50,6 @@ class SignTranslationPipeline(Pipeline):
             raise ValueError(f'`on_error` must be "raise" or "skip", got {on_error!r}.')
         error_options = {} if on_error is None else {"on_error": on_error}
         video_options = {name: kwargs.pop(name) for name in VIDEO_OPTIONS if name in kwargs}
-        for name in ("assistant_model", "assistant_tokenizer"):
-            if getattr(self, name, None) is not None:
-                kwargs.setdefault(name, getattr(self, name))
         return error_options | video_options, error_options | kwargs, {}
 
     def __call__(self, videos: Any, **kwargs) -> dict | list[dict] | Iterator[dict]:

@@ -112,16 +112,13 @@ class FlaProcessor(ProcessorMixin):
         Returns:
             `torch.LongTensor` or `np.ndarray` of shape `(B, L)`, or lists without `return_tensors`.
         """
-        encoded = self.tokenizer(text_target=sentences, **(text_kwargs | {"return_attention_mask": True}))
-        labels, mask = encoded["input_ids"], encoded["attention_mask"]
-        if isinstance(labels, torch.Tensor):
-            return labels.masked_fill(mask == 0, IGNORED_LABEL)
-        if isinstance(labels, np.ndarray):
-            return np.where(mask == 0, IGNORED_LABEL, labels)
-        return [
+        options = text_kwargs | {"return_attention_mask": True, "return_tensors": None}
+        encoded = self.tokenizer(text_target=sentences, **options)
+        labels = [
             [token if real else IGNORED_LABEL for token, real in zip(*row, strict=True)]
-            for row in zip(labels, mask, strict=True)
+            for row in zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
         ]
+        return BatchFeature({"labels": labels}, tensor_type=text_kwargs.get("return_tensors"))["labels"]
 
     def batch_decode(self, sequences, skip_special_tokens: bool | None = None, **kwargs) -> list[str]:
         """Turn token ids back into sentences.

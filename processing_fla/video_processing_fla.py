@@ -133,7 +133,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
         return super().preprocess(videos, **kwargs | {"do_sample_frames": True})
 
     def sample_frame_indices(
-        self, num_frames: int, generator: np.random.Generator | None = None, packed_stride: int = 1
+        self, num_frames: int, generator: np.random.Generator | None = None, packed_stride: int = 1, **options
     ) -> np.ndarray:
         """Choose which of a video's frames are kept: thinned to `max_source_frames`, then one of each window.
 
@@ -141,6 +141,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
             num_frames (`int`): source frames S, at least 1.
             generator (`np.random.Generator`, *optional*): draws the frame of each window; the first when absent.
             packed_stride (`int`): source frames to each of the S, where the video was packed thinned already.
+            options: `frame_stride` and `max_source_frames`, the processor's own when absent.
 
         Returns:
             `np.ndarray` of shape `(T,)`, int64: rising indices below S.
@@ -148,10 +149,18 @@ class FlaVideoProcessor(BaseVideoProcessor):
         Raises:
             ValueError: if `num_frames` is below 1, or `frame_stride` is no multiple of `packed_stride`.
         """
-        if self.frame_stride % packed_stride:
-            raise ValueError(f"`frame_stride` {self.frame_stride} does not fit frames packed one in {packed_stride}.")
-        limit = self.max_source_frames and -(-self.max_source_frames // packed_stride)
-        return sample_frame_indices(num_frames, self.frame_stride // packed_stride, limit, generator)
+        stride, limit = (options.get(name, getattr(self, name)) for name in ("frame_stride", "max_source_frames"))
+        stride = stride or self.frame_stride
+        if num_frames < 1 or stride % packed_stride:
+            raise ValueError(f"{num_frames} frames, packed one in {packed_stride}, do not fit a stride of {stride}.")
+        stride //= packed_stride
+        left, limit = np.arange(num_frames), limit and -(-limit // packed_stride)
+        if limit and num_frames > limit:
+            left = np.linspace(0, num_frames - 1, limit).round().astype(np.int64)
+        kept = np.arange(0, len(left), stride)  # of each window the first; the last window may be shorter
+        if generator is not None:
+            kept += (generator.random(len(kept)) * np.minimum(stride, len(left) - kept)).astype(np.int64)
+        return left[kept]
 
     def sample_frames(
         self,
@@ -175,9 +184,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
         """
         if num_frames is not None or fps is not None:
             return np.asarray(super().sample_frames(metadata, num_frames=num_frames, fps=fps), dtype=np.int64)
-        stride, limit = (kwargs.get(name, getattr(self, name)) for name in ("frame_stride", "max_source_frames"))
         generator = None if phase_seed is None else np.random.default_rng(phase_seed)
-        return sample_frame_indices(metadata.total_num_frames, stride or self.frame_stride, limit, generator)
+        options = {name: kwargs[name] for name in ("frame_stride", "max_source_frames") if name in kwargs}
+        return self.sample_frame_indices(metadata.total_num_frames, generator, **options)
 
     def target_size(self, height: int, width: int, size: dict | None = None) -> tuple[int, int]:
         """Height and width that a frame is scaled to before cropping; `size` replaces the processor's own."""
@@ -284,34 +293,6 @@ class FlaVideoProcessor(BaseVideoProcessor):
                 raise ValueError(f"Videos of {lengths} frames cannot be one tensor with `do_pad=False`.")
             clips, masks = pad_sequence(clips, batch_first=True), pad_sequence(masks, batch_first=True)
         return BatchFeature({"pixel_values_videos": clips, "attention_mask": masks}, tensor_type=return_tensors)
-
-
-def sample_frame_indices(
-    num_frames: int,
-    frame_stride: int,
-    max_source_frames: int | None = None,
-    generator: np.random.Generator | None = None,
-) -> np.ndarray:
-    """Thin a video evenly to `max_source_frames`, then choose one frame of each window of `frame_stride`.
-
-    Args:
-        num_frames (`int`): source frames S, at least 1.
-        frame_stride (`int`): length of a window, the last may be shorter; 4 keeps 25 %.
-        max_source_frames (`int`, *optional*): source frames that are left of a longer video.
-        generator (`np.random.Generator`, *optional*): draws the frame of each window; the first one when absent.
-
-    Returns:
-        `np.ndarray` of shape `(T,)`, int64: rising indices below S.
-    """
-    if num_frames < 1 or frame_stride < 1:
-        raise ValueError(f"`num_frames` and `frame_stride` must be at least 1, got {num_frames} and {frame_stride}.")
-    left = np.arange(num_frames)
-    if max_source_frames and num_frames > max_source_frames:
-        left = np.linspace(0, num_frames - 1, max_source_frames).round().astype(np.int64)
-    kept = np.arange(0, len(left), frame_stride)
-    if generator is not None:
-        kept += (generator.random(len(kept)) * np.minimum(frame_stride, len(left) - kept)).astype(np.int64)
-    return left[kept]
 
 
 def as_bytes(video: torch.Tensor) -> tuple[torch.Tensor, bool]:

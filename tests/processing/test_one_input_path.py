@@ -64,7 +64,7 @@ def test_packed_frames_are_those_of_the_processor_up_to_jpeg(clips, processor, p
     index = KINDS.index(kind)
     batch = processor.video_processor(clips[kind], return_metadata=True, **RAW)
     kept = batch["video_metadata"][0].frames_indices
-    assert packed.frame_indices(index).tolist() == kept.tolist()
+    assert packed.kept(packed.corpus.num_frames[index]).tolist() == kept.tolist()
     assert len(kept) == (5 if kind.startswith("long") else 4)
     theirs, ours = packed[index]["pixel_values_videos"].int(), batch["pixel_values_videos"][0].int()
     assert theirs.shape == ours.shape == (len(kept), 3, CROP, CROP)
@@ -76,7 +76,9 @@ def test_packed_frames_are_those_of_the_processor_up_to_jpeg(clips, processor, p
 def test_the_pipeline_says_of_a_file_what_it_says_of_the_frames_that_are_packed(clips, processor, packed, kind):
     index, clip = KINDS.index(kind), clips[kind]
     before_jpeg = (FrameFolder if clip.is_dir() else VideoFile)(clip).frames(size=(SIZE, SIZE))
-    kept = torch.from_numpy(np.stack(list(before_jpeg))[packed.frame_indices(index)]).permute(0, 3, 1, 2)
+    kept = torch.from_numpy(np.stack(list(before_jpeg))[packed.kept(packed.corpus.num_frames[index])]).permute(
+        0, 3, 1, 2
+    )
     pixels = evaluation_frames(kept, processor.video_processor)
     assert torch.equal(pixels, processor.video_processor(clip, **RAW)["pixel_values_videos"][0])
     model = tiny_model(processor.tokenizer)
@@ -98,6 +100,6 @@ def test_a_long_clip_is_thinned_by_the_processor_and_by_every_call(clips, proces
         assert whole == 29
     array = np.stack([marked_frame(number) for number in range(29)])
     assert video_processor(array, **RAW)["attention_mask"].shape[1] == 5
-    with pytest.raises(ValueError, match="`frame_stride` 4 does not fit frames packed one in 3"):
+    with pytest.raises(ValueError, match="29 frames, packed one in 3, do not fit a stride of 4"):
         video_processor.sample_frame_indices(29, packed_stride=3)
     assert video_processor.sample_frame_indices(15, packed_stride=2).tolist() == [0, 3, 6, 9, 12]
