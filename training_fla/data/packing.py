@@ -15,7 +15,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -64,27 +64,6 @@ POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class PackParameters:
-    """How frames are stored; part of what makes two packings the same."""
-
-    size: tuple[int, int] | None = (256, 256)  # height and width; `None` keeps the source's
-    quality: int = 95
-    frame_stride: int = 1
-
-    def __post_init__(self):
-        if self.size is not None and not all(1 <= side <= 4096 for side in self.size):
-            raise InputError(f"size must be 1 to 4096 pixels, not {self.size}")
-        if not 1 <= self.quality <= 100:
-            raise InputError(f"JPEG quality must be 1 to 100, not {self.quality}")
-        if self.frame_stride < 1:
-            raise InputError(f"frame_stride must be at least 1, not {self.frame_stride}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for the manifest."""
-        return {**asdict(self), "size": list(self.size) if self.size else None}
-
-
-@dataclass(frozen=True)
 class ShardPlan:
     """One shard to be: its file name and its clips."""
 
@@ -98,12 +77,30 @@ class Packing:
     """One packing, by this process and others: what is packed, how, and where."""
 
     plans: Sequence[ShardPlan]
-    parameters: PackParameters
     out: Path
+    size: tuple[int, int] | None
+    quality: int
+    frame_stride: int
+    on_error: str
     corpus: str
     source: str
-    on_error: str
     progress: bool
+
+    def __post_init__(self):
+        if self.size is not None and not all(1 <= side <= 4096 for side in self.size):
+            raise InputError(f"size must be 1 to 4096 pixels, not {self.size}")
+        if not 1 <= self.quality <= 100:
+            raise InputError(f"JPEG quality must be 1 to 100, not {self.quality}")
+        if self.frame_stride < 1:
+            raise InputError(f"frame_stride must be at least 1, not {self.frame_stride}")
+        if self.on_error not in ("fail", "skip"):
+            raise InputError(f"on_error must be 'fail' or 'skip', not {self.on_error!r}")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """How frames are stored, for the manifest."""
+        size = list(self.size) if self.size else None
+        return {"size": size, "quality": self.quality, "frame_stride": self.frame_stride}
 
     @property
     def work(self) -> Path:
@@ -113,7 +110,7 @@ class Packing:
     @cached_property
     def plan(self) -> str:
         """Changes when a finished shard of an earlier run could not be used in this one."""
-        digest = hashlib.sha256(json.dumps([FORMAT, self.parameters.to_dict(), self.source]).encode())
+        digest = hashlib.sha256(json.dumps([FORMAT, self.parameters, self.source]).encode())
         for shard in self.plans:
             for row in shard.rows:
                 video = row.video
@@ -160,15 +157,12 @@ def pack(
     add_files: Callable[[Path], None] | None = None,  # called with the folder before it appears
 ) -> Path | None:
     """Write a packed folder, or the part of this machine (then `None` while others are missing)."""
-    if on_error not in ("fail", "skip"):
-        raise InputError(f"on_error must be 'fail' or 'skip', not {on_error!r}")
     if not 1 <= machine[0] <= machine[1]:
         raise InputError(f"shard must be i/n with 1 <= i <= n, not {machine[0]}/{machine[1]}")
     if shard_clips is not None and shard_clips < 1:
         raise InputError(f"a shard needs at least one clip, not {shard_clips}")
-    parameters = PackParameters((size, size) if isinstance(size, int) else size, quality, frame_stride)
-    plans = plan_shards(rows, shard_clips)
-    packing = Packing(plans, parameters, Path(out).resolve(), corpus, source, on_error, progress)
+    plans, size = plan_shards(rows, shard_clips), (size, size) if isinstance(size, int) else size
+    packing = Packing(plans, Path(out).resolve(), size, quality, frame_stride, on_error, corpus, source, progress)
     if not packing.is_done():
         _check_before(packing, rows, overwrite)
         is_alone = machine == (1, 1)
@@ -255,6 +249,8 @@ def _locked(packing: Packing, wait: bool) -> Iterator[None]:
             try:
                 stack.enter_context(locked_folder(packing.work, packing.out))
                 break
+            except FileNotFoundError:  # who held it has just removed it
+                continue
             except FolderInUseError:
                 if not wait:
                     raise
@@ -292,7 +288,7 @@ def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: in
     num_bytes = num_clips = 0
     interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
     bar = tqdm(total=len(rows), desc="packing", unit="clip", disable=not packing.progress, mininterval=interval)
-    encode = partial(_encoded, packing.parameters)
+    encode = partial(_encoded, packing)
     with bar, contextlib.closing(in_workers(encode, rows, num_workers, _lost)) as clips:
         for shard in shards:
             entry = _write_shard(packing, shard, clips, bar)
@@ -343,14 +339,14 @@ def _readable(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
-def _encoded(parameters: PackParameters, row: CorpusRow) -> pa.RecordBatch | str:
+def _encoded(packing: Packing, row: CorpusRow) -> pa.RecordBatch | str:
     """A clip as a row of its shard, or what is wrong with it."""
     if not row.sentence:
         return f"{_where(row)}: its sentence is empty"
     if row.video.is_missing:
         return f"{_where(row)}: {row.video.path} is missing"
     try:
-        return _record(row, parameters)
+        return _record(packing, row)
     # Whatever a decoder makes of a damaged file is the file's fault.
     except (ValueError, OSError, ArithmeticError, LookupError, MemoryError, RuntimeError) as error:
         if disk_is_full(error):
@@ -362,12 +358,12 @@ def _lost(row: CorpusRow) -> str:
     return f"{_where(row)}: the process that decodes it crashes, or makes no progress in {SILENCE_SECONDS} seconds"
 
 
-def _record(row: CorpusRow, parameters: PackParameters) -> pa.RecordBatch:
+def _record(packing: Packing, row: CorpusRow) -> pa.RecordBatch:
     jpegs: list[bytes] = []
     num_bytes = 0
-    with row.video.opened(parameters.frame_stride, parameters.size) as clip:
+    with row.video.opened(packing.frame_stride, packing.size) as clip:
         for frame in clip:
-            jpegs.append(encode_frame(frame, parameters.quality))
+            jpegs.append(encode_frame(frame, packing.quality))
             num_bytes += len(jpegs[-1])
             if num_bytes > MAX_CLIP_BYTES:
                 raise InputError("more than 2 GiB of JPEG: cut it into clips or raise the frame stride")
@@ -378,7 +374,7 @@ def _record(row: CorpusRow, parameters: PackParameters) -> pa.RecordBatch:
     _refuse_cut_off(row.video, clip)
     values = {name: getattr(row, name) for name in ("id", "sentence", "signer", "language", "split")}
     values |= {"num_frames": len(jpegs), "fps": clip.fps, "height": frame.shape[0], "width": frame.shape[1]}
-    values |= {"frame_stride": parameters.frame_stride, "frame_crc32": list(map(zlib.crc32, jpegs)), "frames": jpegs}
+    values |= {"frame_stride": packing.frame_stride, "frame_crc32": list(map(zlib.crc32, jpegs)), "frames": jpegs}
     return pa.RecordBatch.from_pylist([values], schema=SCHEMA)
 
 
@@ -430,7 +426,7 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
         _write_text(folder / f"{name}.sentences.txt", "".join(f"{line}\n" for line in split.pop("sentences")))
     languages = {row.language for shard in packing.plans for row in shard.rows}
     manifest = {"format": FORMAT, "corpus": packing.corpus, "source": packing.source, "plan": packing.plan}
-    manifest |= {"parameters": packing.parameters.to_dict(), "splits": splits, "skipped": len(skipped)}
+    manifest |= {"parameters": packing.parameters, "splits": splits, "skipped": len(skipped)}
     manifest["language"] = languages.pop() if len(languages) == 1 else ""
     if skipped:
         write_table(folder / "skipped.tsv", ("split", "id", "reason"), skipped, overwrite=True)
