@@ -9,7 +9,7 @@ after an interruption, --overwrite starts anew. Next: run_stage2.py --stage1_che
 
 import sys
 
-from training_fla.files import exit_status
+from training_fla.files import InputError, exit_status
 from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe
 
 
@@ -27,6 +27,8 @@ def build_processor(recipe: Recipe, splits):
     from training_fla.stage import make_processor
     from training_fla.training.parts import load_tokenizer, tokenizer_of_sentences
 
+    if recipe.stage.train_tokenizer_pieces and recipe.text.tokenizer:
+        raise InputError("the recipe names a `tokenizer` and `train_tokenizer_pieces`: give one of the two")
     if recipe.stage.train_tokenizer_pieces:
         tokenizer = tokenizer_of_sentences(splits.train.sentences, recipe.stage.train_tokenizer_pieces, recipe.text)
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import MBartTokenizer
 
 from training_fla.files import InputError
 from training_fla.recipe import (
@@ -76,7 +77,8 @@ def test_a_key_of_the_other_stage_is_unknown_here(tmp_path):
         ("frame_stride: four", "`frame_stride`: invalid int value: 'four'"),
         ("frame_stride: 2.5", "`frame_stride`: invalid int value: '2.5'"),
         ("frame_stride: true", "`frame_stride`: invalid int value: 'true'"),
-        ("frame_stride:", "`frame_stride` needs a value, got none"),
+        ("stage1_checkpoint: a\nlight_t: base", "unknown recipe key `stage1_checkpoint`"),
+        ("packed_size:", "`packed_size` needs a value, got none"),
         ("frame_stride: [2]", r"`frame_stride` must not be a list, got \[2\]"),
         ("tokenizer: {a: 1}", "`tokenizer` must not be a mapping, got {'a': 1}"),
         ("vision_backbone: resnet", "`vision_backbone`: invalid dict value: 'resnet'"),
@@ -237,6 +239,33 @@ def test_one_process_for_two_gpus_is_refused_with_the_line_to_launch(tmp_path, m
     check_launch(parse_recipe(Stage1Arguments, ["--output_dir", str(tmp_path), "--use_cpu"], "usage"))
     monkeypatch.setenv("LOCAL_RANK", "0")
     check_launch(recipe)
+
+
+def test_stride_beams_length_and_augmentation_have_their_defaults_in_one_place(tmp_path):
+    from processing_fla import FlaVideoProcessor
+    from training_fla.data.augmentation import ClipAugmentation
+    from training_fla.data.datasets import clip_augmentation
+    from training_fla.stage import make_processor
+
+    argv = ["--output_dir", str(tmp_path), "--augmentation_probability", "1"]
+    recipe = parse_recipe(Stage1Arguments, [*argv, "--max_source_frames", "300"], "usage")
+    tokenizer = MBartTokenizer(vocab=[("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)])
+    processor = make_processor(recipe, tokenizer).video_processor
+    assert processor.frame_stride == FlaVideoProcessor().frame_stride == 4
+    assert processor.max_source_frames == 300
+    assert clip_augmentation(recipe.data, learns=True)[0] == ClipAugmentation(frame_size=256, probability=1)
+    recipe = parse_recipe(Stage1Arguments, [*argv, "--frame_stride", "2", "--rotate_degrees", "0"], "usage")
+    processor = make_processor(recipe, tokenizer).video_processor
+    assert (processor.frame_stride, processor.max_source_frames) == (2, None)
+    assert clip_augmentation(recipe.data, learns=True)[0].rotate_degrees == 0
+
+
+def test_lines_that_another_line_makes_idle_are_refused():
+    argv = ["--output_dir", "out", "--stage1_checkpoint", "runs/stage1"]
+    for name, value in (("imagenet_weights", "torchvision"), ("visual_feature_size", "64")):
+        with pytest.raises(InputError, match=f"`{name}` would have no effect; the visual encoder is that of"):
+            parse_recipe(Stage2Arguments, [*argv, f"--{name}", value], "usage")
+        parse_recipe(Stage2Arguments, ["--output_dir", "out", f"--{name}", value], "usage")
 
 
 def test_every_field_explains_itself():

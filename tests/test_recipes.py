@@ -101,6 +101,35 @@ def test_every_top_level_line_of_the_papers_recipes_says_where_it_comes_from():
                 tagged_before = bool(is_tagged) or (tagged_before and key is not None)
 
 
+@pytest.mark.real_data
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_the_sentences_of_how2sign_fit_its_recipes(real_data, stage):
+    """The released dev and test split, by mBART's own tokenizer; a trimmed one cuts sentences as it does."""
+    from transformers import MBartTokenizer
+
+    from processing_fla import normalize_text
+
+    folder = real_data / "tokenizers" / "mbart-large-cc25"
+    tokenizer = MBartTokenizer.from_pretrained(folder, src_lang="en_XX", tgt_lang="en_XX")
+    file = ROOT / "recipes" / "how2sign" / f"{stage}.yaml"
+    longest = 0
+    for split in ("val", "test"):
+        lines = (real_data / "how2sign" / f"how2sign_realigned_{split}.csv").read_text(encoding="utf-8").splitlines()
+        column = lines[0].split("\t").index("SENTENCE")
+        texts = [normalize_text(line.split("\t")[column]) for line in lines[1:]]
+        longest = max(longest, *map(len, tokenizer(text_target=texts)["input_ids"]))
+    assert longest == 140
+    assert parse_recipe(stage_class(file), [str(file)], "usage").text.max_target_tokens > 2 * longest
+
+
+@pytest.mark.parametrize("corpus", paper_figures.SCORES)
+def test_adam_does_not_decay_weights(corpus):
+    """torch adds decay to Adam's gradient, where a mean over tokens makes it 22 times MMTLB's."""
+    file = ROOT / "recipes" / corpus / "stage2.yaml"
+    recipe = parse_recipe(Stage2Arguments, [str(file)], "usage")
+    assert (recipe.optimization.optimizer, recipe.training["weight_decay"]) == ("adam", 0.0)
+
+
 ACCELERATE = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 
 

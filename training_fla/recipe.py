@@ -24,7 +24,6 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "label_smoothing_factor": 0.2,  # Paper: Sec. 5.2, both stages
     "lr_scheduler_type": "cosine",  # Paper: Sec. 5.2, both stages
     "max_grad_norm": 0.0,  # Unstated: neither the paper nor the systems it follows clip; transformers clips at 1.0
-    "generation_num_beams": 5,  # Paper: Sec. 5.2
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "save_total_limit": 2,  # the best and the last
@@ -109,7 +108,9 @@ class DataArguments:
     max_eval_clips: int | None = field(
         default=None, metadata={"help": "use only the first so many dev and test clips"}
     )
-    frame_stride: int = field(default=4, metadata={"help": "keep one frame in so many; the paper keeps a quarter"})
+    frame_stride: int | None = field(
+        default=None, metadata={"help": "keep one frame in so many; default: the video processor's, as in the paper"}
+    )
     max_source_frames: int | None = field(
         default=None, metadata={"help": "longer clips are thinned to so many source frames before `frame_stride`"}
     )
@@ -131,9 +132,12 @@ class DataArguments:
             "else 0; with 0 and no random phase, training sees a clip as evaluation does"
         },
     )
-    rotate_degrees: float = field(default=30.0, metadata={"help": "rotate by up to so many degrees; 0 for never"})
-    resize_factor: float = field(default=0.2, metadata={"help": "resize by up to this share; 0 for never"})
-    translate_pixels: float = field(default=10.0, metadata={"help": "shift by up to so many pixels; 0 for never"})
+    rotate_degrees: float | None = field(
+        default=None,
+        metadata={"help": "rotate by up to so many degrees, 0 for never; default: as GFSLT-VLP"},
+    )
+    resize_factor: float | None = field(default=None, metadata={"help": "resize by up to this share; the same"})
+    translate_pixels: float | None = field(default=None, metadata={"help": "shift by up to so many pixels; the same"})
     color_jitter: float = field(
         default=0.0, metadata={"help": "change brightness, contrast, colour by up to this share"}
     )
@@ -162,7 +166,9 @@ class TextArguments:
         metadata={"help": "language token a target ends with, e.g. de_DE; default: what the tokenizer says"},
     )
     max_target_tokens: int = field(default=128, metadata={"help": "longer training targets are refused"})
-    max_new_tokens: int = field(default=100, metadata={"help": "longest translation, in tokens"})
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "longest translation, in tokens; default: the pipeline's"}
+    )
 
 
 @dataclass
@@ -259,6 +265,11 @@ class Stage2Arguments(VisualArguments):
     feature_dtype: Literal["float32", "bfloat16"] = field(
         default="float32", metadata={"help": "type of the stored features: float32 or bfloat16"}
     )
+
+    def __post_init__(self):
+        given = [f.name for f in dataclasses.fields(VisualArguments) if getattr(self, f.name) != f.default]
+        if self.stage1_checkpoint and given:
+            raise InputError(f"`{given[0]}` would have no effect; the visual encoder is that of `stage1_checkpoint`")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, set_se
 from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaForConditionalGeneration
-from processing_fla import FlaProcessor, FlaVideoProcessor
+from processing_fla import FlaProcessor, FlaVideoProcessor, SignTranslationPipeline
 from training_fla.corpora.registry import convention_of
 from training_fla.data.collation import SignTranslationCollator
 from training_fla.data.datasets import make_datasets
@@ -236,8 +236,10 @@ def make_processor(recipe: Recipe, tokenizer) -> FlaProcessor:
         if tokenizer.convert_tokens_to_ids(code) in (None, tokenizer.unk_token_id):
             raise InputError(f"language_code {code} is no token of the tokenizer")
         tokenizer.src_lang = tokenizer.tgt_lang = code
+    stride = {} if data.frame_stride is None else {"frame_stride": data.frame_stride}
     video_processor = FlaVideoProcessor(
-        frame_stride=data.frame_stride,
+        **stride,
+        max_source_frames=data.max_source_frames,
         size={"height": data.frame_size, "width": data.frame_size},
         crop_size={"height": data.crop_size, "width": data.crop_size},
     )
@@ -254,9 +256,10 @@ def make_trainer(
         convention = convention_for(convention_of(splits.dev.corpus), splits.dev.sentences)
     if args.world_size > 1 and args.device.type == "cuda" and not model.visual_encoder_is_frozen:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    generation = clean_generation_config(
-        model, processor.tokenizer, args.generation_num_beams or 1, recipe.text.max_new_tokens
-    )
+    default = SignTranslationPipeline._default_generation_config
+    beams = args.generation_num_beams or default.num_beams
+    length = recipe.text.max_new_tokens or default.max_new_tokens
+    generation = clean_generation_config(model, processor.tokenizer, beams, length)
     trainer = SignTranslationTrainer(
         model=model,
         args=args,

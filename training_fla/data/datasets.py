@@ -151,15 +151,10 @@ def clip_augmentation(data: DataArguments, learns: bool) -> tuple[ClipAugmentati
     probability = data.augmentation_probability
     if probability is None:
         probability = ClipAugmentation.probability if learns else 0.0
-    augmentation = ClipAugmentation(
-        crop_size=data.crop_size,
-        frame_size=data.frame_size,
-        rotate_degrees=data.rotate_degrees,
-        resize_factor=data.resize_factor,
-        translate_pixels=data.translate_pixels,
-        color=data.color_jitter,
-        probability=probability,
-    )
+    sizes = {"crop_size": data.crop_size, "frame_size": data.frame_size, "color": data.color_jitter}
+    given = {name: getattr(data, name) for name in ("rotate_degrees", "resize_factor", "translate_pixels")}
+    given = {name: value for name, value in given.items() if value is not None}
+    augmentation = ClipAugmentation(**sizes, **given, probability=probability)
     return augmentation if probability or phase else None, phase
 
 
