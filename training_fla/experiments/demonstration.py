@@ -5,7 +5,6 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +81,7 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
 
 
 def run_demo(out: Path, seed: int = 0, ablations: bool = False, overwrite: bool = False) -> int:
-    """Run what is not done yet, then show the table, five translations and a contact sheet; the exit status."""
+    """Run what is not done yet, then show the table and five translations; the exit status."""
     check_clone("fla demo")
     journal = open_demo(out, seed, overwrite)
     if set(ROWS if ablations else STAGES) <= read_summary(out).keys():
@@ -178,14 +177,13 @@ def read_summary(folder: Path) -> dict:
 
 
 def write_summary(out: Path, seconds: dict[str, float]) -> None:
-    """Write `summary.json` and the contact sheet of a demo whose steps are done."""
+    """Write `summary.json` of a demo whose steps are done."""
     summary: dict = {}
     for name in filter(seconds.__contains__, ROWS):
         scores = json.loads((out / name / "metrics.json").read_text(encoding="utf-8"))["test"]
         summary[name] = {score: round(scores[score], 2) for score in SCORES} | {"seconds": seconds[name]}
     of_demo = [value for name, value in seconds.items() if name in STAGES or name not in ROWS]
     summary |= {"seconds": round(sum(of_demo), 1), "steps": seconds}
-    draw_contact_sheet(out)
     with atomic_file(out / "summary.json", overwrite=True) as file:
         file.write_text(json.dumps(summary, indent=2) + "\n")
 
@@ -200,41 +198,7 @@ def show(out: Path) -> None:
     table = read_predictions(out / "stage2" / "predictions_test.tsv")
     for reference, prediction in list(zip(table.references, table.predictions, strict=True))[:5]:
         print(f"  reference    {reference}\n  translation  {prediction}\n")
-    print(f"a clip and its translation: {out / 'contact_sheet.png'}")
-    print(f"all figures:                {out / 'summary.json'}")
+    clip = next(iter(sorted((out / "corpus" / "clips").glob("*.mp4"))), "CLIP")
+    print(f"what the model saw of a clip: fla inspect {clip} --model {out / 'stage2'} --out clip.html")
+    print(f"all figures: {out / 'summary.json'}")
     print(f"the whole demo took {summary['seconds']:.0f} s. README.md says what to type for PHOENIX14T.")
-
-
-def draw_contact_sheet(out: Path) -> None:
-    """Show what the model saw of one test clip, and what it made of it."""
-    import numpy as np
-
-    from processing_fla import FlaVideoProcessor, timed_frames
-
-    table = read_predictions(out / "stage2" / "predictions_test.tsv")
-    clip = next(file for file in sorted((out / "corpus" / "clips").iterdir()) if file.stem in table.ids)
-    row = table.ids.index(clip.stem)
-    frames = np.stack([frame for _, frame in timed_frames(clip)])
-    frames = frames[FlaVideoProcessor.from_pretrained(out / "stage2").sample_frame_indices(len(frames))]
-    lines = (f"translation: {table.predictions[row]}", f"reference: {table.references[row]}")
-    draw_frames(frames, lines, out / "contact_sheet.png")
-
-
-def draw_frames(frames, lines: Sequence[str], file: Path) -> None:
-    """Draw uint8 frames `(T, H, W, 3)` in rows of eight with lines of text below."""
-    from matplotlib.figure import Figure
-
-    columns = min(8, len(frames))
-    rows = -(-len(frames) // columns)
-    height = 1.6 * rows + 0.9
-    figure = Figure(figsize=(1.5 * columns, height))
-    for axis in figure.subplots(rows, columns, squeeze=False).flat:
-        axis.axis("off")
-    for number, (axis, frame) in enumerate(zip(figure.axes, frames, strict=False), start=1):
-        axis.imshow(frame)
-        axis.set_title(str(number), fontsize=7, pad=2)
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.95, bottom=0.75 / height, wspace=0.05, hspace=0.15)
-    for number, line in enumerate(lines):
-        figure.text(0.02, (0.4 - 0.28 * number) / height, line, fontsize=10, wrap=True)
-    with atomic_file(file, overwrite=True) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training_fla.corpora.drawn.signs import LANGUAGE
+
 MAX_SIGNS = 6  # the longest report
 
 
@@ -22,55 +24,19 @@ class Weather:
     """How German speaks of one kind of weather."""
 
     finite: str  # the verb in second place
-    subject: str  # directly after it; may be empty
     infinitive: str  # the verb at the end of a sentence of possibility
-    plain: str  # after the place, by how strong the weather is
-    strong: str
+    strong: str  # after the place, by how strong the weather is
     weak: str
     negated: str
+    plain: str = ""
+    subject: str = ""  # directly after the verb
     particle: str = ""  # the part of the verb that German moves to the end
     modal: str = "kann"  # the verb of possibility
 
 
-WEATHER: dict[str, Weather] = {
-    "REGEN": Weather("regnet", "es", "regnen", "", "kräftig", "leicht", "nicht"),
-    "SCHNEE": Weather("schneit", "es", "schneien", "", "kräftig", "leicht", "nicht"),
-    "SONNE": Weather("scheint", "die sonne", "scheinen", "", "sehr viel", "nur wenig", "nicht"),
-    "WIND": Weather("weht", "der wind", "wehen", "", "stark", "schwach", "nicht"),
-    "NEBEL": Weather("gibt", "es", "geben", "nebel", "dichten nebel", "leichten nebel", "keinen nebel"),
-    "GEWITTER": Weather("gibt", "es", "geben", "gewitter", "heftige gewitter", "leichte gewitter", "keine gewitter"),
-    "WOLKE": Weather(
-        "ziehen", "", "aufziehen", "wolken", "dichte wolken", "lockere wolken", "keine wolken", "auf", "können"
-    ),
-    "FROST": Weather("gibt", "es", "geben", "frost", "strengen frost", "leichten frost", "keinen frost"),
-    "STURM": Weather("kommt", "", "kommen", "ein sturm", "ein schwerer sturm", "ein schwacher sturm", "kein sturm"),
-    "WARM": Weather("wird", "es", "werden", "warm", "sehr warm", "mäßig warm", "nicht warm"),
-    "KALT": Weather("wird", "es", "werden", "kalt", "sehr kalt", "etwas kalt", "nicht kalt"),
-    "TROCKEN": Weather("bleibt", "es", "bleiben", "trocken", "sehr trocken", "fast trocken", "nicht trocken"),
-}
-TIMES: dict[tuple[str, ...], str] = {  # from early to late
-    ("HEUTE",): "heute",
-    ("ABEND",): "am abend",
-    ("HEUTE", "ABEND"): "heute abend",
-    ("NACHT",): "in der nacht",
-    ("HEUTE", "NACHT"): "heute nacht",
-    ("MORGEN",): "morgen",
-    ("MORGEN", "ABEND"): "morgen abend",
-    ("WOCHENENDE",): "am wochenende",
-}
-PLACES: dict[tuple[str, ...], str] = {
-    ("NORD",): "im norden",
-    ("SÜD",): "im süden",
-    ("OST",): "im osten",
-    ("WEST",): "im westen",
-    ("KÜSTE",): "an der küste",
-    ("BERG",): "in den bergen",
-    ("TAL",): "in den tälern",
-    ("NORD", "OST"): "im nordosten",
-    ("NORD", "WEST"): "im nordwesten",
-    ("SÜD", "OST"): "im südosten",
-    ("SÜD", "WEST"): "im südwesten",
-}
+WEATHER = {gloss: Weather(**words) for gloss, words in LANGUAGE["weather"].items()}
+TIMES = {tuple(glosses.split()): words for glosses, words in LANGUAGE["times"].items()}  # from early to late
+PLACES = {tuple(glosses.split()): words for glosses, words in LANGUAGE["places"].items()}
 STRENGTHS = {"STARK": "stark", "SCHWACH": "schwach"}
 DURATIONS = {"LANG": "lange", "MANCHMAL": "zeitweise"}
 POLARITIES = {"NICHT": "nicht", "MÖGLICH": "möglich"}

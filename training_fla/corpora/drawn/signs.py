@@ -6,6 +6,9 @@ Directions are those of the dominant hand, the one on the left of the picture: +
 import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 Point = tuple[float, float]
 
@@ -139,52 +142,15 @@ def signs_of_glosses(glosses) -> dict[str, Sign]:
     return signs
 
 
-# The signs of the demo corpus, chosen by hand so that they look like what they mean and far apart
+def _hand_form(words: str) -> HandForm:
+    shape, *more = words.split()
+    directions = [word for word in more if word != "palm"]
+    return HandForm(shape, *directions, palm="palm" in more)
 
-_RING = HandForm("ring")
-_FLAT_SIDE = HandForm("flat", "side")
-_SPREAD_DOWN = HandForm("spread", "down")
-_SPREAD_PALM = HandForm("spread", "up", palm=True)
 
-DEMO_SIGNS: dict[str, Sign] = {
-    # weather
-    "REGEN": Sign(_SPREAD_DOWN, "shoulder", "down", "mirrored"),
-    "SCHNEE": Sign(_SPREAD_DOWN, "temple", "shake", "opposed"),
-    "SONNE": Sign(HandForm("fist"), "crown", "hold", end_form=_SPREAD_PALM),
-    "WIND": Sign(_FLAT_SIDE, "side", "shake", "mirrored"),
-    "NEBEL": Sign(_SPREAD_PALM, "chin", "circle", "mirrored"),
-    "GEWITTER": Sign(HandForm("point", "down"), "crown", "fall", "opposed"),
-    "WOLKE": Sign(HandForm("cee", "up"), "crown", "circle", "mirrored"),
-    "FROST": Sign(HandForm("fist"), "chest", "shake", "mirrored"),
-    "STURM": Sign(HandForm("spread", "side"), "hip", "circle", "opposed"),
-    "WARM": Sign(HandForm("flat", "up", palm=True), "chin", "out"),
-    "KALT": Sign(HandForm("fist", palm=True), "belly", "nod", "mirrored"),
-    "TROCKEN": Sign(HandForm("wedge", "up"), "chin", "in"),
-    # times
-    "HEUTE": Sign(HandForm("flat", "side", palm=True), "belly", "down", "mirrored"),
-    "MORGEN": Sign(HandForm("point", "up"), "temple", "fall"),
-    "NACHT": Sign(HandForm("wedge", "down"), "chin", "down", "mirrored"),
-    "ABEND": Sign(_FLAT_SIDE, "chest", "down", "base", base_form=_FLAT_SIDE),
-    "WOCHENENDE": Sign(HandForm("horns"), "chest", "out", "base", base_form=_SPREAD_PALM),
-    # places
-    "NORD": Sign(HandForm("vee", "up"), "crown", "up"),
-    "SÜD": Sign(HandForm("vee", "down"), "hip", "down"),
-    "OST": Sign(HandForm("ell", "side"), "far_shoulder", "in"),
-    "WEST": Sign(HandForm("cee", "side"), "side", "out"),
-    "KÜSTE": Sign(HandForm("flat", "side", palm=True), "belly", "shake", "base", base_form=HandForm("cee", "down")),
-    "BERG": Sign(HandForm("wedge", "up", palm=True), "shoulder", "up", "mirrored"),
-    "TAL": Sign(HandForm("ell", "down"), "belly", "down", "mirrored"),
-    # remarks
-    "STARK": Sign(HandForm("fist"), "shoulder", "nod"),
-    "SCHWACH": Sign(HandForm("horns", "side"), "hip", "shake"),
-    "LANG": Sign(HandForm("point", "side"), "chest", "out", "base", base_form=HandForm("point", "up")),
-    "MANCHMAL": Sign(HandForm("cee", "up"), "side", "circle"),
-    "NICHT": Sign(_SPREAD_PALM, "chest", "shake"),
-    "MÖGLICH": Sign(_RING, "side", "nod", "opposed"),
-    # numbers: a five, and tens whose nought the other hand holds
-    "FÜNF": Sign(_SPREAD_PALM, "shoulder", "hold"),
-    "ZEHN": Sign(HandForm("point", "up"), "shoulder", "hold", "base", base_form=_RING),
-    "ZWANZIG": Sign(HandForm("ell", "up"), "shoulder", "hold", "base", base_form=_RING),
-    "DREISSIG": Sign(HandForm("vee", "up"), "shoulder", "hold", "base", base_form=_RING),
-    "GRAD": Sign(_RING, "temple", "circle"),
-}
+def _sign(cells: dict[str, str]) -> Sign:
+    return Sign(**{name: _hand_form(words) if name.endswith("form") else words for name, words in cells.items()})
+
+
+LANGUAGE = yaml.safe_load(Path(__file__).with_name("language.yaml").read_text(encoding="utf-8"))
+DEMO_SIGNS = {gloss: _sign(cells) for gloss, cells in LANGUAGE["signs"].items()}
