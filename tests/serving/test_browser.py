@@ -211,7 +211,7 @@ def test_a_clip_is_recorded_with_the_camera(visit):
     assert page.text_content("#fla-name") == "recording.webm"
     page.click("#fla-go")
     finished(page)
-    assert int(page.text_content("#fla-seen-hint").split()[0]) >= 2
+    assert int(page.text_content("#fla-seen-hint").split()[0]) >= 1
 
 
 def test_a_long_translation_blocks_nobody_and_can_be_stopped(visit, server, clips):

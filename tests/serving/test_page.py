@@ -46,7 +46,7 @@ def kept(service) -> list[Path]:
 
 def test_a_clip_is_deleted_as_soon_as_it_has_been_read(service):
     running = service.translate(send(service))
-    assert next(running)["stage"] == "reading" and kept(service)
+    assert kept(service) and next(running)["stage"] == "reading"
     assert next(running)["stage"] == "looking" and not kept(service)
     states = list(running)
     assert states[-1]["stage"] == "done" and all(state["job"] == "a1" for state in states)

@@ -17,7 +17,7 @@ from tests.serving.page_server import draw_clip, tiny_pipeline
 from training_fla.serving import translation
 from training_fla.serving.limits import CancelledError, Limits, RefusedError, WorkClock
 from training_fla.serving.translation import ClipTranslator, describe_word, most_frames
-from training_fla.viewing.inspection import ClipFrames, inspect_translation, read_clip
+from training_fla.viewing.inspection import ClipFrames, inspect_translation
 
 LIMITS = Limits(max_megabytes=1, max_seconds=4)
 
@@ -101,17 +101,16 @@ def test_states_tell_what_happens(states, pipe):
 
 
 @pytest.mark.parametrize("input_features", ["sign", "frame", "hidden"])
-def test_looking_at_a_few_frames_at_a_time_changes_nothing(pipe, tmp_path, input_features):
+def test_looking_at_a_few_frames_at_a_time_changes_nothing(pipe, tmp_path, input_features, monkeypatch):
+    monkeypatch.setattr(translation, "FRAMES_AT_ONCE", 4)
     stage1, language_model = pipe.model, copy.deepcopy(pipe.model.language_model)
     assemble = type(stage1).from_visual_encoder_and_language_model
     pipe = tiny_pipeline(assemble(stage1, language_model, input_features=input_features))
-    translator = ClipTranslator(pipe, LIMITS, num_beams=2)
-    read = read_clip(draw_clip(tmp_path / "clip.mp4", 37), pipe.processor)
-    expected = pipe.model.get_encoder()(pixel_values_videos=read.pixels[None]).last_hidden_state
-    parts = [translator.frame_features(part) for part in read.pixels.split(4)]
-    assert [len(part) for part in parts] == [4, 4, 2]
-    encoded, mask = translator.encode(torch.cat(parts))
-    assert torch.allclose(encoded.last_hidden_state, expected, atol=1e-5) and mask.tolist() == [[1] * 10]
+    path = draw_clip(tmp_path / "clip.mp4", 37)
+    *_, done = ClipTranslator(pipe, LIMITS, num_beams=2).states(path, WorkClock(60))
+    expected = pipe(str(path), num_beams=2)
+    assert done["sentence"] == expected["translation_text"]
+    assert done["score"] == pytest.approx(expected["score"], abs=1e-4)
 
 
 def test_the_draft_grows_to_what_greedy_search_writes(states, pipe, clip):
@@ -182,7 +181,7 @@ def test_a_clip_longer_than_the_position_table_is_refused(pipe, tmp_path):
 
 
 def writers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("fla-draft")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fla-translate")]
 
 
 def test_closing_a_translation_ends_its_thread(pipe, clip, monkeypatch):

@@ -14,6 +14,7 @@ A state is a `dict` that goes to the browser as JSON; each holds all that is kno
     num_beams      width of the beam
 """
 
+import contextlib
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
 
 from processing_fla.video_reading_fla import VideoDecodeError, open_video
 from training_fla.serving.limits import Limits, RefusedError, WorkClock
@@ -30,87 +30,83 @@ from training_fla.viewing.inspection import ClipFrames, attended_words, data_url
 
 THUMBNAIL_SIZE = 112  # pixels of the shorter side
 FRAMES_AT_ONCE = 16  # that the vision backbone looks at between two looks whether anybody still waits
-WAIT_SECONDS = 0.2  # for the next word, between two looks whether anybody still waits
+WAIT_SECONDS = 0.2  # for the next state, between two looks whether anybody still waits
 
 
 class Watch(StoppingCriteria):
-    """Ends generation when the time is over or nobody waits, by what [`WorkClock.check`] raises."""
+    """Looks on at each token: ends generation by what `clock.check` raises, and tells the ids so far."""
 
-    def __init__(self, clock: WorkClock):
-        self.clock = clock
+    def __init__(self, clock: WorkClock, tell: Callable[[torch.Tensor], None]):
+        self.clock, self.tell = clock, tell
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
         self.clock.check()
+        self.tell(input_ids)
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-class TokenQueue(BaseStreamer):
-    """Hands generated token ids to another thread; `None` is the last item."""
-
-    def __init__(self):
-        self.items: queue.Queue = queue.Queue()
-
-    def put(self, value: torch.Tensor) -> None:
-        self.items.put(value.reshape(-1).tolist())
-
-    def end(self) -> None:
-        """The end is told by the thread, which may also have failed."""
-
-    def next(self, clock: WorkClock) -> list[int] | None:
-        while True:
-            try:
-                return self.items.get(timeout=WAIT_SECONDS)
-            except queue.Empty:
-                clock.check()
-
-
 class ClipTranslator:
-    """A model, ready to translate clips for the page.
+    """A model, ready to translate clips for the page; its language model is switched to eager attention.
 
-    Args:
-        pipe ([`~processing_fla.SignTranslationPipeline`]): of a trained model. Its language model is switched to eager
-            attention, the only one that says what was attended to.
-        limits ([`Limits`]): of a clip.
-        num_beams (`int`, *optional*): width of the beam search; the model's own when absent, else the pipeline's.
+    `num_beams` is the width of the beam search; the model's own where it is absent, else the pipeline's.
     """
 
     def __init__(self, pipe, limits: Limits, num_beams: int | None = None):
         self.pipe, self.limits = pipe, limits
         self.model, self.processor = pipe.model.eval(), pipe.processor
-        self.model.language_model.set_attn_implementation("eager")
+        self.model.language_model.set_attn_implementation("eager")  # the only one that says what was attended to
         default = type(pipe)._default_generation_config.num_beams
         self.num_beams = num_beams or self.model.generation_config.num_beams or default
 
     def states(self, path: Path, clock: WorkClock, delete: Callable[[], None] = lambda: None) -> Iterator[dict]:
-        """Translate a file, and call `delete` as soon as it is no longer needed.
+        """Translate a file in a thread, and yield the states described at the top of this file.
 
-        Yields the states described at the top of this file; raises `RefusedError` where the clip is not translated and
-        `CancelledError` where nobody waits for it.
+        `delete` is called as soon as the file is no longer needed. Raises `RefusedError` where the clip is not
+        translated and `CancelledError` where nobody waits for it.
         """
+        states: queue.SimpleQueue = queue.SimpleQueue()
+        with ThreadPoolExecutor(1, thread_name_prefix="fla-translate") as pool:
+            work = pool.submit(self.translate, path, clock, delete, states.put)
+            work.add_done_callback(lambda _: states.put(None))
+            try:
+                state: dict | None = {}
+                while state is not None:
+                    clock.check()
+                    with contextlib.suppress(queue.Empty):
+                        state = states.get(timeout=WAIT_SECONDS)
+                        if state:
+                            yield state
+                work.result()  # raises what ended the work
+            finally:
+                clock.cancelled |= not work.done()  # so that the thread ends too
+
+    @torch.no_grad()
+    def translate(self, path: Path, clock: WorkClock, delete: Callable, tell: Callable[[dict], None]) -> None:
+        """Translate a file and tell the states."""
         state = {"stage": "reading", "message": "Reading the clip …", "num_beams": self.num_beams}
-        yield dict(state)
+        tell(state)
         clip = self.read(path, clock)
         delete()
-        state |= {"stage": "looking", "message": f"Looking at {len(clip.pixels)} frames …"} | describe_clip(clip)
-        features = []
+        message = f"Looking at {len(clip.pixels)} frames …"
+        state = state | {"stage": "looking", "message": message} | describe_clip(clip)
+        features: list[torch.Tensor] = []
         for part in clip.pixels.split(FRAMES_AT_ONCE):
-            yield state | {"progress": round(sum(map(len, features)) / len(clip.pixels), 2)}
             clock.check()
-            features.append(self.frame_features(part))
-        encoded, mask = self.encode(torch.cat(features))
-        clock.check()
-        for draft in self.draft(encoded, mask, clock):
-            state |= {"stage": "drafting", "message": "Writing …", "sentence": draft[1], "is_draft": True}
-            yield dict(state)
-        if self.num_beams == 1:
-            sequences, scores = draft[0], self.pipe.sentence_scores(draft[0], encoded, mask)
-        else:
-            state |= {"stage": "searching", "message": f"Comparing {self.num_beams} ways to say it …"}
-            yield dict(state)
-            options = {"num_beams": self.num_beams, "num_return_sequences": self.num_beams}
-            sequences, scores = self.write(encoded, mask, clock, **options)
-        clock.check()
-        yield state | self.result(sequences, scores, encoded, mask, clip)
+            tell(state | {"progress": round(len(features) * FRAMES_AT_ONCE / len(clip.pixels), 2)})
+            features.append(self.model.visual_encoder.get_frame_features(part[None].to(self.model.device)))
+        encoded, mask = self.encode(torch.cat(features, dim=1))
+
+        def tell_draft(ids: torch.Tensor) -> None:
+            text = self.processor.batch_decode(ids, skip_special_tokens=True)[0]
+            tell(state | {"stage": "drafting", "message": "Writing …", "sentence": text, "is_draft": True})
+
+        sequences, scores = self.write(encoded, mask, Watch(clock, tell_draft), 1)
+        if self.num_beams > 1:
+            text = self.processor.batch_decode(sequences, skip_special_tokens=True)[0]
+            message = f"Comparing {self.num_beams} ways to say it …"
+            tell(state | {"stage": "searching", "message": message, "sentence": text, "is_draft": True})
+            sequences, scores = self.write(encoded, mask, Watch(clock, lambda ids: None), self.num_beams)
+        tell(state | self.result(sequences, scores, encoded, mask, clip))
 
     def read(self, path: Path, clock: WorkClock) -> ClipFrames:
         """The frames the model sees of a file that is within the limits."""
@@ -131,25 +127,13 @@ class ClipTranslator:
         self.limits.check_sampled(len(clip.pixels), clip.duration)
         return clip
 
-    @torch.no_grad()
-    def frame_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features of a few frames: a clip at once would take a gigabyte, and nobody could stop it.
-
-        Args:
-            pixels (`torch.ByteTensor` of shape `(T, 3, H, W)`): uint8, RGB, 0 to 255; all real.
-
-        Returns:
-            `torch.FloatTensor` of shape `(T, C)`: of the vision backbone.
-        """
-        return self.model.visual_encoder.get_frame_features(pixels[None].to(self.model.device))[0]
-
-    @torch.no_grad()
     def encode(self, frame_features: torch.Tensor):
-        """Encode a clip; what [`~modeling_fla.FlaForConditionalGeneration.get_sign_features`] does behind the backbone
-        is done here.
+        """Encode a clip from the vision backbone's features, which are computed a few frames at a time.
+
+        What [`~modeling_fla.FlaForConditionalGeneration.get_sign_features`] does behind the backbone is done here.
 
         Args:
-            frame_features (`torch.FloatTensor` of shape `(T, C)`): of the whole clip; all real.
+            frame_features (`torch.FloatTensor` of shape `(1, T, C)`): of the whole clip; all real.
 
         Returns:
             `tuple`: the encoder's `BaseModelOutput`, and the mask, `torch.LongTensor` of ones of shape `(1, T)`.
@@ -157,7 +141,7 @@ class ClipTranslator:
         Raises:
             RefusedError: it has more frames than the language model has positions.
         """
-        features = frame_features[None]
+        features = frame_features
         mask = torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
         if self.model.config.input_features != "frame":
             positions = torch.arange(mask.numel(), device=mask.device)
@@ -169,29 +153,11 @@ class ClipTranslator:
         except ValueError as error:  # too many frames for the language model
             raise RefusedError(f"This clip cannot be translated: {' '.join(str(error).split())}") from error
 
-    def write(self, encoded, mask: torch.Tensor, clock: WorkClock, **options) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids `(R, L)` and scores `(R,)` of the pipeline for one encoded clip, unless the clock ends the work."""
-        criteria = StoppingCriteriaList([Watch(clock)])
-        return self.pipe.generate(encoded, mask, do_sample=False, stopping_criteria=criteria, **options)
+    def write(self, encoded, mask: torch.Tensor, watch: Watch, num_beams: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids `(R, L)` and scores `(R,)` of the sentences of all beams, best first, by the pipeline."""
+        options = {"num_beams": num_beams, "num_return_sequences": num_beams, "do_sample": False}
+        return self.pipe.generate(encoded, mask, stopping_criteria=StoppingCriteriaList([watch]), **options)
 
-    def draft(self, encoded, mask: torch.Tensor, clock: WorkClock) -> Iterator[tuple[torch.Tensor, str]]:
-        """Write by greedy search, token by token: the ids so far, long of shape `(1, L)`, and their text."""
-        tokens, ids, is_done = TokenQueue(), [], False
-        with ThreadPoolExecutor(1, thread_name_prefix="fla-draft") as pool:
-            options = {"num_beams": 1, "num_return_sequences": 1, "streamer": tokens}
-            work = pool.submit(self.write, encoded, mask, clock, **options)
-            work.add_done_callback(lambda _: tokens.items.put(None))
-            try:
-                while (new := tokens.next(clock)) is not None:
-                    ids += new
-                    sequence = torch.tensor([ids], device=mask.device)
-                    yield sequence, self.processor.batch_decode(sequence, skip_special_tokens=True)[0]
-                is_done = True
-                work.result()  # raises what ended the work
-            finally:
-                clock.cancelled |= not is_done  # so that the thread ends too
-
-    @torch.no_grad()
     def result(self, sequences: torch.Tensor, scores: torch.Tensor, encoded, mask: torch.Tensor, clip) -> dict:
         """What the last state has beyond the ones before: words and attention of the best sentence, and the others.
 
@@ -205,11 +171,8 @@ class ClipTranslator:
         Returns:
             `dict`: see the top of this file.
         """
-        best, *others = zip(
-            self.processor.batch_decode(sequences, skip_special_tokens=True),
-            [round(score, 4) for score in scores.tolist()],
-            strict=True,
-        )
+        sentences = self.processor.batch_decode(sequences, skip_special_tokens=True)
+        best, *others = zip(sentences, [round(score, 4) for score in scores.tolist()], strict=True)
         words, attention = attended_words(self.model, self.processor.tokenizer, sequences[:1], encoded, mask)
         alternatives: dict[str, float] = {}
         for text, score in others:
