@@ -204,7 +204,7 @@ def run_all(tmp_path: Path, count: int) -> None:
 
 
 def test_damaged_files_give_errors_or_right_answers(tmp_path):
-    run_all(tmp_path, count=24)
+    run_all(tmp_path, count=12)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ sentence/frames_512x512/{name}/000000.jpg    or sentence-crop/{name}.mp4
 
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,10 @@ def read_csl_daily(root: str | Path, reading: Reading | None = None) -> list[Cor
     split_file = folder / "sentence_label" / "split_1.txt"
     listed = [(line, c["name"].strip(), c["split"]) for line, c in _table(split_file, ("name", "split"), reading)]
     rows = []
-    for line, name, split in _with_gap_filled(folder, listed, labels, reading):
+    find = _finder(folder, reading.follow_links)
+    for line, name, split in _with_gap_filled(listed, labels, find, reading):
         with reading.bad.at(split_file, line):
-            split, video = canonical_split(split), _video(folder, name, reading.follow_links)
+            split, video = canonical_split(split), find(name)
             if name not in labels:
                 raise InputError(f"clip {name!r} has no sentence in {folder / 'sentence_label'}")
             sentence, length = labels[name]
@@ -58,32 +59,31 @@ def _table(file: Path, columns: tuple[str, ...], reading: Reading) -> list[tuple
     return read_table(file, columns, bad=reading.bad, rest_in_last=True)
 
 
-def _video(folder: Path, name: str, follow_links: bool) -> FrameFolder | VideoFile:
+def _finder(folder: Path, follow_links: bool) -> Callable[[str], FrameFolder | VideoFile]:
+    """Finds a clip by its name."""
     frames, videos = (
-        next((folder / kind for kind in kinds if (folder / kind).is_dir()), None)
-        for kinds in (FRAME_FOLDERS, VIDEO_FOLDERS)
+        [folder / kind for kind in kinds if (folder / kind).is_dir()] for kinds in (FRAME_FOLDERS, VIDEO_FOLDERS)
     )
-    if frames is not None:
-        path = path_inside(frames, name, follow_links)
-        if path.is_dir() or videos is None:
-            return FrameFolder(path, FPS)
-    places = [path_inside(folder / kind, f"{name}.mp4", follow_links) for kind in VIDEO_FOLDERS]
-    missing = path_inside(videos or folder / VIDEO_FOLDERS[0], f"{name}.mp4", follow_links)
-    return VideoFile(next((path for path in places if path.is_file()), missing))
+
+    def find(name: str) -> FrameFolder | VideoFile:
+        if frames:
+            path = path_inside(frames[0], name, follow_links)
+            if path.is_dir() or not videos:
+                return FrameFolder(path, FPS)
+        paths = [path_inside(place, f"{name}.mp4", follow_links) for place in videos or [folder / VIDEO_FOLDERS[0]]]
+        return VideoFile(next((path for path in paths if path.is_file()), paths[0]))
+
+    return find
 
 
 def _with_gap_filled(
-    folder: Path, listed: list[tuple[int, str, str]], labels: Labels, reading: Reading
+    listed: list[tuple[int, str, str]], labels: Labels, find: Callable, reading: Reading
 ) -> list[tuple[int, str, str]]:
     names = {name: split for _, name, split in listed}
-
-    def is_there(name: str) -> bool:
-        return _video(folder, name, reading.follow_links).path.exists()
-
-    if LISTED_WITHOUT_FRAMES not in names or is_there(LISTED_WITHOUT_FRAMES):
+    if LISTED_WITHOUT_FRAMES not in names or not find(LISTED_WITHOUT_FRAMES).is_missing:
         return listed
     lacks = f"{LISTED_WITHOUT_FRAMES} is in the {names[LISTED_WITHOUT_FRAMES]} list but not in the release"
-    if FRAMES_WITHOUT_SPLIT in names or FRAMES_WITHOUT_SPLIT not in labels or not is_there(FRAMES_WITHOUT_SPLIT):
+    if FRAMES_WITHOUT_SPLIT in names or FRAMES_WITHOUT_SPLIT not in labels or find(FRAMES_WITHOUT_SPLIT).is_missing:
         reading.notes.append(f"{lacks}, as is known of CSL-Daily")
         return listed
     reading.notes.append(f"{lacks}; {FRAMES_WITHOUT_SPLIT}, in no list, takes its place with its own sentence")

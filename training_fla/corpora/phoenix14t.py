@@ -50,5 +50,4 @@ def _frame_folder(frames: Path, written: str, follow_links: bool) -> Path:
     """Where the frames are that the annotation calls `name/1/*.png` or `name/*.png`: in `name/`, as released."""
     name = re.sub(r"(/1)?/\*\.png$", "", written.strip())
     folder = path_inside(frames, name, follow_links)
-    inner = path_inside(frames, f"{name}/1", follow_links)
-    return inner if inner.is_dir() else folder
+    return path_inside(frames, f"{name}/1", follow_links) if (folder / "1").is_dir() else folder

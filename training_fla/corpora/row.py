@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from training_fla.corpora.clips import ClipSource
@@ -79,6 +80,9 @@ def _seconds(written: str) -> float | None:
     return int(parts[1] or 0) * 3600 + int(parts[2] or 0) * 60 + seconds
 
 
+_resolved = lru_cache(Path.resolve)  # a corpus has many rows and one root
+
+
 def path_inside(root: Path, written: str, follow_links: bool = False) -> Path:
     """The path below `root` that an annotation file means: relative, or absolute below `root`; it need not exist."""
     if not written.strip() or "\0" in written:
@@ -94,7 +98,7 @@ def path_inside(root: Path, written: str, follow_links: bool = False) -> Path:
             path = next((path.relative_to(place) for place in roots if path.is_relative_to(place)), path)
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"path {written!r} leaves the corpus folder {root}: only paths below it are read")
-        inside = follow_links or (root / path).resolve().is_relative_to(root.resolve())
+        inside = follow_links or (root / path).resolve().is_relative_to(_resolved(root))
     except (OSError, RuntimeError) as error:  # a name too long, or links in a circle
         raise InputError(f"path {written!r} cannot be followed in {root}: {error}") from error
     if not inside:
