@@ -123,10 +123,9 @@ def test_without_a_clone_there_is_no_demo(tmp_path, monkeypatch):
 
 
 def test_the_demo_takes_two_threads_only_where_two_cores_are_idle_and_the_users_number_wins(monkeypatch, tmp_path):
-    times = iter([[0] * 8, [10, 0, 0, 190, 0, 0, 0, 0], [0] * 8, [100, 0, 0, 100, 0, 0, 0, 0]])
-    monkeypatch.setattr(running, "_processor_times", lambda: next(times))
+    times = iter([[(0, 0), (0, 0)], [(95, 5), (90, 10)], [(0, 0), (0, 0)], [(0, 100), (95, 5)]])
+    monkeypatch.setattr(running, "_core_times", lambda: next(times))
     monkeypatch.setattr(running.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert [running.num_threads(), running.num_threads()] == [2, 1]
 
     environments = []

@@ -19,6 +19,8 @@ from training_fla.files import InputError
 from training_fla.hub.card import _base_model, check_card, fill_card, find_template, training_facts
 from training_fla.hub.push import refusal
 from training_fla.scoring.conventions import CONVENTIONS
+from training_fla.scoring.metric import SignTranslationMetric
+from training_fla.stage import score_split
 
 SECRET = "sentence of the corpus"
 
@@ -110,6 +112,21 @@ def test_a_score_on_the_training_clips_is_called_one(copy):
     card = fill_card(copy)
     assert "| test (train) |" in card.text and "**test (train): the clips that were trained on.**" in card.text
     assert {result.dataset_split for result in card.data.eval_results} == {"dev"}
+
+
+def test_metrics_have_intervals_and_say_which_split_was_trained_on():
+    dataset = SimpleNamespace(sentences=["der wind weht im norden", "morgen regnet es"])
+    trainer = SimpleNamespace(
+        eval_dataset=dataset,
+        test_dataset=dataset,
+        metric=SignTranslationMetric("words"),
+        translate=lambda dataset, description: (["der wind weht im süden", "es regnet"], 0.5),
+        is_world_process_zero=lambda: False,
+    )
+    recipe = SimpleNamespace(data=SimpleNamespace(train_split="train", dev_split="train", test_split="test"))
+    dev, test = (score_split(trainer, split, recipe) for split in ("dev", "test"))
+    assert dev["on_training_clips"] and not test["on_training_clips"]
+    assert dev["confidence_intervals"]["bleu4"][0] <= dev["bleu4"] and len(dev["confidence_intervals"]) == 6
 
 
 def test_a_base_model_whose_weights_were_not_taken_is_none():

@@ -38,16 +38,19 @@ def num_threads() -> int:
 
 
 def idle_cores(seconds: float = 0.5) -> float:
-    """How many processor cores had nothing to do just now; 0 where the system does not say."""
+    """How many of the processor cores that this process may use had nothing to do just now; 0 where nobody knows."""
     try:
-        before = _processor_times()
+        before = _core_times()
         time.sleep(seconds)
-        passed = [after - b for after, b in zip(_processor_times(), before, strict=True)]
-        return (os.cpu_count() or 1) * (passed[3] + passed[4]) / max(sum(passed), 1)
+        passed = [(idle - i, busy - b) for (idle, busy), (i, b) in zip(_core_times(), before, strict=True)]
+        return sum(idle / max(idle + busy, 1) for idle, busy in passed)
     except (OSError, ValueError):  # not Linux
         return (os.cpu_count() or 1) - os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
-def _processor_times() -> list[int]:
-    """user, nice, system, idle, iowait, irq, softirq, steal."""
-    return [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+def _core_times() -> list[tuple[int, int]]:
+    """Idle and busy time of each core that this process may use."""
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
+    times = {words[0]: [int(word) for word in words[1:9]] for words in lines}
+    cores = [times[name] for name in (f"cpu{core}" for core in os.sched_getaffinity(0)) if name in times]
+    return [(idle + waiting, user + nice + system + sum(rest)) for user, nice, system, idle, waiting, *rest in cores]
