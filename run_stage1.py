@@ -48,6 +48,7 @@ def build_model(recipe: Recipe, processor):
     """
     from modeling_fla import FlaConfig, FlaForConditionalGeneration, load_imagenet_weights
     from processing_fla.tokenization_fla import set_start_tokens
+    from training_fla.files import loading
     from training_fla.training.parts import special_token_ids, vision_config
 
     stage = recipe.stage
@@ -62,7 +63,8 @@ def build_model(recipe: Recipe, processor):
     model = FlaForConditionalGeneration(config)
     set_start_tokens(model, processor.tokenizer)
     if stage.imagenet_weights:
-        load_imagenet_weights(model, stage.imagenet_weights)
+        with loading(stage.imagenet_weights, "ImageNet weights"):
+            load_imagenet_weights(model, stage.imagenet_weights)
     return model
 
 

@@ -72,7 +72,7 @@ def loading(source: str | os.PathLike, what: str = "a model") -> Iterator[None]:
         if not isinstance(error, (OSError, ValueError, KeyError, TypeError, RuntimeError, StrictDataclassError)):
             raise
         reason = first_line(error)
-        if not Path(source).exists() and reason != "there is no such folder":
+        if not Path(source).exists() and "huggingface.co" in reason:
             reason = f"there is no such folder, and {reason}"
         raise InputError(f"cannot load {what} from {source}: {reason}") from error
 

@@ -1,6 +1,7 @@
 """`fla translate`, called as the command line calls it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -105,11 +106,14 @@ def test_a_bad_clip_is_one_line_and_status_2_and_the_others_are_translated(model
         (["{model}", "empty"], "`empty` holds neither videos nor frames"),
         (["empty", "plain.mp4"], "`empty` is not the folder of a trained model"),
         (["/no/such/model", "plain.mp4"], "`/no/such/model` does not exist"),
-        (["{model}", "plain.mp4", "--device", "abacus"], "cannot load"),
+        (["{model}", "plain.mp4", "--device", "abacus"], "cannot load a model from"),
+        (["damaged", "plain.mp4"], "damaged/model.safetensors is a Git LFS pointer"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(model, clips, capsys, arguments, message):
     (clips / "empty").mkdir()
+    shutil.copytree(model, clips / "damaged")
+    (clips / "damaged" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert main(["translate", *(argument.format(model=model) for argument in arguments)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

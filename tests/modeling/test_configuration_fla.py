@@ -2,7 +2,8 @@ import json
 
 import pytest
 import torch
-from transformers import AutoConfig, BertConfig, MT5Config
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, BertConfig, MT5Config
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 
@@ -64,6 +65,50 @@ def test_sub_configurations_keep_no_dtype_that_would_pin_them():
 def test_a_language_models_configuration_becomes_the_text_configuration(tmp_path):
     MT5Config(vocab_size=77).save_pretrained(tmp_path)
     assert FlaConfig.from_pretrained(tmp_path).vocab_size == 77
+
+
+CONFIG_OF_VERSION_0_1_0 = """{
+  "adapter_hidden_size": null, "architectures": ["FlaForConditionalGeneration"],
+  "auto_map": {"AutoConfig": "configuration_fla.FlaConfig", "AutoModel": "modeling_fla.FlaForConditionalGeneration",
+               "AutoModelForSeq2SeqLM": "modeling_fla.FlaForConditionalGeneration"},
+  "custom_pipelines": {"sign-language-translation": {"impl": "pipeline_fla.SignTranslationPipeline",
+                                                     "pt": ["AutoModelForSeq2SeqLM"]}},
+  "dtype": "float32", "freeze_temporal_module": true, "freeze_vision_backbone": true, "initializer_range": 0.02,
+  "input_embed_scale": 1.0, "input_features": "sign", "is_encoder_decoder": true,
+  "light_t_adapter_hidden_size": null, "light_t_config": null, "light_t_input_embed_scale": 1.0,
+  "model_type": "fla_llm", "num_prefix_tokens": 0,
+  "text_config": {"model_type": "mbart", "vocab_size": 40, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1,
+                  "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8,
+                  "decoder_ffn_dim": 8, "max_position_embeddings": 20, "decoder_start_token_id": 3,
+                  "tie_word_embeddings": false},
+  "transformers_version": "5.23.0",
+  "vision_config": {"model_type": "fla_vision", "hidden_size": 24, "image_mean": [0.485, 0.456, 0.406],
+                    "image_std": [0.229, 0.224, 0.225], "temporal_kernel_size": 5,
+                    "backbone_config": {"model_type": "resnet", "layer_type": "basic", "embedding_size": 8,
+                                        "hidden_sizes": [8, 12], "depths": [1, 1]}}
+}"""
+SOME_WEIGHTS_OF_VERSION_0_1_0 = {
+    "visual_encoder.vision_backbone.embedder.embedder.convolution.weight": (8, 3, 7, 7),
+    "visual_encoder.temporal_module.convolution.weight": (24, 12, 5),
+    "visual_encoder.temporal_module.normalization.running_mean": (24,),
+    "adapter.hidden.weight": (16, 24),
+    "adapter.output.bias": (16,),
+    "language_model.model.shared.weight": (40, 16),
+    "language_model.lm_head.weight": (40, 16),
+    "language_model.final_logits_bias": (1, 40),
+}
+
+
+def test_a_checkpoint_of_version_0_1_0_loads(tmp_path):
+    (tmp_path / "config.json").write_text(CONFIG_OF_VERSION_0_1_0)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert type(config) is FlaConfig and config.freeze_temporal_module and config.decoder_start_token_id == 3
+    FlaForConditionalGeneration(config).save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert SOME_WEIGHTS_OF_VERSION_0_1_0.items() <= {name: tuple(t.shape) for name, t in saved.items()}.items()
+    (tmp_path / "config.json").write_text(CONFIG_OF_VERSION_0_1_0)
+    model, info = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and model.visual_encoder_is_frozen
 
 
 def test_a_checkpoint_with_a_learned_prefix_is_refused(tmp_path):

@@ -99,5 +99,6 @@ def untrained_visual_model(stage: Stage2Arguments) -> FlaForConditionalGeneratio
     """A visual encoder that never saw a sign: ImageNet at best (the first rows of Tables 4 and 5)."""
     model = FlaForConditionalGeneration(FlaConfig.light_t("tiny", vocab_size=8, vision_config=vision_config(stage)))
     if stage.imagenet_weights:
-        load_imagenet_weights(model, stage.imagenet_weights)
+        with loading(stage.imagenet_weights, "ImageNet weights"):
+            load_imagenet_weights(model, stage.imagenet_weights)
     return model

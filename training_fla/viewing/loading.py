@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training_fla.files import InputError
+from training_fla.files import InputError, loading
 
 
 def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):
@@ -20,11 +20,9 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):
     import processing_fla  # noqa: F401  registers the task
 
     logging.disable_progress_bar()
-    try:
+    with loading(model):
         device = None if device is None else torch.device(device)
         return pipeline("sign-language-translation", model=model, device=device, dtype=dtype)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot load `{model}`: {' '.join(str(error).split())}") from error
 
 
 def model_name(model: str) -> str:
