@@ -13,7 +13,7 @@ from tests.data.test_features import tiny_model
 from training_fla.data.augmentation import ClipAugmentation
 from training_fla.data.batching import EpochSampler
 from training_fla.data.collation import SignTranslationCollator
-from training_fla.data.datasets import SignVideoDataset, evaluation_frames
+from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.files import InputError
 
@@ -38,9 +38,19 @@ def test_a_dataset_gives_what_the_processor_gives_for_the_same_frames(videos, de
     assert torch.equal(whole["pixel_values_videos"][0], videos[2]["pixel_values_videos"])
 
 
-def test_packed_frames_of_another_size_are_resized_as_the_processor_does(videos, demo_processor):
-    frames = torch.randint(0, 256, (3, 3, 40, 48), dtype=torch.uint8)
-    assert evaluation_frames(frames, demo_processor.video_processor).shape == (3, 3, 28, 28)
+def test_packed_frames_of_another_size_are_resized_as_the_processor_does(packed_demo, demo_processor):
+    processor = copy.deepcopy(demo_processor)
+    processor.video_processor.size = {"height": 40, "width": 44}
+    plain = SignVideoDataset(PackedCorpus(packed_demo, "train"), processor)
+    source = plain.corpus.read_frames(2, np.arange(plain.corpus.num_frames[2]))
+    whole = processor(videos=source, do_rescale=False, do_normalize=False, return_tensors="pt")
+    assert torch.equal(whole["pixel_values_videos"][0], plain[2]["pixel_values_videos"])
+    # Training starts from the same frames: with nothing drawn, it cuts its crop out of them.
+    varied = SignVideoDataset(plain.corpus, processor, augmentation=ClipAugmentation(crop_size=28, probability=0.0))
+    processor.video_processor.crop_size = {"height": 40, "width": 44}
+    frames, cut = plain[2]["pixel_values_videos"], varied[2]["pixel_values_videos"]
+    places = [(top, left) for top in range(13) for left in range(17)]
+    assert any(torch.equal(frames[..., top : top + 28, left : left + 28], cut) for top, left in places)
 
 
 def test_random_choices_follow_from_seed_epoch_and_clip_alone(packed_demo, demo_processor):

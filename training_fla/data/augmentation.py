@@ -21,7 +21,6 @@ class ClipAugmentation:
     """
 
     crop_size: int = 224  # Unstated: 256 -> 224 as in GFSLT and the works compared with
-    frame_size: int | None = None  # frames are resized to this side before the crop
     rotate_degrees: float = 30.0  # Unstated: this and the next three are GFSLT's; each is the most, either way
     resize_factor: float = 0.2
     translate_pixels: float = 10.0
@@ -40,8 +39,6 @@ class ClipAugmentation:
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
-        if self.frame_size is not None and self.frame_size < self.crop_size:
-            raise InputError(f"crop_size {self.crop_size} is more than frame_size {self.frame_size}")
 
     def __call__(self, frames: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
         """Vary a clip.
@@ -56,9 +53,6 @@ class ClipAugmentation:
         Raises:
             InputError: if the crop is larger than the frames.
         """
-        if self.frame_size is not None and frames.shape[-2:] != (self.frame_size, self.frame_size):
-            size = (self.frame_size, self.frame_size)
-            frames = F.interpolate(frames, size=size, mode="bilinear", antialias=True)
         matrix = self.draw_geometry(*frames.shape[-2:], generator)
         factors = self.draw_color(generator)
         frames = warp(frames, matrix, self.crop_size)

@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
-from processing_fla import FlaProcessor, normalize_text
+from processing_fla import FlaProcessor, FlaVideoProcessor, normalize_text
+from processing_fla.video_reading_fla import scaled
 from training_fla.files import InputError
 from training_fla.recipe import DataArguments, Recipe
 
@@ -103,14 +104,28 @@ class SignVideoDataset(Dataset):
         kept = self.kept(self.corpus.num_frames[index], generator if self.random_frame_phase else None)
         frames = self.corpus.read_frames(index, kept)  # (T, 3, H, W)
         if self.augmentation is not None:
-            frames = self.augmentation(frames, generator)
+            frames = self.augmentation(resized_frames(frames, self.video_processor), generator)
         else:
             frames = evaluation_frames(frames, self.video_processor)
         return {"index": index, "pixel_values_videos": frames, "labels": self.targets[index]}
 
 
-def evaluation_frames(frames: torch.Tensor, video_processor) -> torch.Tensor:
-    """Resize and crop frames exactly as the processor does with a video file.
+def resized_frames(frames: torch.Tensor, video_processor: FlaVideoProcessor) -> torch.Tensor:
+    """Scale packed frames as the processor scales a video; usually they have the right size already.
+
+    Args:
+        frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8 RGB as packed.
+        video_processor ([`~processing_fla.FlaVideoProcessor`]): the size.
+
+    Returns:
+        `torch.Tensor` of shape `(T, 3, height, width)`: uint8 RGB.
+    """
+    pixels = scaled(frames.permute(0, 2, 3, 1).numpy(), video_processor.target_size)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def evaluation_frames(frames: torch.Tensor, video_processor: FlaVideoProcessor) -> torch.Tensor:
+    """Scale and crop packed frames as the processor does with a video, in a third of its time.
 
     Args:
         frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8 RGB as packed.
@@ -119,11 +134,8 @@ def evaluation_frames(frames: torch.Tensor, video_processor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(T, 3, crop, crop)`: uint8 RGB; a view where the packed size is the right one already.
     """
+    frames, crop = resized_frames(frames, video_processor), video_processor.crop_size
     H, W = frames.shape[-2:]
-    size, crop = video_processor.size, video_processor.crop_size
-    if [size["height"], size["width"]] != [H, W]:
-        raw = {"do_sample_frames": False, "do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
-        return video_processor(frames, **raw)["pixel_values_videos"][0]
     top, left = round((H - crop["height"]) / 2), round((W - crop["width"]) / 2)
     return frames[..., top : top + crop["height"], left : left + crop["width"]]
 
