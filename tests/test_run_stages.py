@@ -172,7 +172,10 @@ def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
     ("lines", "message"),
     [
         (["--dataset", "nowhere"], "there is no packed corpus nowhere"),
-        (["--dev_split", "validation"], "has no split `validation`"),
+        (
+            ["--dev_split", "validation"],
+            "has no split `validation`; it has train, dev, test: name one with --dev_split",
+        ),
         (["--light_t_overrides", "{d_model: 17}"], "model cannot be built"),
         (["--frame_size", "16", "--crop_size", "20"], "crop_size"),
         (["--optimizer", "lion"], "`optimizer`: invalid choice: 'lion'"),

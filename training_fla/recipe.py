@@ -10,12 +10,12 @@ import os
 import re
 import typing
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from transformers.hf_argparser import HfArgumentParser
+from transformers.hf_argparser import HfArg, HfArgumentParser
 
 from training_fla.files import InputError
 
@@ -41,44 +41,33 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "remove_unused_columns": False,  # the Trainer would drop the video column
     "hub_strategy": "end",  # on every save transformers would upload whatever lies in the folder
 }
-EVALUATION = "dev and test are translated clip by clip, whatever this says"
-# Fields of Seq2SeqTrainingArguments that cannot be changed, and what to do instead.
+# Fields of Seq2SeqTrainingArguments that cannot be changed, by what to do instead or why.
 REFUSED = {
-    "resume_from_checkpoint": "give --resume",
-    "do_train": "a run trains, evaluates on dev and reports test",
-    "do_eval": "a run trains, evaluates on dev and reports test",
-    "do_predict": "a run trains, evaluates on dev and reports test",
-    "predict_with_generate": EVALUATION,
-    "generation_max_length": "set `max_new_tokens`",
-    "generation_config": "set `generation_num_beams` and `max_new_tokens`",
-    "optim": "set `optimizer`",
-    "optim_args": "set `momentum`, `nesterov`, `adam_beta1`, `adam_beta2`, `adam_epsilon`",
-    "optim_target_modules": "set `optimizer`",
-    "dataloader_drop_last": "every clip of every split is read",
-    "remove_unused_columns": "the collator reads every column",
-    "label_names": "the collator names the labels",
-    "length_column_name": "lengths are those of the clips",
-    "sortish_sampler": "set `train_sampling_strategy: group_by_length`",
-    "auto_find_batch_size": "set `per_device_train_batch_size`, or `frames_per_batch`",
-    "use_cache": "training reads whole sentences and keeps nothing of earlier steps",
-    "use_liger_kernel": "it has no kernels for these models",
-    "liger_kernel_config": "it has no kernels for these models",
-    "neftune_noise_alpha": "the encoder reads videos, not text",
-    "include_num_input_tokens_seen": "metrics.json counts frames and target tokens",
-    "bf16_full_eval": "set `bf16`: evaluation has the precision of training",
-    "fp16_full_eval": "set `fp16`: evaluation has the precision of training",
-    "prediction_loss_only": EVALUATION,
-    "eval_do_concat_batches": EVALUATION,
-    "eval_use_gather_object": EVALUATION,
-    "eval_accumulation_steps": EVALUATION,
-    "include_for_metrics": EVALUATION,
-    "batch_eval_metrics": EVALUATION,
-    "hub_strategy": "the model is pushed once, at the end",
-    "hub_always_push": "the model is pushed once, at the end",
-    "parallelism_config": "give it to `accelerate launch`",
-    "local_rank": "`accelerate launch` and torchrun say it",
-    "greater_is_better": "it follows `metric_for_best_model`",
+    name: reason
+    for reason, names in {
+        "give --resume": "resume_from_checkpoint",
+        "a run trains, evaluates on dev and reports test": "do_train do_eval do_predict",
+        "dev and test are translated clip by clip": "predict_with_generate prediction_loss_only include_for_metrics "
+        "eval_do_concat_batches eval_use_gather_object eval_accumulation_steps batch_eval_metrics",
+        "set `max_new_tokens`": "generation_max_length",
+        "set `generation_num_beams` and `max_new_tokens`": "generation_config",
+        "set `optimizer`, and `momentum` or `adam_beta1` and so on": "optim optim_args optim_target_modules",
+        "every clip of every split is read": "dataloader_drop_last",
+        "the collator names its columns": "remove_unused_columns label_names length_column_name",
+        "set `train_sampling_strategy: group_by_length`": "sortish_sampler",
+        "set `per_device_train_batch_size`, or `frames_per_batch`": "auto_find_batch_size",
+        "training keeps nothing of earlier steps": "use_cache",
+        "it has no kernels for these models": "use_liger_kernel liger_kernel_config",
+        "the encoder reads videos, not text": "neftune_noise_alpha",
+        "metrics.json counts frames and target tokens": "include_num_input_tokens_seen",
+        "evaluation has the precision of training": "bf16_full_eval fp16_full_eval",
+        "the model is pushed once, at the end": "hub_strategy hub_always_push",
+        "it belongs to the launcher": "parallelism_config local_rank",
+        "it follows `metric_for_best_model`": "greater_is_better",
+    }.items()
+    for name in names.split()
 }
+LightTSize = Literal["tiny", "small", "base", "large"]
 
 
 @dataclass
@@ -87,71 +76,40 @@ class DataArguments:
 
     _argument_group_name = "data"
 
-    dataset: str | None = field(default=None, metadata={"help": "packed corpus folder, as `fla prepare` writes it"})
-    manifest: str | None = field(
-        default=None,
-        metadata={"help": "own data instead of `dataset`: a CSV, TSV or JSONL table of videos and sentences"},
+    dataset: str | None = HfArg(default=None, help="packed corpus folder, as `fla prepare` writes it")
+    manifest: str | None = HfArg(
+        default=None, help="instead of `dataset`: a table (CSV, TSV, JSONL) of videos and sentences"
     )
-    video_column: str = field(default="video", metadata={"help": "column of `manifest` that holds the video's path"})
-    sentence_column: str = field(default="sentence", metadata={"help": "column of `manifest` that holds the sentence"})
-    packed_dir: str | None = field(
-        default=None, metadata={"help": "where `manifest` is packed to; default: beside `output_dir`, kept and reused"}
+    video_column: str = HfArg(default="video", help="column of `manifest` that holds the video's path")
+    sentence_column: str = HfArg(default="sentence", help="column of `manifest` that holds the sentence")
+    packed_dir: str | None = HfArg(default=None, help="where `manifest` is packed to; default: beside `output_dir`")
+    packed_size: int = HfArg(default=256, help="side in pixels of the frames packed from `manifest`")
+    on_error: Literal["fail", "skip"] = HfArg(
+        default="fail", help="at a clip of `manifest` that cannot be packed: fail, or skip it"
     )
-    packed_size: int = field(default=256, metadata={"help": "side in pixels of the frames packed from `manifest`"})
-    on_error: Literal["fail", "skip"] = field(
-        default="fail", metadata={"help": "at a clip of `manifest` that cannot be packed: fail, or skip and list it"}
+    train_split: str = HfArg(default="train", help="split that is trained on")
+    dev_split: str = HfArg(default="dev", help="split that chooses the model")
+    test_split: str = HfArg(default="test", help="split that is reported")
+    max_train_clips: int | None = HfArg(default=None, help="use only the first so many training clips")
+    max_eval_clips: int | None = HfArg(default=None, help="use only the first so many dev and test clips")
+    frame_stride: int | None = HfArg(default=None, help="keep one frame in so many; default: the paper's")
+    max_source_frames: int | None = HfArg(default=None, help="longer clips are first thinned to so many source frames")
+    frame_size: int = HfArg(default=256, help="frames are resized to this side in pixels ...")
+    crop_size: int = HfArg(default=224, help="... and this side is cut out: in the middle, or at random in training")
+    random_frame_phase: bool | None = HfArg(
+        default=None, help="training keeps a random frame of each stride; default: where the encoder is trained"
     )
-    train_split: str = field(default="train", metadata={"help": "split that is trained on"})
-    dev_split: str = field(default="dev", metadata={"help": "split that chooses the model"})
-    test_split: str = field(default="test", metadata={"help": "split that is reported"})
-    max_train_clips: int | None = field(default=None, metadata={"help": "use only the first so many training clips"})
-    max_eval_clips: int | None = field(
-        default=None, metadata={"help": "use only the first so many dev and test clips"}
+    augmentation_probability: float | None = HfArg(
+        default=None, help="of each of the next four, per clip; default: 0.5 where the encoder is trained"
     )
-    frame_stride: int | None = field(
-        default=None, metadata={"help": "keep one frame in so many; default: the video processor's, as in the paper"}
+    rotate_degrees: float | None = HfArg(default=None, help="rotate by up to so many degrees; default: GFSLT-VLP's")
+    resize_factor: float | None = HfArg(default=None, help="resize by up to this share; default: GFSLT-VLP's")
+    translate_pixels: float | None = HfArg(default=None, help="shift by up to so many pixels; default: GFSLT-VLP's")
+    color_jitter: float = HfArg(default=0.0, help="change brightness, contrast, colour by up to this share")
+    frames_per_batch: int | None = HfArg(
+        default=None, help="most frames of a training batch, padding included; null: a fixed number of clips"
     )
-    max_source_frames: int | None = field(
-        default=None, metadata={"help": "longer clips are thinned to so many source frames before `frame_stride`"}
-    )
-    frame_size: int = field(default=256, metadata={"help": "frames are resized to this side in pixels ..."})
-    crop_size: int = field(
-        default=224, metadata={"help": "... and this side is cut out: in the middle, or at random in training"}
-    )
-    random_frame_phase: bool | None = field(
-        default=None,
-        metadata={
-            "help": "in training, keep a random frame of each window of `frame_stride`; default: where the visual "
-            "encoder is trained"
-        },
-    )
-    augmentation_probability: float | None = field(
-        default=None,
-        metadata={
-            "help": "chance of each augmentation below, per clip; default: 0.5 where the visual encoder is trained, "
-            "else 0; with 0 and no random phase, training sees a clip as evaluation does"
-        },
-    )
-    rotate_degrees: float | None = field(
-        default=None,
-        metadata={"help": "rotate by up to so many degrees, 0 for never; default: as GFSLT-VLP"},
-    )
-    resize_factor: float | None = field(default=None, metadata={"help": "resize by up to this share; the same"})
-    translate_pixels: float | None = field(default=None, metadata={"help": "shift by up to so many pixels; the same"})
-    color_jitter: float = field(
-        default=0.0, metadata={"help": "change brightness, contrast, colour by up to this share"}
-    )
-    frames_per_batch: int | None = field(
-        default=None,
-        metadata={
-            "help": "most sampled frames of a training batch, padding included: as many clips of similar length as "
-            "fit, up to `per_device_train_batch_size`; null: always that many"
-        },
-    )
-    score_convention: str = field(
-        default="auto",
-        metadata={"help": "how sentences are tokenised for BLEU and ROUGE-L; auto: by corpus, then by script"},
-    )
+    score_convention: str = HfArg(default="auto", help="how sentences are scored; auto: by corpus, then by script")
 
 
 @dataclass
@@ -160,15 +118,12 @@ class TextArguments:
 
     _argument_group_name = "text"
 
-    tokenizer: str | None = field(default=None, metadata={"help": "folder or Hub id of the (trimmed) tokenizer"})
-    language_code: str | None = field(
-        default=None,
-        metadata={"help": "language token a target ends with, e.g. de_DE; default: what the tokenizer says"},
+    tokenizer: str | None = HfArg(default=None, help="folder or Hub id of the (trimmed) tokenizer")
+    language_code: str | None = HfArg(
+        default=None, help="token a target ends with, e.g. de_DE; default: the tokenizer's"
     )
-    max_target_tokens: int = field(default=128, metadata={"help": "longer training targets are refused"})
-    max_new_tokens: int | None = field(
-        default=None, metadata={"help": "longest translation, in tokens; default: the pipeline's"}
-    )
+    max_target_tokens: int = HfArg(default=128, help="longer training targets are refused")
+    max_new_tokens: int | None = HfArg(default=None, help="longest translation, in tokens; default: the pipeline's")
 
 
 @dataclass
@@ -177,36 +132,25 @@ class VisualArguments:
 
     _argument_group_name = "model"
 
-    vision_backbone: dict | None = field(
-        default=None,
-        metadata={"help": "config of another backbone, as a mapping with `model_type`; default: ResNet18"},
+    vision_backbone: dict | None = HfArg(
+        default=None, help="config of a backbone, with `model_type`; default: ResNet18"
     )
-    imagenet_weights: str | None = field(
-        default=None,
-        metadata={
-            "help": "ImageNet weights of the backbone: torchvision, microsoft/resnet-18, or a file; null: random"
-        },
+    imagenet_weights: str | None = HfArg(
+        default=None, help="torchvision, microsoft/resnet-18, or a file; null: random weights"
     )
-    visual_feature_size: int = field(default=512, metadata={"help": "channels C of the sign features"})
-    temporal_kernel_size: int = field(
-        default=5, metadata={"help": "width of the temporal convolution in sampled frames"}
-    )
+    visual_feature_size: int = HfArg(default=512, help="channels C of the sign features")
+    temporal_kernel_size: int = HfArg(default=5, help="width of the temporal convolution in sampled frames")
 
 
 @dataclass
 class Stage1Arguments(VisualArguments):
     """Stage 1, visual initialing: what stands around the visual encoder."""
 
-    light_t: Literal["tiny", "small", "base", "large"] = field(
-        default="base", metadata={"help": "size of Light-T: tiny, small, base or large (paper Table 7)"}
-    )
-    light_t_overrides: dict = field(default_factory=dict, metadata={"help": "fields of Light-T's config to change"})
-    adapter_hidden_size: int | None = field(
-        default=None, metadata={"help": "hidden width of the VL-Adapter; default: D"}
-    )
-    train_tokenizer_pieces: int | None = field(
-        default=None,
-        metadata={"help": "instead of `tokenizer`: train one of at most so many pieces on the training sentences"},
+    light_t: LightTSize = HfArg(default="base", help="size of Light-T (Table 7)")
+    light_t_overrides: dict = HfArg(default_factory=dict, help="fields of Light-T's config to change")
+    adapter_hidden_size: int | None = HfArg(default=None, help="hidden width of the VL-Adapter; default: D")
+    train_tokenizer_pieces: int | None = HfArg(
+        default=None, help="instead of `tokenizer`: train one of at most so many pieces"
     )
 
 
@@ -214,57 +158,37 @@ class Stage1Arguments(VisualArguments):
 class Stage2Arguments(VisualArguments):
     """Stage 2, LLM fine-tuning: which visual encoder, which language model, what is frozen."""
 
-    stage1_checkpoint: str | None = field(
-        default=None, metadata={"help": "output of run_stage1.py; null: an untrained visual encoder (Tables 4 and 5)"}
+    stage1_checkpoint: str | None = HfArg(
+        default=None, help="output of run_stage1.py; null: an untrained encoder (Tables 4, 5)"
     )
-    language_model: str | None = field(
-        default=None, metadata={"help": "folder or Hub id of the (trimmed) pre-trained language model"}
+    language_model: str | None = HfArg(default=None, help="folder or Hub id of the pre-trained language model")
+    language_model_config: dict | None = HfArg(
+        default=None, help="instead of `language_model`: config of a random one (Table 10)"
     )
-    language_model_config: dict | None = field(
-        default=None, metadata={"help": "instead of `language_model`: config of a randomly initialised one (Table 10)"}
+    language_model_dtype: str = HfArg(default="float32", help="float32; bfloat16 or float16 only where it is frozen")
+    random_language_model: bool = HfArg(
+        default=False, help="take only the architecture of `language_model` (Table 10)"
     )
-    language_model_dtype: str = field(
-        default="float32",
-        metadata={"help": "type `language_model` is loaded in: float32; bfloat16 or float16 only where it is frozen"},
+    language_model_overrides: dict = HfArg(default_factory=dict, help="fields of its config to change, e.g. dropout")
+    peft: dict | None = HfArg(
+        default=None, help="freeze the language model beside an adapter: {type: lora, r: 8}; merged at the end"
     )
-    random_language_model: bool = field(
-        default=False, metadata={"help": "keep only the architecture of `language_model`, not its weights (Table 10)"}
+    one_run_light_t: LightTSize | None = HfArg(
+        default=None, help="size of a Light-T that teaches the encoder in the same run"
     )
-    language_model_overrides: dict = field(
-        default_factory=dict, metadata={"help": "fields of the language model's config to change, e.g. dropout"}
+    one_run_light_t_overrides: dict = HfArg(default_factory=dict, help="fields of that Light-T's config to change")
+    input_features: Literal["frame", "sign", "hidden"] = HfArg(
+        default="sign", help="what the LLM-Adapter reads (Table 8)"
     )
-    peft: dict | None = field(
-        default=None,
-        metadata={"help": "train little beside a still language model: {type: lora, r: 8}; merged at the end"},
-    )
-    one_run_light_t: Literal["tiny", "small", "base", "large"] | None = field(
-        default=None,
-        metadata={"help": "size of a Light-T that teaches the visual encoder in the same run; null: two stages"},
-    )
-    one_run_light_t_overrides: dict = field(
-        default_factory=dict, metadata={"help": "fields of that Light-T's config to change"}
-    )
-    input_features: Literal["frame", "sign", "hidden"] = field(
-        default="sign", metadata={"help": "what the LLM-Adapter reads: frame, sign or hidden (Table 8)"}
-    )
-    freeze_vision_backbone: bool = field(default=True, metadata={"help": "keep the backbone still (Table 9)"})
-    freeze_temporal_module: bool = field(default=True, metadata={"help": "keep the temporal module still (Table 9)"})
-    adapter_hidden_size: int | None = field(
-        default=None, metadata={"help": "hidden width of the LLM-Adapter; default: D"}
-    )
-    input_embed_scale: float = field(
-        default=1.0, metadata={"help": "factor on the sign embeddings before the language model's positions are added"}
-    )
-    feature_cache: str | None = field(
+    freeze_vision_backbone: bool = HfArg(default=True, help="keep the backbone still (Table 9)")
+    freeze_temporal_module: bool = HfArg(default=True, help="keep the temporal module still (Table 9)")
+    adapter_hidden_size: int | None = HfArg(default=None, help="hidden width of the LLM-Adapter; default: D")
+    input_embed_scale: float = HfArg(default=1.0, help="factor on the sign embeddings")
+    feature_cache: str | None = HfArg(
         default="auto",
-        metadata={
-            "help": "auto: where the whole encoder is frozen and nothing is augmented, run it once and train on "
-            "stored features; a folder: the same, or refuse; null: never"
-        },
+        help="auto: where the encoder is frozen and nothing varies, store features; a folder; null: never",
     )
-    feature_dtype: Literal["float32", "bfloat16"] = field(
-        default="float32", metadata={"help": "type of the stored features: float32 or bfloat16"}
-    )
+    feature_dtype: Literal["float32", "bfloat16"] = HfArg(default="float32", help="type of the stored features")
 
     def __post_init__(self):
         given = [f.name for f in dataclasses.fields(VisualArguments) if getattr(self, f.name) != f.default]
@@ -278,28 +202,23 @@ class OptimizationArguments:
 
     _argument_group_name = "optimization"
 
-    optimizer: Literal["sgd", "adam", "adamw"] = field(default="sgd", metadata={"help": "sgd, adam or adamw"})
-    momentum: float = field(default=0.9, metadata={"help": "of SGD"})
-    nesterov: bool = field(default=False, metadata={"help": "of SGD"})
-    adapter_learning_rate: float | None = field(
-        default=None, metadata={"help": "of the adapter; default: `learning_rate`"}
+    optimizer: Literal["sgd", "adam", "adamw"] = HfArg(
+        default="sgd", help="the paper's are sgd in stage 1 and adam in stage 2"
     )
-    visual_learning_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "of the visual encoder where it is trained, and of a Light-T beside it; default: `learning_rate`"
-        },
+    momentum: float = HfArg(default=0.9, help="of SGD")
+    nesterov: bool = HfArg(default=False, help="of SGD")
+    adapter_learning_rate: float | None = HfArg(default=None, help="of the adapter; default: `learning_rate`")
+    visual_learning_rate: float | None = HfArg(
+        default=None, help="of visual encoder and Light-T; default: `learning_rate`"
     )
-    freeze_batch_norm_statistics: bool = field(
-        default=False,
-        metadata={"help": "normalise with BatchNorm's running statistics in training too: no clip sees its batch"},
+    freeze_batch_norm_statistics: bool = HfArg(
+        default=False, help="train with BatchNorm's running statistics, not the batch's"
     )
-    norm_logging_steps: int | None = field(
-        default=None,
-        metadata={"help": "every so many steps, norms of the last layers go to norms.tsv and norms.png (Figure 2)"},
+    norm_logging_steps: int | None = HfArg(
+        default=None, help="every so many steps, norms of the last layers (Figure 2)"
     )
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "stop after so many evaluations without a better dev score"}
+    early_stopping_patience: int | None = HfArg(
+        default=None, help="stop after so many evaluations without a better score"
     )
 
 
@@ -309,8 +228,8 @@ class RunArguments:
 
     _argument_group_name = "output folder"
 
-    resume: bool = field(default=False, metadata={"help": "go on from the last whole checkpoint in `output_dir`"})
-    overwrite: bool = field(default=False, metadata={"help": "remove the run in `output_dir` and start anew"})
+    resume: bool = HfArg(default=False, help="go on from the last whole checkpoint in `output_dir`")
+    overwrite: bool = HfArg(default=False, help="remove the run in `output_dir` and start anew")
 
 
 @dataclass

@@ -92,6 +92,8 @@ def run_stage(
         with args.main_process_first(local=False, desc="checkpoints"):
             if trainer.is_world_process_zero():
                 begin_output_folder(recipe)
+                if recipe.data.dev_split == recipe.data.train_split:
+                    print("note: dev scores are of the clips that are trained on (dev_split)", file=sys.stderr)
             checkpoint = last_whole_checkpoint(recipe.output_dir) if recipe.run.resume else None
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
@@ -206,7 +208,8 @@ def open_splits(recipe: Recipe) -> Splits:
     wanted = {"train_split": data.train_split, "dev_split": data.dev_split, "test_split": data.test_split}
     for field, split in wanted.items():
         if split not in there:
-            raise InputError(f"{folder} has no split `{split}` ({field}); it has {', '.join(there) or 'none'}")
+            has = ", ".join(there) or "none"
+            raise InputError(f"{folder} has no split `{split}`; it has {has}: name one with --{field}")
     return Splits(*(PackedCorpus(folder, split) for split in wanted.values()))
 
 
