@@ -280,6 +280,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         decoder_inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqLMOutput:
         r"""Score a spoken sentence given a sign video (paper Eq. 1 to 7).
@@ -307,6 +308,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
                 Whether to return `cache`.
             num_items_in_batch (`torch.LongTensor` of shape `()` or `int`, *optional*):
                 Target tokens to divide the loss by, which [`Trainer`] gives when it accumulates gradients.
+            positions (`torch.LongTensor` of shape `(R,)`, *optional*):
+                Where `attention_mask` is 1 in `B * T`, if it is known: then no step waits to read it from the device.
             **kwargs:
                 Passed to the language model, e.g. `output_attentions=True`.
 
@@ -345,8 +348,10 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         # The encoder reads sign embeddings where it would read word embeddings.
         sign_embeds = None
         if encoder_outputs is None:
-            sign_embeds, mask = self._sign_embeds(pixel_values_videos, sign_features, attention_mask)
+            sign_embeds, mask = self._sign_embeds(pixel_values_videos, sign_features, attention_mask, positions)
             attention_mask = mask.long()
+            if positions is not None and labels is not None and decoder_attention_mask is None:
+                attention_mask, decoder_attention_mask = self._added_masks(mask, labels.shape[1])
         outputs = self.language_model(
             inputs_embeds=sign_embeds,
             encoder_outputs=encoder_outputs,
@@ -400,7 +405,10 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         return super().generate(inputs, generation_config, *args, **kwargs)
 
     def get_sign_features(
-        self, pixel_values_videos: torch.Tensor, attention_mask: torch.Tensor | None = None
+        self,
+        pixel_values_videos: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        positions: torch.LongTensor | None = None,
     ) -> torch.FloatTensor:
         r"""What the adapter reads, the features that `config.input_features` names; later given as `sign_features`.
 
@@ -408,6 +416,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
                 As in `forward`.
             attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
+                As in `forward`.
+            positions (`torch.LongTensor` of shape `(R,)`, *optional*):
                 As in `forward`.
 
         Returns:
@@ -417,14 +427,26 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             ValueError: as `forward`.
         """
         if self.config.input_features == "frame":
-            return self.visual_encoder.get_frame_features(pixel_values_videos, attention_mask)
-        sign_features = self.visual_encoder(pixel_values_videos, attention_mask).last_hidden_state
+            return self.visual_encoder.get_frame_features(pixel_values_videos, attention_mask, positions)
+        sign_features = self.visual_encoder(pixel_values_videos, attention_mask, positions).last_hidden_state
         if self.light_t_encoder is None:
             return sign_features
         mask = real_positions_mask(sign_features.shape[:2], attention_mask, sign_features.device)
         return self.light_t_encoder(sign_features, mask)
 
-    def _sign_embeds(self, pixel_values_videos, sign_features, attention_mask):
+    def _added_masks(self, mask: torch.BoolTensor, length: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Masks to add to attention scores, `(B, 1, 1, N)` and causal `(1, 1, L, L)`, dtype of the language model.
+
+        transformers reads the values of two-dimensional ones, and so waits for the device three times a step.
+        """
+        if getattr(self.language_model.config, "_attn_implementation", None) not in ("sdpa", "eager"):
+            return mask.long(), None
+        dtype = self.language_model.dtype
+        smallest = torch.finfo(dtype).min
+        future = torch.full((1, 1, length, length), smallest, dtype=dtype, device=mask.device).triu(1)
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, smallest)[:, None, None, :], future
+
+    def _sign_embeds(self, pixel_values_videos, sign_features, attention_mask, positions=None):
         """Sign embeddings `(B, N, D)` from the one input that is given, and the mask `(B, N)` as booleans."""
         if (pixel_values_videos is None) == (sign_features is None):
             given = "neither" if sign_features is None else "both"
@@ -432,13 +454,16 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         length = (pixel_values_videos if sign_features is None else sign_features).shape[1]
         _check_positions(self.language_model.get_encoder(), length)  # N = T: known before any work is done
         if sign_features is None:
-            sign_features = self.get_sign_features(pixel_values_videos, attention_mask)
+            sign_features = self.get_sign_features(pixel_values_videos, attention_mask, positions)
         elif sign_features.ndim != 3 or sign_features.shape[2] != self.config.adapter_input_size:
             raise ValueError(
                 f"`sign_features` must be (B, N, {self.config.adapter_input_size}) with "
                 f"`input_features={self.config.input_features!r}`, got {tuple(sign_features.shape)}."
             )
-        mask = real_positions_mask(sign_features.shape[:2], attention_mask, sign_features.device)
+        if positions is None:
+            mask = real_positions_mask(sign_features.shape[:2], attention_mask, sign_features.device)
+        else:
+            mask = attention_mask.bool()
         return self.adapter(_without_padding(sign_features, mask)) * self.config.input_embed_scale, mask
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:

@@ -183,7 +183,10 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         self.train(self.training)
 
     def forward(
-        self, pixel_values_videos: torch.Tensor, attention_mask: torch.Tensor | None = None
+        self,
+        pixel_values_videos: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        positions: torch.LongTensor | None = None,
     ) -> FlaVisualEncoderOutput:
         r"""Sign features of a batch of videos.
 
@@ -193,6 +196,8 @@ class FlaVisualEncoder(FlaPreTrainedModel):
                 returns it. Padding frames may hold anything, NaN too.
             attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
                 1 for a real frame, 0 for padding. All frames are real where it is absent.
+            positions (`torch.LongTensor` of shape `(R,)`, *optional*):
+                Where `attention_mask` is 1 in `B * T`, if it is known: then no device is asked, nor the mask checked.
 
         Returns:
             [`FlaVisualEncoderOutput`]
@@ -200,34 +205,38 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         Raises:
             ValueError: if a shape, the channel count or the pixel dtype is wrong, or a video has no real frame.
         """
-        frame_features, positions = self._frame_features(pixel_values_videos, attention_mask)
+        frame_features, positions = self._frame_features(pixel_values_videos, attention_mask, positions)
         return FlaVisualEncoderOutput(
             last_hidden_state=self.temporal_module(frame_features, positions), frame_features=frame_features
         )
 
     def get_frame_features(
-        self, pixel_values_videos: torch.Tensor, attention_mask: torch.Tensor | None = None
+        self,
+        pixel_values_videos: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        positions: torch.LongTensor | None = None,
     ) -> torch.FloatTensor:
         """The vision backbone's features alone. Errors as in `forward`.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`): as in `forward`.
             attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for a real frame, 0 for padding.
+            positions (`torch.LongTensor` of shape `(R,)`, *optional*): as in `forward`.
 
         Returns:
             `torch.FloatTensor` of shape `(B, T, C)`: zeros at padding.
         """
-        return self._frame_features(pixel_values_videos, attention_mask)[0]
+        return self._frame_features(pixel_values_videos, attention_mask, positions)[0]
 
-    def _frame_features(self, pixel_values_videos, attention_mask):
+    def _frame_features(self, pixel_values_videos, attention_mask, positions):
         if pixel_values_videos.ndim != 5 or pixel_values_videos.shape[2] != self.config.num_channels:
             raise ValueError(
                 f"`pixel_values_videos` must be (B, T, {self.config.num_channels}, H, W), "
                 f"got {tuple(pixel_values_videos.shape)}."
             )
         B, T = pixel_values_videos.shape[:2]
-        mask = real_positions_mask((B, T), attention_mask, pixel_values_videos.device)
-        positions = _positions(mask)
+        if positions is None:
+            positions = _positions(real_positions_mask((B, T), attention_mask, pixel_values_videos.device))
         # Channels last while the frames are gathered: one copy of them, not two.
         frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1).index_select(0, positions)
         frames = frames.permute(0, 3, 1, 2)  # (sum of lengths, 3, H, W)

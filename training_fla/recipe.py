@@ -34,6 +34,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "logging_steps": 50,
     "logging_nan_inf_filter": False,  # a loss that is no number ends the run; the filter waits for it twice a step
     "train_sampling_strategy": "random",
+    "ddp_find_unused_parameters": False,  # every trained parameter has a gradient at every step
     "do_train": True,
     "do_eval": True,
     "do_predict": True,

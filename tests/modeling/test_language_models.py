@@ -53,6 +53,23 @@ def test_nan_padding_and_company_change_neither_logits_nor_sentences(name, norma
 
 
 @every_language_model
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_known_positions_change_nothing(name, attention, normalized, mask, labels):
+    """With them the masks are made here, to be added to the scores, and their values never read."""
+    model = tiny_model(name)
+    model.language_model.set_attn_implementation(attention)
+    normalized[~mask.bool()] = float("nan")
+    positions = mask.flatten().nonzero().squeeze(1)
+    expected = model(normalized, mask, labels=labels)
+    known = model(normalized, mask, labels=labels, positions=positions)
+    torch.testing.assert_close(known.logits, expected.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(known.loss, expected.loss)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(normalized, mask, labels=labels, positions=positions).logits
+        torch.testing.assert_close(half, model(normalized, mask, labels=labels).logits, atol=0.05, rtol=0.05)
+
+
+@every_language_model
 def test_generation_has_all_of_generation_mixin(name, video, mask):
     model = tiny_model(name)
     inputs = {"sign_features": model.get_sign_features(video, mask), "attention_mask": mask, "max_new_tokens": 6}

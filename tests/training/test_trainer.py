@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig, MBart50Tokenizer, MBartConfig, Trainer
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    MBart50Tokenizer,
+    MBartConfig,
+    Trainer,
+    TrainerCallback,
+)
 from transformers import MBartForConditionalGeneration as MBart
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
@@ -88,6 +96,46 @@ def test_ten_evaluations_leave_processes_and_descriptors_as_they_were(folder, tm
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         counts.append((len(children), len(os.listdir("/proc/self/fd"))))
     assert len(set(counts[1:])) == 1, counts
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations whose result the processor must know before it goes on."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "repeat_interleave.Tensor")
+
+    def __init__(self):
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ in self.NAMES:
+            self.seen.append(function.overloadpacket.__name__)
+        return function(*args, **kwargs or {})
+
+
+class CountWaits(TrainerCallback):
+    """Counts them from the beginning of a step, when its batch is there, to its end."""
+
+    def __init__(self, waits: Waits):
+        self.waits, self.steps = waits, []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.waits.seen.clear()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps.append(list(self.waits.seen))
+
+
+@pytest.mark.parametrize("script", ["run_stage1", "run_stage2"])
+def test_a_step_waits_for_the_device_at_most_once(folder, tmp_path, script):
+    """It looks at the loss of the step before; padded and unpadded batches, none of whose masks are read."""
+    lines = ["--eval_strategy='no'", "--save_strategy='no'", "--load_best_model_at_end=false", "--logging_steps=100"]
+    trainer = make(folder, script, tmp_path / "out", "--max_steps", 5, *lines)
+    with Waits() as waits:
+        trainer.add_callback(count := CountWaits(waits))
+        trainer.train()
+    assert len(count.steps) == 5 and all(step in ([], ["_local_scalar_dense"]) for step in count.steps)
+    assert count.steps[1] == ["_local_scalar_dense"], "what is counted is seen"
 
 
 def test_scores_are_those_of_the_saved_model(folder, tmp_path):

@@ -56,7 +56,8 @@ class SignTranslationCollator:
         Returns:
             `dict`: `pixel_values_videos` `(B, T, 3, H, W)` or `sign_features` `(B, N, C)` in the dtype of the
             examples, zero at padding; `attention_mask` int64 `(B, T)`, 1 for real; `labels` int64 `(B, L)`, -100 at
-            padding; `decoder_input_ids` `(B, L)`; `indices` int64 `(B,)` where the examples have an `index`.
+            padding; `decoder_input_ids` `(B, L)`; where the examples have an `index`, `indices` int64 `(B,)` and
+            `positions` int64 `(R,)`, the places in `B * T` of real positions.
 
         Raises:
             ValueError: an example has neither frames nor features, or more than one clip.
@@ -78,6 +79,8 @@ class SignTranslationCollator:
         }
         if all("index" in example for example in examples):
             inputs["indices"] = torch.tensor([example["index"] for example in examples])
+            # Known here, so that the model need not ask its device.
+            inputs["positions"] = inputs["attention_mask"].flatten().nonzero().squeeze(1)
         return inputs
 
 

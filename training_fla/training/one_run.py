@@ -37,10 +37,11 @@ class OneRunModel(FlaForConditionalGeneration):
         """
         if not self.training or self.light_t is None or kwargs.get("pixel_values_videos") is None:
             return super().forward(*args, **kwargs)
-        sign_features = self.get_sign_features(kwargs.pop("pixel_values_videos"), kwargs["attention_mask"])
+        known = {name: kwargs.get(name) for name in ("attention_mask", "positions")}
+        sign_features = self.get_sign_features(kwargs.pop("pixel_values_videos"), **known)
         outputs = super().forward(*args, sign_features=sign_features.detach(), **kwargs)
-        labels, num_items = kwargs.pop("labels", None), kwargs.pop("num_items_in_batch", None)
-        logits = self.light_t(sign_features=sign_features, **kwargs, use_cache=False).logits
+        logits = self.light_t(sign_features=sign_features, **kwargs).logits
+        labels, num_items = kwargs.get("labels"), kwargs.get("num_items_in_batch")
         outputs.loss = outputs.loss + self.loss_function(
             logits=logits,
             labels=None,
