@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from training_fla.files import InputError, atomic_file
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-TABLE_SUFFIXES = (".csv", ".tsv", ".psv", ".txt", *JSON_SUFFIXES)
 SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods and .numbers are zip files, .xls is an OLE file
 SPREADSHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 NOT_A_SENTENCE = {"nan", "<na>", "#n/a"}  # how table programs write a missing value

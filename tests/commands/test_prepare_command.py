@@ -13,6 +13,8 @@ from tests.corpora.corpus_trees import clip, how2sign, phoenix14t, write_frames,
 from tests.processing import drawing
 from training_fla.cli import main
 from training_fla.data.packed_corpus import PackedCorpus, file_sha256
+from training_fla.data.packing import ensure_packed
+from training_fla.tables import read_table
 
 DEMO = ["prepare", "demo", "--num-train", "6", "--num-dev", "2", "--num-test", "2", "--size", "32", "--clips", "1"]
 
@@ -150,6 +152,12 @@ def test_all_bad_rows_of_a_table_are_named_and_skip_packs_the_rest(tmp_path, cap
     assert main([*arguments, "--on-error", "skip", "--out", str(tmp_path / "out")]) == 0
     assert "note: left out: " in capsys.readouterr().err
     assert PackedCorpus(tmp_path / "out", "dev").sentences == ['He said "go", and went.']
+    skipped = [row for _, row in read_table(tmp_path / "out/skipped.tsv", ("id", "reason"))]
+    assert [row["id"] for row in skipped] == [f"{tmp_path}/t.csv, line 3", f"{tmp_path}/t.csv, line 4"]
+    packed = ensure_packed(
+        tmp_path / "t.csv", tmp_path / "packed", pack_options={"on_error": "skip", "num_workers": 0}
+    )
+    assert (packed / "skipped.tsv").read_bytes() == (tmp_path / "out/skipped.tsv").read_bytes()
 
 
 def test_cuts_and_counts_go_by_the_frames_own_times(tmp_path, capsys):

@@ -143,13 +143,17 @@ def _pack(args: argparse.Namespace) -> int:
     from training_fla.corpora.row import Reading
     from training_fla.data.packing import pack
     from training_fla.files import check_folder, check_not_inside
+    from training_fla.tables import ROWS_NAMED
 
     check_not_inside([getattr(args, name, None) for name in ("root", "video_root", "pairs")], args.out)
     if not (args.out / "manifest.json").is_file():  # packing knows whether it is this packing, finished before
         check_folder(args.out, "corpus", args.overwrite)
     reading = Reading(getattr(args, "follow_links", False), skip_bad_rows=args.on_error == "skip")
     rows, source = _read(args, reading)
-    for note in [*reading.notes, *(f"left out: {line}" for line in reading.bad.lines())]:
+    left_out = [f"left out: {line}" for line in reading.bad.lines()]
+    if len(left_out) > ROWS_NAMED:
+        left_out[ROWS_NAMED:] = [f"left out: {len(left_out) - ROWS_NAMED} more rows, see skipped.tsv"]
+    for note in [*reading.notes, *left_out]:
         print(f"note: {note}", file=sys.stderr)
     done = pack(
         rows,
@@ -163,6 +167,7 @@ def _pack(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         corpus=args.corpus,
         source=source,
+        left_out=reading.left_out(),
         machine=args.shard,
         add_files=(lambda folder: _add_demo(args, folder)) if args.corpus == "demo" else None,
     )

@@ -40,6 +40,10 @@ class Reading:
     notes: list[str] = field(default_factory=list)
     bad: BadRows = field(default_factory=BadRows)
 
+    def left_out(self) -> list[tuple[str, str, str]]:
+        """The bad rows as rows of a packed folder's `skipped.tsv`: split, id and reason."""
+        return [("", f"{file}, {row}", reason) for file, row, reason in self.bad.found]
+
     def finished(self, rows: list[CorpusRow]) -> list[CorpusRow]:
         """The rows split by split; raises one `InputError` that names all bad rows unless they are to be skipped."""
         if not self.skip_bad_rows:

@@ -85,6 +85,7 @@ class Packing:
     corpus: str
     source: str
     progress: bool
+    left_out: Sequence[tuple[str, str, str]] = ()
 
     def __post_init__(self):
         if self.size is not None and not all(1 <= side <= 4096 for side in self.size):
@@ -153,6 +154,7 @@ def pack(
     wait: bool = False,  # for another process that writes `out`, instead of failing
     corpus: str = "",
     source: str = "",  # fingerprint of what the rows were read from; another one packs anew
+    left_out: Sequence[tuple[str, str, str]] = (),  # more for `skipped.tsv`: rows that no clip could be made of
     machine: tuple[int, int] = (1, 1),  # (i, n): pack the i-th of n parts; who finds all parts done makes `out`
     add_files: Callable[[Path], None] | None = None,  # called with the folder before it appears
 ) -> Path | None:
@@ -162,7 +164,8 @@ def pack(
     if shard_clips is not None and shard_clips < 1:
         raise InputError(f"a shard needs at least one clip, not {shard_clips}")
     plans, size = plan_shards(rows, shard_clips), (size, size) if isinstance(size, int) else size
-    packing = Packing(plans, Path(out).resolve(), size, quality, frame_stride, on_error, corpus, source, progress)
+    how = (size, quality, frame_stride, on_error, corpus, source, progress, left_out)
+    packing = Packing(plans, Path(out).resolve(), *how)
     if not packing.is_done():
         _check_before(packing, rows, overwrite)
         is_alone = machine == (1, 1)
@@ -190,13 +193,14 @@ def ensure_packed(
     Every process of a run may call it. `options` are those of `read_manifest`.
     """
     kept = {name: value for name, value in pack_options.items() if name not in ("num_workers", "progress")}
-    rows = read_manifest(manifest, reading=Reading(skip_bad_rows=kept.get("on_error") == "skip"), **options)
+    reading = Reading(skip_bad_rows=kept.get("on_error") == "skip")
+    rows = read_manifest(manifest, reading=reading, **options)
     source = f"{manifest_fingerprint(manifest, rows, **options)} {sorted(kept.items())!r}"
     source = hashlib.sha256(source.encode()).hexdigest()[:32]
     out = Path(packed_dir) / f"{Path(manifest).resolve().stem}-{source[:16]}"
     if (out / MANIFEST).is_file() and read_packed_manifest(out)["source"] == source:
         return out
-    return pack(rows, out, source=source, wait=True, corpus="manifest", **pack_options)
+    return pack(rows, out, source=source, left_out=reading.left_out(), wait=True, corpus="manifest", **pack_options)
 
 
 def plan_shards(rows: Sequence[CorpusRow], shard_clips: int | None = None) -> list[ShardPlan]:
@@ -421,6 +425,7 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
     splits, skipped = _summary(packing)
     if not any(split["clips"] for split in splits.values()):
         raise InputError(f"every clip was bad, the first: {skipped[0][2]}")
+    skipped = [*packing.left_out, *skipped]
     for name, split in splits.items():
         split["index"] = _write_index(folder / f"{name}.index.arrow", split["shards"])
         _write_text(folder / f"{name}.sentences.txt", "".join(f"{line}\n" for line in split.pop("sentences")))
