@@ -102,9 +102,7 @@ def call(command: str) -> int:
 
 
 # The commands that do not keep this yet.
-OPEN = {"demo", "demo, seeds", "ablate", "trim at its model", "trim's report at a file"}
-OPEN |= {"trim's report at its sentences", "denoise at its model"}
-OPEN |= {"score's page at its predictions", "score's table at its predictions"}
+OPEN = {"trim at its model", "trim's report at a file", "trim's report at its sentences", "denoise at its model"}
 
 
 def cases(table: dict) -> list:

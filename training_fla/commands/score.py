@@ -80,8 +80,11 @@ def check_arguments(args) -> None:
         raise InputError(f"--samples {args.samples}: must be 0 or more")
     if len(args.files) > 1 and (args.sentences or args.html or args.against):
         raise InputError("--against, --sentences and --html take one FILE; several files are seeds of one system")
-    for path in (args.sentences, args.html):
-        if path and path.exists() and not args.overwrite:
+    sources = [path.resolve() for path in (*args.files, args.against) if path]
+    for path in filter(None, (args.sentences, args.html)):
+        if path.resolve() in sources:
+            raise InputError(f"{path} is what is scored: choose another file to write")
+        if path.exists() and not args.overwrite:
             raise InputError(f"{path} exists already: choose another name or pass --overwrite")
 
 

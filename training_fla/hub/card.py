@@ -13,7 +13,7 @@ from training_fla.corpora.registry import CORPORA, Corpus
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.files import InputError, atomic_file
 
-TASK = "video-text-to-text"  # the nearest of the Hub's own list, which knows no sign language translation
+TASK = "video-text-to-text"  # the nearest task in the Hub's list
 TAGS = ["sign-language-translation", "sign-language", "gloss-free", "fla_llm"]
 TITLES = {
     "bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "chrf": "chrF"

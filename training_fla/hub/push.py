@@ -1,7 +1,7 @@
 """What goes to the Hub and how: model, processor, code files and card in one commit, and a tag on it.
 
-Files are named that go, not files that stay: checkpoints, optimizer states, predictions (they quote the corpus), the
-recipe (it names paths) and whatever else lies in a run's folder are never uploaded.
+Only named files are uploaded: no checkpoints, optimizer states, predictions (they quote the corpus), recipe (it names
+paths), or whatever else lies in a run's folder.
 """
 
 import fnmatch
