@@ -11,7 +11,7 @@ from training_fla.experiments import paper_tables
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe, read_lines
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
+RECIPES = sorted([*(ROOT / "recipes").glob("*/*.yaml"), *(ROOT / "recipes").glob("*/fast/*.yaml")])
 STAGES = [file for file in RECIPES if file.parent.name != "accelerate"]
 
 PAPERS_OWN = [(corpus, stage) for corpus in paper_figures.SCORES for stage in paper_figures.RECIPES]

@@ -47,7 +47,7 @@ def names(commands: list[list[str]]) -> list[str]:
     return [words[1] if words[0] == "fla" else words[0] for words in commands]
 
 
-ALL = ["prepare", "denoise", "trim", "run_stage1.py", "run_stage2.py", "score", "translate"]
+ALL = ["prepare", "denoise", "trim", "run_stage1.py", "run_stage2.py", "score", "translate", "inspect"]
 
 
 def test_the_demo_goes_on_after_an_interruption_shows_its_table_again_and_deletes_nothing(
@@ -69,7 +69,8 @@ def test_the_demo_goes_on_after_an_interruption_shows_its_table_again_and_delete
         assert summary[stage].keys() == {*SCORES, "seconds"}
         assert all(isinstance(value, float) for value in summary[stage].values())
     assert summary["seconds"] > 0
-    assert f"fla inspect {out / 'corpus' / 'clips' / 'test-00000.mp4'} --model {out / 'stage2'}" in shown
+    assert str(out / "corpus" / "clips" / "test-00000.mp4") in shown and str(out / "test-00000.png") in shown
+    assert (out / "test-00000.png").read_bytes().startswith(b"\x89PNG")
     assert len(read_predictions(out / "stage2" / "predictions_test.tsv").ids) == 3
 
     (out / "notes.txt").write_text("important")

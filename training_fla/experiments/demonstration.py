@@ -22,6 +22,7 @@ ROWS = {
     "one_run": "both stages in one run (not in the paper)",
 }
 STAGES = ("stage1", "stage2")
+CLIP, PICTURE = "clips/test-00000.mp4", "test-00000.png"
 
 
 @dataclass
@@ -70,6 +71,7 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
         Step("stage2", ["run_stage2.py", "recipes/demo/stage2.yaml", *with_encoder, "--output_dir", stage2], stage2),
         Step("score", ["fla", "score", stage2 / "predictions_test.tsv", "--corpus", "demo"]),
         Step("translate", ["fla", "translate", stage2, corpus / "clips"]),
+        Step("inspect", ["fla", "inspect", corpus / CLIP, "--model", stage2, "--out", out / PICTURE], out / PICTURE),
     ]  # fmt: skip
     # Joint and one-run training take as long as both stages together; the others as long as stage 2.
     inputs = {"joint": with_text, "untrained_encoder": with_text}
@@ -198,7 +200,6 @@ def show(out: Path) -> None:
     table = read_predictions(out / "stage2" / "predictions_test.tsv")
     for reference, prediction in list(zip(table.references, table.predictions, strict=True))[:5]:
         print(f"  reference    {reference}\n  translation  {prediction}\n")
-    clip = next(iter(sorted((out / "corpus" / "clips").glob("*.mp4"))), "CLIP")
-    print(f"what the model saw of a clip: fla inspect {clip} --model {out / 'stage2'} --out clip.html")
+    print(f"a clip: {out / 'corpus' / CLIP}, and what the model saw of it: {out / PICTURE}")
     print(f"all figures: {out / 'summary.json'}")
     print(f"the whole demo took {summary['seconds']:.0f} s. README.md says what to type for PHOENIX14T.")
