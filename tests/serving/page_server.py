@@ -48,7 +48,7 @@ class Server:
     def __init__(self, limits: Limits):
         from dataclasses import replace
 
-        from training_fla.serving.page import ClipService, build_page, launch_page
+        from training_fla.serving.page import ClipService, build_page, free_port, launch_page
         from training_fla.serving.translation import ClipTranslator, most_frames
         from training_fla.serving.upload_folder import UploadFolder
 
@@ -57,7 +57,7 @@ class Server:
         self.limits = replace(limits, max_frames=most_frames(self.pipe))
         self.service = ClipService(ClipTranslator(self.pipe, self.limits, num_beams=3), self.uploads)
         self.page = build_page(self.service, "tests/tiny <model> ${1} {{2}} @3@")
-        self.address = launch_page(self.page, "127.0.0.1", 0, limits.max_bytes)
+        self.address = launch_page(self.page, "127.0.0.1", free_port("127.0.0.1", 0), limits.max_bytes)
 
     def kept(self) -> list[Path]:
         """Files of people that are still on the disk."""

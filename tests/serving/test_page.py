@@ -1,6 +1,7 @@
 """The page without a browser: nothing is kept, uploads end at the limit, and the command says what is wrong."""
 
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from training_fla.cli import main
-from training_fla.files import InputError
 from training_fla.serving import page
 from training_fla.serving.limits import Limits
 from training_fla.serving.page import ClipService
@@ -149,14 +149,14 @@ def test_an_upload_ends_at_the_limit():
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(page, "find_spec", lambda name: None)
-    assert main(["serve", "no/model/here"]) == 2
+    assert main(["serve", "no/model/here", "--port", "0"]) == 2
     assert 'python -m pip install "fla-llm[serve]"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["/no/such/model"], "`/no/such/model` does not exist"),
+        (["/no/such/model", "--port", "0"], "`/no/such/model` does not exist"),
         (["/no/such/model", "--port", "70000"], "--port 70000: must be 0 to 65535"),
     ],
 )
@@ -167,16 +167,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, capsys, tm
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_a_port_that_is_taken_is_bad_input(translator):
-    pytest.importorskip("gradio", reason="gradio is not installed (extra `serve`)")
-    import socket
-
-    with UploadFolder(keep_seconds=600) as uploads, socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
+def test_a_port_that_is_taken_is_found_before_the_model_is_loaded(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1:{port}: choose another --port"):
-            page.launch_page(page.build_page(ClipService(translator, uploads), "x"), "127.0.0.1", port, 1)
+        assert main(["serve", "no/model/here", "--port", str(port)]) == 2
+    message = f"cannot listen at 127.0.0.1:{port} (Address already in use): choose another --port (0 takes a free one)"
+    assert message in capsys.readouterr().err
 
 
 def test_help_imports_neither_gradio_nor_torch():

@@ -76,6 +76,18 @@ def test_what_cannot_be_a_space_is_refused(model, tmp_path, capsys):
     assert {entry.name for entry in tmp_path.iterdir()} == {"empty", "full"}
 
 
+def test_a_space_is_replaced_when_asked(tmp_path, capsys):
+    space = tmp_path / "space"
+    command = ["serve", "me/my-model", "--write-space", str(space)]
+    assert main(command) == 0
+    assert main(command) == 2 and "pass --overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--title", "Another"]) == 0
+    assert "'Another'" in (space / "app.py").read_text()
+    (space / "notes.txt").write_text("mine")
+    assert main([*command, "--overwrite"]) == 2
+    assert "notes.txt" in capsys.readouterr().err and (space / "notes.txt").read_text() == "mine"
+
+
 def test_the_app_starts_answers_and_leaves_nothing(space, tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", "0", "--device", "cpu"]

@@ -30,6 +30,7 @@ def serve(
     model: str, title: str, limits: Limits, host: str, port: int, num_beams: int | None, **loading: str | None
 ) -> None:
     """Serve the page of a model until Ctrl-C or a request to end."""
+    port = free_port(host, port)  # before the model is loaded
     with UploadFolder(limits.keep_seconds) as uploads:
         import_gradio()
         pipe = load_pipeline(model, **loading)
@@ -122,36 +123,37 @@ def launch_page(page, host: str, port: int, max_bytes: int) -> str:
     """Start the server, which closes a connection as soon as more than `max_bytes` were sent; its address."""
     gradio = import_gradio()
     fonts = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port or free_port(host),
-            max_file_size=max_bytes,
-            state_session_capacity=1,  # of how many visitors Gradio remembers what they were shown
-            theme=gradio.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"]),
-            # Not as `css`: Gradio would confine it to a part of the page.
-            head=f"<style>{(FOLDER / 'page.css').read_text(encoding='utf-8')}</style>",
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            share=False,
-            pwa=False,
-            mcp_server=False,
-            quiet=True,
-            prevent_thread_lock=True,
-        )
-    except OSError as error:
-        raise InputError(
-            f"cannot listen at {host}:{port}: choose another --port (0 takes a free one) or --host"
-        ) from error
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        max_file_size=max_bytes,
+        state_session_capacity=1,  # of how many visitors Gradio remembers what they were shown
+        theme=gradio.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"]),
+        # Not as `css`: Gradio would confine it to a part of the page.
+        head=f"<style>{(FOLDER / 'page.css').read_text(encoding='utf-8')}</style>",
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        share=False,
+        pwa=False,
+        mcp_server=False,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
     return address
 
 
-def free_port(host: str) -> int:
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        return listener.getsockname()[1]
+def free_port(host: str, port: int) -> int:
+    """The port, or a free one in the place of 0; one that is taken is refused."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            return listener.getsockname()[1]
+    except OSError as error:
+        reason = str(error.strerror).split(" (")[0]
+        raise InputError(
+            f"cannot listen at {host}:{port} ({reason}): choose another --port (0 takes a free one)"
+        ) from error
 
 
 def import_gradio():
