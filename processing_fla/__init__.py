@@ -13,12 +13,7 @@ from .pipeline_fla import TASK, SignTranslationPipeline
 from .processing_fla import FlaProcessor, normalize_text
 from .tokenization_fla import train_tokenizer, trim_tokenizer
 from .video_processing_fla import FlaVideoProcessor
-from .video_reading_fla import (
-    VideoDecodeError,
-    VideoInfo,
-    probe_video,
-    timed_frames,
-)
+from .video_reading_fla import VideoDecodeError, timed_frames
 
 AutoVideoProcessor.register(FlaConfig, FlaVideoProcessor, exist_ok=True)
 AutoProcessor.register(FlaConfig, FlaProcessor, exist_ok=True)
@@ -36,9 +31,7 @@ __all__ = [
     "FlaVideoProcessor",
     "SignTranslationPipeline",
     "VideoDecodeError",
-    "VideoInfo",
     "normalize_text",
-    "probe_video",
     "timed_frames",
     "train_tokenizer",
     "trim_tokenizer",

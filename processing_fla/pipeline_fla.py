@@ -159,8 +159,6 @@ class SignTranslationPipeline(Pipeline):
         masks = [clip["batch"]["attention_mask"][0] for clip in clips]
         pixels = torch.nn.utils.rnn.pad_sequence(videos, batch_first=True)
         mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)
-        if pixels.is_floating_point():
-            pixels = pixels.to(self.model.dtype)
         return self.model.get_encoder()(pixel_values_videos=pixels, attention_mask=mask), mask
 
     def generate(self, encoder_outputs, mask: torch.Tensor, **generate_kwargs) -> tuple[torch.Tensor, torch.Tensor]:

@@ -38,24 +38,11 @@ MAX_PIXELS = 4096 * 4096  # above 4K in either orientation; a damaged header may
 MAX_REORDERED_FRAMES = 16  # H.264 and HEVC may hold back so many pictures before they show one
 MAX_THREADS = 4  # more bring little below 4K and hold a decoded frame each
 TIME_TOLERANCE = 1e-3  # times are rounded in files and in annotations; far below the length of any frame
-RATE_PACKETS = 100  # that `probe_video` looks at for the frame rate
-
 SizeRule = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None  # height and width, or from a source frame's
 
 
 class VideoDecodeError(ValueError):
     """A video cannot be decoded, or gives fewer frames than it promises; the message names the file."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What the beginning of a video file says of it."""
-
-    height: int  # of an upright frame, in pixels
-    width: int
-    fps: float | None  # source frames a second, by the times of the first frames
-    end_seconds: float | None  # from the container's start, by the index or the header
-    num_frames: int | None  # by the index
 
 
 @dataclass
@@ -583,21 +570,3 @@ def read_chosen_frames(
         frames_indices=indices,
         seconds=np.array(seconds),
     )
-
-
-def probe_video(path: str | os.PathLike | bytes) -> VideoInfo:
-    """What a video file says in its header and its first packets; its first frame is decoded."""
-    with open_video(path) as video:
-        frame, times, convert = None, [], RgbConverter(video.name)
-        for packet in islice(decodable_packets(video.packets()), RATE_PACKETS):
-            if frame is None and (frame := next(iter(packet.decode()), None)) is not None:
-                convert(frame)
-            if packet.pts is not None and not packet.is_discard:
-                times.append(packet.pts)
-        if frame is None or frame.is_corrupt:
-            raise VideoDecodeError(f"`{video.name}` is damaged or cut off: its first frame cannot be decoded")
-        # Frames that are shown earlier may be missing before the last ones.
-        times = sorted(times)[: len(times) - MAX_REORDERED_FRAMES * (len(times) >= RATE_PACKETS - 1)]
-        span = (times[-1] - times[0]) * video.stream.time_base if times else 0
-        fps = float((len(times) - 1) / span) if span else video.fps
-        return VideoInfo(*convert.source_size, fps, video.end_seconds, video.promised_frames() or None)

@@ -36,8 +36,10 @@ def list_clips(arguments: list[str]) -> Iterator[str]:
 
 def print_translations(translate, clips: list[str], form: str, **options) -> int:
     """Translate clips and print each result as it comes (`table`: all at the end); how many were not translated."""
-    # Of a generator the pipeline makes another one.
-    results = translate((clip for clip in clips), on_error="skip", **options)
+    from transformers.pipelines.pt_utils import KeyDataset
+
+    # Of a dataset the pipeline makes an iterator, and several processes may read it.
+    results = translate(KeyDataset([{"video": clip} for clip in clips], "video"), on_error="skip", **options)
     progress = tqdm(zip(clips, results, strict=True), total=len(clips), unit="clip", file=sys.stderr, disable=None)
     rows = []
     for clip, result in progress:
