@@ -1,12 +1,11 @@
-"""`pipeline("sign-language-translation", model=...)`: clips in, sentences out. It travels to the Hub beside the
-processor.
-"""
+"""`pipeline("sign-language-translation", model=...)`: clips in, sentences out."""
 
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
@@ -56,16 +55,13 @@ class SignTranslationPipeline(Pipeline):
         """Translate one clip or many.
 
         Args:
-            videos: what [`FlaProcessor`] takes: a path, `Path` or `file://` URL of a video file or of a folder of
-                frames, the bytes of a file, a torchcodec decoder, a list of images, an array; or a list, generator,
-                iterator or map-style dataset (`KeyDataset`) of them.
+            videos: a video as of [`FlaVideoProcessor.preprocess`], or a list, generator, iterator or map-style dataset
+                (`KeyDataset`) of videos.
             kwargs:
-                - `batch_size` (`int`): clips translated at once, 1 by default; `num_workers` (`int`): processes that
-                  decode.
+                - `batch_size` (`int`): clips translated at once; `num_workers` (`int`): processes that decode.
                 - `on_error` (`str`): `"raise"` (the default) or `"skip"`: a clip that cannot be read or translated
                   gives a result of `None` values with one more entry, `"error"`, that says why.
-                - `frame_stride`, `max_source_frames`, `num_frames`, `fps`, `do_sample_frames`: options of
-                  [`FlaVideoProcessor`].
+                - `frame_stride`, `max_source_frames`, `num_frames`, `fps`, `do_sample_frames`: of the video processor.
                 - `num_beams`, `max_new_tokens`, `do_sample` and any other option of `generate`.
 
         Returns:
@@ -155,10 +151,10 @@ class SignTranslationPipeline(Pipeline):
             `tuple`: the language model's encoder states, `last_hidden_state` of shape `(B, N, D)`, and the mask,
                 `torch.LongTensor` of shape `(B, T)`, 1 for a real frame.
         """
-        videos = [clip["batch"]["pixel_values_videos"][0] for clip in clips]
-        masks = [clip["batch"]["attention_mask"][0] for clip in clips]
-        pixels = torch.nn.utils.rnn.pad_sequence(videos, batch_first=True)
-        mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)
+        pixels, mask = (
+            pad_sequence([clip["batch"][name][0] for clip in clips], batch_first=True)
+            for name in ("pixel_values_videos", "attention_mask")
+        )
         return self.model.get_encoder()(pixel_values_videos=pixels, attention_mask=mask), mask
 
     def generate(self, encoder_outputs, mask: torch.Tensor, **generate_kwargs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,11 +169,8 @@ class SignTranslationPipeline(Pipeline):
             `tuple`: ids, `torch.LongTensor` of shape `(B * R, L)`, R for each video, padded after their end token; and
                 their scores, `torch.FloatTensor` of shape `(B * R,)`, see [`sentence_scores`].
         """
-        sequences = self.model.generate(
-            encoder_outputs=encoder_outputs.copy(),
-            attention_mask=mask,
-            **self._prepare_generate_kwargs(generate_kwargs),
-        )
+        options = self._prepare_generate_kwargs(generate_kwargs)
+        sequences = self.model.generate(encoder_outputs=encoder_outputs.copy(), attention_mask=mask, **options)
         return sequences, self.sentence_scores(sequences, encoder_outputs, mask)
 
     def sentence_scores(self, sequences: torch.Tensor, encoder_outputs, mask: torch.Tensor) -> torch.Tensor:

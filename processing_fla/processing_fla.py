@@ -103,7 +103,7 @@ class FlaProcessor(ProcessorMixin):
         return batch
 
     def make_labels(self, sentences: list[str], text_kwargs: dict) -> list[list[int]] | torch.Tensor | np.ndarray:
-        """Tokenize target sentences; padding becomes -100, which the loss leaves out.
+        """Tokenize target sentences; padding becomes -100.
 
         Args:
             sentences (`list[str]`): in NFKC.

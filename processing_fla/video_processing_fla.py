@@ -12,13 +12,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 from transformers.image_processing_utils import get_size_dict
-from transformers.image_utils import (
-    IMAGENET_DEFAULT_MEAN,
-    IMAGENET_DEFAULT_STD,
-    ChannelDimension,
-    PILImageResampling,
-    SizeDict,
-)
+from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, infer_channel_dimension_format
@@ -59,10 +53,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
 
     Example:
         ```python
-        >>> import numpy as np
-        >>> processor = FlaVideoProcessor()
-        >>> videos = [np.zeros((9, 48, 64, 3), np.uint8), np.zeros((4, 48, 64, 3), np.uint8)]
-        >>> batch = processor(videos, return_tensors="pt")
+        >>> batch = FlaVideoProcessor()([np.zeros((9, 48, 64, 3)), np.zeros((4, 48, 64, 3))], return_tensors="pt")
         >>> tuple(batch["pixel_values_videos"].shape), batch["attention_mask"].tolist()
         ((2, 3, 3, 224, 224), [[1, 1, 1], [1, 0, 0]])
 
@@ -83,8 +74,8 @@ class FlaVideoProcessor(BaseVideoProcessor):
     crop_size = {"height": 224, "width": 224}  # Unstated: the same
     default_to_square = False
     resample = PILImageResampling.BOX  # PIL's name of the area scaler
-    image_mean = IMAGENET_DEFAULT_MEAN  # the backbone starts from ImageNet weights (paper Sec. 5.2)
-    image_std = IMAGENET_DEFAULT_STD
+    image_mean = [0.485, 0.456, 0.406]  # ImageNet's: the backbone starts from ImageNet weights (paper Sec. 5.2)
+    image_std = [0.229, 0.224, 0.225]
     valid_kwargs = FlaVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "attention_mask"]
 
@@ -106,11 +97,11 @@ class FlaVideoProcessor(BaseVideoProcessor):
         """Turn videos into one batch.
 
         Args:
-            videos (`Any`): one video or a list of them. A video is a path, `Path` or `file://` URL of a video file or
-                of a folder of frames; the `bytes` of a video file; a `datasets` row `{"bytes": ..., "path": ...}`; a
-                torchcodec decoder; a list of PIL images, of arrays, or (inside a list of videos) of image paths; or
-                an array or tensor `(S, H, W, 3)` or `(S, 3, H, W)`, uint8 RGB from 0 to 255, or float from 0 to 255
-                or from 0 to 1. One array of five dimensions is a batch. Kinds and lengths may be mixed.
+            videos (`Any`): one video or a list of them, of any kinds and lengths. A video is a path or `file://` URL
+                of a file or of a folder of frames; the `bytes` of a file; a `datasets` row `{"bytes": ..., "path":
+                ...}`; a torchcodec decoder; a list of PIL images, arrays or (in a list of videos) image paths; or an
+                array or tensor `(S, H, W, 3)` or `(S, 3, H, W)`, RGB, uint8 or float from 0 to 255, or float from 0
+                to 1. One array of five dimensions is a batch.
             kwargs: options of this processor that replace its own for this call, and `return_tensors`.
 
         Returns:
@@ -119,8 +110,8 @@ class FlaVideoProcessor(BaseVideoProcessor):
                   RGB with `do_rescale=False, do_normalize=False`. Padding frames are 0. Without `return_tensors`, a
                   list of `(T, 3, H, W)` without padding.
                 - `attention_mask` (`torch.LongTensor` of shape `(B, T)`): 1 for a real frame, 0 for padding.
-                - `video_metadata` (only with `return_metadata=True`): of each video, source length, rate, duration in
-                  seconds, and of the kept frames `frames_indices` and `timestamps`.
+                - `video_metadata` (only with `return_metadata=True`): length, rate and duration of each video, and
+                  `frames_indices` and `timestamps` of the kept frames.
 
         Raises:
             VideoDecodeError: if a file cannot be decoded whole; names the file.
@@ -314,7 +305,6 @@ def as_bytes(video: torch.Tensor) -> tuple[torch.Tensor, bool]:
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is a NumPy array or a torch tensor."""
     return isinstance(value, (np.ndarray, torch.Tensor))
 
 
@@ -351,8 +341,7 @@ def list_videos(videos: Any) -> list:
         return flat
     what = f"an array of shape {tuple(videos.shape)}" if is_array(videos) else f"{type(videos).__name__} {videos!r}"
     raise ValueError(
-        "A video must be a path, a list of images, or an array of shape (S, H, W, 3) or (S, 3, H, W), "
-        f"got {what if len(what) < 200 else what[:200] + ' ...'}."
+        f"A video must be a path, a list of images, or an array (S, H, W, 3) or (S, 3, H, W), got {what[:200]}."
     )
 
 

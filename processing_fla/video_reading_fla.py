@@ -330,9 +330,7 @@ class OpenVideo:
         for packet in decodable_packets(self.packets()):
             for frame in packet.decode():
                 if frame.is_corrupt:
-                    raise VideoDecodeError(
-                        f"`{self.name}` is damaged or cut off: frame {num_frames} cannot be decoded"
-                    )
+                    raise VideoDecodeError(f"`{self.name}` is damaged or cut off: frame {num_frames} is incomplete")
                 num_frames += 1
                 yield frame
         promised = 0 if seeked else self.promised_frames()
@@ -357,7 +355,7 @@ class OpenVideo:
                 self.container.seek(target, stream=self.stream, backward=True)
                 return True
         except (av.FFmpegError, StopIteration):
-            pass
+            pass  # the file cannot be sought in after all
         self.container.seek(min(self.stream.start_time or 0, 0), stream=self.stream, backward=True)
         return False
 
@@ -447,28 +445,24 @@ def checked_source(source: str | os.PathLike | bytes) -> tuple[str, object]:
     if path.stat().st_size == 0:
         raise VideoDecodeError(f"`{path}` is empty (0 bytes)")
     if path.suffix.lower() in IMAGE_SUFFIXES | {".heic", ".avif"}:
-        raise VideoDecodeError(
-            f"`{path}` is a still image, not a video; give the folder of its frames, or a list of images"
-        )
+        raise VideoDecodeError(f"`{path}` is a still image, not a video; give the folder of frames that it is in")
     return str(path), f"file:{path}"  # `file:` keeps a colon in the name from being read as a protocol
 
 
 def video_stream(container, name: str):
     """The default stream with moving pictures, else the first; covers of songs and stills do not count."""
-    streams = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & (type(stream.disposition).attached_pic | type(stream.disposition).still_image)
-    ]
+    from av.stream import Disposition
+
+    stills = Disposition.attached_pic | Disposition.still_image
+    streams = [stream for stream in container.streams.video if not stream.disposition & stills]
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise VideoDecodeError(f"`{name}` holds no video stream, only {kinds}")
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
-    if stream.codec_context is None or stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-        raise VideoDecodeError(
-            f"`{name}` has a video stream that cannot be decoded (unknown codec or absurd frame size)"
-        )
+    codec = stream.codec_context
+    if codec is None or codec.width * codec.height > MAX_PIXELS:
+        raise VideoDecodeError(f"`{name}` has a video stream of an unknown codec or of absurd frame size")
     return stream
 
 
