@@ -163,10 +163,11 @@ def clip_augmentation(data: DataArguments, learns: bool) -> tuple[ClipAugmentati
     probability = data.augmentation_probability
     if probability is None:
         probability = ClipAugmentation.probability if learns else 0.0
-    sizes = {"crop_size": data.crop_size, "frame_size": data.frame_size, "color": data.color_jitter}
+    if data.crop_size > data.frame_size:
+        raise InputError(f"crop_size {data.crop_size} is more than frame_size {data.frame_size}")
     given = {name: getattr(data, name) for name in ("rotate_degrees", "resize_factor", "translate_pixels")}
     given = {name: value for name, value in given.items() if value is not None}
-    augmentation = ClipAugmentation(**sizes, **given, probability=probability)
+    augmentation = ClipAugmentation(data.crop_size, color=data.color_jitter, probability=probability, **given)
     return augmentation if probability or phase else None, phase
 
 
