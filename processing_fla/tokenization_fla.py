@@ -1,23 +1,17 @@
-"""Vocabularies cut to a corpus: `trim_tokenizer` cuts a released tokenizer, `train_tokenizer` makes one from scratch.
+"""Tokenizers for a corpus: `trim_tokenizer` cuts a released one, `train_tokenizer` makes one. Not saved with a model.
 
-    full tokenizer + training sentences
-            |  pieces used, their characters, specials, language codes, mask        in old order
-    kept_token_ids              old id of every new id
-            |  the same tokenizer class, loaded from an edited `tokenizer.json`
-    trimmed tokenizer           its ids are rows 0..V-1 of the embedding that `kept_token_ids` selects
-
-Paper: Sec. 5.2 trims MBart's vocabulary to the training sentences. Unstated: which pieces that leaves. Here a single
-character that they contain is always kept: the best segmentation of a training sentence then stays the best one, and a
-word not seen in training falls apart into characters instead of becoming `<unk>`.
+Paper: Sec. 5.2 trims MBart's vocabulary to the training sentences. Unstated: which pieces that leaves. Here every
+single character of the sentences is kept: the best segmentation of a training sentence then stays the best one, and a
+word not seen in training is split into characters instead of becoming `<unk>`.
 """
 
 import io
 import json
+import re
 import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -28,7 +22,7 @@ from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES
 KEEP_CHARACTERS = ("train", "all")
 SUPPORTED_MODELS = ("Unigram", "BPE")
 METASPACE = "\u2581"
-FIRST_CJK = "\u2e80"  # from here on: Chinese and Japanese characters, which no spaces separate
+WORD = re.compile(r"[\u2e80-\U0010ffff]|[^\s\u2e80-\U0010ffff]+")
 
 
 class UnsupportedTokenizerError(ValueError):
@@ -83,7 +77,7 @@ def trim_tokenizer(
         raise ValueError(f"`keep_characters` must be one of {', '.join(KEEP_CHARACTERS)}, got {keep_characters!r}.")
     if _is_m2m100(tokenizer):
         return _trim_m2m100(tokenizer, _normalized(sentences), min_count, keep_characters, set(extra_token_ids))
-    backend = backend_description(tokenizer)
+    backend = _backend_description(tokenizer)
     texts = _normalized(sentences)
 
     vocabulary = _model_vocabulary(backend)
@@ -153,16 +147,10 @@ def train_tokenizer(
 
 
 def set_start_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have generation start with the tokens that stand before the first word in training.
+    """Have generation start with the tokens that stand before the first word in training; it changes configurations.
 
     MBart's targets end with their language, which the model moves to the front. Those of mBART-50, NLLB and M2M-100
     begin with it: there generation starts from `</s>` and is forced to give the language first.
-
-    Args:
-        model (`PreTrainedModel`):
-            An encoder-decoder language model or a [`FlaForConditionalGeneration`]; its configurations are changed.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer, with the target language set.
     """
     target = tokenizer(text_target="")["input_ids"]  # MBart: </s> de_DE; mBART-50: de_DE </s>; T5: </s>
     if not target:
@@ -176,29 +164,14 @@ def set_start_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
 
 
 def vocabulary_length(tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many rows a model has to have for a tokenizer.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): any.
-
-    Returns:
-        `int`: the largest token id plus 1.
-    """
+    """The largest token id plus 1: the rows a model needs."""
     if _is_m2m100(tokenizer):  # its languages stand behind its vocabulary
         return tokenizer.encoder_size + len(tokenizer.lang_token_to_id)
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def count_pieces(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> Counter:
-    """How often each token id occurs in sentences (after NFKC), special tokens around them left out.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): any.
-        sentences (`Sequence[str]`): to be split.
-
-    Returns:
-        `Counter`: number by token id.
-    """
+    """How often each token id occurs in sentences (after NFKC), special tokens around them left out."""
     counts: Counter = Counter()
     for ids in _token_ids(tokenizer, sentences):
         counts.update(ids)
@@ -208,58 +181,23 @@ def count_pieces(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -
 def tokenized_differently(
     tokenizer: PreTrainedTokenizerBase, trimmed: PreTrainedTokenizerBase, sentences: Sequence[str]
 ) -> int:
-    """How many of the sentences (after NFKC) two tokenizers split into different pieces.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): before trimming.
-        trimmed ([`~transformers.PreTrainedTokenizerBase`]): after it.
-        sentences (`Sequence[str]`): to be split.
-
-    Returns:
-        `int`: 0 where trimming took nothing that these sentences use.
-    """
+    """How many of the sentences (after NFKC) two tokenizers split into different pieces."""
     pairs = zip(_token_ids(tokenizer, sentences), _token_ids(trimmed, sentences), strict=True)
     return sum(tokenizer.convert_ids_to_tokens(a) != trimmed.convert_ids_to_tokens(b) for a, b in pairs)
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> Counter:
-    """The words that unknown tokens come from, with the number of unknown tokens in each.
+    """The words of sentences (after NFKC) that give unknown tokens, with the number of those tokens.
 
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`): the tokenizer to try.
-        sentences (`Sequence[str]`): sentences of a split it was not trimmed on; NFKC is applied here.
-
-    Returns:
-        `Counter`: word -> unknown tokens. In Chinese and Japanese the unknown characters stand for the word.
+    Chinese and Japanese characters, which no spaces separate, count as words.
     """
-    words: Counter = Counter()
-    texts = [unicodedata.normalize("NFKC", sentence) for sentence in sentences]
-    if not tokenizer.is_fast:  # no offsets: try each word alone
-        split = [word for text in texts for word in text.split()]
-        for word, ids in zip(split, _token_ids(tokenizer, split), strict=True):
-            words[word] += ids.count(tokenizer.unk_token_id)
-        return +words
-    tokenizer.backend_tokenizer.no_truncation()
-    for text in texts:
-        encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-        for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token_id == tokenizer.unk_token_id:
-                words[_word_around(text, start, end)] += 1
-    return words
+    words = Counter(word for s in sentences for word in WORD.findall(unicodedata.normalize("NFKC", s)))
+    ids = _token_ids(tokenizer, list(words))
+    return +Counter({w: n * i.count(tokenizer.unk_token_id) for (w, n), i in zip(words.items(), ids, strict=True)})
 
 
-def backend_description(tokenizer: PreTrainedTokenizerBase) -> dict:
-    """The tokenizer's `tokenizer.json` as a dict, once it is known to be of a supported kind.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): any.
-
-    Returns:
-        `dict`: the content of its `tokenizer.json`.
-
-    Raises:
-        UnsupportedTokenizerError: if it is not a Unigram or BPE tokenizer of the `tokenizers` backend.
-    """
+def _backend_description(tokenizer: PreTrainedTokenizerBase) -> dict:
+    """The tokenizer's `tokenizer.json`, if it is of a supported kind."""
     name = type(tokenizer).__name__
     if not isinstance(tokenizer, PreTrainedTokenizerBase) or not hasattr(tokenizer, "backend_tokenizer"):
         raise UnsupportedTokenizerError(
@@ -313,9 +251,9 @@ def _is_m2m100(tokenizer: PreTrainedTokenizerBase) -> bool:
 def _trim_m2m100(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], min_count: int, keep_characters: str, kept: set[int]
 ) -> tuple[PreTrainedTokenizerBase, list[int]]:
-    """Trim a tokenizer whose SentencePiece model splits text by itself and whose vocabulary only numbers the pieces.
+    """Trim a tokenizer whose SentencePiece model splits text, and whose vocabulary only numbers the pieces.
 
-    Such a tokenizer does not fall back to characters: a piece that is not kept is unknown as a whole.
+    It does not fall back to characters: a piece that is not kept is unknown as a whole.
     """
     vocabulary, symbols = tokenizer.encoder, {METASPACE, *"".join(texts)}
     kept |= {index for index, count in count_pieces(tokenizer, texts).items() if count >= min_count}
@@ -328,14 +266,6 @@ def _trim_m2m100(
     pieces = [tokenizer.decoder[index] for index in kept_token_ids if index in tokenizer.decoder]
     new_vocabulary = {piece: index for index, piece in enumerate(pieces)}
     return _reload(tokenizer, "vocab.json", new_vocabulary, kept_token_ids), kept_token_ids
-
-
-def _word_around(text: str, start: int, end: int) -> str:
-    """The whitespace-delimited word that holds `text[start:end]`, or those characters alone in text without spaces."""
-    unknown = text[start:end].strip()
-    if any(character >= FIRST_CJK for character in unknown):
-        return unknown
-    return (text[:start].split(" ")[-1] + text[start:end] + text[end:].split(" ")[0]).strip()
 
 
 def _symbols(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> set[str]:
@@ -358,7 +288,7 @@ def _character_ids(backend: dict, vocabulary: dict[str, int], symbols: set[str] 
     prefix = backend["model"].get("continuing_subword_prefix") or ""
     suffix = backend["model"].get("end_of_word_suffix") or ""
     if _is_byte_level(backend):
-        # A byte without a piece is dropped in silence: such a model has no unknown token.
+        # Such a model has no unknown token, and drops a byte without a piece in silence.
         symbols = None if symbols is None else symbols | set(pre_tokenizers.ByteLevel.alphabet())
     ids = set()
     for piece, index in vocabulary.items():
@@ -386,8 +316,8 @@ def _fallback_ids(model: dict, vocabulary: dict[str, int]) -> set[int]:
 def _penalty_ids(model: dict, symbols: set[str]) -> set[int]:
     """The piece with the lowest score, where a sentence has a character without a piece of its own.
 
-    The price of an unknown character is that lowest score less a constant. Losing the piece would make unknown
-    characters cheaper, and a path through one could then beat the segmentation that the full vocabulary chose.
+    An unknown character costs that lowest score less a constant. Without the piece unknown characters would cost less,
+    and a segmentation with one could then beat that of the full vocabulary.
     """
     pieces = {piece for piece, _ in model["vocab"]}
     if symbols <= pieces:
@@ -396,35 +326,18 @@ def _penalty_ids(model: dict, symbols: set[str]) -> set[int]:
 
 
 def _merge_part_ids(kept: set[int], model: dict, vocabulary: dict[str, int]) -> set[int]:
-    """Ids of every piece that BPE passes through on its way to a kept piece.
-
-    The merges inside a piece do not depend on what stands around it, so splitting the piece alone shows them all.
-    """
-    prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
-    ranks = {_merge_pair(merge): rank for rank, merge in enumerate(model["merges"])}
-    pieces = {index: piece for piece, index in vocabulary.items()}
-    parts = set()
-    for index in kept & pieces.keys():
-        symbols = _first_symbols(pieces[index], prefix, suffix)
-        while len(symbols) > 1:
-            rank, place = min((ranks.get(pair, len(ranks)), place) for place, pair in enumerate(pairwise(symbols)))
-            if rank == len(ranks):
-                break
-            symbols[place : place + 2] = [symbols[place] + symbols[place + 1].removeprefix(prefix)]
-            parts.add(vocabulary[symbols[place]])
-        parts |= {vocabulary[s] for s in _first_symbols(pieces[index], prefix, suffix) if s in vocabulary}
-    return parts
-
-
-def _first_symbols(piece: str, prefix: str, suffix: str) -> list[str]:
-    """The characters BPE starts from, with the model's marks for "inside a word" and "end of a word"."""
-    inside = bool(prefix) and piece.startswith(prefix)
-    ends = bool(suffix) and piece.endswith(suffix) and len(piece) > len(suffix)
-    characters = list(piece.removeprefix(prefix) if inside else piece)
-    if ends:
-        characters = characters[: -len(suffix)]
-        characters[-1] += suffix
-    return [prefix + c if inside or position else c for position, c in enumerate(characters)]
+    """Ids of every piece that BPE can pass through on its way to a kept piece."""
+    prefix = model.get("continuing_subword_prefix") or ""
+    parts: dict[str, set[str]] = {}
+    for left, right in map(_merge_pair, model["merges"]):
+        parts.setdefault(left + right.removeprefix(prefix), set()).update((left, right))
+    found: set[str] = set()
+    waiting = [piece for piece, index in vocabulary.items() if index in kept]
+    while waiting:
+        new = parts.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return {vocabulary[piece] for piece in found if piece in vocabulary}
 
 
 def _merge_pair(merge: str | list[str]) -> tuple[str, str]:
@@ -475,7 +388,7 @@ def _renumber_post_processor(processor: dict | None, new_ids: dict[int, int]) ->
 def _reload(
     tokenizer: PreTrainedTokenizerBase, file: str, content: dict, kept_token_ids: list[int]
 ) -> PreTrainedTokenizerBase:
-    """A tokenizer of the same class with one file edited: what `from_pretrained` will give after saving, too."""
+    """A tokenizer of the same class with one file edited; saved and loaded again it is the same."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         (Path(folder) / file).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

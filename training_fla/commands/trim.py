@@ -157,13 +157,13 @@ def compared(tokenizer, trimmed, sentences: list[str], checks: dict[str, list[st
         "checks": {},
     }
     for name, texts in checks.items():
-        words = unknown_words(trimmed, texts)
+        pieces, pieces_before = count_pieces(trimmed, texts), count_pieces(tokenizer, texts)
         report["checks"][name] = {
             "sentences": len(texts),
-            "tokens": sum(count_pieces(trimmed, texts).values()),
-            "unknown_tokens": sum(words.values()),
-            "unknown_tokens_before": sum(unknown_words(tokenizer, texts).values()),
-            "unknown_words": dict(words.most_common()),
+            "tokens": pieces.total(),
+            "unknown_tokens": pieces[trimmed.unk_token_id],
+            "unknown_tokens_before": pieces_before[tokenizer.unk_token_id],
+            "unknown_words": dict(unknown_words(trimmed, texts).most_common()),
         }
     return report
 
