@@ -128,6 +128,18 @@ def test_clips_of_a_dataset_are_cut_at_its_times_unless_they_are_switched_off(tm
         assert PackedCorpus(out, "train").num_frames == frames
 
 
+def test_links_of_a_dataset_are_followed_when_they_are_trusted(tmp_path, capsys):
+    write_video(tmp_path / "blobs/0123.mp4", 3)
+    (tmp_path / "d/train").mkdir(parents=True)
+    (tmp_path / "d/train/a.mp4").symlink_to(tmp_path / "blobs/0123.mp4")
+    (tmp_path / "d/train/metadata.csv").write_text("file_name,sentence\na.mp4,Hi.\n")
+    arguments = ["prepare", "dataset", "--root", str(tmp_path / "d"), "--size", "16", "--workers", "0"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert "leads out of" in (error := capsys.readouterr().err) and "--follow-links if you trust it" in error
+    assert main([*arguments, "--follow-links", "--out", str(tmp_path / "out")]) == 0
+    assert PackedCorpus(tmp_path / "out", "train").num_frames == [3]
+
+
 BAD_ROWS = """video,sentence,split,start,end
 a.mp4,Good.,train,0,1
 a.mp4,Zero length.,train,1,1

@@ -100,10 +100,15 @@ def _video(
     if getattr(table.features[column], "dtype", None) == "string":
         written = table[index][column] or ""
         return VideoFile(path_inside(root, written, follow_links), *times), Path(written).stem
-    is_struct = pa.types.is_struct(table.data.schema.field(column).type)
-    path = table.with_format("arrow")[index][column][0]["path"].as_py() if is_struct else None
-    if path and Path(path).is_file() and (follow_links or _may_be_read(Path(path), root)):
-        return VideoFile(Path(path), *times), Path(path).stem
+    path, has_bytes = None, True
+    if pa.types.is_struct(table.data.schema.field(column).type):
+        cell = table.with_format("arrow")[index][column][0]
+        path, has_bytes = cell["path"].as_py(), cell["bytes"].is_valid
+    if path and Path(path).is_file():
+        if follow_links or _may_be_read(Path(path), root):
+            return VideoFile(Path(path), *times), Path(path).stem
+        if not has_bytes:
+            raise InputError(f"{path} leads out of {root}: pass --follow-links if you trust it")
     name = Path(path).stem if path else "video"
     return EmbeddedVideo(partial(_bytes, table, index, column, str(root)), name, *times), name
 
