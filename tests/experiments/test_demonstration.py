@@ -108,7 +108,7 @@ def test_somebody_elses_folder_is_left_alone(tmp_path):
 def test_two_demos_do_not_share_a_folder(tmp_path):
     folder, refused = tmp_path / "demo", pytest.raises(InputError, match="demo is being written by another run")
     with locked_folder(folder, folder), refused:
-        run_demo(folder)
+        run_demo(folder, overwrite=True)
 
 
 def test_a_failing_command_ends_the_demo_with_its_status(tmp_path, monkeypatch, capsys):

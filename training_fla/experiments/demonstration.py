@@ -85,31 +85,38 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
 def run_demo(out: Path, seed: int = 0, ablations: bool = False, overwrite: bool = False) -> int:
     """Run what is not done yet, then show the table and five translations; the exit status."""
     check_clone("fla demo")
-    journal = open_demo(out, seed, overwrite)
-    if set(ROWS if ablations else STAGES) <= read_summary(out).keys():
-        print(f"{out} holds a finished demo of seed {seed}; --overwrite runs it again.")
-        show(out)
-        return 0
+    own_folder(out, out / "steps.json")
     with locked_folder(out, out):
-        for step in demo_steps(out, seed, ablations):
-            if step.name in journal.seconds:
-                continue
-            start = time.perf_counter()
-            status = run_step(step, journal)
+        journal = open_demo(out, seed, overwrite)
+        if set(ROWS if ablations else STAGES) <= read_summary(out).keys():
+            print(f"{out} holds a finished demo of seed {seed}; --overwrite runs it again.")
+        else:
+            status = run_steps(demo_steps(out, seed, ablations), journal)
             if status:
-                print(f"fla demo: `{step.name}` ended with status {status}; the same command goes on", file=sys.stderr)
                 return status
-            journal.seconds[step.name] = round(time.perf_counter() - start, 1)
-            journal.save()
-        write_summary(out, journal.seconds)
+            write_summary(out, journal.seconds)
     show(out)
     return 0
 
 
+def run_steps(steps: list[Step], journal: Journal) -> int:
+    """Run the steps that are not done yet; the exit status of the one that failed, or 0."""
+    for step in steps:
+        if step.name in journal.seconds:
+            continue
+        start = time.perf_counter()
+        status = run_step(step, journal)
+        if status:
+            print(f"fla demo: `{step.name}` ended with status {status}; the same command goes on", file=sys.stderr)
+            return status
+        journal.seconds[step.name] = round(time.perf_counter() - start, 1)
+        journal.save()
+    return 0
+
+
 def open_demo(out: Path, seed: int, overwrite: bool) -> Journal:
-    """The journal of a new or an existing demo; another's folder and another seed are refused."""
+    """The journal of a new or an existing demo; another seed is refused."""
     file = out / "steps.json"
-    own_folder(out, file)
     if file.exists():
         kept = json.loads(file.read_text(encoding="utf-8"))
         if not overwrite and kept["seed"] != seed:
