@@ -253,7 +253,7 @@ def test_stride_beams_length_and_augmentation_have_their_defaults_in_one_place(t
     processor = make_processor(recipe, tokenizer).video_processor
     assert processor.frame_stride == FlaVideoProcessor().frame_stride == 4
     assert processor.max_source_frames == 300
-    assert clip_augmentation(recipe.data, learns=True)[0] == ClipAugmentation(frame_size=256, probability=1)
+    assert clip_augmentation(recipe.data, learns=True)[0] == ClipAugmentation(probability=1)
     recipe = parse_recipe(Stage1Arguments, [*argv, "--frame_stride", "2", "--rotate_degrees", "0"], "usage")
     processor = make_processor(recipe, tokenizer).video_processor
     assert (processor.frame_stride, processor.max_source_frames) == (2, None)
