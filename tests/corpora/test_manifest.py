@@ -45,7 +45,9 @@ def test_every_kind_of_table_gives_the_same_rows(tmp_path, suffix):
 def test_optional_columns_are_read_and_may_have_other_names(tmp_path):
     record = {"file": "a.mp4", "text": "x", "id": "7", "who": "s1", "start": "0.5", "end": "2", "language": "en_XX"}
     file = write_table(tmp_path / "t.tsv", [record])
-    (row,) = read_manifest(file, "file", "text", signer="who", default_split="test", language="de_DE")
+    (row,) = read_manifest(
+        file, video_column="file", sentence_column="text", signer_column="who", default_split="test", language="de_DE"
+    )
     assert row.video == VideoFile(tmp_path / "a.mp4", 0.5, 2.0)
     assert (row.id, row.signer, row.language, row.split) == ("7", "s1", "en_XX", "test")
 
@@ -142,7 +144,9 @@ def test_what_is_no_time_is_refused(written):
 
 def test_times_can_be_left_unread(tmp_path):
     (tmp_path / "cut.csv").write_text("id,label,start,end\n1.mp4,Uno.,0.2,0.84\n2.mp4,Dos.,33.1,33.0\n")
-    rows = read_manifest(tmp_path / "cut.csv", "id", "label", start="", end="", id="")
+    rows = read_manifest(
+        tmp_path / "cut.csv", video_column="id", sentence_column="label", start_column="", end_column="", id_column=""
+    )
     assert [row.video for row in rows] == [VideoFile(tmp_path / "1.mp4"), VideoFile(tmp_path / "2.mp4")]
 
 

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 EXAMPLE = "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t"
-MANIFEST_COLUMNS = ("video", "sentence", "split", "id", "signer", "language", "start", "end", "fps")
 DATASET_COLUMNS = ("video", "sentence", "start", "end")
 
 
@@ -54,7 +53,9 @@ def _add_manifest_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video-root", type=Path, help="folder that video paths are relative to [that of the table]")
     text = "split of rows that name none [%(default)s]"
     parser.add_argument("--default-split", default="train", metavar="SPLIT", help=text)
-    _add_own_arguments(parser, MANIFEST_COLUMNS)
+    from training_fla.corpora.manifest import COLUMNS
+
+    _add_own_arguments(parser, COLUMNS)
 
 
 def _add_own_arguments(parser: argparse.ArgumentParser, columns: tuple[str, ...]) -> None:
@@ -181,34 +182,24 @@ def _read(args: argparse.Namespace, reading) -> tuple[list, str]:
 
     if args.corpus == "demo":
         return _read_demo(args)
-    columns = {name: value for name, value in vars(args).items() if name.endswith("_column")}
+    options = {name: value for name, value in vars(args).items() if name.endswith("_column")}
     if getattr(args, "no_times", False):
-        columns |= {"start_column": "", "end_column": ""}
+        options |= {"start_column": "", "end_column": ""}
     if args.corpus == "manifest":
-        return _read_manifest(args, columns, reading)
+        from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
+
+        options |= {name: getattr(args, name) for name in ("video_root", "default_split", "language")}
+        rows = read_manifest(args.root, reading, **options)
+        return rows, manifest_fingerprint(args.root, rows, **options)
     if args.corpus == "dataset":
         from training_fla.corpora.hub_dataset import read_dataset
 
-        return read_dataset(args.root, reading, **columns, language=args.language, revision=args.revision), ""
+        return read_dataset(args.root, reading, **options, language=args.language, revision=args.revision), ""
     corpus = CORPORA[args.corpus]
     options = {"released_clips": args.released_clips} if args.corpus == "how2sign" else {}
     rows = corpus.read(args.root, reading, **options)
     reading.notes += [corpus.counts_note] if corpus.counts_note else []
     return rows, ""
-
-
-def _read_manifest(args: argparse.Namespace, columns: dict[str, str], reading) -> tuple[list, str]:
-    from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
-
-    options = {
-        **{name: columns.pop(name) for name in ("video_column", "sentence_column")},
-        "video_root": args.video_root,
-        "default_split": args.default_split,
-        "language": args.language,
-        **{name.removesuffix("_column"): column for name, column in columns.items()},
-    }
-    rows = read_manifest(args.root, reading=reading, **options)
-    return rows, manifest_fingerprint(args.root, rows, **options)
 
 
 def _read_demo(args: argparse.Namespace) -> tuple[list, str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from training_fla.corpora.clips import FrameFolder, VideoFile
@@ -22,34 +22,27 @@ from training_fla.tables import NOT_A_SENTENCE, SPREADSHEET_SUFFIXES, read_table
 SUFFIXES = (".csv", ".tsv", ".jsonl")  # of the tables that are looked for in a folder
 
 
-@dataclass(frozen=True)
-class ManifestColumns:
-    """What the columns are called; `video` (or `file_name`) and `sentence` must be there, "" leaves one unread."""
-
-    video: str = "video"  # a path relative to the table or to its folder `<split>/`
-    sentence: str = "sentence"
-    split: str = "split"  # in any usual spelling
-    id: str = "id"  # unique in its split; by default the video's path without suffix, and the times
-    signer: str = "signer"
-    language: str = "language"  # MBart's code
-    start: str = "start"  # seconds, or hours:minutes:seconds
-    end: str = "end"
-    fps: str = "fps"  # of a folder of frames
+# `video` is a path relative to the table or to its folder `<split>/`; an absent `id` is that path without its suffix,
+# and the times; `fps` is of folders of frames.
+COLUMNS = ("video", "sentence", "split", "id", "signer", "language", "start", "end", "fps")
 
 
 def read_manifest(
     file: str | Path,
-    video_column: str = "video",
-    sentence_column: str = "sentence",
+    reading: Reading | None = None,
+    *,
     video_root: str | Path | None = None,  # what paths are relative to; the table's own folder when absent
     default_split: str = "train",
     language: str = "",
-    reading: Reading | None = None,
     **columns: str,
 ) -> list[CorpusRow]:
-    """The rows of a table, or of a folder that holds one or one a split; `columns` are of [`ManifestColumns`]."""
-    reading = reading or Reading()
-    names = ManifestColumns(video=video_column, sentence=sentence_column, **columns)
+    """The rows of a table, or of a folder with one table or one a split.
+
+    `columns` are other names, `video_column="file"` and so on; "" leaves an optional column unread.
+    """
+    reading, names = reading or Reading(), {name: columns.pop(f"{name}_column", name).strip() for name in COLUMNS}
+    if columns:
+        raise TypeError(f"a manifest has no {', '.join(columns)}")
     rows: dict[tuple[str, str], CorpusRow] = {}
     places: dict[tuple[str, str], str] = {}
     repeated: list[str] = []
@@ -66,7 +59,7 @@ def read_manifest(
                 elif before:
                     raise InputError(
                         f"id {row.id!r} came before, at {places[row.split, row.id]}: "
-                        f"give each row its own in column {names.id or 'id'!r}"
+                        f"give each row its own in column {names['id'] or 'id'!r}"
                     )
                 rows[row.split, row.id], places[row.split, row.id] = row, where
     if repeated:
@@ -109,23 +102,18 @@ def manifest_files(file: str | Path) -> list[tuple[Path, str | None]]:
     raise InputError(f"{file} holds several tables ({found}): name one, or call them train, dev and test")
 
 
-def _cells(table: Path, names: ManifestColumns, reading: Reading) -> list[tuple[int, dict[str, str]]]:
-    """Cells by the names of the fields of `ManifestColumns`; a column that was given another name must be there."""
-    asked = {field.name: getattr(names, field.name).strip() for field in fields(names)}
-    required = [
-        asked[field.name]
-        for field in fields(names)
-        if field.name in ("video", "sentence") or asked[field.name] not in ("", field.default)
-    ]
+def _cells(table: Path, names: dict[str, str], reading: Reading) -> list[tuple[int | str, dict[str, str]]]:
+    """Cells by the names of `COLUMNS`; a column that was given another name must be there."""
+    required = [name for kind, name in names.items() if kind in ("video", "sentence") or name not in ("", kind)]
     found = read_table(
         table,
         required,
-        [name for name in asked.values() if name and name not in required],
+        [name for name in names.values() if name and name not in required],
         reading.bad,
         {"video": "file_name"},  # of the `metadata.csv` of `datasets`
         remedy="name the right one with --video-column, --sentence-column and so on",
     )
-    return [(line, {field: cells.get(name, "").strip() for field, name in asked.items()}) for line, cells in found]
+    return [(line, {kind: cells.get(name, "").strip() for kind, name in names.items()}) for line, cells in found]
 
 
 def _row(cells: dict[str, str], root: Path, split: str, language: str, reading: Reading) -> CorpusRow:

@@ -6,9 +6,10 @@ import warnings
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,39 +24,36 @@ END_TOLERANCE_SECONDS = 0.2
 NAMES_SHOWN = 20
 
 
+def _findings(title: str) -> Any:
+    return field(default_factory=list, metadata={"title": title})
+
+
 @dataclass
 class CorpusReport:
     """What [`check_corpus`] found: numbers by split, and a line for each thing that is amiss."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    bad_rows: list[str] = field(default_factory=list)
-    count_differences: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    extra: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    empty_sentences: list[str] = field(default_factory=list)
-    duplicates: list[str] = field(default_factory=list)
-    length_differences: list[str] = field(default_factory=list)
     frames: dict[str, list[float]] = field(default_factory=dict)  # source frames of each readable clip
     words: dict[str, list[int]] = field(default_factory=dict)  # of each sentence; characters where it has no spaces
+    bad_rows: list[str] = _findings("rows that cannot be used")
+    count_differences: list[str] = _findings("splits not as long as expected")
+    missing: list[str] = _findings("clips missing on disk")
+    unreadable: list[str] = _findings("clips unreadable")
+    empty_sentences: list[str] = _findings("clips without a sentence")
+    duplicates: list[str] = _findings("ids double")
+    length_differences: list[str] = _findings("clips of another length than annotated")
+    extra: list[str] = _findings("clips on disk without annotation")
     warnings: list[str] = field(default_factory=list)  # of clips that can be used
     notes: list[str] = field(default_factory=list)
 
-    FINDINGS = (
-        ("bad_rows", "rows that cannot be used"),
-        ("count_differences", "splits not as long as expected"),
-        ("missing", "clips missing on disk"),
-        ("unreadable", "clips unreadable"),
-        ("empty_sentences", "clips without a sentence"),
-        ("duplicates", "ids double"),
-        ("length_differences", "clips of another length than annotated"),
-        ("extra", "clips on disk without annotation"),
-    )
+    def findings(self) -> dict[str, list[str]]:
+        """What is amiss, by its title."""
+        return {part.metadata["title"]: getattr(self, part.name) for part in fields(self) if part.metadata}
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing is amiss; warnings and notes do not count."""
-        return not any(getattr(self, name) for name, _ in self.FINDINGS)
+        return not any(self.findings().values())
 
     def lines(self) -> list[str]:
         """The report, to be printed."""
@@ -68,8 +66,7 @@ class CorpusReport:
                         f"{what} {min(numbers):.0f} to {max(numbers):.0f}, median {statistics.median(numbers):.0f}"
                     )
             lines.append("; ".join(parts))
-        for name, title in self.FINDINGS:
-            found = getattr(self, name)
+        for title, found in self.findings().items():
             lines.append(f"{title}: {len(found) or 'none'}")
             lines += [f"  {line}" for line in found[:NAMES_SHOWN]]
             if len(found) > NAMES_SHOWN:
