@@ -117,10 +117,12 @@ def test_a_failing_command_ends_the_demo_with_its_status(tmp_path, monkeypatch, 
     assert "`denoise` ended with status 2" in capsys.readouterr().err
 
 
-def test_without_a_clone_there_is_no_demo(tmp_path, monkeypatch):
+def test_without_a_clone_there_is_neither_demo_nor_ablation(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(running, "ROOT", tmp_path)
     with pytest.raises(InputError, match="`fla demo` needs the recipes and run scripts: run it from a clone"):
         run_demo(tmp_path / "demo")
+    assert main(["ablate", "table4"]) == 2
+    assert "`fla ablate` needs the recipes and run scripts" in capsys.readouterr().err
 
 
 def test_the_demo_takes_two_threads_only_where_two_cores_are_idle_and_the_users_number_wins(monkeypatch, tmp_path):

@@ -58,6 +58,7 @@ class Run:
 
 def make_ablation(recipes: Path, out: Path, words: list[str], launcher: str, seeds: list[int]) -> Ablation:
     """Check what the command line gave."""
+    check_clone("fla ablate")
     wrong = [word for word in words if "=" not in word]
     if wrong:
         raise InputError(f"--set takes name=value, got {wrong[0]}")
@@ -124,7 +125,6 @@ def plan(folder: Path, name: str, ablation: Ablation, seed: int, lines: dict[str
 
 def run_table(table: str, ablation: Ablation) -> int:
     """Run what is not done yet of a table, then write and print it; 0, or the exit status of the run that failed."""
-    check_clone("fla ablate")
     if (read_marker(ablation.out) or {}).get("kind") != "ablation" and not (ablation.out / JOURNAL).exists():
         check_folder(ablation.out, "ablation")
     ablation.out.mkdir(parents=True, exist_ok=True)
