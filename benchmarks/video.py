@@ -235,13 +235,15 @@ def measure_packing(
     return {"frames_per_second": rates, "psnr_to_pil_bicubic_db": psnr, "frames": num_frames}, ratios
 
 
-def _scaled(file: Path, interpolation: str) -> list[np.ndarray]:
+def _scaled(file: Path, name: str) -> list[np.ndarray]:
+    if name == "AREA":  # ours
+        return [frame.astype(np.float32) for frame in VideoFile(file).frames(stride=8, size=(SIZE, SIZE))]
     import av
 
-    options = {"width": SIZE, "height": SIZE, "format": "rgba", "interpolation": interpolation}
+    options = {"width": SIZE, "height": SIZE, "format": "rgb24", "interpolation": name, "dst_color_range": "JPEG"}
     with av.open(str(file)) as container:
         frames = islice(container.decode(video=0), 0, None, 8)
-        return [frame.reformat(**options).to_ndarray()[..., :3].astype(np.float32) for frame in frames]
+        return [frame.reformat(**options).to_ndarray().astype(np.float32) for frame in frames]
 
 
 def main(args: list[str] | None = None) -> int:

@@ -326,9 +326,12 @@ class OpenVideo:
     def decoded_frames(self, start_seconds: float | None = None) -> Iterator:
         """All frames in presentation order, from the last key frame before a time where the file can be sought in."""
         seeked = bool(start_seconds) and self.seek(start_seconds)
-        num_frames = 0
+        num_frames, clock = 0, []
         for packet in decodable_packets(self.packets()):
+            if "avi" in self.formats and packet.dts is not None:  # it has no presentation times; FFmpeg guesses wrong
+                clock.append(packet.dts)
             for frame in packet.decode():
+                frame.pts = clock.pop(0) if clock else frame.pts
                 if frame.is_corrupt:
                     raise VideoDecodeError(f"`{self.name}` is damaged or cut off: frame {num_frames} is incomplete")
                 num_frames += 1

@@ -186,6 +186,15 @@ def test_times_count_from_the_start_of_the_container_not_of_the_picture(tmp_path
         numbers_in(path, 0.5, 1.5)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_frames_that_an_avi_file_reorders_are_in_time(tmp_path, codec):
+    frames = [marked_frame(number) for number in range(S)]
+    options = {"bf": "2", "g": "12"} | ({"crf": "4"} if codec == "libx264" else {"qscale": "2"})
+    path = write_video(tmp_path / "reordered.avi", frames, codec=codec, options=options)
+    assert [seconds for seconds, _ in timed_frames(path)] == pytest.approx(np.arange(S) / 25)
+    assert numbers_in(path, 0.4, 0.6) == pytest.approx([10, 11, 12, 13, 14], abs=1)  # mpeg4 is coarse
+
+
 def test_a_frame_that_is_hidden_and_shown_later_is_one_frame(tmp_path):
     assert numbers_in(hidden_frame_webm(tmp_path / "hidden.webm")) == list(range(12))
 
