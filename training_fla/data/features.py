@@ -193,26 +193,44 @@ def store_features(
                 for half_written in folder.glob(".*.writing"):
                     half_written.unlink(missing_ok=True)
             state.wait_for_everyone()
-            mine = missing[state.process_index :: state.num_processes]
-            shards = [cache.shards[number] for number in mine]
-            progress = tqdm(
-                total=sum(map(len, shards)),
-                desc=f"sign features of {videos.corpus.split}",
-                unit="clip",
-                disable=not state.is_local_main_process,
-            )
-            with progress, encoder_on(model, state.device):
+            numbers = missing[state.process_index :: state.num_processes]
+            shards = [cache.shards[number] for number in numbers]
+            with encoder_on(model, state.device):
                 encoded = encode_clips(model, videos, shards, state.device, precision, batch_size, num_workers)
-                for number, shard in zip(mine, shards, strict=True):
-                    clips = {}
-                    for index, clip in islice(encoded, len(shard)):
-                        clips[index] = clip.to(DTYPES[dtype], copy=True)  # a view would keep the padded batch
-                        progress.update()
-                    cache.write(number, clips)
+                write_shards(cache, numbers, encoded, DTYPES[dtype], videos.corpus.split, state)
             state.wait_for_everyone()
     for number in range(len(cache.shards)):
         cache.open(number)
     return cache
+
+
+def write_shards(
+    cache: FeatureCache,
+    numbers: list[int],
+    encoded: Iterator[tuple[int, torch.Tensor]],
+    dtype: torch.dtype,
+    split: str,
+    state: PartialState,
+) -> None:
+    """Write shards as their clips come.
+
+    Args:
+        cache ([`FeatureCache`]): where to.
+        numbers (`list[int]`): of the shards.
+        encoded (`Iterator`): each clip and its `(N, C)` features, as [`encode_clips`] yields them.
+        dtype (`torch.dtype`): type to store.
+        split (`str`): name of the split, for the progress bar.
+        state ([`~accelerate.PartialState`]): which process shows the bar.
+    """
+    total = sum(len(cache.shards[number]) for number in numbers)
+    quiet = not state.is_local_main_process
+    with tqdm(total=total, desc=f"sign features of {split}", unit="clip", disable=quiet) as progress:
+        for number in numbers:
+            clips = {}
+            for index, clip in islice(encoded, len(cache.shards[number])):
+                clips[index] = clip.to(dtype, copy=True)  # a view would keep the padded batch
+                progress.update()
+            cache.write(number, clips)
 
 
 @torch.inference_mode()

@@ -155,14 +155,15 @@ def pack(
     corpus: str = "",
     source: str = "",  # fingerprint of what the rows were read from; another one packs anew
     left_out: Sequence[tuple[str, str, str]] = (),  # more for `skipped.tsv`: rows that no clip could be made of
-    machine: tuple[int, int] = (1, 1),  # (i, n): pack the i-th of n parts; who finds all parts done makes `out`
+    machine: tuple[int, int] = (
+        1,
+        1,
+    ),  # (i, n): pack the i-th of n parts; the run that finds all parts done makes `out`
     add_files: Callable[[Path], None] | None = None,  # called with the folder before it appears
 ) -> Path | None:
     """Write a packed folder, or the part of this machine (then `None` while others are missing)."""
     if not 1 <= machine[0] <= machine[1]:
         raise InputError(f"shard must be i/n with 1 <= i <= n, not {machine[0]}/{machine[1]}")
-    if shard_clips is not None and shard_clips < 1:
-        raise InputError(f"a shard needs at least one clip, not {shard_clips}")
     plans, size = plan_shards(rows, shard_clips), (size, size) if isinstance(size, int) else size
     how = (size, quality, frame_stride, on_error, corpus, source, progress, left_out)
     packing = Packing(plans, Path(out).resolve(), *how)
@@ -172,13 +173,9 @@ def pack(
         # Parts are written side by side, on machines that share the disk: whole shards of the same bytes cannot clash.
         with _locked(packing, wait) if is_alone else contextlib.nullcontext():
             mine = plans[machine[0] - 1 :: machine[1]]
-            done = packing.is_done() or _write_shards(packing, mine, num_workers) or packing.is_done()
-            if done and is_alone:
-                _finish(packing, add_files)
-        if not done:
-            return None
-        if not is_alone:
-            with _locked(packing, wait=True):
+            if not (packing.is_done() or _write_shards(packing, mine, num_workers) or packing.is_done()):
+                return None
+            with contextlib.nullcontext() if is_alone else _locked(packing, wait=True):
                 _finish(packing, add_files)
     if read_marker(packing.work) or not any(packing.work.glob("*")):
         shutil.rmtree(packing.work, ignore_errors=True)
@@ -188,7 +185,7 @@ def pack(
 def ensure_packed(
     manifest: str | os.PathLike, packed_dir: str | os.PathLike, *, pack_options: dict[str, Any], **options
 ) -> Path:
-    """The packed folder of a manifest in `packed_dir`, named by its fingerprint; packs it, or waits for who does.
+    """The packed folder of a manifest in `packed_dir`, named by its fingerprint; packed, or waited for, where it is missing.
 
     Every process of a run may call it. `options` are those of `read_manifest`.
     """
@@ -207,6 +204,8 @@ def plan_shards(rows: Sequence[CorpusRow], shard_clips: int | None = None) -> li
     """Cut the rows of each split into shards, in their order."""
     if not rows:
         raise InputError("there are no clips to pack")
+    if shard_clips is not None and shard_clips < 1:
+        raise InputError(f"a shard needs at least one clip, not {shard_clips}")
     plans = []
     for split in SPLITS:
         of_split = [row for row in rows if row.split == split]
@@ -253,7 +252,7 @@ def _locked(packing: Packing, wait: bool) -> Iterator[None]:
             try:
                 stack.enter_context(locked_folder(packing.work, packing.out))
                 break
-            except FileNotFoundError:  # who held it has just removed it
+            except FileNotFoundError:  # the process that held it has just removed it
                 continue
             except FolderInUseError:
                 if not wait:
