@@ -185,7 +185,7 @@ def pack(
 def ensure_packed(
     manifest: str | os.PathLike, packed_dir: str | os.PathLike, *, pack_options: dict[str, Any], **options
 ) -> Path:
-    """The packed folder of a manifest in `packed_dir`, named by its fingerprint; packed, or waited for, where it is missing.
+    """The packed folder of a manifest in `packed_dir`, named by its fingerprint; packed first where it is missing.
 
     Every process of a run may call it. `options` are those of `read_manifest`.
     """
