@@ -3,8 +3,8 @@
     python run_stage1.py recipes/demo/stage1.yaml
     accelerate launch --config_file recipes/accelerate/two_gpus.yaml run_stage1.py recipes/phoenix14t/stage1.yaml
 
-The first word is a recipe; any of its lines can be given as --name value as well, and then wins. --resume goes on
-after an interruption, --overwrite starts anew. Next: run_stage2.py --stage1_checkpoint OUTPUT_DIR.
+The first word is a recipe; `--name value` replaces one of its lines. --resume goes on after an interruption, --overwrite
+starts anew. Next: run_stage2.py --stage1_checkpoint OUTPUT_DIR.
 """
 
 import sys
@@ -14,16 +14,7 @@ from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe
 
 
 def build_processor(recipe: Recipe, splits):
-    """The recipe's frames and the tokenizer of the language model that stage 2 will use (paper Sec. 4.2).
-
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): as read from file and command line.
-        splits ([`~training_fla.stage.Splits`]): the open corpus; its training sentences make the tokenizer where none
-            is given.
-
-    Returns:
-        [`~processing_fla.FlaProcessor`]: what the run saves with the model.
-    """
+    """The recipe's frames and the tokenizer of the language model that stage 2 will use (paper Sec. 4.2)."""
     from training_fla.stage import make_processor
     from training_fla.training.parts import load_tokenizer, tokenizer_of_sentences
 
@@ -37,15 +28,7 @@ def build_processor(recipe: Recipe, splits):
 
 
 def build_model(recipe: Recipe, processor):
-    """ImageNet ResNet18, fresh temporal module, VL-Adapter and Light-T (paper Sec. 5.2).
-
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): as read from file and command line.
-        processor ([`~processing_fla.FlaProcessor`]): its tokenizer sizes the vocabulary.
-
-    Returns:
-        [`~modeling_fla.FlaForConditionalGeneration`]: ready to train.
-    """
+    """ImageNet ResNet18, fresh temporal module, VL-Adapter and Light-T (paper Sec. 5.2)."""
     from modeling_fla import FlaConfig, FlaForConditionalGeneration, load_imagenet_weights
     from processing_fla.tokenization_fla import set_start_tokens
     from training_fla.files import loading
@@ -69,14 +52,7 @@ def build_model(recipe: Recipe, processor):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run stage 1; see the module's docstring.
-
-    Args:
-        argv (`list[str]`, *optional*): `RECIPE.yaml --name value ...`; the command line's when absent.
-
-    Returns:
-        `int`: the exit status, as of `fla`.
-    """
+    """Run stage 1; the exit status, as of `fla`."""
 
     def work() -> int:
         recipe = parse_recipe(Stage1Arguments, sys.argv[1:] if argv is None else argv, __doc__)

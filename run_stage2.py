@@ -3,8 +3,8 @@
     python run_stage2.py recipes/demo/stage2.yaml
     accelerate launch run_stage2.py recipes/phoenix14t/stage2.yaml --stage1_checkpoint runs/phoenix14t/stage1
 
-The first word is a recipe; any of its lines can be given as --name value as well, and then wins. --resume goes on
-after an interruption, --overwrite starts anew. The folder it leaves is for `from_pretrained` and `fla translate`.
+The first word is a recipe; `--name value` replaces one of its lines. --resume goes on after an interruption, --overwrite
+starts anew. The folder it leaves is for `from_pretrained` and `fla translate`.
 """
 
 import sys
@@ -14,15 +14,7 @@ from training_fla.recipe import Recipe, Stage2Arguments, parse_recipe
 
 
 def build_processor(recipe: Recipe, splits):
-    """The recipe's frames and the language model's own tokenizer.
-
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): as read from file and command line.
-        splits ([`~training_fla.stage.Splits`]): the open corpus, unused here.
-
-    Returns:
-        [`~processing_fla.FlaProcessor`]: what the run saves with the model.
-    """
+    """The recipe's frames and the language model's own tokenizer."""
     from training_fla.stage import make_processor
     from training_fla.training.parts import load_tokenizer
 
@@ -33,15 +25,7 @@ def build_processor(recipe: Recipe, splits):
 
 
 def build_model(recipe: Recipe, processor):
-    """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model.
-
-    Args:
-        recipe ([`~training_fla.recipe.Recipe`]): as read from file and command line.
-        processor ([`~processing_fla.FlaProcessor`]): its tokenizer sizes the vocabulary.
-
-    Returns:
-        [`~modeling_fla.FlaForConditionalGeneration`]: ready to train.
-    """
+    """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model."""
     from modeling_fla import FlaForConditionalGeneration
     from training_fla.training.adapters import add_peft
     from training_fla.training.one_run import OneRunModel, add_light_t
@@ -71,14 +55,7 @@ def build_model(recipe: Recipe, processor):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run stage 2; see the module's docstring.
-
-    Args:
-        argv (`list[str]`, *optional*): `RECIPE.yaml --name value ...`; the command line's when absent.
-
-    Returns:
-        `int`: the exit status, as of `fla`.
-    """
+    """Run stage 2; the exit status, as of `fla`."""
 
     def work() -> int:
         recipe = parse_recipe(Stage2Arguments, sys.argv[1:] if argv is None else argv, __doc__)

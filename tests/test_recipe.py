@@ -56,7 +56,7 @@ def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_its_base(tmp_
     assert (recipe.data.frame_stride, recipe.data.crop_size, recipe.data.frame_size) == (8, 90, 120)
     assert recipe.training["seed"] == 7
     assert recipe.run.resume is True
-    assert recipe.resolved["crop_size"] == 90 and "base" not in recipe.resolved
+    assert recipe.resolved["crop_size"] == 90 and not {"base", "resume", "overwrite"} & recipe.resolved.keys()
 
 
 def test_an_unknown_key_names_the_nearest_right_one(tmp_path):
@@ -85,6 +85,7 @@ def test_a_key_of_the_other_stage_is_unknown_here(tmp_path):
         ("lr_scheduler_type: cosinus", "`lr_scheduler_type`: invalid choice: 'cosinus'"),
         ("- a\n- b", "is not a recipe: it holds no `key: value` lines"),
         ("a: [", "is not YAML"),
+        ('light_t_overrides: "{a: "', "`light_t_overrides` is not YAML"),
         ("frame_stride: 1\nframe_stride: 2", "r.yaml, line 2: key `frame_stride` is given twice"),
         ("light_t_overrides:\n  d_model: 1\n  d_model: 2", "r.yaml, line 3: key `d_model` is given twice"),
         ("output_dir: ${NO_SUCH_PLACE}", "r.yaml uses ..NO_SUCH_PLACE., which is not set in the environment"),

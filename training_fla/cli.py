@@ -1,4 +1,4 @@
-"""The `fla` command: finds the subcommand, explains it at once, turns bad input into one line."""
+"""The `fla` command."""
 
 import argparse
 import importlib
@@ -6,7 +6,7 @@ import sys
 
 from training_fla.files import exit_status
 
-# name -> one line of help. `training_fla.commands.<name>` is imported only when it is the one asked for.
+# `training_fla.commands.NAME` is imported only when it is asked for.
 COMMANDS = {
     "prepare": "turn a corpus release into a packed dataset",
     "trim": "cut a language model and its tokenizer down to the words a corpus uses",
@@ -22,11 +22,7 @@ COMMANDS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The top-level parser: it knows the names and one-line helps of all subcommands and nothing else of them.
-
-    Returns:
-        `argparse.ArgumentParser`: gives `command` and its `arguments`.
-    """
+    """The parser of `fla` alone, which knows names and one-line helps of the subcommands."""
     width = max(map(len, COMMANDS))
     listing = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -42,15 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand.
-
-    Args:
-        argv (`list[str]`, *optional*):
-            Arguments without the program's name; `sys.argv[1:]` when absent.
-
-    Returns:
-        `int`: the exit status. 0 done, 1 finished but something failed on the way, 2 bad input, 130 interrupted.
-    """
+    """Run one subcommand: 0 done, 1 finished but something failed on the way, 2 bad input, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv:
         build_parser().print_help(sys.stderr)

@@ -235,7 +235,7 @@ class RunArguments:
 
 @dataclass
 class Recipe:
-    """A parsed recipe: one object a topic, fields for `Seq2SeqTrainingArguments`, and every line that was given."""
+    """A parsed recipe: one object a topic, fields for `Seq2SeqTrainingArguments`, and the lines that make it again."""
 
     stage: Any
     data: DataArguments
@@ -297,7 +297,8 @@ def parse_recipe(stage_class: type, argv: list[str], usage: str) -> Recipe:
         name: group(**{key: values[key] for key in values if key in own[name]}) for name, group in groups.items()
     }
     training = {key: value for key, value in values.items() if not any(key in names for names in own.values())}
-    return Recipe(**objects, training=TRAINING_DEFAULTS | training, resolved=values)
+    kept = {key: value for key, value in values.items() if key not in own["run"]}
+    return Recipe(**objects, training=TRAINING_DEFAULTS | training, resolved=kept)
 
 
 def own_groups(stage_class: type) -> dict[str, type]:
@@ -398,7 +399,10 @@ def convert(stage_class: type, lines: dict[str, Any]) -> dict[str, Any]:
                 raise InputError(f"`{name}` needs a value, got none")
             value = None
         elif name in ("fsdp", "debug") or (isinstance(value, str) and value[:1] in "{[" and {dict, list} & set(kinds)):
-            value = yaml.load(value, RecipeLoader)
+            try:
+                value = yaml.load(value, RecipeLoader)
+            except yaml.YAMLError as error:
+                raise InputError(f"`{name}` is not YAML: {error}") from None
         elif isinstance(value, str):
             value = getattr(parser.parse_args([f"--{name}={value}"]), name)
         elif type(value) not in kinds:
