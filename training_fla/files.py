@@ -166,6 +166,14 @@ def check_folder(path: str | os.PathLike, kind: str, overwrite: bool = False) ->
         raise InputError(f"{path} also holds {_listed(foreign)}, which we did not write: move it elsewhere first")
 
 
+def check_file(path: Path, overwrite: bool = False) -> None:
+    """Refuse, before any work, a file that may not be written."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, a file is to be written there")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already: choose another name or pass --overwrite")
+
+
 def check_not_inside(sources: Iterable[str | os.PathLike | None], out: str | os.PathLike) -> None:
     """Refuse to replace a folder that is, or holds, something the command reads."""
     out = Path(out)
@@ -200,10 +208,7 @@ def atomic_folder(path: str | os.PathLike, kind: str, overwrite: bool = False) -
 def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
     """Yield a file name to write to; when the block ends well the file takes its place at `path`, else it vanishes."""
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, a file is to be written there")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already: choose another name or pass --overwrite")
+    check_file(path, overwrite)
     _make_folder(path.parent)
     work = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:

@@ -49,13 +49,17 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Trim and print the report."""
-    from training_fla.files import atomic_file, atomic_folder, check_folder, check_not_inside
+    from training_fla.files import atomic_file, atomic_folder, check_file, check_folder, check_not_inside
     from training_fla.tables import read_sentences
 
     named = {"dev": args.dev, "test": args.test, **{str(file): file for file in args.check}}
     named = {name: file for name, file in named.items() if file}
     check_folder(args.out, "model", args.overwrite)
-    check_not_inside([args.model, args.tokenizer, *args.sentences, *named.values()], args.out)
+    sources = [args.model, args.tokenizer, *args.sentences, *named.values()]
+    check_not_inside(sources, args.out)
+    if args.report:
+        check_file(args.report, args.overwrite)
+        check_not_inside(sources, args.report)
     sentences = read_sentences(args.sentences, args.column)
     checks = {name: read_sentences([file], args.column) for name, file in named.items()}
 
@@ -70,7 +74,7 @@ def run(args) -> int:
         (out / "kept_token_ids.json").write_text(json.dumps(kept_token_ids) + "\n")
         (out / "trim_report.json").write_text(text, encoding="utf-8")
     if args.report:
-        with atomic_file(args.report, overwrite=True) as file:
+        with atomic_file(args.report, args.overwrite) as file:
             file.write_text(text, encoding="utf-8")
     print_report(report, args.out)
     return 0

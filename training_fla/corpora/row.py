@@ -102,7 +102,7 @@ def path_inside(root: Path, written: str, follow_links: bool = False) -> Path:
             path = next((path.relative_to(place) for place in roots if path.is_relative_to(place)), path)
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"path {written!r} leaves the corpus folder {root}: only paths below it are read")
-        inside = follow_links or (root / path).resolve().is_relative_to(_resolved(root))
+        inside = follow_links or (root / path).resolve().is_relative_to(_resolved(root.absolute()))
     except (OSError, RuntimeError) as error:  # a name too long, or links in a circle
         raise InputError(f"path {written!r} cannot be followed in {root}: {error}") from error
     if not inside:
