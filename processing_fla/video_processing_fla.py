@@ -15,7 +15,7 @@ from transformers.image_processing_utils import get_size_dict
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
-from transformers.video_utils import VideoMetadata, infer_channel_dimension_format
+from transformers.video_utils import VideoMetadata, infer_channel_dimension_format, make_batched_metadata
 
 from .video_reading_fla import frame_files, local_path, read_chosen_frames, read_frame_files, scaled
 
@@ -161,18 +161,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
         phase_seed: int | None = None,
         **kwargs,
     ) -> np.ndarray:
-        """[`sample_frame_indices`] for transformers, which hands over the options of a call.
-
-        Args:
-            metadata ([`VideoMetadata`]): says the number of source frames, and their rate where `fps` is used.
-            num_frames (`int`, *optional*): keep so many, evenly spread, instead of one per window.
-            fps (`float`, *optional*): keep so many a second, evenly spread, instead of one per window.
-            phase_seed (`int`, *optional*): draws the frame of each window; the first one of each when absent.
-            kwargs: `frame_stride` and `max_source_frames`, the processor's own when absent; others are unused.
-
-        Returns:
-            `np.ndarray` of shape `(T,)`, int64: rising indices.
-        """
+        """As [`BaseVideoProcessor.sample_frames`] with `num_frames` or `fps`, else as [`sample_frame_indices`]."""
         if num_frames is not None or fps is not None:
             return np.asarray(super().sample_frames(metadata, num_frames=num_frames, fps=fps), dtype=np.int64)
         generator = None if phase_seed is None else np.random.default_rng(phase_seed)
@@ -193,7 +182,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
     def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
         """Bring each video, whatever its form, to an array of its kept frames, scaled, and say which those are."""
         videos = list_videos(videos)
-        given = flat_metadata(video_metadata, len(videos))
+        given = make_batched_metadata(videos, video_metadata) if video_metadata else [None] * len(videos)
         loaded = [self._load_video(*item, sample_indices_fn) for item in zip(videos, given, strict=True)]
         return [frames for frames, _ in loaded], [metadata for _, metadata in loaded]
 
@@ -275,9 +264,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
         if return_tensors is not None:
             shapes = {tuple(clip.shape[1:]) for clip in clips}
             if len(shapes) > 1:
-                remedy = "set `do_resize` and `do_center_crop`, or leave `return_tensors` out"
                 raise ValueError(
-                    f"Videos of one batch must have one frame size, got {sorted(shapes)} (C, H, W); {remedy}."
+                    f"Videos of one batch must have one frame size, got {sorted(shapes)} (C, H, W); set `do_resize` "
+                    "and `do_center_crop`, or leave `return_tensors` out."
                 )
             lengths = sorted(set(map(len, clips)))
             if len(lengths) > 1 and not do_pad:
@@ -343,17 +332,6 @@ def list_videos(videos: Any) -> list:
     raise ValueError(
         f"A video must be a path, a list of images, or an array (S, H, W, 3) or (S, 3, H, W), got {what[:200]}."
     )
-
-
-def flat_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
-    """Metadata in any of transformers' forms as one entry a video, `None` where nothing was given."""
-    if metadata is None:
-        return [None] * num_videos
-    flat = [metadata] if isinstance(metadata, (dict, VideoMetadata)) else metadata
-    flat = [entry for item in flat for entry in (item if isinstance(item, (list, tuple)) else [item])]
-    if len(flat) != num_videos:
-        raise ValueError(f"Got {num_videos} videos, but `video_metadata` for {len(flat)}.")
-    return [VideoMetadata(**entry) if isinstance(entry, dict) else entry for entry in flat]
 
 
 def stack_frames(frames: list) -> np.ndarray | torch.Tensor:

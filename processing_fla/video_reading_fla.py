@@ -38,6 +38,8 @@ MAX_PIXELS = 4096 * 4096  # above 4K in either orientation; a damaged header may
 MAX_REORDERED_FRAMES = 16  # H.264 and HEVC may hold back so many pictures before they show one
 MAX_THREADS = 4  # more bring little below 4K and hold a decoded frame each
 TIME_TOLERANCE = 1e-3  # times are rounded in files and in annotations; far below the length of any frame
+LOG_LOCK, LOG_LEVELS = threading.Lock(), []  # of `logged_errors`; the first level is the one to come back
+
 SizeRule = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None  # height and width, or from a source frame's
 
 
@@ -240,33 +242,24 @@ def scaled(frames: np.ndarray, size: SizeRule) -> np.ndarray:
     return result
 
 
-class LoggedErrors:
-    """Collects what FFmpeg logs as an error in this thread; PyAV drops all logs unless its level is set."""
+@contextlib.contextmanager
+def logged_errors() -> Iterator[list[tuple[int, str, str]]]:
+    """Collect what FFmpeg logs as an error in this thread; PyAV drops all logs unless a level is set."""
+    from av import logging
 
-    lock, num_open, level = threading.Lock(), 0, None  # of all threads
-
-    def __enter__(self) -> list[tuple[int, str, str]]:
-        from av import logging
-
-        with self.lock:
-            if not LoggedErrors.num_open:
-                LoggedErrors.level = logging.get_level()
-                logging.set_level(max(logging.ERROR, LoggedErrors.level or 0))
-                logging.set_skip_repeated(False)  # the same file, read twice, logs the same error twice
-            LoggedErrors.num_open += 1
-        self.contexts = contextlib.ExitStack()
-        # Decoding threads log as well: of packets whose frames are then marked corrupt.
-        self.contexts.enter_context(logging.Capture(local=False))
-        return self.contexts.enter_context(logging.Capture(local=True))
-
-    def __exit__(self, *exception):
-        from av import logging
-
-        self.contexts.close()
-        with self.lock:
-            LoggedErrors.num_open -= 1
-            if not LoggedErrors.num_open:
-                logging.set_level(LoggedErrors.level)
+    with LOG_LOCK:
+        LOG_LEVELS.append(logging.get_level())
+        logging.set_level(max(logging.ERROR, LOG_LEVELS[0] or 0))
+        logging.set_skip_repeated(False)  # the same file, read twice, logs the same error twice
+    try:
+        # Decoding threads log as well, to no one's interest: their frames are then marked corrupt.
+        with logging.Capture(local=False), logging.Capture(local=True) as errors:
+            yield errors
+    finally:
+        with LOG_LOCK:
+            level = LOG_LEVELS.pop()
+            if not LOG_LEVELS:
+                logging.set_level(level)
                 logging.set_skip_repeated(True)
 
 
@@ -314,7 +307,7 @@ class OpenVideo:
             for _, source, message in errors:  # of a parser: something that the decoder may cure
                 if source == self.container.format.name:
                     raise VideoDecodeError(f"`{self.name}` is damaged or cut off: {message.strip()}")
-            with LoggedErrors() as errors:
+            with logged_errors() as errors:
                 packet = next(packets, None)
             if packet is not None and packet.is_corrupt:
                 raise VideoDecodeError(f"`{self.name}` is damaged or cut off: one of its packets is incomplete")
@@ -414,7 +407,7 @@ def open_video(source: str | os.PathLike | bytes, num_threads: int | None = None
     options = {"format_whitelist": VIDEO_CONTAINERS, "protocol_whitelist": "file"}
     container = None
     try:
-        with LoggedErrors() as errors:
+        with logged_errors() as errors:
             container = av.open(file, mode="r", container_options=options, metadata_errors="ignore")
         with container:
             stream = video_stream(container, name)

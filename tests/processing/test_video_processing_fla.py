@@ -236,7 +236,7 @@ def test_metadata_says_which_frames_were_kept(processor, forms):
 def test_metadata_that_contradicts_the_video_is_refused(processor, forms):
     with pytest.raises(ValueError, match="says 40 frames, the video has 13"):
         processor(forms["array"], video_metadata=[VideoMetadata(total_num_frames=40)])
-    with pytest.raises(ValueError, match="Got 2 videos, but `video_metadata` for 1"):
+    with pytest.raises(ValueError, match="Received 2 videos but 1 `video_metadata` entries"):
         processor([forms["array"]] * 2, video_metadata=[{"total_num_frames": 13}])
 
 
