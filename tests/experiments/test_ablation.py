@@ -130,9 +130,11 @@ def test_a_foreign_folder_is_refused(tiny, tmp_path, commands, capsys):
     assert "holds thesis.tex and no .fla-llm.json" in capsys.readouterr().err and not commands
 
 
-def test_a_run_of_other_lines_is_not_taken_for_this_one(tiny, tmp_path, commands, capsys):
+def test_a_run_of_other_lines_is_not_taken_for_this_one(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "run_command", lambda command, launcher: 130)
     argv = ["--recipes", str(tiny), "--out", str(tmp_path)]
-    assert main(["ablate", "table4", *argv]) == 0
+    assert main(["ablate", "table4", *argv]) == 130
+    assert "ended with status 130; the same command goes on" in capsys.readouterr().err
     assert main(["ablate", "table4", *argv, "--set", "learning_rate=0.5"]) == 2
     assert "was run with other arguments" in capsys.readouterr().err
 
