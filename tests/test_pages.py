@@ -4,12 +4,25 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
-from tests.pages import MAKE, NOT_TYPED, PAGES, STAND_INS, Block, make_place, read_blocks, run_block, run_page
+from tests.pages import (
+    MAKE,
+    NOT_TYPED,
+    ONE_STEP,
+    PAGES,
+    STAND_INS,
+    Block,
+    make_place,
+    read_blocks,
+    run_block,
+    run_page,
+)
+from tests.tiny_runs import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +109,39 @@ def test_a_page_runs_from_top_to_bottom(page, place, tmp_path, monkeypatch):
     assert bool(typed) == (page.name in LOOKS), f"{page.name}: say in LOOKS what its blocks lead to"
     if typed:
         LOOKS[page.name](folder, printed)
+
+
+def cells(name: str) -> list[str]:
+    notebook = json.loads((ROOT / "examples" / name).read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def run_notebook(name: str, folder: Path, monkeypatch, **parameters) -> dict:
+    """Run a notebook's cells one after another; `parameters` replace those of its first cell."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    names: dict = {"__name__": "__main__"}
+    for number, cell in enumerate(cells(name)):
+        exec(compile(cell, f"{name}, cell {number}", "exec"), names)
+        if number == 0:
+            assert parameters.keys() <= names.keys()
+            names |= parameters
+    return names
+
+
+def test_the_notebook_that_translates_runs(place, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(place, tmp_path / "place", symlinks=True)
+    names = run_notebook("translate_a_clip.ipynb", folder, monkeypatch)
+    assert names["translation"]["translation_text"] == names["inspection"].sentence
+    assert len(names["alternatives"]) == 5 and names["picture"].getvalue().startswith(b"\x89PNG")
+
+
+def test_the_notebook_that_trains_runs(place, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(place, tmp_path / "place", symlinks=True)
+    more = shlex.split(ONE_STEP)
+    names = run_notebook("train_on_your_clips.ipynb", folder, monkeypatch, MORE=more)
+    assert names["status"] == 0 and names["predictions"].references == ["The sun is out."]
+    assert "95 % interval" in capsys.readouterr().out
 
 
 def test_no_table_holds_what_the_pages_no_longer_have():

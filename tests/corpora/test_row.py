@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,3 +111,11 @@ def test_an_embedded_video_decodes_as_its_file_does(tmp_path):
     with video.opened() as clip:
         assert len(list(clip)) == 5 and clip.fps == pytest.approx(10.0)
     np.testing.assert_array_equal(list(video.frames(stride=2)), list(VideoFile(file).frames())[::2])
+
+
+def test_the_same_relative_root_is_another_folder_after_chdir(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp4").touch()
+        monkeypatch.chdir(tmp_path / name)
+        assert path_inside(Path("."), "a.mp4") == Path("a.mp4")

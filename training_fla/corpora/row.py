@@ -84,7 +84,7 @@ def _seconds(written: str) -> float | None:
     return int(parts[1] or 0) * 3600 + int(parts[2] or 0) * 60 + seconds
 
 
-_resolved = lru_cache(Path.resolve)  # a corpus has many rows and one root
+_resolved = lru_cache(Path.resolve)  # of an absolute path: a corpus has many rows and one root
 
 
 def path_inside(root: Path, written: str, follow_links: bool = False) -> Path:
