@@ -117,6 +117,7 @@ def test_an_output_that_holds_a_source_is_refused(tmp_path):
         with pytest.raises(InputError, match=r"out holds .*, which is read: choose another folder to write"):
             check_not_inside([None, source], tmp_path / "out")
     check_not_inside(["name/on-the-hub", tmp_path], tmp_path / "out")
+    check_not_inside(["name/on-the-hub"], ".")
     check_not_inside([tmp_path], tmp_path / "new")
 
 

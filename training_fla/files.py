@@ -181,7 +181,7 @@ def check_not_inside(sources: Iterable[str | os.PathLike | None], out: str | os.
         return
     for source in filter(None, sources):
         for path in {Path(source).absolute(), Path(source).resolve()}:
-            if any(place.exists() and place.samefile(out) for place in (path, *path.parents)):
+            if path.exists() and any(place.samefile(out) for place in (path, *path.parents)):
                 raise InputError(f"{out} holds {source}, which is read: choose another folder to write")
 
 

@@ -123,7 +123,7 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
         raise InputError(f"the recipe's training fields do not fit together: {error}") from None
     check_report_to(args)
     names = (*SCORE_NAMES, "loss")
-    if args.metric_for_best_model.removeprefix("eval_") not in names:
+    if args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_") not in names:
         raise InputError(f"metric_for_best_model: {args.metric_for_best_model} is none of {', '.join(names)}")
     if args.train_sampling_strategy == "sequential":
         raise InputError("train_sampling_strategy: sequential would have no effect; choose random or group_by_length")

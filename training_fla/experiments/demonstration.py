@@ -147,7 +147,7 @@ def run_step(step: Step, journal: Journal) -> int:
         words.append("--resume" if resumes else "--overwrite")
     journal.started.append(step.name)
     journal.save()
-    defaults = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    defaults = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "0"}
     if "OMP_NUM_THREADS" not in os.environ:
         defaults["OMP_NUM_THREADS"] = str(num_threads())
     return run_command(words, defaults=defaults)
