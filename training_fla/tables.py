@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,8 +209,8 @@ def _delimiter(text: str, columns: Sequence[str]) -> tuple[str, int]:
     stated = re.match(r'\s*"?sep=(.)"?[\s;,]*?\n', text, re.IGNORECASE)
     if stated:
         return stated[1], stated.end()
-    header = re.sub(r'"([^"\n]*)"', lambda quoted: re.sub("[\t;,|]", " ", quoted[1]), text.lstrip("\n"))
-    header = header.partition("\n")[0]
+    header = text.lstrip("\n").partition("\n")[0]
+    header = re.sub(r'"([^"]*)"', lambda quoted: re.sub("[\t;,|]", " ", quoted[1]), header)
 
     def fit(delimiter: str) -> tuple[int, int]:
         names = {name.strip().casefold() for name in header.split(delimiter)}
@@ -231,50 +232,34 @@ def _places(file: Path, line: int, header: Sequence[str], wanted: _Wanted) -> di
 
 def _row(text: str, place: int, delimiter: str, quotes: bool, limit: int) -> tuple[list[str], int, str]:
     """The cells of the row that begins at `place`, where the next one begins, and what is wrong with it."""
-    end = _line_end(text, place)
+    end = text.find("\n", place)
+    end = len(text) if end < 0 else end
     if text.find('"', place, end) < 0:
         return text[place:end].split(delimiter, limit - 1 if limit else -1), end + 1, ""
     cells, fault = [], ""
     while True:
-        last = bool(limit) and len(cells) == limit - 1
-        quoted = _quoted_cell(text, place, delimiter, quotes, last)
-        if quoted:
-            cell, place = quoted
+        quoted, bare = _cell_patterns(delimiter, quotes, is_last=bool(limit) and len(cells) == limit - 1)
+        cell = quoted.match(text, place)
+        if cell and not quotes and "\n" in cell[1] and delimiter in cell[1]:
+            cell = None  # whole rows between two stray quote marks
+        if cell:
+            cells.append(cell[1].replace('""', '"'))
         else:
             if quotes and text.startswith('"', place):
                 fault = f"cell {len(cells) + 1} begins with a quote mark that does not close it: double those inside"
-            end = _line_end(text, place)
-            stop = -1 if last else text.find(delimiter, place, end)
-            stop = end if stop < 0 else stop
-            cell, place = text[place:stop], stop
-        cells.append(cell)
-        if place >= len(text) or text[place] == "\n":
-            return cells, place + 1, fault
-        place += 1
+            cell = bare.match(text, place)
+            cells.append(cell[0])
+        place = cell.end() + 1
+        if place > len(text) or text[place - 1] == "\n":
+            return cells, place, fault
 
 
-def _line_end(text: str, place: int) -> int:
-    end = text.find("\n", place)
-    return len(text) if end < 0 else end
-
-
-def _quoted_cell(text: str, place: int, delimiter: str, quotes: bool, last: bool) -> tuple[str, int] | None:
-    """A cell that is quoted as `read_table` says, and where it ends."""
-    while quotes and text.startswith(" ", place):  # people write `a.mp4, "Hello, you"`
-        place += 1
-    closing = text.find('"', place + 1) if text.startswith('"', place) else -1
-    while closing >= 0 and text.startswith('"', closing + 1):
-        closing = text.find('"', closing + 2)
-    if closing < 0:
-        return None
-    inside, end = text[place + 1 : closing], closing + 1
-    while quotes and text.startswith(" ", end):
-        end += 1
-    if end < len(text) and text[end] != "\n" and (last or text[end] != delimiter):
-        return None
-    if not quotes and "\n" in inside and delimiter in inside:  # whole rows between two stray quote marks
-        return None
-    return inside.replace('""', '"'), end
+@lru_cache
+def _cell_patterns(delimiter: str, quotes: bool, is_last: bool) -> tuple[re.Pattern, re.Pattern]:
+    """What matches a quoted cell, as `read_table` says, and what any other."""
+    space = " *" if quotes else ""  # people write `a.mp4, "Hello, you"`
+    end = "\n" if is_last else f"{re.escape(delimiter)}\n"
+    return re.compile(rf'{space}"([^"]*(?:""[^"]*)*)"{space}(?=[{end}]|\Z)'), re.compile(f"[^{end}]*")
 
 
 class _Object(list):
