@@ -73,7 +73,9 @@ def alternative_scores(
 def confidence_intervals(
     predictions: Sequence[str], references: Sequence[str], form: TextForm, rouge: str = "beta1.2", samples: int = 0
 ) -> dict[str, list[float]]:
-    """95 % intervals of the corpus scores by sacrebleu's bootstrap over sentences: low and high by `SCORE_NAMES`."""
+    """95 % intervals of the corpus scores by sacrebleu's bootstrap: low and high by `SCORE_NAMES`; 0 samples: as many
+    as `num_samples` says.
+    """
     found = _paired_tests([predictions], references, form, rouge, samples, test="bs")
     return {name: _interval(results[0]) for name, results in found.items()}
 
