@@ -7,28 +7,40 @@ import sys
 from training_fla.files import exit_status
 
 # `training_fla.commands.NAME` is imported only when it is asked for.
-COMMANDS = {
-    "prepare": "turn a corpus release into a packed dataset",
-    "trim": "cut a language model and its tokenizer down to the words a corpus uses",
-    "denoise": "(continue to) pre-train a small MBart by text infilling",
-    "translate": "translate sign videos with a trained model",
-    "inspect": "draw what a model saw of a clip: frames, attention by word, feature similarity",
-    "serve": "serve a page on which people try a model, or write it as a Space",
-    "push": "upload a trained model with its card to the Hugging Face Hub",
-    "score": "BLEU and ROUGE-L of a predictions file, by the conventions of the literature",
-    "ablate": "run a table of the paper's ablations and print it beside the paper's",
-    "demo": "run both stages on the drawn demo corpus and compare them",
+GROUPS = {
+    "data": {
+        "prepare": "turn a corpus release into a packed dataset",
+        "denoise": "(continue to) pre-train a small MBart by text infilling",
+        "trim": "cut a language model and its tokenizer down to the words a corpus uses",
+    },
+    "train and score (run_stage1.py and run_stage2.py train)": {
+        "demo": "run both stages on the drawn demo corpus and compare them",
+        "score": "BLEU and ROUGE-L of a predictions file, by the conventions of the literature",
+        "ablate": "run a table of the paper's ablations and print it beside the paper's",
+    },
+    "use": {
+        "translate": "translate sign videos with a trained model",
+        "inspect": "draw what a model saw of a clip: frames, attention by word, feature similarity",
+    },
+    "share": {
+        "serve": "serve a page on which people try a model, or write it as a Space",
+        "push": "upload a trained model with its card to the Hugging Face Hub",
+    },
 }
+COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `fla` alone, which knows names and one-line helps of the subcommands."""
     width = max(map(len, COMMANDS))
-    listing = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    listing = "\n".join(
+        f"{title}:\n" + "".join(f"  {name:<{width}}  {text}\n" for name, text in group.items())
+        for title, group in GROUPS.items()
+    )
     parser = argparse.ArgumentParser(
         prog="fla",
         description="Gloss-free sign language translation (FLa-LLM): prepare data, train, score, translate.",
-        epilog=f"commands:\n{listing}\n\n`fla COMMAND --help` explains one, with an example.",
+        epilog=f"{listing}\n`fla COMMAND --help` explains one, with an example.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="fla COMMAND [options]",
     )
