@@ -18,13 +18,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="folder of a trained model, or its Hub id")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".png or .html (default: the clip's name, .png)")
     add_model_arguments(parser)
-    parser.add_argument(
-        "--frame-stride",
-        type=positive,
-        default=4,
-        metavar="N",
-        help="without --model: keep one frame in N (default 4)",
-    )
+    stride = "without --model: keep one frame in N (default 4)"
+    parser.add_argument("--frame-stride", type=positive, default=4, metavar="N", help=stride)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 

@@ -22,15 +22,9 @@ def add_arguments(parser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--max-megabytes", type=seconds, default=64, metavar="N", help="largest file (default 64)")
     parser.add_argument("--max-seconds", type=seconds, default=30, metavar="S", help="longest clip (default 30)")
-    parser.add_argument(
-        "--time-limit", type=seconds, default=120, metavar="S", help="seconds of work on one clip (default 120)"
-    )
-    parser.add_argument(
-        "--max-waiting", type=positive, default=8, metavar="N", help="clips that may wait for their turn (default 8)"
-    )
-    parser.add_argument(
-        "--write-space", type=Path, metavar="DIR", help="write the page as a Hugging Face Space and stop"
-    )
+    parser.add_argument("--time-limit", type=seconds, default=120, metavar="S", help="of work on a clip (default 120)")
+    parser.add_argument("--max-waiting", type=positive, default=8, metavar="N", help="clips in the queue (default 8)")
+    parser.add_argument("--write-space", type=Path, metavar="DIR", help="write the page as a Space and stop")
     parser.add_argument("--overwrite", action="store_true", help="replace a Space that was written before")
 
 

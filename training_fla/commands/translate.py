@@ -16,15 +16,11 @@ CUTS = {"windows": ("window", "stride"), "pauses": ("min_pause", "min_length", "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `fla translate`."""
     parser.add_argument("model", metavar="MODEL", help="folder of a trained model, or its Hub id")
-    parser.add_argument(
-        "videos", nargs="+", metavar="VIDEO", help="video file, folder of frames, folder of clips, pattern"
-    )
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, folder of frames or clips, pattern")
     add_model_arguments(parser)
     parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="longest sentence (default: the model's)")
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="clips at once (default 1)")
-    parser.add_argument(
-        "--num-workers", type=int, default=0, metavar="N", help="processes that decode (default 0: none)"
-    )
+    parser.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that decode (default 0)")
     parser.add_argument(
         "--format",
         choices=("tsv", "jsonl", "table", "srt", "vtt"),
@@ -39,13 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how a model is loaded and how it searches."""
-    parser.add_argument(
-        "--num-beams", type=positive, metavar="N", help="width of the beam search (default: the model's)"
-    )
+    dtypes = ("auto", "float32", "bfloat16", "float16")
+    parser.add_argument("--num-beams", type=positive, metavar="N", help="width of the search (default: the model's)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    parser.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="default: as saved"
-    )
+    parser.add_argument("--dtype", choices=dtypes, default="auto", help="default: as saved")
 
 
 def add_subtitle_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""What the page takes, and what it says where it does not."""
+"""Limits on what the page accepts, and the messages with which it refuses."""
 
 import time
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page takes; the checks raise `RefusedError`."""
+    """What the page accepts; the checks raise `RefusedError`."""
 
     max_megabytes: float = 64  # MiB of a file
     max_seconds: float = 30  # length of a clip
@@ -76,7 +76,7 @@ class Limits:
 
 
 class WorkClock:
-    """How long work on one clip has gone on, and whether anybody still waits for it."""
+    """Counts the time of work on one clip, and knows whether the visitor still waits for it."""
 
     def __init__(self, time_limit: float):
         self.time_limit = time_limit
