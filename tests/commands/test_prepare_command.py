@@ -187,6 +187,7 @@ def test_cuts_and_counts_go_by_the_frames_own_times(tmp_path, capsys):
     assert main([*arguments, "--check"]) == 1
     report = capsys.readouterr().out
     assert "train: 5 rows; frames 10 to 60, median 30" in report
+    assert "note: if the clips are cut already, --no-times leaves start and end unread" not in report
     assert "late_3-4.5: it ends at 4.5 s, its video at 4.00 s" in report
     assert "browser_3-9: it ends at 9.0 s, its video at 4.00 s" in report
     assert main([*arguments, "--on-error", "skip", "--out", str(tmp_path / "out")]) == 0
@@ -195,6 +196,17 @@ def test_cuts_and_counts_go_by_the_frames_own_times(tmp_path, capsys):
     assert corpus.num_frames == [60, 55, 10, 10]
     numbers = [drawing.number_of(frame) for frame in corpus.read_frames(2, range(10)).permute(0, 2, 3, 1).numpy()]
     assert numbers == list(range(5, 15))
+
+
+def test_times_of_the_full_video_in_a_table_of_cut_clips_are_explained(tmp_path, capsys):
+    write_video(tmp_path / "a.mp4", 10)
+    (tmp_path / "t.csv").write_text("video,sentence,start,end\na.mp4,Dos.,33.1,33.7\n")
+    arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--workers", "0", "--check"]
+    assert main(arguments) == 1
+    report = capsys.readouterr().out
+    assert "a_33.1-33.7: it starts at 33.1 s, after the end of its video at 0.40 s" in report
+    assert "note: if the clips are cut already, --no-times leaves start and end unread" in report
+    assert main([*arguments, "--no-times"]) == 0
 
 
 def test_a_check_warns_of_missing_frame_numbers(tmp_path, capsys):

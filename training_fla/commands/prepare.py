@@ -136,6 +136,8 @@ def _check(args: argparse.Namespace) -> int:
     report = check_corpus(rows, expected, on_disk, args.workers)
     report.bad_rows += reading.bad.lines()
     report.notes += reading.notes
+    if hasattr(args, "no_times") and any("after the end of its video" in line for line in report.unreadable):
+        report.notes.append("if the clips are cut already, --no-times leaves start and end unread")
     print("\n".join(report.lines()))
     return 0 if report.is_clean else 1
 
