@@ -90,6 +90,8 @@ def run(args) -> int:
     from training_fla.viewing.subtitles import print_subtitles
     from training_fla.viewing.translations import list_clips, print_translations
 
+    if args.num_workers < 0:
+        raise InputError(f"--num-workers {args.num_workers}: must be 0 or more")
     clips = list(list_clips(args.videos))
     cut = chosen_cut(args, clips)
     translate = load_pipeline(args.model, args.device, args.dtype)
