@@ -199,6 +199,7 @@ def test_bad_lines_are_refused_before_training(recipes, tmp_path, capsys, lines,
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
+        (["--tokenizer", "models/nowhere"], "cannot load a tokenizer from models/nowhere: there is no such folder"),
         (["--stage1_checkpoint", "nowhere"], "cannot load stage1_checkpoint from nowhere: there is no such folder"),
         (["--frame_stride", "2"], "was trained with frame_stride 4, this recipe says 2"),
         (["--language_code", "xx_XX"], "language_code xx_XX is no token of the tokenizer"),
@@ -245,8 +246,17 @@ def test_half_a_checkpoint_is_not_resumed_from(tmp_path):
             (folder / "trainer_state.json").write_text(state)
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
     (tmp_path / "checkpoint-9").mkdir()
+    (tmp_path / "checkpoint-12").mkdir()
+    (tmp_path / "checkpoint-12/trainer_state.json").write_text('{"global_step": 12}')
+    (tmp_path / "checkpoint-12/model.safetensors").write_bytes(b"cut off by a power failure")
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
-    names = ["broken-checkpoint-6", "broken-checkpoint-9", "broken-checkpoint-9-2", "checkpoint-3"]
+    names = [
+        "broken-checkpoint-12",
+        "broken-checkpoint-6",
+        "broken-checkpoint-9",
+        "broken-checkpoint-9-2",
+        "checkpoint-3",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert (tmp_path / "broken-checkpoint-6/trainer_state.json").read_text() == '{"global_'
 

@@ -67,7 +67,7 @@ def loading(source: str | os.PathLike, what: str = "a model") -> Iterator[None]:
     except Exception as error:
         from huggingface_hub.errors import StrictDataclassError  # a configuration that its class refuses
 
-        if damage := _damaged_weights(Path(source)):
+        if damage := damaged_weights(Path(source)):
             raise InputError(damage) from error
         if not isinstance(error, (OSError, ValueError, KeyError, TypeError, RuntimeError, StrictDataclassError)):
             raise
@@ -77,9 +77,9 @@ def loading(source: str | os.PathLike, what: str = "a model") -> Iterator[None]:
         raise InputError(f"cannot load {what} from {source}: {reason}") from error
 
 
-def _damaged_weights(folder: Path) -> str | None:
+def damaged_weights(folder: Path) -> str | None:
     """What is wrong with the first weights file of a folder that cannot be read."""
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         with open(file, "rb") as opened:
             if opened.read(40).startswith(b"version https://git-lfs"):
                 return f"{file} is a Git LFS pointer, not the weights: run `git lfs pull`, or download the file itself"

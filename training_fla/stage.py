@@ -162,6 +162,8 @@ def check_output_folder(recipe: Recipe) -> None:
     folder, run = recipe.output_dir, recipe.run
     if run.resume and run.overwrite:
         raise InputError("--resume and --overwrite contradict each other")
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise InputError(f"output_dir {folder} cannot be written to")
     read = [recipe.data.dataset, recipe.data.manifest, recipe.text.tokenizer]
     read += [getattr(recipe.stage, name, None) for name in ("stage1_checkpoint", "language_model", "imagenet_weights")]
     check_not_inside(read, folder)

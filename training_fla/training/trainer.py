@@ -28,7 +28,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.data.batching import EpochSampler, FrameBudgetSampler, budget_loader, check_batching
-from training_fla.files import InputError
+from training_fla.files import InputError, damaged_weights
 from training_fla.recipe import OptimizationArguments
 
 from .callbacks import Throughput, sample_places
@@ -365,10 +365,10 @@ class LossCheck(TrainerCallback):
 
 
 def step_of(checkpoint: Path) -> int | None:
-    """The step of a checkpoint, or `None` where it was not written to its end."""
+    """The step of a checkpoint, or `None` where it was not written to its end or its weights are cut off."""
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # its last file
-        return int(state["global_step"])
+        return None if damaged_weights(checkpoint) else int(state["global_step"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
