@@ -199,8 +199,6 @@ class FlaVideoProcessor(BaseVideoProcessor):
         def size_of(height: int, width: int) -> tuple[int, int]:
             return self.target_size(height, width, options["size"]) if options["do_resize"] else (height, width)
 
-        if isinstance(video, dict):
-            video = video["path"] if video.get("bytes") is None else video["bytes"]
         if isinstance(video, (str, os.PathLike)) and local_path(video).is_dir():
             video = frame_files(video)
         if isinstance(video, (str, os.PathLike, bytes)):
@@ -314,6 +312,8 @@ def is_one_video(value: Any) -> bool:
 
 def list_videos(videos: Any) -> list:
     """One video or a nested batch of them as a flat list of videos."""
+    if isinstance(videos, dict):  # a row of a dataset
+        return list_videos(videos.get("path") if videos.get("bytes") is None else videos["bytes"])
     if is_one_video(videos):
         return [videos]
     if is_array(videos) and videos.ndim in (3, 4, 5):

@@ -134,12 +134,12 @@ def test_sampling_from_nothing_is_an_error():
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "plain.mkv", "plain.ts", "plain.avi"])
-def test_a_stretch_of_a_video_is_cut_at_its_times(videos, name):
+def test_a_segment_of_a_video_is_cut_at_its_times(videos, name):
     frames = frames_of(videos[name], start_seconds=12 / 25, end_seconds=17 / 25)
     assert [number_of(frame) for frame in frames] == [12, 13, 14, 15, 16]
 
 
-def test_a_stretch_may_end_beyond_the_video_but_not_start_there(videos):
+def test_a_segment_may_end_beyond_the_video_but_not_start_there(videos):
     frames = frames_of(videos["plain.mp4"], start_seconds=0.8, end_seconds=9.0)
     assert [number_of(frame) for frame in frames] == [20, 21, 22]
     with pytest.raises(VideoDecodeError, match=r"no frame between 5\.0 s and 6\.0 s"):
@@ -465,7 +465,7 @@ def test_a_cut_off_last_picture_is_seen(tmp_path):
         numbers_in(cut)
 
 
-def test_a_damaged_picture_is_refused_rather_than_painted_over(videos, tmp_path):
+def test_a_damaged_picture_is_refused_not_concealed(videos, tmp_path):
     content, ends = bytearray(videos["plain.mp4"].read_bytes()), packet_ends(videos["plain.mp4"])
     middle = (ends[0] + ends[0] // 2) // 2  # inside the first key frame's data
     content[middle : middle + 60] = bytes(range(100, 160))
@@ -633,6 +633,24 @@ def test_a_folder_with_videos_and_a_picture_is_no_folder_of_frames(videos, tmp_p
             frame_files(tmp_path)
         (tmp_path / name).unlink()
     assert not is_frame_folder(tmp_path / "nowhere") and not is_video_file(tmp_path / "._a.mp4")
+
+
+def test_frames_of_absurd_size_are_refused(videos, tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setattr("processing_fla.video_reading_fla.MAX_PIXELS", 95 * 64)
+    Image.fromarray(marked_frame(0)).save(tmp_path / "1.png")
+    with pytest.raises(VideoDecodeError, match=r"1\.png` cannot be read as an image: 96 x 64 pixels are too many"):
+        read_frame_files([tmp_path / "1.png"])
+    with pytest.raises(VideoDecodeError, match=r"plain\.mp4` has a video stream of an unknown codec or of absurd"):
+        numbers_in(videos["plain.mp4"])
+
+
+def test_what_the_demuxer_logs_is_the_reason(videos, tmp_path):
+    (tmp_path / "cut.mkv").write_bytes(videos["plain.mkv"].read_bytes()[:3000])
+    for _ in range(2):
+        with pytest.raises(VideoDecodeError, match=r"cut\.mkv` is damaged or cut off: File ended prematurely"):
+            numbers_in(tmp_path / "cut.mkv")
 
 
 def test_images_are_turned_as_their_exif_says(tmp_path):
