@@ -1,8 +1,8 @@
-"""Benchmarks are run by hand; here only that the one for a GPU, which is rarely at hand, runs at the first try."""
+"""Benchmarks are run by hand; here only that those which are rarely run do so at the first try."""
 
 import json
 
-from benchmarks import gpu
+from benchmarks import corpus_scale, gpu
 
 
 def test_the_gpu_benchmark_runs_in_miniature(tmp_path, monkeypatch):
@@ -17,3 +17,9 @@ def test_the_gpu_benchmark_runs_in_miniature(tmp_path, monkeypatch):
     assert figures["loader", "augmented training frames a second"] > 0
     assert figures["stage 2", "step / bare language model"] > 0
     assert figures["stage 2", "beam-5 evaluation of 4 clips"] > 0
+
+
+def test_the_benchmark_of_a_large_corpus_runs_in_miniature(capsys):
+    assert corpus_scale.main(["--clips", "2000", "--json"]) in (0, 1)
+    report = json.loads(capsys.readouterr().out)
+    assert report["clips"] == 2000 and len(report["rows"]) == 2

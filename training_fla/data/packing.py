@@ -290,7 +290,8 @@ def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: in
         import processing_fla.video_reading_fla  # noqa: F401
     num_bytes = num_clips = 0
     interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
-    bar = tqdm(total=len(rows), desc="packing", unit="clip", disable=not packing.progress, mininterval=interval)
+    quiet = not (packing.progress and shards)
+    bar = tqdm(total=len(rows), desc="packing", unit="clip", disable=quiet, mininterval=interval)
     encode = partial(_encoded, packing)
     with bar, contextlib.closing(in_workers(encode, rows, num_workers, _lost)) as clips:
         for shard in shards:
