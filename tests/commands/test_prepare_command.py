@@ -117,11 +117,14 @@ def test_datasets_of_all_kinds_are_packed(tmp_path):
         assert (corpus.sentences, corpus.num_frames) == (sentences, [4, 5])
 
 
-def test_clips_of_a_dataset_are_cut_at_its_times_unless_they_are_switched_off(tmp_path):
+def test_clips_of_a_dataset_are_cut_at_its_times_unless_they_are_switched_off(tmp_path, capsys):
     write_video(tmp_path / "d/train/long.mp4", 100)
-    lines = ["file_name,sentence,start,end", "long.mp4,First.,0,1", "long.mp4,Second.,1,2", 'long.mp4,"So, third.",3,']
+    lines = ["file_name,Sentence,start,End", "long.mp4,First.,0,1", "long.mp4,Second.,1,2", 'long.mp4,"So, third.",3,']
     (tmp_path / "d/train/metadata.csv").write_text("\n".join(lines) + "\n")
     arguments = ["prepare", "dataset", "--root", str(tmp_path / "d"), "--size", "16", "--workers", "0"]
+    assert main([*arguments, "--sentence-column", "text", "--out", str(tmp_path / "none")]) == 2
+    assert "split train, has no column 'text', only " in (error := capsys.readouterr().err)
+    assert error.endswith(": name the right one with --sentence-column\n")
     for options, frames in (([], [25, 25, 25]), (["--no-times"], [100, 100, 100])):
         out = tmp_path / f"out{len(options)}"
         assert main([*arguments, *options, "--out", str(out)]) == 0

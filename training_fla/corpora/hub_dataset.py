@@ -32,13 +32,15 @@ def read_dataset(
         except InputError:
             reading.notes.append(f"split {name!r} is none of train, dev and test: left out")
             continue
+        columns = {column.casefold(): column for column in table.column_names}
+        found = {kind: columns.get(wanted.casefold()) for kind, wanted in names.items()}
         for kind in ("video", "sentence"):
-            if names[kind] not in table.column_names:
+            if not found[kind]:
                 raise InputError(
                     f"{root}, split {name}, has no column {names[kind]!r}, only {', '.join(table.column_names)}: "
                     f"name the right one with --{kind}-column"
                 )
-        rows += _rows(Path(root), table, split, names, language, reading)
+        rows += _rows(Path(root), table, split, found, language, reading)
     if not rows and not reading.bad.found:
         raise InputError(f"{root} has no rows in train, dev or test")
     return reading.finished(rows)
@@ -59,7 +61,7 @@ def _open(root: str | Path, revision: str | None) -> dict[str, Any]:
 
 
 def _rows(
-    root: Path, table: Any, split: str, names: Mapping[str, str], language: str, reading: Reading
+    root: Path, table: Any, split: str, names: Mapping[str, str | None], language: str, reading: Reading
 ) -> list[CorpusRow]:
     import datasets
 

@@ -120,9 +120,10 @@ def _row(cells: dict[str, str], root: Path, split: str, language: str, reading: 
     split = canonical_split(cells["split"] or split)
     times = clip_times(cells["start"], cells["end"])
     path = path_inside(root, cells["video"], reading.follow_links)
-    in_split = path_inside(root, f"{_split_folder(root, split)}/{path.relative_to(root)}", reading.follow_links)
     name = path.relative_to(root)
-    path = in_split if in_split.exists() and not path.exists() else path
+    if not path.exists():
+        in_split = path_inside(root, f"{_split_folder(root, split)}/{name}", reading.follow_links)
+        path = in_split if in_split.exists() else path
     sentence = one_line(cells["sentence"])
     if not sentence or sentence.lower() in NOT_A_SENTENCE:
         raise InputError(f"{sentence!r} is not a sentence" if sentence else "the sentence is empty")
