@@ -97,6 +97,18 @@ def small_mbart(tokenizer: PreTrainedTokenizerBase, width: int, layers: int) -> 
     return MBartForConditionalGeneration(config)
 
 
+def released_model(source: str, language_code: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and model to continue, for text of a language."""
+    tokenizer = load_tokenizer(source)
+    if tokenizer.mask_token_id is None:
+        raise InputError(f"{source}: its tokenizer has no mask token, so it cannot be trained by infilling")
+    if tokenizer.convert_tokens_to_ids(language_code) in (None, tokenizer.unk_token_id):
+        raise InputError(f"--language {language_code} is no token of the tokenizer of {source}")
+    tokenizer.src_lang = tokenizer.tgt_lang = language_code
+    with loading(source):
+        return tokenizer, AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32)
+
+
 def denoise(
     sentences: Sequence[str],
     out: Path,
@@ -129,12 +141,7 @@ def denoise(
             tokenizer = train_tokenizer([*sentences, *vocab_sentences], vocab_size, (language_code,))
             network: PreTrainedModel = small_mbart(tokenizer, width, layers)
         else:
-            tokenizer = load_tokenizer(model)
-            with loading(model):
-                network = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=torch.float32)
-            tokenizer.src_lang = tokenizer.tgt_lang = language_code
-        if tokenizer.mask_token_id is None:
-            raise InputError(f"{model}: its tokenizer has no mask token, so it cannot be trained by infilling")
+            tokenizer, network = released_model(model, language_code)
         if checkpoints.exists() and not resume:
             shutil.rmtree(checkpoints)
         checkpoints.mkdir(parents=True, exist_ok=True)

@@ -12,15 +12,7 @@ from training_fla.recipe import OptimizationArguments
 
 
 def check_sharding(accelerator: Accelerator, optimization: OptimizationArguments) -> None:
-    """Refuse what reads whole weights in the middle of a step, and checkpoints that would not load again.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): of a run with FSDP.
-        optimization ([`OptimizationArguments`]): the recipe's lines.
-
-    Raises:
-        InputError: another version of FSDP than 2, whole checkpoints, or a line that needs whole weights.
-    """
+    """Refuse what reads whole weights in the middle of a step, and checkpoints that would not load again."""
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
         raise InputError(
@@ -36,13 +28,10 @@ def check_sharding(accelerator: Accelerator, optimization: OptimizationArguments
 
 
 def share_tied_tables(language_model: PreTrainedModel) -> None:
-    """Make token embeddings that are one tensor one module too.
+    """Make token embeddings that are one tensor one module too, in place.
 
-    FSDP manages a tensor in one place; of modules that share a tensor it would refuse the second. The encoder's table
-    is never read here, and the decoder's is the shared one.
-
-    Args:
-        language_model ([`~transformers.PreTrainedModel`]): changed in place.
+    FSDP manages a tensor in one place and would refuse a second module that shares it. The encoder's table is never
+    read here, and the decoder's is the shared one.
     """
     shared = getattr(language_model.base_model, "shared", None)
     if shared is None:
@@ -53,32 +42,13 @@ def share_tied_tables(language_model: PreTrainedModel) -> None:
 
 
 def without_weights(model: nn.Module) -> nn.Module:
-    """Copy a model but for its parameters, which take no memory.
-
-    Args:
-        model (`nn.Module`): left as it is.
-
-    Returns:
-        `nn.Module`: of the same classes, to be filled by [`gather`].
-    """
+    """A copy of a model whose parameters take no memory, to be filled by [`gather`]."""
     empty = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, empty)
 
 
 def gather(accelerator: Accelerator, sharded: nn.Module, empty: nn.Module) -> nn.Module:
-    """Put a sharded model together, on the processor's memory of the first process.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]): every process must call this.
-        sharded (`nn.Module`): after training.
-        empty (`nn.Module`): what [`without_weights`] gave before it was cut.
-
-    Returns:
-        `nn.Module`: `empty`, filled; on the other processes as it was.
-
-    Raises:
-        RuntimeError: a weight is missing among the shards.
-    """
+    """Fill `empty` with a sharded model's weights on the first process; every process must call this."""
     state = accelerator.get_state_dict(sharded)
     if not accelerator.is_main_process:
         return empty

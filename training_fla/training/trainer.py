@@ -35,6 +35,8 @@ from .callbacks import Throughput, sample_places
 from .optimization import build_optimizer
 from .sharding import check_sharding, gather, share_tied_tables, without_weights
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 def token_loss(
     logits: torch.Tensor,
@@ -215,7 +217,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         indices = inputs.pop("indices")
         if self.optimization.freeze_batch_norm_statistics and model.training:
             for module in self.model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, BATCH_NORMS):
                     module.eval()
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=num_items_in_batch)
         self.loss_check.ask(loss, indices)  # before the backward pass
