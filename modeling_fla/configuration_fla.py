@@ -197,6 +197,7 @@ class FlaConfig(PreTrainedConfig):
     hidden_size = _of_text_config("hidden_size")
     num_attention_heads = _of_text_config("num_attention_heads")
     num_hidden_layers = _of_text_config("num_hidden_layers")
+    use_cache = _of_text_config("use_cache")
 
     def __post_init__(self, **kwargs):
         if num_prefix_tokens := kwargs.pop("num_prefix_tokens", 0):  # a field of 0.1.0

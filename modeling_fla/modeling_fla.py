@@ -206,7 +206,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         self.post_init()
         # Collected from the visual encoder, where it is right; here such a key is to be reported.
         self._keys_to_ignore_on_load_unexpected -= set(FlaVisualEncoder._keys_to_ignore_on_load_unexpected)
-        # Saving reads the ties from here; they are the language model's, so known only now.
+        # The ties are the language model's, so known only now; transformers' common tests hold that they are declared.
         self._tied_weights_keys = dict(self.all_tied_weights_keys)
         self._freeze_as_configured()
 
@@ -339,8 +339,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
                 raise ValueError(f"`{name}` is not an input here: give `pixel_values_videos` or `sign_features`.")
 
         # The decoder reads the target shifted right.
-        if labels is not None:
+        if labels is not None or (self.training and use_cache is None):
             use_cache = False
+        if labels is not None:
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             _check_positions(self.language_model.get_decoder(), labels.shape[1], "sentence", "tokens")

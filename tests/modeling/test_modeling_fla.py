@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSeq2SeqLM, MBartForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
@@ -96,11 +97,15 @@ def test_no_step_of_generation_or_training_uses_a_renamed_argument(model, video,
     try:
         for options in ({}, {"num_beams": 5}, {"use_cache": False}):
             model.generate(video, attention_mask=mask, max_new_tokens=6, **options)
+        model.config.use_cache = False  # as Trainer does
         model.train().activation_checkpointing_enable()
         model(video, mask, labels=labels).loss.backward()
+        output = model(video, mask, decoder_input_ids=labels.clamp(min=1))  # as with label smoothing
+        assert output.cache is None
     finally:
         transformers_logging.remove_handler(handler)
-    assert not [message for message in messages if "deprecated" in message], messages
+    assert model.eval().generate(video, return_dict_in_generate=True, max_new_tokens=2).cache is not None
+    assert not [message for message in messages if "deprecated" in message or "use_cache" in message], messages
 
 
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])
@@ -291,7 +296,8 @@ def test_a_saved_folder_loads_through_the_auto_classes(model, video, mask, label
         loaded = auto_class.from_pretrained(tmp_path)
         assert type(loaded) is FlaForConditionalGeneration
         assert torch.equal(loaded(video, mask, labels=labels).logits, expected)
-    encoder = FlaVisualEncoder.from_pretrained(tmp_path)
+    encoder, info = FlaVisualEncoder.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["unexpected_keys"], "the other parts of a whole model are not worth a report"
     assert torch.equal(encoder(video, mask).last_hidden_state, model.get_sign_features(video, mask))
 
 
@@ -305,6 +311,22 @@ def test_the_folder_holds_flat_code_and_safe_weights_in_shards(model, tmp_path):
     assert auto_map["AutoModel"] == auto_map["AutoModelForSeq2SeqLM"] == "modeling_fla.FlaForConditionalGeneration"
     reloaded = FlaForConditionalGeneration.from_pretrained(tmp_path)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in reloaded.state_dict().items())
+
+
+def test_a_weight_that_has_no_place_is_reported(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(weights | {"adapter.extra.weight": torch.zeros(3)}, tmp_path / "model.safetensors", {"format": "pt"})
+    _, info = FlaForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert info["unexpected_keys"] == {"adapter.extra.weight"}
+
+
+def test_fresh_weights_follow_resnets_and_gfslts_rules():
+    model = FlaForConditionalGeneration(tiny_config(adapter_hidden_size=600))
+    convolution = model.visual_encoder.temporal_module.convolution.weight
+    assert convolution.std().item() == pytest.approx((2 / (C * 5)) ** 0.5, rel=0.1)  # He, fan out
+    assert model.adapter.hidden.weight.std().item() == pytest.approx((2 / (C + 600)) ** 0.5, rel=0.1)  # Xavier
+    assert not model.adapter.hidden.bias.any()
 
 
 def test_an_untied_light_t_keeps_its_two_tables_through_saving(stage1, video, labels, tmp_path):
