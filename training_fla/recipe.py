@@ -233,6 +233,9 @@ class RunArguments:
     overwrite: bool = HfArg(default=False, help="remove the run in `output_dir` and start anew")
 
 
+COMMON = (DataArguments, TextArguments, OptimizationArguments, RunArguments)
+
+
 @dataclass
 class Recipe:
     """A parsed recipe: one object a topic, fields for `Seq2SeqTrainingArguments`, and the lines that make it again."""
@@ -275,38 +278,32 @@ RecipeLoader.add_implicit_resolver(
 
 def parse_recipe(stage_class: type, argv: list[str], usage: str) -> Recipe:
     """Read `RECIPE.yaml --name value ...` into a recipe of [`Stage1Arguments`] or [`Stage2Arguments`]."""
-    groups = own_groups(stage_class)
+    classes = (stage_class, *COMMON)
     if not argv or {"-h", "--help"} & set(argv):
-        parser = RecipeParser(
-            groups.values(),
-            usage="run_stageN.py RECIPE.yaml [--name value ...]",
-            description=usage,
-            epilog="Every field of transformers' Seq2SeqTrainingArguments, too; these have other defaults here: "
-            + ", ".join(f"{name} {default}" for name, default in TRAINING_DEFAULTS.items() if name not in REFUSED),
-            formatter_class=RecipeHelp,
-        )
-        parser.print_help()
+        print_help(classes, usage)
         raise SystemExit(0 if argv else 2)
     files = [] if argv[0].startswith("--") else [argv[0]]
     lines = read_recipe(Path(files[0])) if files else {}
     values = convert(stage_class, lines | read_overrides(argv[len(files) :]))
     if not values.get("output_dir"):
         raise InputError("the recipe names no `output_dir`; add the line or give --output_dir FOLDER")
-    own = {name: {f.name for f in dataclasses.fields(group)} for name, group in groups.items()}
-    objects = {
-        name: group(**{key: values[key] for key in values if key in own[name]}) for name, group in groups.items()
-    }
-    training = {key: value for key, value in values.items() if not any(key in names for names in own.values())}
-    kept = {key: value for key, value in values.items() if key not in own["run"]}
-    return Recipe(**objects, training=TRAINING_DEFAULTS | training, resolved=kept)
+    own = {f.name for cls in classes for f in dataclasses.fields(cls)}
+    training = {name: value for name, value in values.items() if name not in own}
+    resolved = {name: value for name, value in values.items() if name not in ("resume", "overwrite")}
+    objects = HfArgumentParser(classes).parse_dict(values, allow_extra_keys=True)
+    return Recipe(*objects, training=TRAINING_DEFAULTS | training, resolved=resolved)
 
 
-def own_groups(stage_class: type) -> dict[str, type]:
-    """The dataclasses of a recipe, by the name a [`Recipe`] has for each."""
-    return {
-        "stage": stage_class, "data": DataArguments, "text": TextArguments,
-        "optimization": OptimizationArguments, "run": RunArguments,
-    }  # fmt: skip
+def print_help(classes: tuple[type, ...], usage: str) -> None:
+    """Print every field of ours with its default; transformers' own need torch."""
+    defaults = ", ".join(f"{name} {default}" for name, default in TRAINING_DEFAULTS.items() if name not in REFUSED)
+    HfArgumentParser(
+        classes,
+        usage="run_stageN.py RECIPE.yaml [--name value ...]",
+        description=usage,
+        epilog=f"Every field of transformers' Seq2SeqTrainingArguments, too. Other defaults here: {defaults}",
+        formatter_class=RecipeHelp,
+    ).print_help()
 
 
 def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -377,7 +374,7 @@ def recipe_parser(stage_class: type) -> tuple[RecipeParser, dict[str, Any], dict
     """The parser of all fields, their types, and the defaults of transformers' fields."""
     from transformers import Seq2SeqTrainingArguments
 
-    classes = [*own_groups(stage_class).values(), Seq2SeqTrainingArguments]
+    classes = [stage_class, *COMMON, Seq2SeqTrainingArguments]
     types = {name: kind for cls in classes for name, kind in typing.get_type_hints(cls).items()}
     names = [f.name for cls in classes for f in dataclasses.fields(cls)]
     defaults = {f.name: f.default for f in dataclasses.fields(Seq2SeqTrainingArguments)}
