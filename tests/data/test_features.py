@@ -2,11 +2,9 @@
 
 import contextlib
 import copy
+import multiprocessing
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +16,6 @@ from safetensors import SafetensorError
 
 import training_fla.data.features as features
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
-from tests.conftest import make_processor
-from tests.tiny_runs import ROOT
 from training_fla.data.datasets import SignFeatureDataset, SignVideoDataset
 from training_fla.data.features import (
     FeatureCache,
@@ -110,17 +106,23 @@ def test_the_fingerprint_changes_with_encoder_processor_and_corpus_alone(videos,
     assert fingerprint(model, videos, "float32", "fp32") != before, "BatchNorm statistics are part of the encoder"
 
 
-def test_a_killed_run_goes_on_with_the_missing_shards(videos, packed_demo, tmp_path):
+def store_slowly(videos, folder):
+    torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
+    real = SignVideoDataset.__getitem__
+    SignVideoDataset.__getitem__ = lambda self, index: time.sleep(0.1) or real(self, index)
+    store_features(tiny_model(), videos, folder, ALONE, batch_size=4)
+
+
+def test_a_killed_run_goes_on_with_the_missing_shards(videos, tmp_path):
     """SIGKILL once the first shard is there: it is kept, half a shard is cleared, the rest is made."""
     folder = tmp_path / "cache"
-    command = [sys.executable, "-m", "tests.data.test_features", packed_demo, folder]
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("*.safetensors")) and time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it could be killed"
+    process = multiprocessing.get_context("fork").Process(target=store_slowly, args=(videos, folder))
+    process.start()
+    while not list(folder.glob("*.safetensors")):
+        assert process.is_alive(), "it ended before it could be killed"
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     first = folder / "features-00000-of-00002.safetensors"
     assert not (folder / "features-00001-of-00002.safetensors").exists(), "killed too late to show anything"
     (folder / ".features-00001-of-00002.safetensors.1.writing").write_bytes(b"half")
@@ -312,17 +314,3 @@ def test_a_cache_is_read_in_other_processes_without_being_sent_there(cache):
 def test_another_type_is_refused(videos, tmp_path):
     with pytest.raises(InputError, match="feature_dtype must be one of float32, bfloat16, got 'int8'"):
         store_features(tiny_model(), videos, tmp_path / "cache", ALONE, dtype="int8", batch_size=4)
-
-
-class SlowVideos(SignVideoDataset):
-    """Takes its time, so that there is a moment to be killed in."""
-
-    def __getitem__(self, index: int) -> dict:
-        time.sleep(0.1)
-        return super().__getitem__(index)
-
-
-if __name__ == "__main__":  # the process that is killed
-    corpus, folder = map(Path, sys.argv[1:])
-    slow = SlowVideos(PackedCorpus(corpus, "train"), make_processor(corpus))
-    store_features(tiny_model(), slow, folder, ALONE, batch_size=4)
