@@ -25,11 +25,7 @@ class SignTranslationPipeline(Pipeline):
         kwargs: `device`, `dtype`, `batch_size`, `num_workers`, and defaults for the options of a call.
 
     Example:
-        ```python
-        translate = pipeline("sign-language-translation", model="path/or/hub-id")
-        translate("clip.mp4")["translation_text"]
-        translate(["a.mp4", "b.mp4"], batch_size=2, num_beams=5, on_error="skip")
-        ```
+        `pipeline("sign-language-translation", model="path/or/hub-id")("clip.mp4")["translation_text"]`
     """
 
     _load_processor = True
@@ -122,8 +118,10 @@ class SignTranslationPipeline(Pipeline):
         if not readable:
             return clips
         try:
-            # The video is encoded once, for generating and for scoring.
-            states, mask = self.encode(readable)
+            # Clips of unequal length are padded to one batch, and encoded once, for generating and for scoring.
+            batches, names = [clip["batch"] for clip in readable], ("pixel_values_videos", "attention_mask")
+            pixels, mask = (pad_sequence([batch[name][0] for batch in batches], batch_first=True) for name in names)
+            states = self.model.get_encoder()(pixel_values_videos=pixels, attention_mask=mask)
         except ValueError as error:
             if len(readable) == 1:
                 message = f"{readable[0]['name']} cannot be translated: {one_line(error)}"
@@ -141,28 +139,12 @@ class SignTranslationPipeline(Pipeline):
             clip["sequences"], clip["scores"] = ids, score
         return clips
 
-    def encode(self, clips: list[dict]):
-        """Encode clips of unequal length as one batch.
-
-        Args:
-            clips (`list[dict]`): B clips from [`preprocess`], readable ones.
-
-        Returns:
-            `tuple`: the language model's encoder states, `last_hidden_state` of shape `(B, N, D)`, and the mask,
-                `torch.LongTensor` of shape `(B, T)`, 1 for a real frame.
-        """
-        pixels, mask = (
-            pad_sequence([clip["batch"][name][0] for clip in clips], batch_first=True)
-            for name in ("pixel_values_videos", "attention_mask")
-        )
-        return self.model.get_encoder()(pixel_values_videos=pixels, attention_mask=mask), mask
-
     def generate(self, encoder_outputs, mask: torch.Tensor, **generate_kwargs) -> tuple[torch.Tensor, torch.Tensor]:
         """Write sentences for encoded videos.
 
         Args:
-            encoder_outputs (`BaseModelOutput`): of B videos, from [`encode`].
-            mask (`torch.LongTensor` of shape `(B, T)`): from [`encode`].
+            encoder_outputs (`BaseModelOutput`): of the model's encoder, `last_hidden_state` of shape `(B, N, D)`.
+            mask (`torch.LongTensor` of shape `(B, T)`): 1 for a real frame.
             generate_kwargs: options of `generate`.
 
         Returns:

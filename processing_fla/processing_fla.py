@@ -99,19 +99,11 @@ class FlaProcessor(ProcessorMixin):
             sentences = [text] if isinstance(text, str) else text
             if len(sentences) != len(batch["pixel_values_videos"]):
                 raise ValueError(f"Got {len(batch['pixel_values_videos'])} videos, but {len(sentences)} sentences.")
-            batch["labels"] = self.make_labels(sentences, options["text_kwargs"])
+            batch["labels"] = self._labels(sentences, options["text_kwargs"])
         return batch
 
-    def make_labels(self, sentences: list[str], text_kwargs: dict) -> list[list[int]] | torch.Tensor | np.ndarray:
-        """Tokenize target sentences; padding becomes -100.
-
-        Args:
-            sentences (`list[str]`): in NFKC.
-            text_kwargs (`dict`): options of the tokenizer, `return_tensors` among them.
-
-        Returns:
-            `torch.LongTensor` or `np.ndarray` of shape `(B, L)`, or lists without `return_tensors`.
-        """
+    def _labels(self, sentences: list[str], text_kwargs: dict):
+        """Ids of target sentences `(B, L)` as `return_tensors` says; padding is -100, which the loss leaves out."""
         options = text_kwargs | {"return_attention_mask": True, "return_tensors": None}
         encoded = self.tokenizer(text_target=sentences, **options)
         labels = [
@@ -124,8 +116,7 @@ class FlaProcessor(ProcessorMixin):
         """Turn token ids back into sentences.
 
         Args:
-            sequences (`torch.Tensor`, `np.ndarray` or `list[list[int]]`): ids of shape `(B, L)`; -100 counts as
-                padding.
+            sequences (`torch.Tensor`, `np.ndarray` or `list[list[int]]`): ids `(B, L)`; -100 counts as padding.
             skip_special_tokens (`bool`, *optional*): leave out padding, end and language tokens. When absent: yes for
                 a tensor or array, as `generate` and the collator make them; lists are decoded as the tokenizer does.
             kwargs: passed to the tokenizer.

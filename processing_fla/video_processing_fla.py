@@ -175,8 +175,6 @@ class FlaVideoProcessor(BaseVideoProcessor):
         size = self.size if size is None else size
         if not isinstance(size, SizeDict):
             size = SizeDict(**get_size_dict(size, default_to_square=self.default_to_square))
-        if size.height and size.width:
-            return size.height, size.width
         return tuple(self.resize(torch.empty((3, height, width), device="meta"), size).shape[-2:])
 
     def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
@@ -222,7 +220,13 @@ class FlaVideoProcessor(BaseVideoProcessor):
         elif is_array(video):
             frames = video[indices if isinstance(video, np.ndarray) else indices.tolist()]
         elif is_frame(video[0]):
-            frames = stack_frames([video[index] for index in indices])
+            frames = [video[index] for index in indices]
+            frames = [torch.as_tensor(np.array(f.convert("RGB")) if isinstance(f, Image.Image) else f) for f in frames]
+            frames = [frame[..., None] if frame.ndim == 2 else frame for frame in frames]
+            shapes = {tuple(frame.shape) for frame in frames}
+            if len(shapes) > 1:
+                raise ValueError(f"The frames of one video must be of one size, got {sorted(shapes)}.")
+            frames = torch.stack(frames)
         else:
             frames = read_frame_files([video[index] for index in indices], size_of)
         return frames, metadata
@@ -332,20 +336,3 @@ def list_videos(videos: Any) -> list:
     raise ValueError(
         f"A video must be a path, a list of images, or an array (S, H, W, 3) or (S, 3, H, W), got {what[:200]}."
     )
-
-
-def stack_frames(frames: list) -> np.ndarray | torch.Tensor:
-    """Stack frames in memory to one video.
-
-    Args:
-        frames (`list`): PIL images, arrays or tensors, all of one kind and size.
-
-    Returns:
-        `np.ndarray` or `torch.Tensor` of shape `(T, ...)`, of 4 dimensions: layout and dtype as given.
-    """
-    frames = [np.asarray(frame.convert("RGB")) if isinstance(frame, Image.Image) else frame for frame in frames]
-    frames = [frame[..., None] if frame.ndim == 2 else frame for frame in frames]
-    shapes = {tuple(frame.shape) for frame in frames}
-    if len(shapes) > 1:
-        raise ValueError(f"The frames of one video must be of one size, got {sorted(shapes)}.")
-    return torch.stack(frames) if isinstance(frames[0], torch.Tensor) else np.stack(frames)

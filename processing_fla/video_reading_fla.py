@@ -382,25 +382,17 @@ class OpenVideo:
             raise VideoDecodeError(f"`{self.name}` has no frame between {start_seconds or 0} s and {end_seconds} s")
 
     def rgb_frames(
-        self,
-        start_seconds: float | None = None,
-        end_seconds: float | None = None,
-        size: SizeRule = None,
-        frame_stride: int = 1,
-        spaced: bool = False,
+        self, *times: float | None, size: SizeRule = None, frame_stride: int = 1, spaced: bool = False
     ) -> Iterator[tuple[float, np.ndarray]]:
         """As the function [`timed_frames`]; spaced frames are `(H, W, 4)`, see [`RgbConverter`]."""
         convert = RgbConverter(self.name, size)
-        for seconds, frame in islice(self.timed_frames(start_seconds, end_seconds), 0, None, frame_stride):
+        for seconds, frame in islice(self.timed_frames(*times), 0, None, frame_stride):
             yield seconds, convert(frame, spaced)
 
 
 @contextlib.contextmanager
 def open_video(source: str | os.PathLike | bytes, num_threads: int | None = None) -> Iterator[OpenVideo]:
-    """Open a video file or its bytes; every error of FFmpeg inside the block becomes a [`VideoDecodeError`].
-
-    `num_threads` decode, by default one a core up to four.
-    """
+    """Open a video file or its bytes; every error of FFmpeg inside the block becomes a [`VideoDecodeError`]."""
     import av  # takes longer than the rest of this package together, and many uses never decode a file
 
     name, file = checked_source(source)
@@ -463,10 +455,8 @@ def video_stream(container, name: str):
 
 
 def decodable_packets(packets: Iterator) -> Iterator:
-    """Leave out packets at the start of a cut-out video that refer to pictures it does not hold.
-
-    These are the ones before the first key frame and, in a group of pictures that was open to the one before it, those
-    right behind the key frame that are shown before it.
+    """Leave out packets of a cut-out video that refer to pictures it does not hold: those before its first key frame
+    and, right behind that, those that are shown before it.
     """
     key_frame_time, num_leading = None, MAX_REORDERED_FRAMES
     started = False
@@ -513,7 +503,7 @@ def timed_frames(
         VideoDecodeError: if the file is no video, is damaged or cut off, or holds no frame between the two times.
     """
     with open_video(path, num_threads) as video:
-        yield from video.rgb_frames(start_seconds, end_seconds, size, frame_stride)
+        yield from video.rgb_frames(start_seconds, end_seconds, size=size, frame_stride=frame_stride)
 
 
 def read_chosen_frames(

@@ -160,7 +160,7 @@ def _opened(source: Path | bytes, times: tuple, stride: int, size: tuple[int, in
         clip = OpenedClip(iter(()))
 
         def frames():
-            for _, frame in video.rgb_frames(*times, size, stride, spaced=True):
+            for _, frame in video.rgb_frames(*times, size=size, frame_stride=stride, spaced=True):
                 yield frame
             clip.fps, clip.last_seconds = video.fps or 0.0, video.last_seconds
 
