@@ -130,6 +130,17 @@ def test_command_writes_a_picture_and_a_page_that_stands_alone(clip, saved, tmp_
     assert " ".join(word for word, _ in rows) == sentence and all(re.search(r"[\d.]+ s", when) for _, when in rows)
 
 
+def test_inspect_and_translate_write_the_same_sentence_of_files_and_folders(clip, saved, tmp_path, capsys):
+    (tmp_path / "frames").mkdir()
+    for number in range(NUM_FRAMES):
+        Image.fromarray(marked_frame(number)).save(tmp_path / "frames" / f"{number}.png")
+    for path in (clip, tmp_path / "frames"):
+        assert main(["inspect", str(path), "--model", str(saved), "--out", str(tmp_path / f"{path.stem}.png")]) == 0
+        inspected = capsys.readouterr().out.splitlines()[0]
+        assert main(["translate", str(saved), str(path)]) == 0
+        assert capsys.readouterr().out == f"{path}\t{inspected}\n"
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 390)])
 def test_axe_finds_nothing_on_the_page(clip, saved, tmp_path, scheme, width):
     browser_path = shutil.which("chromium")
