@@ -25,7 +25,7 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--sentences", required=True, nargs="+", type=Path, metavar="FILE", help="training sentences, one a line"
     )
-    parser.add_argument("--column", help="the sentence files are tables (tab, | or comma): take this column")
+    parser.add_argument("--column", help="the sentence files are tables: take this column")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
     parser.add_argument("--min-count", type=int, default=1, metavar="N", help="keep pieces used N times (default 1)")
     parser.add_argument(

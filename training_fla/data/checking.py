@@ -33,7 +33,7 @@ class CorpusReport:
     """What [`check_corpus`] found: numbers by split, and a line for each thing that is amiss."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    frames: dict[str, list[float]] = field(default_factory=dict)  # source frames of each readable clip
+    frames: dict[str, list[int]] = field(default_factory=dict)  # source frames of each readable clip
     words: dict[str, list[int]] = field(default_factory=dict)  # of each sentence; characters where it has no spaces
     bad_rows: list[str] = _findings("rows that cannot be used")
     count_differences: list[str] = _findings("splits not as long as expected")
@@ -62,9 +62,7 @@ class CorpusReport:
             parts = [f"{split}: {count} rows"]
             for what, numbers in (("frames", self.frames.get(split)), ("words", self.words.get(split))):
                 if numbers:
-                    parts.append(
-                        f"{what} {min(numbers):.0f} to {max(numbers):.0f}, median {statistics.median(numbers):.0f}"
-                    )
+                    parts.append(f"{what} {min(numbers)} to {max(numbers)}, median {statistics.median(numbers):.0f}")
             lines.append("; ".join(parts))
         for title, found in self.findings().items():
             lines.append(f"{title}: {len(found) or 'none'}")
@@ -86,26 +84,11 @@ def check_corpus(
 ) -> CorpusReport:
     """Compare a corpus with its annotation, what it should hold and what lies on disk; nothing is written."""
     report = CorpusReport()
-    for split in SPLITS:
-        of_split = [row for row in rows if row.split == split]
-        wanted = (expected or {}).get(split)
-        if wanted is not None and wanted != len(of_split):
-            report.count_differences.append(f"{split}: {len(of_split)} rows instead of {wanted}")
-        if not of_split:
-            continue
-        report.rows[split] = len(of_split)
-        report.words[split] = [_num_words(row.sentence) for row in of_split if row.sentence]
-        report.empty_sentences += [f"{split} {row.id}" for row in of_split if not row.sentence]
-        counts = Counter(row.id for row in of_split)
-        report.duplicates += [f"{split} {id_}: {count} times" for id_, count in counts.items() if count > 1]
-    present = []
-    for row in rows:
-        if row.video.is_missing:
-            report.missing.append(f"{row.split} {row.id}: {row.video.path}")
-        else:
-            present.append(row)
+    _check_annotation(rows, expected or {}, report)
+    report.missing = [f"{row.split} {row.id}: {row.video.path}" for row in rows if row.video.is_missing]
     named = {os.path.abspath(row.video.path) for row in rows if isinstance(row.video, FrameFolder | VideoFile)}
     report.extra = [str(path) for path in on_disk if os.path.abspath(path) not in named]
+    present = [row for row in rows if not row.video.is_missing]
     workers = os.cpu_count() or 1 if num_workers is None else num_workers
     findings = in_workers(examine, present, workers, _lost)
     findings = tqdm(findings, total=len(present), desc="checking", unit="clip", disable=not progress)
@@ -119,6 +102,19 @@ def check_corpus(
         if found.warning:
             report.warnings.append(found.warning)
     return report
+
+
+def _check_annotation(rows: Sequence[CorpusRow], expected: Mapping[str, int], report: CorpusReport) -> None:
+    for split in SPLITS:
+        of_split = [row for row in rows if row.split == split]
+        if expected.get(split, len(of_split)) != len(of_split):
+            report.count_differences.append(f"{split}: {len(of_split)} rows instead of {expected[split]}")
+        if of_split:
+            report.rows[split] = len(of_split)
+            report.words[split] = [_num_words(row.sentence) for row in of_split if row.sentence]
+            report.empty_sentences += [f"{split} {row.id}" for row in of_split if not row.sentence]
+            counts = Counter(row.id for row in of_split)
+            report.duplicates += [f"{split} {id_}: {count} times" for id_, count in counts.items() if count > 1]
 
 
 def _num_words(sentence: str) -> int:
