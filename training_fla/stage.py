@@ -136,7 +136,7 @@ def check_launch(recipe: Recipe) -> None:
     """Refuse one process where several GPUs are visible: torch would copy the model to all of them at each step."""
     gpus = 0 if recipe.training.get("use_cpu") else torch.cuda.device_count()
     if gpus > 1 and "LOCAL_RANK" not in os.environ:
-        command = shlex.join(["accelerate", "launch", "--num_processes", str(gpus), *sys.argv])
+        command = shlex.join(["accelerate", "launch", "--multi_gpu", "--num_processes", str(gpus), *sys.argv])
         raise InputError(f"{gpus} GPUs are visible: use them with `{command}`, or set CUDA_VISIBLE_DEVICES=0 for one")
 
 
