@@ -36,22 +36,12 @@ class FlaVisionConfig(PreTrainedConfig):
             Frames under the temporal convolution. Odd, so that the convolution keeps the length (N = T).
         image_mean (`list[float]` or `float`, *optional*, defaults to ImageNet's):
             Means of R, G and B in [0, 1], or one for all; `uint8` pixels are normalised with it on the device.
-        image_std (`list[float]` or `float`, *optional*, defaults to ImageNet's):
-            Standard deviations, likewise.
+        image_std (`list[float]` or `float`, *optional*, defaults to ImageNet's): Standard deviations, likewise.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Read by transformers' generic initialisation; the layers of this package use their own rule.
 
     Raises:
         ValueError: if `temporal_kernel_size` is even or `hidden_size` is not positive.
-
-    Example:
-        ```python
-        >>> from modeling_fla import FlaVisionConfig
-        >>> config = FlaVisionConfig()
-        >>> config.backbone_config.model_type, config.frame_feature_size, config.hidden_size
-        ('resnet', 512, 512)
-
-        ```
     """
 
     model_type = "fla_vision"
@@ -127,8 +117,7 @@ class FlaConfig(PreTrainedConfig):
     r"""Configuration of [`FlaForConditionalGeneration`], for both stages of the paper.
 
     Args:
-        vision_config ([`FlaVisionConfig`] or `dict`, *optional*):
-            The visual encoder.
+        vision_config ([`FlaVisionConfig`] or `dict`, *optional*): The visual encoder.
         text_config (`PreTrainedConfig` or `dict`, *optional*):
             The language model: MBart, MT5, Marian, BART, T5, Pegasus, M2M-100 or any other encoder-decoder.
             Defaults to MBart.
@@ -141,7 +130,7 @@ class FlaConfig(PreTrainedConfig):
             Multiplies the adapter's output. Language models scale their word embeddings themselves but not
             `inputs_embeds`.
         freeze_vision_backbone (`bool`, *optional*, defaults to `False`):
-            Keep the vision backbone still: no gradient, BatchNorm in evaluation mode (paper Table 9, VB).
+            Freeze the vision backbone: no gradient, BatchNorm in evaluation mode (paper Table 9, VB).
         freeze_temporal_module (`bool`, *optional*, defaults to `False`):
             The same for the temporal module (paper Table 9, TM).
         light_t_config (`PreTrainedConfig` or `dict`, *optional*):
@@ -156,15 +145,6 @@ class FlaConfig(PreTrainedConfig):
     Raises:
         ValueError: if `input_features` is unknown or is `"hidden"` without `light_t_config`, or `text_config` is no
             encoder-decoder.
-
-    Example:
-        ```python
-        >>> from modeling_fla import FlaConfig
-        >>> config = FlaConfig.light_t("base", vocab_size=2429)
-        >>> config.text_config.model_type, config.text_config.d_model, config.input_features
-        ('mbart', 512, 'sign')
-
-        ```
     """
 
     model_type = "fla_llm"
@@ -256,14 +236,11 @@ class FlaConfig(PreTrainedConfig):
         Light-T is an MBart-style encoder-decoder with learned positions and an output head of its own.
 
         Args:
-            size (`str`, *optional*, defaults to `"base"`):
-                `tiny`, `small`, `base` or `large`.
+            size (`str`, *optional*, defaults to `"base"`): `tiny`, `small`, `base` or `large`.
             vocab_size (`int`, *optional*, defaults to 2429):
                 Tokens of the tokenizer stage 2 will use (paper Sec. 4.2). 2429 gives Table 7's parameter counts.
-            vision_config ([`FlaVisionConfig`], *optional*):
-                The visual encoder.
-            **text_config_overrides:
-                Fields of [`MBartConfig`], e.g. `decoder_start_token_id`.
+            vision_config ([`FlaVisionConfig`], *optional*): The visual encoder.
+            **text_config_overrides: Fields of [`MBartConfig`], e.g. `decoder_start_token_id`.
 
         Returns:
             [`FlaConfig`]: with `text_config` a [`MBartConfig`].

@@ -172,12 +172,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
     Stage 1 and stage 2 of the paper differ by `config.text_config`, by what is frozen and by how they are trained.
 
     Args:
-        config ([`FlaConfig`]):
-            The configuration.
-        visual_encoder ([`FlaVisualEncoder`], *optional*):
-            A ready one to build around.
-        language_model (`PreTrainedModel`, *optional*):
-            A ready one to build around.
+        config ([`FlaConfig`]): The configuration.
+        visual_encoder ([`FlaVisualEncoder`], *optional*): A ready one to build around.
+        language_model (`PreTrainedModel`, *optional*): A ready one to build around.
         light_t_encoder ([`FlaLightTEncoder`], *optional*):
             A ready one to build around, with `input_features="hidden"`.
     """
@@ -304,14 +301,12 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
                 Keys and values of the decoder's earlier steps; `past_key_values` until transformers 5.23.
             decoder_inputs_embeds (`torch.FloatTensor` of shape `(B, L, D)`, *optional*):
                 Instead of `decoder_input_ids`.
-            use_cache (`bool`, *optional*):
-                Whether to return `cache`.
+            use_cache (`bool`, *optional*): Whether to return `cache`.
             num_items_in_batch (`torch.LongTensor` of shape `()` or `int`, *optional*):
                 Target tokens to divide the loss by, which [`Trainer`] gives when it accumulates gradients.
             positions (`torch.LongTensor` of shape `(R,)`, *optional*):
                 Where `attention_mask` is 1 in `B * T`, if it is known: then no step waits to read it from the device.
-            **kwargs:
-                Passed to the language model, e.g. `output_attentions=True`.
+            **kwargs: Passed to the language model, e.g. `output_attentions=True`.
 
         Returns:
             `Seq2SeqLMOutput`: `logits` is `(B, L, V)`; `loss`, with `labels` only, is the mean negative log-likelihood
@@ -382,16 +377,12 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         r"""Translate: `GenerationMixin.generate`, from videos or from sign features.
 
         Args:
-            inputs (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*):
-                As `pixel_values_videos`.
-            generation_config ([`GenerationConfig`], *optional*):
-                Instead of the model's own.
+            inputs (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*): As `pixel_values_videos`.
+            generation_config ([`GenerationConfig`], *optional*): Instead of the model's own.
             sign_features (`torch.FloatTensor` of shape `(B, N, C)`, *optional*):
                 Instead of `pixel_values_videos`, with the same `attention_mask`.
-            *args:
-                As for `GenerationMixin.generate`.
-            **kwargs:
-                As for `GenerationMixin.generate`: `pixel_values_videos`, `attention_mask`, `num_beams`, ...
+            *args: As for `GenerationMixin.generate`.
+            **kwargs: As for `GenerationMixin.generate`: `pixel_values_videos`, `attention_mask`, `num_beams`, ...
 
         Returns:
             As `GenerationMixin.generate`: token ids `(B, L)`, or more with `return_dict_in_generate=True`.
@@ -414,12 +405,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         r"""What the adapter reads, the features that `config.input_features` names; later given as `sign_features`.
 
         Args:
-            pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
-                As in `forward`.
-            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
-                As in `forward`.
-            positions (`torch.LongTensor` of shape `(R,)`, *optional*):
-                As in `forward`.
+            pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`): As in `forward`.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): As in `forward`.
+            positions (`torch.LongTensor` of shape `(R,)`, *optional*): As in `forward`.
 
         Returns:
             `torch.FloatTensor` of shape `(B, N, C)`: zeros at padding.
@@ -486,15 +474,13 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         return shifted.masked_fill(shifted == -100, text_config.pad_token_id)
 
     def freeze_visual_encoder(self, vision_backbone: bool = True, temporal_module: bool = True) -> None:
-        r"""Keep parts of the visual encoder still, in parameters and BatchNorm statistics (paper Table 9).
+        r"""Freeze parts of the visual encoder, in parameters and BatchNorm statistics (paper Table 9).
 
         The configuration records the choice: it holds through `train()`, saving and loading.
 
         Args:
-            vision_backbone (`bool`, *optional*, defaults to `True`):
-                Whether the backbone is frozen.
-            temporal_module (`bool`, *optional*, defaults to `True`):
-                Whether the temporal module is frozen.
+            vision_backbone (`bool`, *optional*, defaults to `True`): Whether the backbone is frozen.
+            temporal_module (`bool`, *optional*, defaults to `True`): Whether the temporal module is frozen.
         """
         self.config.freeze_vision_backbone = vision_backbone
         self.config.freeze_temporal_module = temporal_module
@@ -517,11 +503,6 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
     def get_decoder(self) -> nn.Module:
         """The language model's decoder."""
         return self.language_model.get_decoder()
-
-    @property
-    def vocab_size(self) -> int:
-        """V, the language model's vocabulary."""
-        return self.config.vocab_size
 
     def get_output_embeddings(self) -> nn.Module:
         """The language model's head."""

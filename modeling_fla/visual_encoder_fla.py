@@ -29,10 +29,8 @@ class FlaVisualEncoderOutput(ModelOutput):
     r"""What [`FlaVisualEncoder`] gives.
 
     Args:
-        last_hidden_state (`torch.FloatTensor` of shape `(B, N, C)`):
-            Sign features, at least 0; zeros at padding.
-        frame_features (`torch.FloatTensor` of shape `(B, T, C)`):
-            The backbone's pooled features; zeros at padding.
+        last_hidden_state (`torch.FloatTensor` of shape `(B, N, C)`): Sign features, at least 0; zeros at padding.
+        frame_features (`torch.FloatTensor` of shape `(B, T, C)`): The backbone's pooled features; zeros at padding.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -147,19 +145,7 @@ class FlaVisualEncoder(FlaPreTrainedModel):
     Padding frames reach neither the backbone nor any BatchNorm. The convolutions run in `channels_last`.
 
     Args:
-        config ([`FlaVisionConfig`]):
-            The configuration.
-
-    Example:
-        ```python
-        >>> import torch
-        >>> from modeling_fla import FlaVisionConfig, FlaVisualEncoder
-        >>> encoder = FlaVisualEncoder(FlaVisionConfig(hidden_size=8)).eval()
-        >>> video = torch.zeros(2, 3, 3, 32, 40, dtype=torch.uint8)
-        >>> tuple(encoder(video, torch.tensor([[1, 1, 1], [1, 1, 0]])).last_hidden_state.shape)
-        (2, 3, 8)
-
-        ```
+        config ([`FlaVisionConfig`]): The configuration.
     """
 
     config_class = FlaVisionConfig

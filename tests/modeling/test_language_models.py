@@ -1,4 +1,4 @@
-"""Every language model behind the one door: training, both doors, generation, saving, trimming."""
+"""Every language model in the one class: training, both inputs, generation, saving, trimming."""
 
 import copy
 
@@ -94,7 +94,7 @@ def test_saving_loading_and_resizing(name, video, mask, labels, tmp_path):
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert torch.equal(loaded(video, mask, labels=labels).logits, model(video, mask, labels=labels).logits)
     loaded.resize_token_embeddings(V + 3)
-    assert loaded.vocab_size == loaded(video, mask, labels=labels).logits.shape[-1] == V + 3
+    assert loaded.config.vocab_size == loaded(video, mask, labels=labels).logits.shape[-1] == V + 3
 
 
 @every_language_model
@@ -111,7 +111,7 @@ def test_trimming_keeps_the_logits_of_the_kept_tokens(name, tied, video, mask, t
     before = logits_of(model, video, mask, decoder_input_ids)
     new_ids = {old: new for new, old in enumerate(KEPT)}
     assert trim_token_embeddings(model, KEPT) is model
-    assert model.vocab_size == len(KEPT)
+    assert model.config.vocab_size == len(KEPT)
     trimmed_input_ids = decoder_input_ids.clone().apply_(new_ids.get)
     after = logits_of(model, video, mask, trimmed_input_ids)
     torch.testing.assert_close(after, before[..., KEPT], atol=1e-5, rtol=1e-5)

@@ -1,4 +1,6 @@
 import copy
+import doctest
+import importlib
 import json
 import logging
 from contextlib import nullcontext
@@ -232,7 +234,7 @@ def test_a_frozen_encoder_gives_training_the_features_of_evaluation(model, video
     assert torch.equal(model.train().get_sign_features(video, mask), features)
 
 
-def test_frame_features_leave_the_temporal_module_still(video, mask, labels):
+def test_frame_features_leave_the_temporal_module_frozen(video, mask, labels):
     model = tiny_model(input_features="frame")
     inputs = {"pixel_values_videos": video, "attention_mask": mask, "labels": labels}
     assert moved_parts(model, inputs) == {"vision_backbone", "adapter", "language_model"}
@@ -414,6 +416,12 @@ def test_a_configuration_around_a_living_model_leaves_its_attention(language_mod
         before = part._attn_implementation
         FlaConfig(text_config=language_model.config, vision_config=model.config.vision_config)
         assert part._attn_implementation == before is not None
+
+
+@pytest.mark.parametrize("module", ["modeling_fla.modeling_fla", "processing_fla.tokenization_fla"])
+def test_the_examples_of_docstrings_run(module):
+    failed, attempted = doctest.testmod(importlib.import_module(module))
+    assert attempted and not failed
 
 
 def test_a_tuple_where_it_is_asked_for(model, video, labels):
