@@ -1,6 +1,6 @@
-"""Damaged videos, annotation files and packed shards: a clear error or a right answer, never anything else.
+"""Damaged videos, annotation files and packed shards give a clear error or a right answer.
 
-The short form runs by default; `pytest -m slow tests/training/test_corpus_fuzz.py` tries 2,000 damaged files. They are
+The short form runs by default; `pytest -m slow tests/corpora/test_corpus_fuzz.py` tries 2,000 damaged files. They are
 read by a child process with 1 GiB of memory beyond what its imports took, and 10 seconds a file.
 """
 
