@@ -1,3 +1,5 @@
+"""Augmentation: one draw for all frames of a clip, within its bounds, and the map it says."""
+
 import math
 
 import numpy as np

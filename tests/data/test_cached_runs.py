@@ -1,4 +1,4 @@
-"""Stage 2 on stored features is stage 2 on pixels; and when it is taken."""
+"""Stage 2 on stored features gives the curve of stage 2 on pixels; when features are stored."""
 
 import json
 from pathlib import Path

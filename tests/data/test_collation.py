@@ -1,4 +1,4 @@
-"""Examples and batches: the right frames, the same every time, nothing of padding that could be taken for data."""
+"""Examples and batches: the right frames, the same every time, and padding that is marked as such."""
 
 import copy
 import pickle

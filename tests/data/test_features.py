@@ -1,4 +1,4 @@
-"""The feature cache: what is stored is what the encoder gives, and a changed encoder never meets it."""
+"""The feature cache: what is stored is what the encoder gives, and never that of another encoder."""
 
 import contextlib
 import copy

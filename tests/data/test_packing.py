@@ -1,3 +1,5 @@
+"""Packing and reading again: the same bytes from any run, nothing of others replaced, damage refused."""
+
 import contextlib
 import copy
 import errno

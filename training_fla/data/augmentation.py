@@ -1,6 +1,6 @@
-"""Training-time variation of a clip: one geometric draw for all its frames, on uint8 pixels.
+"""Augmentation of a training clip: one geometric draw for all its frames, on uint8 pixels.
 
-Never a mirror: which hand signs carries meaning.
+Clips are never mirrored: which hand signs carries meaning.
 """
 
 import math

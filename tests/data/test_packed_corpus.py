@@ -1,3 +1,5 @@
+"""Decoding the frames of a packed corpus; reading it is tested in test_packing.py."""
+
 import io
 
 import numpy as np
