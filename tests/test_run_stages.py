@@ -213,6 +213,24 @@ def test_parts_that_do_not_belong_together_are_refused(recipes, stage1, tmp_path
     assert message in capsys.readouterr().err
 
 
+def test_damaged_weights_of_stage_1_are_one_line(recipes, stage1, tmp_path, capsys):
+    shutil.copytree(stage1, tmp_path / "stage1", ignore=shutil.ignore_patterns("checkpoint-*"))
+    argv = [recipes / "stage2.yaml", "--output_dir", tmp_path / "out", "--stage1_checkpoint", tmp_path / "stage1"]
+    for damage, message in (
+        (b"version https://git-lfs.github.com/spec/v1\n", "model.safetensors is a Git LFS pointer"),
+        ((stage1 / "model.safetensors").read_bytes()[:-9], "model.safetensors is not a whole weights file"),
+    ):
+        (tmp_path / "stage1/model.safetensors").write_bytes(damage)
+        assert run("run_stage2", *argv, "--tokenizer", stage1) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_output_folder_that_cannot_be_written_to_is_refused_first(recipes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    assert run("run_stage1", recipes / "stage1.yaml", "--output_dir", tmp_path) == 2
+    assert f"output_dir {tmp_path} cannot be written to" in capsys.readouterr().err
+
+
 def test_killed_and_resumed_it_ends_at_the_same_weights(recipes, stage1, tmp_path):
     """SIGKILL after the first checkpoint; the undisturbed run is the fixture's."""
     out = tmp_path / "stage1"
