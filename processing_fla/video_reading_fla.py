@@ -407,7 +407,8 @@ def open_video(source: str | os.PathLike | bytes, num_threads: int | None = None
             stream.codec_context.thread_count = num_threads or min(MAX_THREADS, os.cpu_count() or 1)
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             try:
-                yield OpenVideo(name, container, stream, errors)
+                # In the header of an MP4 file an error is of another track or of an atom that FFmpeg does not know.
+                yield OpenVideo(name, container, stream, [] if "mov" in container.format.name else errors)
             finally:
                 # Waits for the decoding threads: one that logs needs Python's lock, which freeing them would hold.
                 stream.codec_context.flush_buffers()
