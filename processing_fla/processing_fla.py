@@ -46,11 +46,7 @@ class FlaProcessor(ProcessorMixin):
         chat_template (`str`, *optional*): unused by this model; every transformers processor may carry one.
 
     Example:
-        ```python
-        batch = processor(videos=["a.mp4", "b.mp4"], text=["ein satz", "noch einer"], return_tensors="pt")
-        loss = model(**batch).loss
-        sentences = processor.batch_decode(model.generate(**batch, num_beams=5))
-        ```
+        `model.generate(**processor(videos=["a.mp4", "b.mp4"], return_tensors="pt"), num_beams=5)`
     """
 
     valid_processor_kwargs = FlaProcessorKwargs

@@ -25,8 +25,7 @@ from urllib.request import url2pathname
 import numpy as np
 from transformers.video_utils import VideoMetadata
 
-# Demuxers of FFmpeg that a file may be opened with. The others hold stills, sound, text that FFmpeg draws (`tty`),
-# lists that open further files (`concat`, `hls`), or streams without times (`h264`).
+# FFmpeg's other demuxers are of stills, sound, text, lists that open further files, and streams without times.
 VIDEO_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,mxf,ogg,gif"
 VIDEO_SUFFIXES = {
     ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".asf",
@@ -38,7 +37,7 @@ MAX_PIXELS = 4096 * 4096  # above 4K in either orientation; a damaged header may
 MAX_REORDERED_FRAMES = 16  # H.264 and HEVC may hold back so many pictures before they show one
 MAX_THREADS = 4  # more bring little below 4K and hold a decoded frame each
 TIME_TOLERANCE = 1e-3  # times are rounded in files and in annotations; far below the length of any frame
-LOG_LOCK, LOG_LEVELS = threading.Lock(), []  # of `logged_errors`; the first level is the one to come back
+LOG_LOCK, LOG_LEVELS = threading.Lock(), []  # the first level is PyAV's own
 
 SizeRule = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None  # height and width, or from a source frame's
 
@@ -242,25 +241,30 @@ def scaled(frames: np.ndarray, size: SizeRule) -> np.ndarray:
     return result
 
 
+def set_log_level(change: Callable[[int], None], level: int) -> None:
+    """Let FFmpeg log up to the highest level that is asked for in any thread; PyAV's own comes back at the end."""
+    from av import logging
+
+    with LOG_LOCK:
+        if not LOG_LEVELS:
+            LOG_LEVELS.append(logging.get_level())
+        change(level)
+        asked = len(LOG_LEVELS) > 1
+        logging.set_level(max(level or 0 for level in LOG_LEVELS) if asked else LOG_LEVELS.pop())
+        logging.set_skip_repeated(not asked)  # the same file, read twice, logs the same error twice
+
+
 @contextlib.contextmanager
 def logged_errors() -> Iterator[list[tuple[int, str, str]]]:
     """Collect what FFmpeg logs as an error in this thread; PyAV drops all logs unless a level is set."""
     from av import logging
 
-    with LOG_LOCK:
-        LOG_LEVELS.append(logging.get_level())
-        logging.set_level(max(logging.ERROR, LOG_LEVELS[0] or 0))
-        logging.set_skip_repeated(False)  # the same file, read twice, logs the same error twice
+    set_log_level(LOG_LEVELS.append, logging.ERROR)
     try:
-        # Decoding threads log as well, to no one's interest: their frames are then marked corrupt.
-        with logging.Capture(local=False), logging.Capture(local=True) as errors:
+        with logging.Capture(local=False), logging.Capture(local=True) as errors:  # decoding threads log aside
             yield errors
     finally:
-        with LOG_LOCK:
-            level = LOG_LEVELS.pop()
-            if not LOG_LEVELS:
-                logging.set_level(level)
-                logging.set_skip_repeated(True)
+        set_log_level(LOG_LEVELS.remove, logging.ERROR)
 
 
 class OpenVideo:
@@ -398,6 +402,7 @@ def open_video(source: str | os.PathLike | bytes, num_threads: int | None = None
     name, file = checked_source(source)
     options = {"format_whitelist": VIDEO_CONTAINERS, "protocol_whitelist": "file"}
     container = None
+    set_log_level(LOG_LEVELS.append, av.logging.PANIC)  # a thread that logs must not see the level taken away
     try:
         with logged_errors() as errors:
             container = av.open(file, mode="r", container_options=options, metadata_errors="ignore")
@@ -419,6 +424,8 @@ def open_video(source: str | os.PathLike | bytes, num_threads: int | None = None
         raise VideoDecodeError(f"`{name}` cannot be decoded as a video: {reason}") from error
     except (UnicodeError, MemoryError, OverflowError) as error:
         raise VideoDecodeError(f"`{name}` cannot be decoded as a video: {error!r}") from error
+    finally:
+        set_log_level(LOG_LEVELS.remove, av.logging.PANIC)
 
 
 def checked_source(source: str | os.PathLike | bytes) -> tuple[str, object]:
@@ -490,10 +497,8 @@ def timed_frames(
     Args:
         path (`str`, `os.PathLike` or `bytes`): the file, its `file://` URL, or its bytes.
         start_seconds (`float`, *optional*): the first frame shown at this time or later is the first one given.
-        end_seconds (`float`, *optional*): the first frame shown at this time or later is no longer given. May lie
-            beyond the end of the video.
-        size (`SizeRule`): height and width to scale to, or a function that gives them for a source frame's; the
-            video's own when absent.
+        end_seconds (`float`, *optional*): the first frame shown at this time or later is no longer given.
+        size (`SizeRule`): height and width to scale to, or a function that gives them for a source frame's.
         frame_stride (`int`): give only every so many frames; the others are not converted.
         num_threads (`int`, *optional*): threads of the decoder; one per core up to four when absent.
 
