@@ -151,7 +151,7 @@ def denoise(
             learning_rate=learning_rate, warmup_steps=warmup_steps, lr_scheduler_type="cosine", weight_decay=0.01,
             save_steps=save_steps, save_total_limit=1, logging_steps=max(1, max_steps // 10), seed=seed,
             report_to="none", dataloader_pin_memory=torch.cuda.is_available(), optim="adamw_torch_fused",
-            remove_unused_columns=False, max_grad_norm=1.0, train_sampling_strategy="group_by_length",
+            remove_unused_columns=False, max_grad_norm=1.0, train_sampling_strategy="random",
         )  # fmt: skip
         ids = tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
         dataset = [{"input_ids": sentence[:max_tokens]} for sentence in ids if sentence]
