@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,27 @@ def test_two_runs_do_not_write_one_folder(tmp_path):
         locked_folder(tmp_path / "work", tmp_path / "out"),
     ):
         pass
+
+
+def test_workers_of_a_killed_run_do_not_hold_its_folder(tmp_path):
+    code = f"""
+import os, signal, time
+from pathlib import Path
+from training_fla.files import locked_folder
+with locked_folder(Path({str(tmp_path)!r}), Path("out")):
+    worker = os.fork()
+    if worker == 0:
+        os.close(1)
+        time.sleep(60)
+    print(worker, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+    try:
+        with locked_folder(tmp_path, tmp_path):
+            pass
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,19 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BYPRODUCTS = {"__pycache__", ".DS_Store", "Thumbs.db", "desktop.ini"}  # other programs leave them everywhere
 
 
+HELD: set[int] = set()  # descriptors of locked folders
+
+
+def _let_go_in_child() -> None:
+    """A forked worker holds no lock, or the next run could not begin while workers of a killed one still end."""
+    while HELD:
+        os.close(HELD.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
+
+
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that names it and the remedy."""
 
@@ -232,6 +245,7 @@ def locked_folder(work: Path, path: Path) -> Iterator[None]:
         yield
         return
     descriptor = os.open(work, os.O_RDONLY)
+    HELD.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -241,6 +255,7 @@ def locked_folder(work: Path, path: Path) -> Iterator[None]:
             pass
         yield
     finally:
+        HELD.discard(descriptor)
         os.close(descriptor)
 
 
