@@ -100,7 +100,7 @@ def call(command: str) -> int:
 
 
 @pytest.mark.parametrize("command", FOLDERS.values(), ids=FOLDERS)
-def test_a_folder_that_is_not_ours_stays_as_it_is(folder, tmp_path, monkeypatch, capsys, command):
+def test_foreign_folders_stay_as_they_are(folder, tmp_path, monkeypatch, capsys, command):
     thesis = tmp_path / "thesis"
     for name in ("chapter.txt", "figures/one.png", "checkpoint-2/model.safetensors", "config.json", "summary.json"):
         (thesis / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The house: who may import whom, no circle, how wide a room is, what travels, and what `fla --help` costs."""
+"""The layout: who may import whom, no circle, how wide a room is, what travels, and what `fla --help` costs."""
 
 import ast
 import subprocess

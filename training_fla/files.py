@@ -111,7 +111,7 @@ def damaged_weights(folder: Path) -> str | None:
 
 
 def exit_status(work: Callable[[], int | None], prog: str) -> int:
-    """Call `work()`; bad input becomes one line on stderr and status 2, Ctrl-C status 130, a reader who left 141."""
+    """Call `work()`; bad input becomes one line on stderr and status 2, Ctrl-C status 130, a closed pipe 141."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # sentences are of any language, whatever the locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

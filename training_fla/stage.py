@@ -76,7 +76,7 @@ def run_stage(
     build_model: Callable[[Recipe, FlaProcessor], FlaForConditionalGeneration],
 ) -> int:
     """Train, choose on dev, score dev and test, save; the exit status."""
-    transformers_logging.disable_progress_bar()  # of reading and writing weights, which takes a blink here
+    transformers_logging.disable_progress_bar()  # of reading and writing weights: they take less than a second here
     started = time.perf_counter()
     args = training_arguments(recipe)
     with contextlib.ExitStack() as stack:

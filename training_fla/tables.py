@@ -75,7 +75,7 @@ def read_table(
     A quote mark opens a quoted cell where a cell begins with it and the quote closes right before a delimiter or the
     end of a line; `""` within is one mark. Any other quote mark is text. Two limits: with commas or semicolons, whose
     writers always quote, a mark that opens a cell and does not close it makes a bad row; with tabs or `|`, a quoted
-    cell of several lines holds no delimiter, so that two stray marks do not swallow the rows between them.
+    cell of several lines holds no delimiter, so that two stray marks do not make one cell of the rows between them.
 
     Bad rows go to `bad`, or raise if there is none. A column that is absent may be there by its alias. With
     `rest_in_last` the last cell may hold bare delimiters.

@@ -175,7 +175,7 @@ def test_all_bad_rows_of_a_table_are_named_and_skip_packs_the_rest(tmp_path, cap
     assert (packed / "skipped.tsv").read_bytes() == (tmp_path / "out/skipped.tsv").read_bytes()
 
 
-def test_cuts_and_counts_go_by_the_frames_own_times(tmp_path, capsys):
+def test_cuts_and_counts_go_by_the_frame_times(tmp_path, capsys):
     """A browser's WebM states 1000 frames a second and no length; a picture starts after the sound; rates vary."""
     frames = [drawing.marked_frame(n % 20, 32, 32) for n in range(120)]
     times = [round(1000 * n / 30) for n in range(120)]

@@ -1,4 +1,4 @@
-"""What a model is trained and scored on (packed frames) is what it is shown by the processor and the pipeline."""
+"""One input path: packed frames, on which a model is trained and scored, are those of processor and pipeline."""
 
 from itertools import pairwise
 
@@ -60,7 +60,7 @@ def packed(clips, processor, tmp_path_factory) -> SignVideoDataset:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_packed_frames_are_those_of_the_processor_up_to_jpeg(clips, processor, packed, kind):
+def test_one_input_path_packed_frames_are_those_of_the_processor_up_to_jpeg(clips, processor, packed, kind):
     index = KINDS.index(kind)
     batch = processor.video_processor(clips[kind], return_metadata=True, **RAW)
     kept = batch["video_metadata"][0].frames_indices
@@ -73,7 +73,7 @@ def test_packed_frames_are_those_of_the_processor_up_to_jpeg(clips, processor, p
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_pipeline_says_of_a_file_what_it_says_of_the_frames_that_are_packed(clips, processor, packed, kind):
+def test_one_input_path_gives_a_file_and_its_packed_frames_the_same_sentence(clips, processor, packed, kind):
     index, clip = KINDS.index(kind), clips[kind]
     before_jpeg = (FrameFolder if clip.is_dir() else VideoFile)(clip).frames(size=(SIZE, SIZE))
     kept = torch.from_numpy(np.stack(list(before_jpeg))[packed.kept(packed.corpus.num_frames[index])]).permute(
@@ -88,7 +88,7 @@ def test_the_pipeline_says_of_a_file_what_it_says_of_the_frames_that_are_packed(
     assert of_file["score"] == pytest.approx(of_frames["score"])
 
 
-def test_a_long_clip_is_thinned_by_the_processor_and_by_every_call(clips, processor):
+def test_one_input_path_thins_a_long_clip_in_every_call(clips, processor):
     video_processor = processor.video_processor
     for kind in ("long mp4", "long recorded", "long frames"):
         kept = video_processor(clips[kind], return_metadata=True, **RAW)["video_metadata"][0].frames_indices.tolist()

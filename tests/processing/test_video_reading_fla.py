@@ -154,7 +154,7 @@ def test_frames_at_irregular_times_are_all_there(tmp_path, suffix):
     assert [number_of(f) for f in frames_of(path, start_seconds=0.2, end_seconds=1.5)] == [2, 3, 4, 5]
 
 
-def test_times_are_the_frames_own_where_the_header_states_a_clock(tmp_path):
+def test_frame_times_are_the_frames_own_where_the_header_states_a_clock(tmp_path):
     """As browsers record: the header states 1000 frames a second, 20 are shown."""
     path = write_video(
         tmp_path / "recording.webm",
@@ -175,7 +175,7 @@ def test_times_are_the_frames_own_where_the_header_states_a_clock(tmp_path):
     assert (video.num_frames, video.last_seconds, video.fps) == (6, pytest.approx(0.55), pytest.approx(20, rel=0.01))
 
 
-def test_times_count_from_the_start_of_the_container_not_of_the_picture(tmp_path):
+def test_frame_times_count_from_the_start_of_the_container(tmp_path):
     path = late_video(tmp_path / "late.mp4")
     assert [seconds for seconds, _ in timed_frames(path)] == pytest.approx(2 + np.arange(20) / 10, abs=1e-3)
     assert numbers_in(path, 2.5, 3.5) == list(range(5, 15))

@@ -86,7 +86,7 @@ def test_in_bf16_beams_run_under_autocast_as_training_does(folder, tmp_path):
         assert kinds == {expected}
 
 
-def test_ten_evaluations_leave_processes_and_descriptors_as_they_were(folder, tmp_path):
+def test_ten_evaluations_keep_a_constant_number_of_workers_and_descriptors(folder, tmp_path):
     lines = ("--dataloader_num_workers", 2, "--feature_cache", "null", "--max_new_tokens", 1)
     trainer = make(folder, "run_stage2", tmp_path / "out", *lines)
     counts = []

@@ -138,7 +138,7 @@ def test_the_parts():
     assert list(cut_longer((0.0, 10.0), still.seconds[:0], still.energy[:0], 5.0)) == [(0.0, 5.0), (5.0, 10.0)]
 
 
-def test_a_cue_has_its_own_frames_by_their_times():
+def test_a_cue_has_its_own_frames_by_the_frame_times():
     # A telephone's frames do not follow evenly.
     times = [0.0, 0.04, 0.1, 0.13, 0.2, 0.21, 0.3, 0.31, 0.5, 0.52]
     frames = [(second, np.full((2, 3, 3), number, np.uint8)) for number, second in enumerate(times)]

@@ -34,7 +34,7 @@ def test_windows_hold_every_frame_once_or_where_they_overlap_more_often(count, l
     assert cues[-1][1] == pytest.approx(2 + (count / 10 if count > 1 else 0.04))
 
 
-def test_windows_follow_the_frames_own_times():
+def test_windows_follow_the_frame_times():
     # A telephone's frames do not follow evenly, and nothing is shown for a while.
     times = [0.0, 0.04, 0.9, 1.0, 1.9, 2.01, 7.5, 7.54, 7.6]
     cues = seen(cut_windows(numbered(times), Windows(2.0, 1.0)))
@@ -80,7 +80,7 @@ def cues_of(video, capsys, length=6.0) -> list[tuple[str, str]]:
     return [(*map(float, pair), shape[0]) for pair, shape in zip(times, translate.shapes, strict=True)]
 
 
-def test_a_browsers_recording_is_cut_by_the_times_of_its_frames(tmp_path, capsys):
+def test_a_browsers_recording_is_cut_by_its_frame_times(tmp_path, capsys):
     """It states 1000 frames a second and shows 30."""
     times = [round(1000 * number / 30) for number in range(210)]
     frames = [marked_frame(number % 25) for number in range(210)]

@@ -13,7 +13,7 @@ EXAMPLE = "fla demo --out runs/demo"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="where it all goes [%(default)s]"
+        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder of all results [%(default)s]"
     )
     parser.add_argument("--seed", type=int, default=0, help="of corpus, weights and order [%(default)s]")
     parser.add_argument(

@@ -18,8 +18,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="folder of a trained model, or its Hub id")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".png or .html (default: the clip's name, .png)")
     add_model_arguments(parser)
-    stride = "without --model: keep one frame in N (default 4)"
-    parser.add_argument("--frame-stride", type=positive, default=4, metavar="N", help=stride)
+    stride = "without --model: keep one frame in N (default: the processor's)"
+    parser.add_argument("--frame-stride", type=positive, metavar="N", help=stride)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
@@ -43,7 +43,9 @@ def run(args) -> int:
         else:
             from processing_fla import FlaVideoProcessor
 
-            inspection = inspect_frames(args.clip, FlaVideoProcessor(frame_stride=args.frame_stride))
+            inspection = inspect_frames(
+                args.clip, FlaVideoProcessor(frame_stride=args.frame_stride or FlaVideoProcessor.frame_stride)
+            )
         (write_page if out.suffix.lower() == ".html" else draw_png)(inspection, file)
     if inspection.sentence:
         print(inspection.sentence)

@@ -1,7 +1,7 @@
 """Translate sign videos: one line a clip, its path and the sentence.
 
 A clip is a video file or a folder of frames. A folder of clips and a quoted pattern stand for all the clips in them. A
-clip that cannot be read is reported on stderr and the others are translated all the same; the exit status is then 2.
+clip that cannot be read is reported on stderr, the others are translated, and the exit status is 2.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Cut a language model and its tokenizer down to the words a corpus uses.
 
-Kept are the pieces that the sentences use, every single character of them, special tokens, language codes and the
-mask. The result loads with AutoModelForSeq2SeqLM and AutoTokenizer; trim_report.json beside it says what was kept.
+It keeps the pieces that the sentences use, all their single characters, special tokens, language codes and the mask.
+The result loads with AutoModelForSeq2SeqLM and AutoTokenizer; trim_report.json beside it says what was kept.
 """
 
 import json

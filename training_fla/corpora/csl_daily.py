@@ -128,7 +128,7 @@ def _pickled_labels(file: Path, reading: Reading) -> Labels:
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Reads data only. The unpickler in Python, as that in C reserves whatever memory a damaged file speaks of."""
+    """Reads data only. It is the unpickler in Python: the one in C allocates any length that a damaged file states."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise InputError(f"it asks for {module}.{name}, and only plain data is read")

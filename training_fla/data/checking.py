@@ -1,4 +1,4 @@
-"""Looking a corpus over before hours are spent on it: what is missing, extra, unreadable, empty or double."""
+"""Check a corpus before it is packed: what is missing, extra, unreadable, empty or double."""
 
 import os
 import statistics
@@ -147,7 +147,7 @@ def examine(row: CorpusRow) -> Finding:
                 next(row.video.frames())
                 files = row.video.files() if isinstance(row.video, FrameFolder) else row.video.frames()
                 num_frames, difference = sum(1 for _ in files), ""
-    except Exception as error:  # whatever a decoder makes of a damaged file
+    except Exception as error:  # decoders raise errors of many kinds at a damaged file
         return Finding(fault=" ".join(str(error).split()) or type(error).__name__)
     if row.num_frames is not None and row.num_frames != num_frames:
         difference = f"{num_frames} frames instead of {row.num_frames}"

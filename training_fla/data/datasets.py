@@ -1,4 +1,4 @@
-"""What a run reads: the clips of a split as frames, varied where the visual encoder learns, or as stored features."""
+"""The clips of a split as frames, augmented where the visual encoder is trained, or as stored features."""
 
 import sys
 from pathlib import Path
@@ -178,7 +178,7 @@ def make_datasets(recipe: Recipe, args, splits, processor: FlaProcessor, model) 
     augmentation, phase = clip_augmentation(data, learns=not model.visual_encoder_is_frozen)
     train = {"max_target_tokens": recipe.text.max_target_tokens, "max_clips": data.max_train_clips}
     train |= {"augmentation": augmentation, "random_frame_phase": phase}
-    # A long reference is scored all the same; only training refuses it.
+    # Only training refuses a long sentence; dev and test score it.
     score = {"max_target_tokens": sys.maxsize, "max_clips": data.max_eval_clips}
     datasets = {
         "train": SignVideoDataset(splits.train, **common, **train),
@@ -195,25 +195,25 @@ def make_datasets(recipe: Recipe, args, splits, processor: FlaProcessor, model) 
 
 def uses_feature_cache(recipe: Recipe, model) -> bool:
     """Whether the recipe asks for stored features and nothing visual is trained or varied."""
-    wish = getattr(recipe.stage, "feature_cache", None)
+    setting = getattr(recipe.stage, "feature_cache", None)
     augmentation, _ = clip_augmentation(recipe.data, learns=False)
-    if wish not in (None, "auto"):
+    if setting not in (None, "auto"):
         if not model.visual_encoder_is_frozen:
             raise InputError(
-                f"feature_cache {wish}: features can be stored only where the whole visual encoder is frozen"
+                f"feature_cache {setting}: features can be stored only where the whole visual encoder is frozen"
             )
         if augmentation is not None:
             raise InputError(
-                f"feature_cache {wish}: features are stored once, so clips cannot vary; drop `random_frame_phase` and "
-                "`augmentation_probability`, or set feature_cache: null"
+                f"feature_cache {setting}: features are stored once, so clips cannot vary; drop "
+                "`random_frame_phase` and `augmentation_probability`, or set feature_cache: null"
             )
-    return wish is not None and model.visual_encoder_is_frozen and augmentation is None
+    return setting is not None and model.visual_encoder_is_frozen and augmentation is None
 
 
 def stored(recipe: Recipe, args, model, videos: SignVideoDataset) -> SignFeatureDataset:
     """A split as stored features, which are made where they are missing."""
-    wish = recipe.stage.feature_cache
-    root = recipe.output_dir.parent / "features" if wish == "auto" else Path(wish)
+    setting = recipe.stage.feature_cache
+    root = recipe.output_dir.parent / "features" if setting == "auto" else Path(setting)
     how = {"dtype": recipe.stage.feature_dtype, "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"}
     folder = root / fingerprint(model, videos, **how)
     how["batch_size"] = args.per_device_eval_batch_size

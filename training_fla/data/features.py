@@ -1,4 +1,4 @@
-"""The feature cache: a frozen visual encoder runs once over the corpus, and stage 2 never decodes a frame again.
+"""The feature cache: a frozen visual encoder runs once over the corpus, and stage 2 decodes no frames.
 
     <fingerprint>/features-00000-of-00002.safetensors      a tensor (N, C) a clip, named by its place in the split
 
@@ -283,7 +283,7 @@ def encode_clips(
 
 @contextmanager
 def encoder_on(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Have the frozen parts in evaluation on a device for a while; the model itself may wait elsewhere."""
+    """Move the frozen parts to a device, in evaluation mode, for the length of the block."""
     parts = [part for part in (getattr(model, name, None) for name in PARTS) if part is not None]
     before = [(next(part.parameters()).device, part.training) for part in parts]
     for part in parts:

@@ -9,8 +9,7 @@ A packed folder, which [`~training_fla.data.packing.pack`] writes and `datasets.
     skipped.tsv                     clips that could not be packed and why; absent where there are none
     README.md                       dataset card: which files are which split
 
-Damage is an error, never a wrong pixel or sentence: opening compares the index with its hash, reading each frame with
-its checksum.
+Damage is an error: opening compares the index with its hash, reading each frame with its checksum.
 """
 
 import hashlib
@@ -310,7 +309,7 @@ def decode_jpeg_into(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
 
 @lru_cache
 def _decoder():
-    """What simplejpeg decodes lies where it belongs; torchvision's result must be moved, and takes a third longer."""
+    """The decoder: simplejpeg decodes in place; torchvision's result is copied, which takes a third longer."""
     try:
         import simplejpeg  # noqa: F401
     except ImportError:

@@ -155,10 +155,8 @@ def pack(
     corpus: str = "",
     source: str = "",  # fingerprint of what the rows were read from; another one packs anew
     left_out: Sequence[tuple[str, str, str]] = (),  # more for `skipped.tsv`: rows that no clip could be made of
-    machine: tuple[int, int] = (
-        1,
-        1,
-    ),  # (i, n): pack the i-th of n parts; the run that finds all parts done makes `out`
+    # (i, n): pack the i-th of n parts; the run that finds all parts done makes `out`
+    machine: tuple[int, int] = (1, 1),
     add_files: Callable[[Path], None] | None = None,  # called with the folder before it appears
 ) -> Path | None:
     """Write a packed folder, or the part of this machine (then `None` while others are missing)."""
@@ -247,7 +245,7 @@ def _where(row: CorpusRow) -> str:
 def _locked(packing: Packing, wait: bool) -> Iterator[None]:
     """Hold the work folder against other processes."""
     with contextlib.ExitStack() as stack:
-        told = not packing.progress
+        announced = not packing.progress
         while True:
             try:
                 stack.enter_context(locked_folder(packing.work, packing.out))
@@ -257,9 +255,9 @@ def _locked(packing: Packing, wait: bool) -> Iterator[None]:
             except FolderInUseError:
                 if not wait:
                     raise
-            if not told:
+            if not announced:
                 print(f"waiting for the process that packs {packing.out}", file=sys.stderr)
-                told = True
+                announced = True
             time.sleep(POLL_SECONDS)
         try:
             yield
@@ -351,7 +349,7 @@ def _encoded(packing: Packing, row: CorpusRow) -> pa.RecordBatch | str:
         return f"{_where(row)}: {row.video.path} is missing"
     try:
         return _record(packing, row)
-    # Whatever a decoder makes of a damaged file is the file's fault.
+    # Decoders raise errors of many kinds at a damaged file.
     except (ValueError, OSError, ArithmeticError, LookupError, MemoryError, RuntimeError) as error:
         if disk_is_full(error):
             raise

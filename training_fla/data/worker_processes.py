@@ -44,9 +44,9 @@ def in_workers(
 
 
 def still_working() -> None:
-    """Say, in the midst of a long item, that it goes on."""
+    """Tell, during a long item, that it makes progress."""
     if _work is not None:
-        signal.alarm(SILENCE_SECONDS)  # which ends the process, even in the midst of a library's C
+        signal.alarm(SILENCE_SECONDS)  # which ends the process, even inside a library's C code
 
 
 def _results(work, items: Sequence[Any], positions: range, workers: int, window: int) -> Iterator[Any]:

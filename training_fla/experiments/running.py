@@ -38,7 +38,7 @@ def num_threads() -> int:
 
 
 def idle_cores(seconds: float = 0.5) -> float:
-    """How many of the processor cores that this process may use had nothing to do just now; 0 where nobody knows."""
+    """Idle cores among those that this process may use, measured for some time; 0 where that is unknown."""
     try:
         before = _core_times()
         time.sleep(seconds)

@@ -33,7 +33,7 @@ def training_facts(recipe, splits) -> dict[str, Any]:
     data: dict[str, Any] = {"corpus": splits.train.corpus, "language": splits.train.language}
     for name in ("train", "dev", "test"):
         data[name] = _split_facts(getattr(splits, name))
-    # Of a language model without its weights only the architecture was taken.
+    # A random language model takes only the architecture.
     is_random = getattr(recipe.stage, "random_language_model", False)
     base_model = None if is_random else _base_model(getattr(recipe.stage, "language_model", None))
     return {"data": data} | ({"base_model": base_model} if base_model else {})

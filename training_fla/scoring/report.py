@@ -1,4 +1,4 @@
-"""Where a system fails: every sentence beside its reference, worst first, as a table and as one HTML page."""
+"""Every sentence beside its reference, worst first, as a table and as one HTML page."""
 
 import dataclasses
 import statistics

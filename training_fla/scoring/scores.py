@@ -1,4 +1,4 @@
-"""BLEU-1..4, ROUGE-L and chrF of raw sentences in a text form, how sure they are, and a signature that says how."""
+"""BLEU-1..4, ROUGE-L and chrF of raw sentences in a text form, their confidence intervals, and a signature."""
 
 import importlib.metadata
 import statistics

@@ -84,7 +84,7 @@ class WorkClock:
         self.cancelled = False
 
     def check(self) -> None:
-        """Raise `CancelledError` where nobody waits, `RefusedError` where the time is over."""
+        """Raise `CancelledError` where the visitor has left, `RefusedError` after the time limit."""
         if self.cancelled:
             raise CancelledError
         if time.monotonic() - self.started > self.time_limit:

@@ -52,7 +52,7 @@ class ClipService:
         self.translator, self.uploads = translator, uploads
 
     def translate(self, request) -> Iterator[dict]:
-        """Translate the clip that the page sent before, and delete it whatever happens.
+        """Translate the clip that the page sent before, and delete it in every case.
 
         `request` names its `path` and the `job` by which the page knows the answers again. Yields the states of
         [`~training_fla.serving.translation`], with `job`; the last one is `done` or `refused`.
@@ -92,12 +92,12 @@ def build_page(service: ClipService, title: str):
             elem_id="fla-page",
         )
         work = view.submit(service.translate, view, view, concurrency_limit=1, **private)
-        # A full queue and a lost connection raise no error on the server, so the page is told here.
+        # A full queue and a lost connection raise no error on the server, so the page is notified here.
         work.failure(None, None, None, js="() => window.flaFailed?.()")
-        # Gradio remembers what each visitor was shown last: frames of a person.
-        forget = {"fn": dict, "outputs": view, "queue": False, **private}
-        work.then(**forget)
-        view.cancel(**forget, cancels=[work])
+        # Gradio keeps what each visitor was shown last, frames of a person: it is cleared.
+        clear = {"fn": dict, "outputs": view, "queue": False, **private}
+        work.then(**clear)
+        view.cancel(**clear, cancels=[work])
     page.queue(max_size=limits.max_waiting, default_concurrency_limit=1, api_open=False)
     return page
 
@@ -157,7 +157,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def import_gradio():
-    """The module `gradio`, told to call nobody."""
+    """The module `gradio`, with its telemetry switched off."""
     if find_spec("gradio") is None:
         raise InputError('`fla serve` needs Gradio: python -m pip install "fla-llm[serve]"')
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

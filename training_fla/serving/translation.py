@@ -29,12 +29,12 @@ from training_fla.serving.limits import Limits, RefusedError, WorkClock
 from training_fla.viewing.inspection import ClipFrames, attended_words, data_url, language_of, read_clip, shortest_half
 
 THUMBNAIL_SIZE = 112  # pixels of the shorter side
-FRAMES_AT_ONCE = 16  # that the vision backbone looks at between two looks whether anybody still waits
-WAIT_SECONDS = 0.2  # for the next state, between two looks whether anybody still waits
+FRAMES_AT_ONCE = 16  # that the vision backbone encodes between two checks of the clock
+WAIT_SECONDS = 0.2  # for the next state, between two checks of the clock
 
 
 class Watch(StoppingCriteria):
-    """Looks on at each token: ends generation by what `clock.check` raises, and tells the ids so far."""
+    """At each token: ends generation by what `clock.check` raises, and reports the ids so far."""
 
     def __init__(self, clock: WorkClock, tell: Callable[[torch.Tensor], None]):
         self.clock, self.tell = clock, tell
@@ -62,7 +62,7 @@ class ClipTranslator:
         """Translate a file in a thread, and yield the states described at the top of this file.
 
         `delete` is called as soon as the file is no longer needed. Raises `RefusedError` where the clip is not
-        translated and `CancelledError` where nobody waits for it.
+        translated and `CancelledError` where the visitor has left.
         """
         states: queue.SimpleQueue = queue.SimpleQueue()
         with ThreadPoolExecutor(1, thread_name_prefix="fla-translate") as pool:
@@ -176,7 +176,7 @@ class ClipTranslator:
         words, attention = attended_words(self.model, self.processor.tokenizer, sequences[:1], encoded, mask)
         alternatives: dict[str, float] = {}
         for text, score in others:
-            if text != best[0]:  # beams may differ in how a word is cut to pieces, which nobody sees
+            if text != best[0]:  # beams may differ in how a word is cut to pieces, which the text does not show
                 alternatives.setdefault(text, score)
         return {
             "stage": "done",

@@ -62,7 +62,7 @@ class UploadFolder:
     def discard(self, path: Path) -> None:
         """Delete a clip and the folder that Gradio made for it."""
         path.unlink(missing_ok=True)
-        # Not a tree: somebody else may have sent the same bytes, and Gradio names the folder by them.
+        # Only if it is empty: Gradio names the folder by the bytes, and another visitor may have sent the same.
         if path.parent != self.path:
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
@@ -79,12 +79,12 @@ class UploadFolder:
         while not self.stopped.wait(every):
             try:
                 self.sweep()
-            except Exception:  # the next look may go well; without this thread clips would stay
+            except Exception:  # the next try may succeed; without this thread clips would stay
                 logger.exception("old clips were not deleted")
 
 
 def clear_leftovers() -> None:
-    """Delete the folders of servers that were killed: those that nobody holds."""
+    """Delete the folders of servers that were killed: those without a lock."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         lock = hold(folder)
         if lock is not None:

@@ -179,7 +179,7 @@ class LayerNorms(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         """Put the row into the trainer's log."""
         if self.rows and self.rows[-1][0] == state.global_step:
-            due = control.should_log  # logging takes it for done
+            due = control.should_log  # logging resets it
             self.trainer.log(dict(zip(NORMS[1:], self.rows[-1][1:], strict=True)))
             control.should_log = due
 
@@ -282,7 +282,7 @@ class RecipeReport(TrainerCallback):
         self.trainer, self.recipe = trainer, recipe
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Hand the recipe over; the integrations have begun their runs just before."""
+        """Write the recipe; the integrations have just begun their runs."""
         if not state.is_world_process_zero:
             return
         for callback in self.trainer.callback_handler.callbacks:

@@ -39,7 +39,7 @@ def infill(token_ids: Sequence[int], mask_id: int, generator: np.random.Generato
     spans: list[int] = []
     while sum(spans) < budget:
         spans.append(min(int(generator.poisson(MEAN_SPAN)), budget - sum(spans)))
-    # Any order of kept tokens and spans is equally likely; a span swallows the tokens that stand where it falls.
+    # Any order of kept tokens and spans is equally likely; a span replaces the tokens at its place.
     units = len(token_ids) - sum(spans) + len(spans)
     span_at = dict(zip(generator.permutation(units)[: len(spans)].tolist(), spans, strict=True))
     noised, position = [], 0
@@ -64,7 +64,7 @@ class InfillingCollator:
         self.prefix, self.suffix = whole[:start], whole[start + len(bare) :]
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
-        """Noise and pad sentences.
+        """Mask spans of sentences and pad them.
 
         Args:
             examples (`list[dict]`): `input_ids`, the tokens of a sentence without special ones.
@@ -133,7 +133,6 @@ def denoise(
     if not sentences:
         raise InputError("--text holds no sentence")
     checkpoints = out.with_name(out.name + ".checkpoints")
-    check_folder(out, "model", overwrite)
     check_checkpoints(checkpoints, resume, overwrite)
     with atomic_folder(out, "model", overwrite=overwrite) as folder:
         set_seed(seed)
@@ -142,32 +141,44 @@ def denoise(
             network: PreTrainedModel = small_mbart(tokenizer, width, layers)
         else:
             tokenizer, network = released_model(model, language_code)
-        if checkpoints.exists() and not resume:
-            shutil.rmtree(checkpoints)
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        write_marker(checkpoints, "run")
-        args = Seq2SeqTrainingArguments(
-            output_dir=str(checkpoints), max_steps=max_steps, per_device_train_batch_size=batch_size,
-            learning_rate=learning_rate, warmup_steps=warmup_steps, lr_scheduler_type="cosine", weight_decay=0.01,
-            save_steps=save_steps, save_total_limit=1, logging_steps=max(1, max_steps // 10), seed=seed,
-            report_to="none", dataloader_pin_memory=torch.cuda.is_available(), optim="adamw_torch_fused",
-            remove_unused_columns=False, max_grad_norm=1.0, train_sampling_strategy="random",
-        )  # fmt: skip
+        begin_checkpoints(checkpoints, resume)
+        schedule = {"max_steps": max_steps, "per_device_train_batch_size": batch_size, "save_steps": save_steps}
+        schedule |= {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "seed": seed}
         ids = tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
         dataset = [{"input_ids": sentence[:max_tokens]} for sentence in ids if sentence]
-        collator = InfillingCollator(tokenizer)
-        trainer = Seq2SeqTrainer(
-            network, args, train_dataset=dataset, data_collator=collator, processing_class=tokenizer
-        )
-        show_progress(trainer)
+        trainer = infilling_trainer(network, tokenizer, dataset, checkpoints, schedule)
         checkpoint = last_whole_checkpoint(checkpoints) if resume else None
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     shutil.rmtree(checkpoints)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return {"loss": losses[-1], "sentences": len(dataset), "vocab_size": len(tokenizer), "parameters": parameters}
+    loss = [row["loss"] for row in trainer.state.log_history if "loss" in row][-1]
+    sizes = {"vocab_size": len(tokenizer), "parameters": network.num_parameters()}
+    return {"loss": loss, "sentences": len(dataset), **sizes}
+
+
+def begin_checkpoints(folder: Path, resume: bool) -> None:
+    """Make and mark the folder of checkpoints, empty unless the run is resumed."""
+    if folder.exists() and not resume:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_marker(folder, "run")
+
+
+def infilling_trainer(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: list[dict], folder: Path, schedule: dict
+) -> Seq2SeqTrainer:
+    """A trainer that masks spans anew in every batch; `schedule` has further training arguments."""
+    args = Seq2SeqTrainingArguments(
+        output_dir=str(folder), lr_scheduler_type="cosine", weight_decay=0.01, max_grad_norm=1.0,
+        optim="adamw_torch_fused", save_total_limit=1, logging_steps=max(1, schedule["max_steps"] // 10),
+        report_to="none", dataloader_pin_memory=torch.cuda.is_available(), remove_unused_columns=False,
+        train_sampling_strategy="random", **schedule,
+    )  # fmt: skip
+    collator = InfillingCollator(tokenizer)
+    trainer = Seq2SeqTrainer(network, args, train_dataset=dataset, data_collator=collator, processing_class=tokenizer)
+    show_progress(trainer)
+    return trainer
 
 
 def check_checkpoints(folder: Path, resume: bool, overwrite: bool) -> None:

@@ -67,7 +67,7 @@ def add_light_t(model: OneRunModel, size: str, overrides: dict, special_token_id
     )
     model.light_t = FlaForConditionalGeneration(config)
     model.light_t.visual_encoder = None  # it reads the features of the encoder it teaches
-    # A checkpoint keeps a shared table once, and only where it is told of the sharing.
+    # Saving and loading follow this map: a shared table is stored once.
     model.all_tied_weights_keys |= {
         f"light_t.{target}": f"light_t.{source}" for target, source in model.light_t.all_tied_weights_keys.items()
     }

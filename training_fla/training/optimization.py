@@ -23,7 +23,7 @@ def parameter_groups(
         {
             "name": f"{part}{'' if decays else ' (no decay)'}",
             "params": parameters,
-            # All but those two is the visual encoder, and what is there to teach it.
+            # Every other part is the visual encoder or, where both stages are one run, Light-T.
             "lr": rates.get(part, arguments.visual_learning_rate or learning_rate),
             "weight_decay": weight_decay if decays else 0.0,
         }

@@ -96,7 +96,7 @@ def load_stage1(folder: str, processor: FlaProcessor) -> FlaForConditionalGenera
 
 
 def untrained_visual_model(stage: Stage2Arguments) -> FlaForConditionalGeneration:
-    """A visual encoder that never saw a sign: ImageNet at best (the first rows of Tables 4 and 5)."""
+    """A visual encoder that was not trained on signs (the first rows of Tables 4 and 5)."""
     model = FlaForConditionalGeneration(FlaConfig.light_t("tiny", vocab_size=8, vision_config=vision_config(stage)))
     if stage.imagenet_weights:
         with loading(stage.imagenet_weights, "ImageNet weights"):

@@ -66,7 +66,7 @@ def token_loss(
 
 
 class SignTranslationTrainer(Seq2SeqTrainer):
-    """Trains either stage; nothing here knows which.
+    """Trains either stage.
 
     `metric` scores translations against raw sentences, `generation` is how the model translates from now on, and
     `frames_per_batch` is the most frames of a training batch, padding included. Datasets have `lengths`, `sentences`
@@ -155,7 +155,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         )
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
-        """This process's share of a split, longest clips first: little padding, and short memory shows at once."""
+        """This process's share of a split, longest clips first: little padding, and a lack of memory shows at once."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         order = sorted(range(len(dataset)), key=lambda index: (-dataset.lengths[index], index))
         world = self.args.world_size
@@ -187,11 +187,10 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         return super().get_batch_samples(map(self.without_repeated_clips, epoch_iterator), num_batches, device)
 
     def without_repeated_clips(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Take their weight from the clips with which Accelerate fills an epoch's last batch.
+        """Remove the labels of the clips that Accelerate repeats to fill an epoch's last batch.
 
-        They are clips of the epoch's first batch, so that all processes have equally many. Without labels they weigh
-        nothing, and on any number of processes a clip counts once an epoch. (Accelerate's own `remainder` is unknown
-        in the epoch a resumed run begins in.)
+        Each clip then counts once an epoch on any number of processes. Accelerate's own `remainder` is unknown in the
+        epoch in which a resumed run begins.
 
         Args:
             batch (`dict[str, torch.Tensor]`): the newest of this process; `labels` `(B, L)` are changed in place.
@@ -297,7 +296,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
 
 
 def forget_tied_weights(model: nn.Module, incompatible_keys) -> None:
-    """Of tied weights a checkpoint holds one; what is filled from its twin is not missing."""
+    """A checkpoint holds one of several tied weights; the others are not missing."""
     tied = set(model.all_tied_weights_keys)
     incompatible_keys.missing_keys[:] = [key for key in incompatible_keys.missing_keys if key not in tied]
 
@@ -322,13 +321,13 @@ class Epochs(TrainerCallback):
 
 
 class LossCheck(TrainerCallback):
-    """Ends a run whose loss is no number and names the clips, without making a step wait for the device."""
+    """Ends a run whose loss is not a number and names the clips; no step waits for the device."""
 
     def __init__(self, trainer: SignTranslationTrainer):
         self.trainer, self.asked = trainer, None
 
     def ask(self, loss: torch.Tensor, indices: torch.Tensor) -> None:
-        """Send a loss on its way to the processor, and look at the one before, which has arrived.
+        """Start to copy a loss to the CPU, and check the one before, whose copy is complete.
 
         Args:
             loss (`torch.Tensor` of shape `()`): of a batch.
@@ -342,7 +341,7 @@ class LossCheck(TrainerCallback):
         self.asked = (self.trainer.state.global_step, *copies, arrived)
 
     def look(self) -> None:
-        """Refuse the loss that was asked for last, where it is no number."""
+        """Raise where the last loss is not a number."""
         if self.asked is None:
             return
         (step, loss, indices, arrived), self.asked = self.asked, None
@@ -357,7 +356,7 @@ class LossCheck(TrainerCallback):
         raise InputError(f"the loss is {loss.item()} at step {step}; the batch's clips are in {file}")
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Let no weights be scored or saved that a bad loss has reached."""
+        """Check the loss before weights are scored or saved."""
         if control.should_evaluate or control.should_save:
             self.look()
 

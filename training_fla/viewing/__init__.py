@@ -1,1 +1,1 @@
-"""What people look at: translations, subtitles, inspections. Imports scoring, files and what travels with a model."""
+"""Translations, subtitles, inspections. Imports scoring, files and what travels with a model."""

@@ -157,7 +157,7 @@ def cut_longer(
     if last - first <= max_length:
         yield segment
         return
-    quarter = (last - first) / 4  # a cut nearer to an end would leave crumbs
+    quarter = (last - first) / 4  # a cut nearer to an end would leave very short parts
     inside = np.flatnonzero((seconds >= first + quarter) & (seconds <= last - quarter))
     middle = float(seconds[inside[np.argmin(level[inside])]]) if len(inside) else (first + last) / 2
     yield from cut_longer((first, middle), seconds, level, max_length)

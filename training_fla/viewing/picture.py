@@ -74,7 +74,7 @@ def _draw_attention(part, inspection: Inspection) -> None:
     )
     for row in range(len(inspection.words)):
         first, last = inspection.focus(row)
-        # A frame, so that half of the attention is not told by colour alone.
+        # A frame, so that half of the attention is not shown by colour alone.
         corners = [first - 0.5, last + 0.5, last + 0.5, first - 0.5, first - 0.5]
         axis.plot(corners, row + np.array([-0.42, -0.42, 0.42, 0.42, -0.42]), color="white", linewidth=1)
     part.colorbar(image, ax=axis, pad=0.01, label="share")

@@ -6,7 +6,7 @@ A report is one statement or two, each a time, a place, the weather and what is 
     NACHT  BERG  NEBEL  STARK  MÖGLICH      ->  in der nacht kann es in den bergen dichten nebel geben
 
 German puts the verb second, the place behind it, the number before its unit, adjectives before their noun and a second
-verb last; the signs do none of that. Every sequence of signs has exactly one sentence, and no two have the same.
+verb last; signs keep their own order. Every sequence of signs has exactly one sentence, and no two have the same.
 """
 
 import hashlib
@@ -69,8 +69,8 @@ class Statement:
     def glosses(self) -> tuple[str, ...]:
         """The signs of the statement."""
         degrees = ("GRAD", self.number) if self.number else ()
-        remarks = tuple(gloss for gloss in (self.strength, self.duration, self.polarity) if gloss)
-        return (*self.time, *self.place, self.weather, *degrees, *remarks)
+        modifiers = tuple(gloss for gloss in (self.strength, self.duration, self.polarity) if gloss)
+        return (*self.time, *self.place, self.weather, *degrees, *modifiers)
 
     def sentence(self) -> str:
         """The German main clause of the statement."""
@@ -128,17 +128,17 @@ def _choose(rng: np.random.Generator, options):
     return options[rng.integers(len(options))]
 
 
-def _sample_statement(rng: np.random.Generator, has_time: float, has_place: float, has_remark: float) -> Statement:
+def _sample_statement(rng: np.random.Generator, has_time: float, has_place: float, has_modifier: float) -> Statement:
     weather = _choose(rng, tuple(WEATHER))
     time = _choose(rng, tuple(TIMES)) if rng.random() < has_time else ()
     place = _choose(rng, tuple(PLACES)) if rng.random() < has_place else ()
     number = _choose(rng, DEGREES_OF[weather]) if weather in DEGREES_OF and rng.random() < 0.6 else ""
     duration = strength = polarity = ""
-    if rng.random() < has_remark:
+    if rng.random() < has_modifier:
         polarity = _choose(rng, ("", "", *POLARITIES))
-    if rng.random() < has_remark and not number and polarity != "NICHT":
+    if rng.random() < has_modifier and not number and polarity != "NICHT":
         strength = _choose(rng, ("", *STRENGTHS))
-    if rng.random() < has_remark and not number and polarity != "NICHT" and weather not in ("STURM", "WOLKE"):
+    if rng.random() < has_modifier and not number and polarity != "NICHT" and weather not in ("STURM", "WOLKE"):
         duration = _choose(rng, ("", *DURATIONS))
     if polarity == "NICHT":
         number = ""
