@@ -168,6 +168,16 @@ def test_every_file_a_page_names_is_there():
             assert (page.parent / link).is_file(), f"{page.name} links to {link}"
 
 
+def test_messages_that_troubleshooting_quotes_are_in_the_code():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "training_fla").rglob("*.py"))
+    rows = [line.split("|")[1] for line in page.split("\n## ")[0].splitlines() if line.startswith("| `")]
+    assert len(rows) > 5
+    for message in re.findall("`(.+?)`", " ".join(rows)):
+        for part in message.split(" ... "):
+            assert part in code, f"no message says {part!r}"
+
+
 @pytest.mark.parametrize(
     ("language", "text", "message"),
     [
