@@ -63,6 +63,11 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
+def one_line(text: object) -> str:
+    """A text, such as a sentence or an error's message, on one line with single spaces."""
+    return " ".join(str(text).split())
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a library's message that says something."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -130,7 +135,7 @@ def exit_status(work: Callable[[], int | None], prog: str) -> int:
             return 141
         raise
     except Exception as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         if disk_is_full(error) and not isinstance(error, InputError):
             message = f"the disk is full: {message}; make room, then " + (
                 "--resume goes on from the last checkpoint" if prog.startswith("run_stage") else "try again"

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from training_fla.files import InputError, atomic_file
+from training_fla.files import InputError, atomic_file, one_line
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods and .numbers are zip files, .xls is an OLE file
@@ -97,7 +97,7 @@ def write_table(
     """Write a tab-separated table that `read_table` reads; white space inside a cell becomes single spaces."""
     with atomic_file(file, overwrite) as work, open(work, "w", encoding="utf-8", newline="") as out:
         for row in (header, *rows):
-            cells = [" ".join(str(cell).split()) for cell in row]
+            cells = [one_line(cell) for cell in row]
             for number, cell in enumerate(cells):
                 if cell.startswith('"'):  # would be taken for a quoted cell
                     cells[number] = '"' + cell.replace('"', '""') + '"'

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from training_fla.corpora.clips import FrameFolder, VideoFile
-from training_fla.corpora.row import CorpusRow, Reading, canonical_split, one_line, path_inside, release_folder
-from training_fla.files import InputError
+from training_fla.corpora.row import CorpusRow, Reading, canonical_split, path_inside, release_folder
+from training_fla.files import InputError, one_line
 from training_fla.tables import read_table
 
 LANGUAGE = "zh_CN"

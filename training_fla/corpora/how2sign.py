@@ -19,10 +19,9 @@ from training_fla.corpora.row import (
     canonical_split,
     clip_times,
     files_below,
-    one_line,
     path_inside,
 )
-from training_fla.files import InputError
+from training_fla.files import InputError, one_line
 from training_fla.tables import read_table
 
 LANGUAGE = "en_XX"

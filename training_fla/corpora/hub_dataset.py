@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from training_fla.corpora.clips import EmbeddedVideo, VideoFile
-from training_fla.corpora.row import CorpusRow, Reading, canonical_split, clip_times, one_line, path_inside
-from training_fla.files import InputError
+from training_fla.corpora.row import CorpusRow, Reading, canonical_split, clip_times, path_inside
+from training_fla.files import InputError, one_line
 from training_fla.tables import NOT_A_SENTENCE
 
 
@@ -56,7 +56,7 @@ def _open(root: str | Path, revision: str | None) -> dict[str, Any]:
         else:
             opened = datasets.load_dataset(str(root), revision=revision)
     except Exception as error:  # of the Hub, of the network, of any file format
-        raise InputError(f"{root} cannot be opened as a dataset: {' '.join(str(error).split())}") from error
+        raise InputError(f"{root} cannot be opened as a dataset: {one_line(error)}") from error
     return dict(opened) if isinstance(opened, dict) else {str(opened.split or "train"): opened}
 
 

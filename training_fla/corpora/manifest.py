@@ -13,10 +13,9 @@ from training_fla.corpora.row import (
     Reading,
     canonical_split,
     clip_times,
-    one_line,
     path_inside,
 )
-from training_fla.files import InputError
+from training_fla.files import InputError, one_line
 from training_fla.tables import NOT_A_SENTENCE, SPREADSHEET_SUFFIXES, read_table, row_name
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")  # of the tables that are looked for in a folder

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 from training_fla.corpora.clips import FrameFolder
-from training_fla.corpora.row import SPLITS, CorpusRow, Reading, one_line, path_inside, release_folder
-from training_fla.files import InputError
+from training_fla.corpora.row import SPLITS, CorpusRow, Reading, path_inside, release_folder
+from training_fla.files import InputError, one_line
 from training_fla.tables import read_table
 
 LANGUAGE = "de_DE"

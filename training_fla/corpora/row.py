@@ -60,11 +60,6 @@ def canonical_split(name: str) -> str:
     return word
 
 
-def one_line(sentence: str) -> str:
-    """A sentence with single spaces between its words and none at its ends."""
-    return " ".join(sentence.split())
-
-
 def clip_times(start: str, end: str) -> tuple[float | None, float | None]:
     """Seconds at which a clip begins and ends, from what tables write: `1.5`, `1,5`, `00:01:25.480` or nothing."""
     begins, ends = _seconds(start), _seconds(end)

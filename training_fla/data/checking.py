@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from training_fla.corpora.clips import FrameFolder, VideoFile
 from training_fla.corpora.row import SPLITS, CorpusRow
-from training_fla.files import InputError
+from training_fla.files import InputError, one_line
 
 from .worker_processes import SILENCE_SECONDS, in_workers
 
@@ -148,7 +148,7 @@ def examine(row: CorpusRow) -> Finding:
                 files = row.video.files() if isinstance(row.video, FrameFolder) else row.video.frames()
                 num_frames, difference = sum(1 for _ in files), ""
     except Exception as error:  # decoders raise errors of many kinds at a damaged file
-        return Finding(fault=" ".join(str(error).split()) or type(error).__name__)
+        return Finding(fault=one_line(error) or type(error).__name__)
     if row.num_frames is not None and row.num_frames != num_frames:
         difference = f"{num_frames} frames instead of {row.num_frames}"
     return Finding(num_frames, difference=difference, warning="; ".join({str(warning.message) for warning in caught}))

@@ -36,6 +36,7 @@ from training_fla.files import (
     check_not_inside,
     disk_is_full,
     locked_folder,
+    one_line,
     read_marker,
     replace_folder,
     write_marker,
@@ -353,7 +354,7 @@ def _encoded(packing: Packing, row: CorpusRow) -> pa.RecordBatch | str:
     except (ValueError, OSError, ArithmeticError, LookupError, MemoryError, RuntimeError) as error:
         if disk_is_full(error):
             raise
-        return f"{_where(row)}: {' '.join(str(error).split()) or type(error).__name__}"
+        return f"{_where(row)}: {one_line(error) or type(error).__name__}"
 
 
 def _lost(row: CorpusRow) -> str:

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from training_fla.corpora.registry import CORPORA, Corpus
 from training_fla.data.packed_corpus import PackedCorpus
-from training_fla.files import InputError, atomic_file
+from training_fla.files import InputError, atomic_file, one_line
 
 TASK = "video-text-to-text"  # the nearest task in the Hub's list
 TAGS = ["sign-language-translation", "sign-language", "gloss-free", "fla_llm"]
@@ -114,7 +114,7 @@ def check_card(text: str) -> ModelCard:
     try:
         card = ModelCard(text)
     except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"the model card does not pass the Hub's check: {' '.join(str(error).split())}") from error
+        raise InputError(f"the model card does not pass the Hub's check: {one_line(error)}") from error
     for name in ("library_name", "pipeline_tag", "tags"):
         if not card.data.get(name):
             raise InputError(f"the model card does not pass the Hub's check: its metadata lacks `{name}`")
@@ -209,4 +209,4 @@ def _read(file: Path) -> dict:
         text = file.read_text(encoding="utf-8")
         return (yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)) or {}
     except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+        raise InputError(f"{file} cannot be read: {one_line(error)}") from error

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.utils import validate_repo_id
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from training_fla.files import InputError
+from training_fla.files import InputError, one_line
 from training_fla.hub.card import check_card, fill_card
 
 # The base of every failure of the client that `huggingface_hub` happens to speak HTTP with: it has changed its client.
@@ -154,7 +154,7 @@ def push(
 
 def refusal(repo_id: str, error: Exception, endpoint: str) -> str:
     """Say in one line why a push failed, and what to do about it."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if status == 401:

@@ -25,6 +25,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from processing_fla.video_reading_fla import VideoDecodeError, open_video
+from training_fla.files import one_line
 from training_fla.serving.limits import Limits, RefusedError, WorkClock
 from training_fla.viewing.inspection import ClipFrames, attended_words, data_url, language_of, read_clip, shortest_half
 
@@ -119,7 +120,7 @@ class ClipTranslator:
                     self.limits.check_frame(number, seconds)
             clip = read_clip(path, self.processor)
         except (VideoDecodeError, OSError) as error:
-            reason = " ".join(str(error).split()).replace(f"`{path}` cannot be decoded as a video: ", "")
+            reason = one_line(error).replace(f"`{path}` cannot be decoded as a video: ", "")
             raise RefusedError(
                 f"This file cannot be read as a video: {reason.replace(f'`{path}`', 'it').rstrip('.')}. "
                 "Send a whole video file, for example .mp4, .mov, .webm, .mkv or .avi."
@@ -151,7 +152,7 @@ class ClipTranslator:
         try:
             return self.model.get_encoder()(sign_features=features, attention_mask=mask), mask
         except ValueError as error:  # too many frames for the language model
-            raise RefusedError(f"This clip cannot be translated: {' '.join(str(error).split())}") from error
+            raise RefusedError(f"This clip cannot be translated: {one_line(error)}") from error
 
     def write(self, encoded, mask: torch.Tensor, watch: Watch, num_beams: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids `(R, L)` and scores `(R,)` of the sentences of all beams, best first, by the pipeline."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from training_fla.files import InputError
+from training_fla.files import InputError, one_line
 from training_fla.scoring.conventions import SPACELESS_SCRIPTS
 
 
@@ -94,7 +94,7 @@ def inspect_translation(path: str, pipe, **generate_options) -> Inspection:
         mask = torch.ones(features.shape[:2], dtype=torch.long, device=model.device)
         encoded = model.get_encoder()(sign_features=features, attention_mask=mask)
     except ValueError as error:
-        raise InputError(f"{path} cannot be translated: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} cannot be translated: {one_line(error)}") from error
     sequences, scores = pipe.generate(encoded, mask, **generate_options)
     words, attention = attended_words(model, tokenizer, sequences, encoded, mask)
     return Inspection(
@@ -194,4 +194,4 @@ def _readable(path: str, processor) -> ClipFrames:
     try:
         return read_clip(path, processor)
     except (ValueError, OSError) as error:
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(one_line(error)) from error

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from processing_fla.video_reading_fla import TIME_TOLERANCE, RgbConverter, VideoDecodeError, open_video, timed_frames
-from training_fla.files import InputError
+from training_fla.files import InputError, one_line
 from training_fla.viewing.pauses import PICTURE_SIZE, STEP_SECONDS, PauseRules, find_segments, measure_motion
 
 TimedFrame = tuple[float, np.ndarray]  # seconds, and (H, W, 3) in uint8 RGB
@@ -145,7 +145,7 @@ def end_of(times: list[float]) -> float:
 def subtitle(number: int, start: float, end: float, sentence: str, form: str) -> str:
     """One subtitle, with the empty line that ends it."""
     times = [timestamp(seconds, "," if form == "srt" else ".") for seconds in (start, end)]
-    text = " ".join(sentence.split())
+    text = one_line(sentence)
     if form == "vtt":
         text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return f"{number}\n{times[0]} --> {times[1]}\n{text}\n"

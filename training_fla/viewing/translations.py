@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from processing_fla.video_reading_fla import is_frame_folder, is_video_file
-from training_fla.files import InputError
+from training_fla.files import InputError, one_line
 
 
 def list_clips(arguments: list[str]) -> Iterator[str]:
@@ -69,10 +69,6 @@ def print_table(rows: list[tuple[str, dict]]) -> None:
     for line in lines:
         numbers = [cell.rjust(width) for cell, width in zip(line[1:4], widths[1:4], strict=True)]
         print("  ".join([line[0].ljust(widths[0]), *numbers, line[4]]))
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def printable(path: str) -> str:
