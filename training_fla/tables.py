@@ -168,7 +168,7 @@ class _Wanted(NamedTuple):
         return found, next((column for column in self.columns if column not in found), None)
 
     def error(self, file: Path, row: int | str, column: str, names: Iterable[str]) -> InputError:
-        """That a column is absent from a file."""
+        """The error for a column that is absent from a file."""
         named = ", ".join(repr(name) for name in names if name)
         named = named if len(named) <= 300 else f"{named[:300]} ..."
         remedy = f"; {self.remedy}" if self.remedy else ""

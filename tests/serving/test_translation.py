@@ -140,7 +140,7 @@ def test_attention_is_that_of_fla_inspect(states, pipe, clip):
         assert 0 <= word["from"] < word["to"] <= 1.04 and word["share"] >= 0.5
 
 
-def test_a_word_is_told_by_the_stretch_with_half_of_its_attention():
+def test_a_word_has_the_segment_with_half_of_its_attention():
     read = ClipFrames("a.mp4", torch.zeros(4, 3, 2, 2), np.arange(4) * 4, [0.0, 0.2, 0.4, 0.6], 16, 0.8)
     word = describe_word("regen", np.array([0.1, 0.1, 0.3, 0.5]) * 0.9 + 0.01, read)
     assert (word["first"], word["last"], word["from"], word["to"], word["share"]) == (2, 3, 0.4, 0.8, 0.787)

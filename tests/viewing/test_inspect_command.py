@@ -96,7 +96,7 @@ def drawn(num_frames: int) -> ClipFrames:
     return ClipFrames("a", torch.zeros(num_frames, 3, 2, 2), np.arange(num_frames), None, num_frames, None)
 
 
-def test_focus_is_the_shortest_stretch_with_half_of_the_attention():
+def test_focus_is_the_shortest_segment_with_half_of_the_attention():
     rows = np.array([[0.1, 0.1, 0.3, 0.4, 0.1], [0.6, 0.1, 0.1, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0, 1.0]])
     seen = Inspection(drawn(5), np.eye(5), "x", attention=rows)
     assert [seen.focus(word) for word in range(3)] == [(2, 3), (0, 0), (4, 4)]

@@ -108,7 +108,7 @@ def test_rules_say_what_a_pause_and_what_a_sentence_is():
     assert len(parts) == 4 and parts[2][1] == parts[3][0], "the sentence of 4.4 s is halved"
 
 
-def test_one_frame_is_a_stretch_and_an_empty_rest_is_still():
+def test_one_frame_is_a_segment():
     assert find_segments(measure_motion([(2.0, np.zeros((4, 5)))]), PauseRules()) == [(2.0, 2.0)]
     flat = np.full((4, 5), 7.0, np.float32)
     assert motion_between(flat, flat + 20) == pytest.approx(0, abs=1e-2)

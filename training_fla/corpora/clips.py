@@ -25,7 +25,7 @@ ENCODERS = {
 
 @dataclass
 class OpenedClip:
-    """Frames of a clip, to be iterated over once; of a video file the rest is known when they are read."""
+    """Frames of a clip, to be iterated over once; for a video file the other fields are set after the last one."""
 
     frames: "Iterator[np.ndarray]"
     fps: float = 0.0  # 0: nothing says it

@@ -23,7 +23,7 @@ def empty_batch(clips: list[torch.Tensor]) -> torch.Tensor:
     size = clip.permute(0, 2, 3, 1).shape[1:] if are_frames else clip.shape[1:]
     shape = (len(clips), max(map(len, clips)), *size)
     if get_worker_info() is not None:
-        # Where the process that trains can see it: else the worker copies the filled batch there, which takes as long.
+        # Shared with the process that trains: else the worker copies the filled batch there, which takes as long.
         shared = torch.UntypedStorage._new_shared(math.prod(shape) * clip.element_size())
         batch = torch.empty(0, dtype=clip.dtype).set_(shared).view(shape)
     elif clip.dtype == torch.uint8:

@@ -119,7 +119,6 @@ class PackedCorpus:
     ids = property(lambda self: self.column("id"))
     sentences = property(lambda self: self.column("sentence"))
     signers = property(lambda self: self.column("signer"))
-    languages = property(lambda self: self.column("language"))
     num_frames = property(lambda self: self.column("num_frames"))
 
     def read_frames(self, index: int, frame_indices: Sequence[int]) -> "torch.Tensor":

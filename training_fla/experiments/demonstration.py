@@ -36,7 +36,7 @@ class Step:
 
 @dataclass
 class Journal:
-    """What is done of a demo, kept in `steps.json`."""
+    """The finished steps of a demo, kept in `steps.json`."""
 
     folder: Path
     seed: int

@@ -19,7 +19,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from training_fla.files import InputError, one_line
 from training_fla.hub.card import check_card, fill_card
 
-# The base of every failure of the client that `huggingface_hub` happens to speak HTTP with: it has changed its client.
+# The base error of the HTTP client that `huggingface_hub` uses; which client that is depends on its version.
 HTTP_ERRORS = tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 UPLOADED = {
     "weights": ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json"),

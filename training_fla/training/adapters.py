@@ -39,7 +39,7 @@ def add_peft(model: nn.Module, spec: dict[str, Any]) -> None:
 
 
 def import_peft():
-    """The package, or what to install."""
+    """Import peft, or say how to install it."""
     try:
         import peft
     except ImportError:
@@ -60,7 +60,7 @@ def save_peft(model: nn.Module, folder: Path) -> None:
 
 
 def merge_peft(model: nn.Module) -> None:
-    """Add the trained matrices to the weights they stand beside; the model is then as plain as any."""
+    """Add the trained matrices to the weights they stand beside; the model then has no LoRA modules."""
     model.language_model = model.peft_wrapper[0].merge_and_unload(safe_merge=True)
     del model.peft_wrapper
 

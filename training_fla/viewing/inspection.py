@@ -1,4 +1,4 @@
-"""Look into one translation: which frames the model saw, words and attention, similarity of features.
+"""What is behind one translation: which frames the model saw, words and attention, similarity of features.
 
 Shapes: T sampled frames, W words of the sentence.
 """
@@ -39,7 +39,7 @@ class ClipFrames:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What there is to draw of a clip; without a model there is no sentence."""
+    """What is drawn of a clip; without a model there is no sentence."""
 
     clip: ClipFrames
     similarity: np.ndarray  # (T, T), float32: cosines of the frames' features less their mean, -1 to 1

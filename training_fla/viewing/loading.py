@@ -1,4 +1,4 @@
-"""A trained model, loaded to translate with, and what people call it."""
+"""Loading a trained model to translate with, and its name."""
 
 from pathlib import Path
 
