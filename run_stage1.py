@@ -32,9 +32,10 @@ def build_model(recipe: Recipe, processor):
     from modeling_fla import FlaConfig, FlaForConditionalGeneration, load_imagenet_weights
     from processing_fla.tokenization_fla import set_start_tokens
     from training_fla.files import loading
-    from training_fla.training.parts import special_token_ids, vision_config
+    from training_fla.training.parts import check_fields, special_token_ids, vision_config
 
     stage = recipe.stage
+    check_fields({"model_type": "mbart"} | stage.light_t_overrides, "light_t_overrides")
     config = FlaConfig.light_t(
         stage.light_t,
         vocab_size=len(processor.tokenizer),

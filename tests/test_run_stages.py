@@ -128,7 +128,16 @@ def test_overwrite_checks_everything_first_and_removes_only_what_a_run_writes(re
     (out / "chapters").mkdir()
     before = content(out)
     argv = [recipes / "stage1.yaml", "--output_dir", out, "--overwrite"]
-    for lines in (["--dataset", "typo"], ["--light_t_overrides", "{d_model: 17}"], ["--max_target_tokens", 1]):
+    typos = (
+        ["--dataset", "typo"],
+        ["--light_t_overrides", "{d_model: 17}"],
+        ["--max_target_tokens", 1],
+        ["--lr_scheduler_kwargs", "{typo: 1}"],
+        ["--frames_per_batch", 2],
+        ["--optimizer", "adam", "--adam_beta1", 2],
+        ["--push_to_hub", "true", "--hub_model_id", "no name"],
+    )
+    for lines in typos:
         assert run("run_stage1", *argv, *lines) == 2
         assert content(out) == before, lines
     argv += ["--max_steps", 1, "--load_best_model_at_end", "false", "--eval_strategy", "no"]
@@ -162,6 +171,16 @@ def test_a_run_that_cannot_begin_leaves_no_folder(recipes, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_stored_before_the_run_begins_lies_outside_its_folder(recipes, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = [recipes / "stage1.yaml", "--output_dir", out, "--dataset", "null", "--manifest", "t.csv"]
+    assert run("run_stage1", *argv, "--packed_dir", out / "packed") == 2
+    assert f"packed_dir {out / 'packed'} lies in output_dir {out}: name a folder outside it" in capsys.readouterr().err
+    argv = [recipes / "stage2.yaml", "--output_dir", out, "--feature_cache", out]
+    assert run("run_stage2", *argv) == 2
+    assert f"feature_cache {out} lies in output_dir" in capsys.readouterr().err and not out.exists()
+
+
 def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
     status = run("run_stage1", recipes / "stage1.yaml", "--output_dir", stage1, "--resume", "--learning_rate", "0.5")
     assert status == 2
@@ -177,6 +196,12 @@ def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
             "has no split `validation`; it has train, dev, test: name one with --dev_split",
         ),
         (["--light_t_overrides", "{d_model: 17}"], "model cannot be built"),
+        (["--light_t_overrides", "{d_modl: 16}"], "light_t_overrides: MBartConfig has no field d_modl"),
+        (["--vision_backbone", "{model_type: resnet, depht: 2}"], "vision_backbone: ResNetConfig has no field depht"),
+        (["--lr_scheduler_kwargs", "{typo: 1}"], "do not fit together: get_cosine_schedule_with_warmup() got"),
+        (["--push_to_hub", "true", "--hub_model_id", "no name"], "the Hub did not take no name: Repo id must"),
+        (["--generation_num_beams", 0], "`generation_num_beams` must be at least 1, got 0"),
+        (["--learning_rate", -1], "`learning_rate` must be at least 0, got -1.0"),
         (["--frame_size", "16", "--crop_size", "20"], "crop_size"),
         (["--optimizer", "lion"], "`optimizer`: invalid choice: 'lion'"),
         (["--light_t", "huge"], "`light_t`: invalid choice: 'huge'"),

@@ -122,7 +122,7 @@ def test_all_bad_rows_are_named_at_once_up_to_a_number(tmp_path):
 
 
 def test_values_of_json_that_are_no_text_are_refused_by_line(tmp_path):
-    values = ["x", float("nan"), ["a", "b"], {"en": "a"}, True, None, 5, float("inf")]
+    values = ["x", float("nan"), ["a", "b"], {"en": "a"}, True, None, 5, float("inf"), "\ud800"]
     lines = [json.dumps({"Video": "a", "sentence": value, "keypoints": [1]}) for value in values]
     lines += ["[1]", '{"video": "a"', '{"video": "a", "sentence": "x", "sentence": "y"}', '{"video": "a"}', "", "7 8"]
     bad = BadRows()
@@ -134,11 +134,12 @@ def test_values_of_json_that_are_no_text_are_refused_by_line(tmp_path):
         (4, "column 'sentence' holds an object, not text"),
         (5, "column 'sentence' holds True, not text"),
         (8, "column 'sentence' holds inf, not text"),
-        (9, "not a JSON object"),
-        (10, "not JSON"),
-        (11, "a column comes twice"),
-        (12, "no column 'sentence'"),
-        (14, "not JSON"),
+        (9, "column 'sentence' holds half a character (\\ud800)"),
+        (10, "not a JSON object"),
+        (11, "not JSON"),
+        (12, "a column comes twice"),
+        (13, "no column 'sentence'"),
+        (15, "not JSON"),
     ]
 
 

@@ -95,9 +95,9 @@ def loading(source: str | os.PathLike, what: str = "a model") -> Iterator[None]:
         raise InputError(f"cannot load {what} from {source}: {reason}") from error
 
 
-def damaged_weights(folder: Path) -> str | None:
+def damaged_weights(folder: Path, safetensors: str = "*.safetensors") -> str | None:
     """What is wrong with the first weights file of a folder that cannot be read."""
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+    for file in sorted([*folder.glob(safetensors), *folder.glob("pytorch_model*.bin")]):
         with open(file, "rb") as opened:
             if opened.read(40).startswith(b"version https://git-lfs"):
                 return f"{file} is a Git LFS pointer, not the weights: run `git lfs pull`, or download the file itself"

@@ -68,6 +68,19 @@ REFUSED = {
     }.items()
     for name in names.split()
 }
+# The least value of fields that nothing else checks before an old run is removed.
+LEAST = {
+    name: least
+    for least, names in {
+        1: "frame_stride max_source_frames packed_size frame_size crop_size max_train_clips max_eval_clips "
+        "frames_per_batch max_target_tokens max_new_tokens generation_num_beams train_tokenizer_pieces "
+        "adapter_hidden_size visual_feature_size temporal_kernel_size early_stopping_patience norm_logging_steps "
+        "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps",
+        0: "learning_rate adapter_learning_rate visual_learning_rate weight_decay momentum label_smoothing_factor "
+        "max_grad_norm num_train_epochs dataloader_num_workers",
+    }.items()
+    for name in names.split()
+}
 LightTSize = Literal["tiny", "small", "base", "large"]
 
 
@@ -406,6 +419,8 @@ def convert(stage_class: type, lines: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"`{name}` must not be a {'mapping' if isinstance(value, dict) else 'list'}, got {value}")
         if name in REFUSED and value != TRAINING_DEFAULTS.get(name, defaults[name]):
             raise InputError(f"`{name}: {value}` would have no effect; {REFUSED[name]}")
+        if value is not None and name in LEAST and not value >= LEAST[name]:
+            raise InputError(f"`{name}` must be at least {LEAST[name]}, got {value}")
         values[name] = value
     return values
 

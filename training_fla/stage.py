@@ -29,12 +29,13 @@ from training_fla.files import (
     atomic_file,
     check_folder,
     check_not_inside,
+    first_line,
     locked_folder,
     read_marker,
     write_marker,
 )
 from training_fla.hub.card import training_facts, write_card
-from training_fla.hub.push import push_trained
+from training_fla.hub.push import make_repository, push_trained
 from training_fla.recipe import Recipe, read_lines
 from training_fla.scoring.conventions import convention_for
 from training_fla.scoring.metric import SignTranslationMetric
@@ -87,6 +88,7 @@ def run_stage(
         splits = open_splits(recipe)  # on every process: while one packs, for hours maybe, no collective may wait
         processor, model = build_parts(recipe, args, splits, build_processor, build_model)
         trainer = make_trainer(recipe, args, splits, processor, model)
+        check_training(trainer)
         trainer.accelerator.wait_for_everyone()
 
         with args.main_process_first(local=False, desc="checkpoints"):
@@ -167,6 +169,10 @@ def check_output_folder(recipe: Recipe) -> None:
     read = [recipe.data.dataset, recipe.data.manifest, recipe.text.tokenizer]
     read += [getattr(recipe.stage, name, None) for name in ("stage1_checkpoint", "language_model", "imagenet_weights")]
     check_not_inside(read, folder)
+    stored = {"packed_dir": recipe.data.packed_dir, "feature_cache": getattr(recipe.stage, "feature_cache", None)}
+    for name, place in stored.items():  # filled before the folder is a run's
+        if place and Path(place).resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{name} {place} lies in output_dir {folder}: name a folder outside it")
     marker = read_marker(folder)
     if marker and marker["kind"] == "run" and not (run.resume or run.overwrite):
         raise InputError(f"output_dir {folder} already holds a run: give --resume to go on, --overwrite to start anew")
@@ -265,6 +271,8 @@ def make_trainer(
     beams = args.generation_num_beams or default.num_beams
     length = recipe.text.max_new_tokens or default.max_new_tokens
     generation = clean_generation_config(model, processor.tokenizer, beams, length)
+    if args.push_to_hub and args.process_index == 0:
+        make_repository(args)
     trainer = SignTranslationTrainer(
         model=model,
         args=args,
@@ -280,6 +288,18 @@ def make_trainer(
     add_callbacks(trainer, recipe)
     trainer.test_dataset = datasets["test"]
     return trainer
+
+
+def check_training(trainer: SignTranslationTrainer) -> None:
+    """Make once what training makes first, so that what does not fit is refused before anything is removed."""
+    try:
+        trainer.get_train_dataloader()
+        trainer.create_optimizer_and_scheduler(num_training_steps=100)
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(f"the recipe's training fields do not fit together: {first_line(error)}") from error
+    trainer.optimizer = trainer.lr_scheduler = None
 
 
 def add_callbacks(trainer: SignTranslationTrainer, recipe: Recipe) -> None:

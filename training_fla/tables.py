@@ -309,6 +309,9 @@ def _parsed(source: str) -> Any:
 
 def _json_text(column: str, value: object) -> str:
     if isinstance(value, str):
+        half = next((character for character in value if "\ud800" <= character <= "\udfff"), None)
+        if half:
+            raise InputError(f"column {column!r} holds half a character (\\u{ord(half):04x})")
         return value
     if value is None:
         return ""

@@ -189,7 +189,7 @@ def test_cuts_and_counts_go_by_the_frame_times(tmp_path, capsys):
     arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--size", "32", "--workers", "0"]
     assert main([*arguments, "--check"]) == 1
     report = capsys.readouterr().out
-    assert "train: 5 rows; frames 10 to 60, median 30" in report
+    assert "train: 5 rows; frames 10 to 60, median 30; words 1 to 1, median 1" in report
     assert "note: if the clips are cut already, --no-times leaves start and end unread" not in report
     assert "late_3-4.5: it ends at 4.5 s, its video at 4.00 s" in report
     assert "browser_3-9: it ends at 9.0 s, its video at 4.00 s" in report

@@ -269,6 +269,12 @@ def test_a_folder_that_would_not_load_is_refused(copy, name, capsys):
     assert f"{name} is missing" in capsys.readouterr().err
 
 
+def test_weights_that_are_not_whole_are_not_pushed(copy, capsys):
+    (copy / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    assert main(["push", str(copy), "a/b", "--dry-run"]) == 2
+    assert "model.safetensors is a Git LFS pointer" in capsys.readouterr().err
+
+
 def test_a_missing_shard_and_broken_figures_are_named(copy, capsys):
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))

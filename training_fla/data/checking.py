@@ -16,6 +16,7 @@ from tqdm import tqdm
 from training_fla.corpora.clips import FrameFolder, VideoFile
 from training_fla.corpora.row import SPLITS, CorpusRow
 from training_fla.files import InputError, one_line
+from training_fla.scoring.conventions import convention_for
 
 from .worker_processes import SILENCE_SECONDS, in_workers
 
@@ -119,7 +120,7 @@ def _check_annotation(rows: Sequence[CorpusRow], expected: Mapping[str, int], re
 
 def _num_words(sentence: str) -> int:
     words = len(sentence.split())
-    return words if words > 1 else len(sentence)
+    return len(sentence) if words == 1 and convention_for(None, [sentence]) == "characters" else words
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ Only named files are uploaded: no checkpoints, optimizer states, predictions (th
 paths), or whatever else lies in a run's folder.
 """
 
+import contextlib
 import fnmatch
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.utils import validate_repo_id
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from training_fla.files import InputError, one_line
+from training_fla.files import InputError, damaged_weights, one_line
 from training_fla.hub.card import check_card, fill_card
 
 # The base error of the HTTP client that `huggingface_hub` uses; which client that is depends on its version.
@@ -108,6 +110,8 @@ def check_whole(folder: Path, names: set[str]) -> None:
         needed.add("model.safetensors")
     for name in sorted(needed - names):
         raise InputError(f"{folder} cannot be pushed: {name} is missing")
+    if damage := damaged_weights(folder, "model*.safetensors"):
+        raise InputError(damage)
 
 
 def weights_tag(folder: Path, files: dict[str, str]) -> str:
@@ -118,6 +122,21 @@ def weights_tag(folder: Path, files: dict[str, str]) -> str:
             while block := file.read(2**20):
                 digest.update(block)
     return f"weights-{digest.hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def hub_errors(repo_id: str, endpoint: str | None = None) -> Iterator[None]:
+    """Turn what the Hub's client raises into one line with the remedy."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OfflineModeIsEnabled as error:
+        raise InputError("the Hub is switched off: unset HF_HUB_OFFLINE to push") from error
+    except LocalTokenNotFoundError as error:
+        raise InputError("not logged in: run `hf auth login` or set HF_TOKEN") from error
+    except (*HTTP_ERRORS, OSError, ValueError) as error:
+        raise InputError(refusal(repo_id, error, endpoint or HfApi().endpoint)) from error
 
 
 def push(
@@ -132,7 +151,7 @@ def push(
     # `upload_folder` would take the card from the folder; this one names the repository.
     operations = [CommitOperationAdd(name, str(upload.folder / name)) for name in upload.files]
     operations.append(CommitOperationAdd("README.md", upload.card.encode()))
-    try:
+    with hub_errors(upload.repo_id, api.endpoint):
         check_card(upload.card).validate()  # by the Hub, before anything is made there
         api.create_repo(upload.repo_id, private=private, exist_ok=True)
         if revision not in (None, "main"):
@@ -143,12 +162,6 @@ def push(
         operations += [CommitOperationDelete(name, is_folder=False) for name in gone]
         commit = api.create_commit(upload.repo_id, operations, commit_message=message, revision=revision)
         api.create_tag(upload.repo_id, tag=upload.tag, revision=commit.oid, exist_ok=True)
-    except OfflineModeIsEnabled as error:
-        raise InputError("the Hub is switched off: unset HF_HUB_OFFLINE to push") from error
-    except LocalTokenNotFoundError as error:
-        raise InputError("not logged in: run `hf auth login` or set HF_TOKEN") from error
-    except (*HTTP_ERRORS, OSError, ValueError) as error:
-        raise InputError(refusal(upload.repo_id, error, api.endpoint)) from error
     return commit.commit_url
 
 
@@ -166,6 +179,13 @@ def refusal(repo_id: str, error: Exception, endpoint: str) -> str:
     if response is None and isinstance(error, HTTP_ERRORS):
         return f"the Hub cannot be reached at {endpoint}: {text}"
     return f"the Hub did not take {repo_id}: {text}"
+
+
+def make_repository(args) -> None:
+    """What `--push_to_hub` needs of the Hub, asked for before the training."""
+    repo_id = args.hub_model_id or Path(args.output_dir).absolute().name
+    with hub_errors(repo_id):
+        HfApi(token=args.hub_token).create_repo(repo_id, private=args.hub_private_repo, exist_ok=True)
 
 
 def push_trained(folder: Path, args, repo_id: str) -> str:

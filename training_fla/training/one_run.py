@@ -13,6 +13,8 @@ import functools
 from modeling_fla import FlaConfig, FlaForConditionalGeneration
 from training_fla.files import InputError
 
+from .parts import check_fields
+
 
 class OneRunModel(FlaForConditionalGeneration):
     """A model with a Light-T beside its language model while it trains; in evaluation it is as any other."""
@@ -59,6 +61,7 @@ def add_light_t(model: OneRunModel, size: str, overrides: dict, special_token_id
             "one_run_light_t trains the visual encoder: set freeze_vision_backbone and freeze_temporal_module to "
             "false, and input_features to sign"
         )
+    check_fields({"model_type": "mbart"} | overrides, "one_run_light_t_overrides")
     config = FlaConfig.light_t(
         size,
         vocab_size=model.config.text_config.vocab_size,

@@ -53,14 +53,13 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
         fields = {"vocab_size": len(tokenizer), **special_token_ids(tokenizer)}
         fields |= stage.language_model_config | stage.language_model_overrides
         with loading(str(stage.language_model_config), "a language model"):
+            check_fields(fields, "language_model_config")
             model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**fields))
         set_start_tokens(model, tokenizer)
         return model
     with loading(stage.language_model, "a language model"):
         config = AutoConfig.from_pretrained(stage.language_model, **stage.language_model_overrides)
-        unknown = [name for name in stage.language_model_overrides if not hasattr(config, name)]
-        if unknown:
-            raise InputError(f"language_model_overrides: {type(config).__name__} has no field {unknown[0]}")
+        check_fields({"model_type": config.model_type} | stage.language_model_overrides, "language_model_overrides")
         if stage.random_language_model:
             model = AutoModelForSeq2SeqLM.from_config(config)
         else:
@@ -70,12 +69,23 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
     return model
 
 
+def check_fields(fields: dict, line: str) -> None:
+    """Refuse a name that a configuration does not know: transformers would keep it without effect."""
+    config = AutoConfig.for_model(fields["model_type"])
+    unknown = [name for name in fields if not hasattr(config, name)]
+    if unknown:
+        raise InputError(f"{line}: {type(config).__name__} has no field {unknown[0]}")
+
+
 def vision_config(stage: VisualArguments) -> FlaVisionConfig:
     """The visual encoder a recipe describes; ResNet18 unless it says otherwise."""
     fields = {"hidden_size": stage.visual_feature_size, "temporal_kernel_size": stage.temporal_kernel_size}
     if stage.vision_backbone is not None:
         try:
+            check_fields(stage.vision_backbone, "vision_backbone")
             fields["backbone_config"] = AutoConfig.for_model(**stage.vision_backbone)
+        except InputError:
+            raise
         except (TypeError, ValueError, KeyError) as error:
             raise InputError(
                 f"vision_backbone {stage.vision_backbone} is no backbone config: {first_line(error)}"
