@@ -176,7 +176,7 @@ class Bench:
             self.forget_memory()
             trainer = self.make_trainer("1", optimizer | light | augment | lines | {"per_device_train_batch_size": 8})
             seconds = self.train(trainer)
-            frames = trainer.throughput.figures(trainer.accelerator)
+            frames = trainer.throughput.figures()
             self.report.add("stage 1", f"step of 8 clips, {name}", seconds, "s")
             self.report.add("memory", f"stage 1, {name}", self.most_memory(), "GiB")
             self.report.add("stage 1", f"waits for the device a step, {name}", self.waits(trainer), "")

@@ -13,8 +13,9 @@ def test_the_gpu_benchmark_runs_in_miniature(tmp_path, monkeypatch):
     assert report["failed"] == []
     for precision in gpu.PRECISIONS:
         assert figures["stage 1", f"step / bare resnet18 on as many frames, {precision}"] > 0
-        assert figures["stage 1", f"waits for the device a step, {precision}"] >= 1
+        assert figures["stage 1", f"waits for the device a step, {precision}"] <= 1
     assert figures["loader", "augmented training frames a second"] > 0
+    assert figures["stage 2", "waits for the device a step"] <= 1
     assert figures["stage 2", "step / bare language model"] > 0
     assert figures["stage 2", "beam-5 evaluation of 4 clips"] > 0
 
