@@ -90,7 +90,7 @@ def peer_batch(folders: list[Path], seed: int | None = None) -> torch.Tensor:
 
 
 def our_batch(corpus: PackedCorpus, augmentation: ClipAugmentation | None, seed: int = 0) -> torch.Tensor:
-    """Our batch of uint8 frames, as [`~training_fla.data.collation.SignVideoDataset`] and its collator make it."""
+    """Our batch of uint8 frames, as [`~training_fla.data.datasets.SignVideoDataset`] and its collator make it."""
     clips = []
     for index in range(len(corpus)):
         frames = corpus.read_frames(index, range(0, corpus.num_frames[index], STRIDE))

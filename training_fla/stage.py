@@ -53,6 +53,7 @@ from training_fla.training.callbacks import (
     show_progress,
 )
 from training_fla.training.one_run import OneRunModel, without_light_t
+from training_fla.training.parts import set_language
 from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
 # All that a run writes into `output_dir`: what `--overwrite` removes.
@@ -242,11 +243,9 @@ def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable,
 
 def make_processor(recipe: Recipe, tokenizer) -> FlaProcessor:
     """A video processor of the recipe's numbers beside a tokenizer of the recipe's language."""
-    data, code = recipe.data, recipe.text.language_code
-    if code is not None:
-        if tokenizer.convert_tokens_to_ids(code) in (None, tokenizer.unk_token_id):
-            raise InputError(f"language_code {code} is no token of the tokenizer")
-        tokenizer.src_lang = tokenizer.tgt_lang = code
+    data = recipe.data
+    if recipe.text.language_code is not None:
+        set_language(tokenizer, recipe.text.language_code, "language_code")
     stride = {} if data.frame_stride is None else {"frame_stride": data.frame_stride}
     video_processor = FlaVideoProcessor(
         **stride,

@@ -266,7 +266,7 @@ def test_a_damaged_model_is_one_line_and_leaves_nothing(folder, damage, message,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--language", "xx_XX"], "--language xx_XX: the tokenizer has no such language code"),
+        (["--language", "xx_XX"], "--language xx_XX is no language of the tokenizer"),
         (["--min-count", "0"], "`min_count` must be at least 1, got 0"),
         (["--model", "no/such-model"], "cannot load a language model from no/such-model: there is no such folder"),
         (["--tokenizer", "no/such-tokenizer"], "cannot load a tokenizer from no/such-tokenizer: there is no such"),

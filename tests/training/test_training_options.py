@@ -8,8 +8,11 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, MT5Config, MT5ForConditionalGeneration, T5Tokenizer
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
+from tests.processing.test_tokenization_fla import m2m100_in
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
 from training_fla.cli import main as fla
+from training_fla.files import InputError
+from training_fla.training.parts import set_language
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +110,14 @@ def test_synchronised_batch_norms_are_saved_as_plain_ones(tmp_path):
         loaded = FlaForConditionalGeneration.from_pretrained(tmp_path)
         assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in loaded.modules())
         assert torch.equal(loaded(video, decoder_input_ids=torch.tensor([[5, 6]])).logits, before)
+
+
+def test_a_language_is_one_of_the_tokenizers(tmp_path):
+    m2m100 = m2m100_in(tmp_path)
+    set_language(m2m100, "en", "language_code")
+    assert m2m100.tgt_lang == "en", "a code that is no token: M2M-100 writes __en__"
+    with pytest.raises(InputError, match="^language_code xx is no language of the tokenizer$"):
+        set_language(m2m100, "xx", "language_code")
+    t5 = T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("de", -1.0)], extra_ids=0)
+    with pytest.raises(InputError, match="^--language de: T5Tokenizer has no languages$"):
+        set_language(t5, "de", "--language")

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from training_fla.files import InputError
+from training_fla.files import InputError, check_file
 
 EXAMPLE = "fla score runs/stage2/predictions_test.tsv --corpus phoenix14t --html report.html"
 
@@ -84,8 +84,7 @@ def check_arguments(args) -> None:
     for path in filter(None, (args.sentences, args.html)):
         if path.resolve() in sources:
             raise InputError(f"{path} is what is scored: choose another file to write")
-        if path.exists() and not args.overwrite:
-            raise InputError(f"{path} exists already: choose another name or pass --overwrite")
+        check_file(path, args.overwrite)
 
 
 def score_tables(tables: list, other, args) -> dict:

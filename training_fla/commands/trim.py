@@ -86,6 +86,7 @@ def load(args):
 
     from processing_fla.tokenization_fla import vocabulary_length
     from training_fla.files import loading
+    from training_fla.training.parts import set_language
 
     with loading(args.model, "a language model"):
         config = AutoConfig.from_pretrained(args.model)
@@ -97,21 +98,12 @@ def load(args):
     with loading(source, "a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, **({"config": config} if bare else {}))
     if args.language:
-        set_language(tokenizer, args.language)
+        set_language(tokenizer, args.language, "--language")
     with loading(args.model, "a language model"):
         model = AutoModelForSeq2SeqLM.from_pretrained(args.model, dtype="auto")
     rows = model.get_input_embeddings().weight.shape[0]
     check_vocabulary_sizes(vocabulary_length(tokenizer), rows, config.model_type, args.allow_unused_rows)
     return model, tokenizer
-
-
-def set_language(tokenizer, code: str) -> None:
-    """Make a language the tokenizer's source and target."""
-    if not hasattr(tokenizer, "tgt_lang"):
-        raise InputError(f"--language {code}: {type(tokenizer).__name__} has no languages")
-    if code not in getattr(tokenizer, "lang_code_to_token", tokenizer.get_vocab()):
-        raise InputError(f"--language {code}: the tokenizer has no such language code")
-    tokenizer.src_lang = tokenizer.tgt_lang = code
 
 
 def check_vocabulary_sizes(num_tokens: int, rows: int, model_type: str, allow_unused_rows: bool = False) -> None:

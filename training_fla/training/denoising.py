@@ -26,7 +26,7 @@ from processing_fla import train_tokenizer
 from training_fla.files import InputError, atomic_folder, check_folder, loading, read_marker, write_marker
 
 from .callbacks import show_progress
-from .parts import load_tokenizer, special_token_ids
+from .parts import load_tokenizer, set_language, special_token_ids
 from .trainer import last_whole_checkpoint
 
 MASKED_SHARE = 0.35  # Liu et al. 2020: 35 % of the words of an instance
@@ -102,9 +102,7 @@ def released_model(source: str, language_code: str) -> tuple[PreTrainedTokenizer
     tokenizer = load_tokenizer(source)
     if tokenizer.mask_token_id is None:
         raise InputError(f"{source}: its tokenizer has no mask token, so it cannot be trained by infilling")
-    if tokenizer.convert_tokens_to_ids(language_code) in (None, tokenizer.unk_token_id):
-        raise InputError(f"--language {language_code} is no token of the tokenizer of {source}")
-    tokenizer.src_lang = tokenizer.tgt_lang = language_code
+    set_language(tokenizer, language_code, "--language")
     with loading(source):
         return tokenizer, AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32)
 

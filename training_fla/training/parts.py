@@ -25,6 +25,15 @@ def load_tokenizer(source: str | None) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(source)
 
 
+def set_language(tokenizer: PreTrainedTokenizerBase, code: str, name: str) -> None:
+    """Make a language the tokenizer's source and target; `name` is the recipe line or option that gives it."""
+    if not hasattr(tokenizer, "tgt_lang"):
+        raise InputError(f"{name} {code}: {type(tokenizer).__name__} has no languages")
+    if code not in getattr(tokenizer, "lang_code_to_token", tokenizer.get_vocab()):
+        raise InputError(f"{name} {code} is no language of the tokenizer")
+    tokenizer.src_lang = tokenizer.tgt_lang = code
+
+
 def tokenizer_of_sentences(sentences: Sequence[str], num_pieces: int, text: TextArguments) -> PreTrainedTokenizerBase:
     """Train a tokenizer of MBart's format on a corpus, where no pre-trained language model is to be used."""
     if text.language_code is None:
