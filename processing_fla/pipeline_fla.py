@@ -128,7 +128,7 @@ class SignTranslationPipeline(Pipeline):
                 if on_error == "raise":
                     raise ValueError(message) from error
                 readable[0]["error"] = message
-            else:  # one of them is to blame: find it, and do not lose the others
+            else:  # one of them is the cause: translate each alone
                 for clip in readable:
                     self._forward([clip], on_error, **generate_kwargs)
             return clips

@@ -1,4 +1,4 @@
-"""Recipes: typed, checked, overridable, and quick to explain themselves."""
+"""Recipes: types, checks, overrides, and the time that help takes."""
 
 import dataclasses
 import json

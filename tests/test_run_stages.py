@@ -1,4 +1,4 @@
-"""The two scripts, as a person runs them: trained, interrupted, resumed, handed over, and told what is wrong."""
+"""The two scripts from the command line: training, interruption, resuming, and refused input."""
 
 import json
 import os

@@ -252,6 +252,14 @@ def test_the_metric_decides_by_script_and_refuses_what_it_does_not_know():
         SignTranslationMetric("words").compute(predictions=["a", "b"], references=["a"])
 
 
+def test_a_convention_is_added_in_one_place(monkeypatch):
+    monkeypatch.setitem(CONVENTIONS, "mine", TextForm(lowercase=True))
+    scores = SignTranslationMetric("mine").compute(
+        predictions=["Wind und Regen"], references=["wind und regen"], alternatives=True
+    )
+    assert scores["rouge_l"] == 100 and "smooth_floor0" in scores["alternatives"]
+
+
 def test_sentences_are_gathered_over_processes(tmp_path):
     pairs = [("der wind weht heute", "der wind weht morgen"), ("regen im süden", "schnee im süden"), ("", "sonne")]
 

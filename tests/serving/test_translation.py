@@ -1,4 +1,4 @@
-"""A clip step by step: what the page is told is what the model saw, wrote and attended to."""
+"""A clip step by step: the page's states are what the model saw, wrote and attended to."""
 
 import base64
 import copy

@@ -1,4 +1,4 @@
-"""What a person sees of a run, what it is told to whom, Figure 2's norms by hand, and the count over a resumed run."""
+"""What a run prints and reports, Figure 2's norms by hand, and the counts of a resumed run."""
 
 import sys
 from types import SimpleNamespace

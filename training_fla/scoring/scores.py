@@ -57,7 +57,7 @@ def alternative_scores(
         return RougeL(variant).corpus_score(texts[0], [texts[1]]).score
 
     form, found = CONVENTIONS[convention], {}
-    for name, other in ALTERNATIVES[convention].items():
+    for name, other in ALTERNATIVES.get(convention, {}).items():
         scores = bleu_scores(_bleu4(predictions, references, other)) | {"rouge_l": rouge_l(other, "beta1.2")}
         found[name] = scores | {"signature": signature_of(other)}
     # As neccam/slt scores: no smoothing, effective order.
