@@ -400,7 +400,7 @@ def convert(stage_class: type, lines: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in lines.items():
         if name not in types:
-            near = difflib.get_close_matches(name, types, n=1)
+            near = difflib.get_close_matches(name, types, n=1, cutoff=0.75)  # below, names are alike by chance
             raise InputError(f"unknown recipe key `{name}`" + (f"; did you mean `{near[0]}`?" if near else ""))
         options = typing.get_args(types[name]) if type(None) in typing.get_args(types[name]) else (types[name],)
         kinds = [typing.get_origin(option) or option for option in options]

@@ -1,11 +1,11 @@
 """The order of clips in an epoch, and batches of clips of similar length that fit a budget of frames."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from training_fla.files import InputError
 
@@ -169,21 +169,8 @@ def check_batching(args, frames_per_batch: int | None) -> None:
         raise InputError(f"frames_per_batch needs one process a GPU: start {args.n_gpu} with `accelerate launch`")
 
 
-def budget_loader(
-    dataset: Dataset, sampler: FrameBudgetSampler, collate: Callable, args, accelerator: Accelerator
-) -> DataLoader:
-    """Load the batches of a sampler onto this process's device, so that a trainer can resume within an epoch."""
-    loader = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=args.dataloader_num_workers,
-        pin_memory=args.dataloader_pin_memory,
-        persistent_workers=args.dataloader_persistent_workers,
-        multiprocessing_context=args.dataloader_multiprocessing_context,
-        prefetch_factor=args.dataloader_prefetch_factor,
-        in_order=args.dataloader_in_order,
-    )
+def budget_loader(loader: DataLoader, accelerator: Accelerator) -> DataLoader:
+    """Put the batches of a `FrameBudgetSampler` on this process's device; a trainer can resume within an epoch."""
     return prepare_data_loader(
         loader,
         accelerator.device,

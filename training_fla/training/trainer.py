@@ -139,20 +139,20 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         """Batches of equally many clips or within a budget of frames; the order follows from seed and epoch."""
         dataset, args = self.train_dataset, self.args
         seed = args.seed if args.data_seed is None else args.data_seed
+        options = {"persistent_workers": args.dataloader_persistent_workers}
         if self.frames_per_batch is not None:
             self.train_sampler = FrameBudgetSampler(
                 dataset.lengths, self.frames_per_batch, args.train_batch_size, seed, names=dataset.ids,
                 accumulation=args.gradient_accumulation_steps,
                 num_processes=args.world_size, process_index=args.process_index,
             )  # fmt: skip
-            return budget_loader(dataset, self.train_sampler, self.data_collator, args, self.accelerator)
+            loader = self.make_loader(dataset, batch_sampler=self.train_sampler, **options)
+            return budget_loader(loader, self.accelerator)
         groups = args.train_sampling_strategy == "group_by_length"
         total = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
-        options = {"drop_last": args.dataloader_drop_last, "persistent_workers": args.dataloader_persistent_workers}
-        return self.accelerator.prepare(
-            self.make_loader(dataset, args.train_batch_size, self.train_sampler, **options)
-        )
+        options |= {"batch_size": args.train_batch_size, "drop_last": args.dataloader_drop_last}
+        return self.accelerator.prepare(self.make_loader(dataset, sampler=self.train_sampler, **options))
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """This process's share of a split, longest clips first: little padding, and a lack of memory shows at once."""
@@ -161,13 +161,14 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         world = self.args.world_size
         # Some clips again, so that all processes have equally many; `translate` keeps one translation of each.
         filled = list(islice(cycle(order), -(-len(order) // world) * world))
-        return self.make_loader(dataset, self.args.eval_batch_size, filled[self.args.process_index :: world])
+        order = filled[self.args.process_index :: world]
+        return self.make_loader(dataset, batch_size=self.args.eval_batch_size, sampler=order)
 
-    def make_loader(self, dataset, batch_size: int, sampler, **options) -> DataLoader:
+    def make_loader(self, dataset, **options) -> DataLoader:
         """A loader with the recipe's number of workers, which end with it unless `options` say otherwise."""
         args = self.args
         return DataLoader(
-            dataset, batch_size, sampler=sampler, collate_fn=self.data_collator, pin_memory=args.dataloader_pin_memory,
+            dataset, collate_fn=self.data_collator, pin_memory=args.dataloader_pin_memory,
             num_workers=args.dataloader_num_workers, prefetch_factor=args.dataloader_prefetch_factor,
             multiprocessing_context=args.dataloader_multiprocessing_context, in_order=args.dataloader_in_order,
             **options,
