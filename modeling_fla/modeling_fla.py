@@ -340,6 +340,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             _check_positions(self.language_model.get_decoder(), labels.shape[1], "sentence", "tokens")
+        elif decoder_input_ids is not None:
+            length = decoder_input_ids.shape[1] + (0 if cache is None else cache.get_seq_length())
+            _check_positions(self.language_model.get_decoder(), length, "translation", "tokens")
 
         # The encoder reads sign embeddings where it would read word embeddings.
         sign_embeds = None

@@ -152,6 +152,9 @@ class SignTranslationPipeline(Pipeline):
                 their scores, `torch.FloatTensor` of shape `(B * R,)`, see [`sentence_scores`].
         """
         options = self._prepare_generate_kwargs(generate_kwargs)
+        positions = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        if positions and (options.get("max_new_tokens") or 0) > positions:
+            options["max_new_tokens"] = positions  # no longer sentence has a place in the decoder
         sequences = self.model.generate(encoder_outputs=encoder_outputs.copy(), attention_mask=mask, **options)
         return sequences, self.sentence_scores(sequences, encoder_outputs, mask)
 

@@ -201,6 +201,7 @@ def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
         (["--lr_scheduler_kwargs", "{typo: 1}"], "do not fit together: get_cosine_schedule_with_warmup() got"),
         (["--push_to_hub", "true", "--hub_model_id", "no name"], "the Hub did not take no name: Repo id must"),
         (["--generation_num_beams", 0], "`generation_num_beams` must be at least 1, got 0"),
+        (["--max_new_tokens", 1025], "max_new_tokens 1025 is more than the language model's 1024 positions"),
         (["--learning_rate", -1], "`learning_rate` must be at least 0, got -1.0"),
         (["--frame_size", "16", "--crop_size", "20"], "crop_size"),
         (["--optimizer", "lion"], "`optimizer`: invalid choice: 'lion'"),
@@ -293,8 +294,13 @@ def test_half_a_checkpoint_is_not_resumed_from(tmp_path):
     (tmp_path / "checkpoint-12/trainer_state.json").write_text('{"global_step": 12}')
     (tmp_path / "checkpoint-12/model.safetensors").write_bytes(b"cut off by a power failure")
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    (tmp_path / "checkpoint-15").mkdir()
+    (tmp_path / "checkpoint-15/trainer_state.json").write_text('{"global_step": 15}')
+    (tmp_path / "checkpoint-15/optimizer.pt").write_bytes(b"PK\x03\x04 cut off")
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
     names = [
         "broken-checkpoint-12",
+        "broken-checkpoint-15",
         "broken-checkpoint-6",
         "broken-checkpoint-9",
         "broken-checkpoint-9-2",

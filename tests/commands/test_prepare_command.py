@@ -183,13 +183,15 @@ def test_cuts_and_counts_go_by_the_frame_times(tmp_path, capsys):
     drawing.write_video(tmp_path / "browser.webm", frames, codec="libvpx", times=times, **browser)
     varying = [*range(0, 1000, 100), *range(1000, 5000, 20)]
     drawing.write_video(tmp_path / "varying.mp4", [frames[0]] * len(varying), times=varying)
+    drawing.write_video(tmp_path / "one.mp4", frames[:1])
     drawing.late_video(tmp_path / "late.mp4")  # 10 a second from 2 s to 4 s
     rows = ["browser.webm,1,3", "varying.mp4,0.5,2", "late.mp4,2.5,3.5", "late.mp4,3,4.5", "browser.webm,3,9"]
+    rows += ["one.mp4,,"]
     (tmp_path / "t.csv").write_text("\n".join(["video,start,end,sentence", *(f"{row},Hi." for row in rows)]) + "\n")
     arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--size", "32", "--workers", "0"]
     assert main([*arguments, "--check"]) == 1
     report = capsys.readouterr().out
-    assert "train: 5 rows; frames 10 to 60, median 30; words 1 to 1, median 1" in report
+    assert "train: 6 rows; frames 1 to 60, median 20; words 1 to 1, median 1" in report
     assert "note: if the clips are cut already, --no-times leaves start and end unread" not in report
     assert "late_3-4.5: it ends at 4.5 s, its video at 4.00 s" in report
     assert "browser_3-9: it ends at 9.0 s, its video at 4.00 s" in report

@@ -190,6 +190,11 @@ def test_a_sentence_longer_than_the_position_table_is_refused(model, video):
         model(video, labels=torch.full((2, 21), 7))
 
 
+def test_a_translation_longer_than_the_position_table_is_refused(model, video):
+    with pytest.raises(ValueError, match="longest translation has 21 tokens.* position table ends at 20"):
+        model.generate(video, min_new_tokens=25, max_new_tokens=25)
+
+
 @pytest.mark.parametrize("name", ["mt5", "m2m_100"])
 def test_tables_without_an_end_take_any_length(name):
     assert tiny_model(name)(sign_features=torch.zeros(1, 30, C), labels=torch.tensor([[7, 2]])).loss.isfinite()

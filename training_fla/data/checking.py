@@ -159,9 +159,9 @@ def _examined_video(video: VideoFile) -> tuple[int, str]:
     times = _frame_times(video.path)
     length = times[-1] + (times[-1] - times[0]) / max(1, len(times) - 1)
     start, end = video.start_seconds or 0.0, video.end_seconds
-    if start >= length:
+    if start > times[-1] and start >= length:
         raise InputError(f"it starts at {start} s, after the end of its video at {length:.2f} s")
-    num_frames = bisect_left(times, length if end is None else end - 1e-3) - bisect_left(times, start - 1e-3)
+    num_frames = (len(times) if end is None else bisect_left(times, end - 1e-3)) - bisect_left(times, start - 1e-3)
     if end is not None and end > length + END_TOLERANCE_SECONDS:
         return num_frames, f"it ends at {end} s, its video at {length:.2f} s"
     return num_frames, ""

@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 import time
+import zipfile
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -367,10 +368,14 @@ class LossCheck(TrainerCallback):
 
 
 def step_of(checkpoint: Path) -> int | None:
-    """The step of a checkpoint, or `None` where it was not written to its end or its weights are cut off."""
+    """The step of a checkpoint, or `None` where it was not written to its end or a file is cut off."""
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # its last file
-        return None if damaged_weights(checkpoint) else int(state["global_step"])
+        states = [
+            file for name in ("optimizer.pt", "scheduler.pt", "rng_state*.pth") for file in checkpoint.glob(name)
+        ]
+        is_whole = all(map(zipfile.is_zipfile, states)) and not damaged_weights(checkpoint)
+        return int(state["global_step"]) if is_whole else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
