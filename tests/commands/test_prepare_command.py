@@ -81,6 +81,7 @@ def test_verify_fails_on_damage(tmp_path, capsys):
         (["manifest", "--out", "x"], "--root is missing"),
         (["phoenix14t", "--root", "absent", "--check"], "absent is not a folder"),
         (["demo", "--check", "--verify"], "give one of them"),
+        (["demo", "--out", "x", "--workers", "-1"], "--workers -1: must be 0 or more"),
         (["demo", "--out", "absent", "--verify"], "absent is not a packed corpus .* does not exist"),
         (["manifest", "--root", "absent", "--out", "x"], "absent does not exist"),
     ],
@@ -198,7 +199,7 @@ def test_cuts_and_counts_go_by_the_frame_times(tmp_path, capsys):
     assert main([*arguments, "--on-error", "skip", "--out", str(tmp_path / "out")]) == 0
     assert "browser_3-9" in (tmp_path / "out/skipped.tsv").read_text()
     corpus = PackedCorpus(tmp_path / "out", "train")
-    assert corpus.num_frames == [60, 55, 10, 10]
+    assert corpus.num_frames == [60, 55, 10, 10, 1]
     numbers = [drawing.number_of(frame) for frame in corpus.read_frames(2, range(10)).permute(0, 2, 3, 1).numpy()]
     assert numbers == list(range(5, 15))
 

@@ -108,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.check and args.verify:
         raise InputError("--check looks at the corpus, --verify at what was packed: give one of them")
+    if args.workers is not None and args.workers < 0:
+        raise InputError(f"--workers {args.workers}: must be 0 or more")
     if args.out is None and not args.check:
         raise InputError("--out DIR is missing: the folder to write")
     if args.verify:
