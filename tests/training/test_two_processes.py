@@ -126,7 +126,7 @@ def test_two_processes_follow_the_curve_of_one(one, two, stage):
 @pytest.mark.parametrize(("process", "real"), [(0, [1, 1, 1, 1]), (1, [1, 1, 0, 0]), (2, [0, 0, 0, 0])])
 def test_clips_that_fill_an_epochs_last_batch_weigh_nothing(process, real):
     """Thirty clips on three processes, four each: the last batch is half full. A resumed epoch knows no remainder."""
-    arguments = {"train_batch_size": 4, "world_size": 3, "process_index": process, "dataloader_drop_last": False}
+    arguments = {"train_batch_size": 4, "world_size": 3, "process_index": process}
     state = SimpleNamespace(end_of_dataloader=True, remainder=-1)
     trainer = object.__new__(SignTranslationTrainer)
     trainer.args, trainer.train_dataset = SimpleNamespace(**arguments), range(30)

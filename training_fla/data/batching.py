@@ -150,23 +150,13 @@ class FrameBudgetSampler(Sampler[list[int]]):
 
 
 def check_batching(args, frames_per_batch: int | None) -> None:
-    """Refuse lines of a recipe that say different things about what a batch is."""
-    if args.train_sampling_strategy not in ("random", "group_by_length"):
-        raise InputError(
-            f"train_sampling_strategy must be random or group_by_length, got {args.train_sampling_strategy}"
-        )
-    if frames_per_batch is None:
-        return
-    contradicting = {
-        "auto_find_batch_size": args.auto_find_batch_size,
-        "dataloader_drop_last": args.dataloader_drop_last,
-        "accelerator_config.split_batches": args.accelerator_config.split_batches,
-        "accelerator_config.dispatch_batches": args.accelerator_config.dispatch_batches,
-    }
-    for name in filter(contradicting.get, contradicting):
-        raise InputError(f"{name} is for batches of equally many clips, not for frames_per_batch {frames_per_batch}")
-    if args.n_gpu > 1:
-        raise InputError(f"frames_per_batch needs one process a GPU: start {args.n_gpu} with `accelerate launch`")
+    """Refuse a recipe's line by which Accelerate would cut batches anew."""
+    for name in ("split_batches", "dispatch_batches"):
+        if frames_per_batch is not None and getattr(args.accelerator_config, name):
+            line = f"accelerator_config.{name}"
+            raise InputError(
+                f"{line} is for batches of equally many clips, not for frames_per_batch {frames_per_batch}"
+            )
 
 
 def budget_loader(loader: DataLoader, accelerator: Accelerator) -> DataLoader:

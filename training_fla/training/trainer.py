@@ -152,8 +152,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         groups = args.train_sampling_strategy == "group_by_length"
         total = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
-        options |= {"batch_size": args.train_batch_size, "drop_last": args.dataloader_drop_last}
-        return self.accelerator.prepare(self.make_loader(dataset, sampler=self.train_sampler, **options))
+        loader = self.make_loader(dataset, batch_size=args.train_batch_size, sampler=self.train_sampler, **options)
+        return self.accelerator.prepare(loader)
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """This process's share of a split, longest clips first: little padding, and a lack of memory shows at once."""
@@ -201,7 +201,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             `dict[str, torch.Tensor]`: the batch.
         """
         args = self.args
-        at_end = self.accelerator.gradient_state.end_of_dataloader and not args.dataloader_drop_last
+        at_end = self.accelerator.gradient_state.end_of_dataloader
         remainder = len(self.train_dataset) % (args.train_batch_size * args.world_size)
         if args.world_size > 1 and self.frames_per_batch is None and at_end and remainder > 0:
             batch["labels"][max(0, remainder - args.process_index * args.train_batch_size) :] = -100
