@@ -179,7 +179,9 @@ class Stage2Arguments(VisualArguments):
     language_model_config: dict | None = HfArg(
         default=None, help="instead of `language_model`: config of a random one (Table 10)"
     )
-    language_model_dtype: str = HfArg(default="float32", help="float32; bfloat16 or float16 only where it is frozen")
+    language_model_dtype: Literal["float32", "bfloat16", "float16"] = HfArg(
+        default="float32", help="another one only where it is frozen"
+    )
     random_language_model: bool = HfArg(
         default=False, help="take only the architecture of `language_model` (Table 10)"
     )

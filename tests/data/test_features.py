@@ -309,8 +309,3 @@ def test_the_check_allows_for_the_precision_that_a_gpu_computes_in(videos, tmp_p
 def test_a_cache_is_read_in_other_processes_without_being_sent_there(cache):
     pickled = pickle.dumps(cache)
     assert len(pickled) < 2000 and torch.equal(pickle.loads(pickled)[3], cache[3])
-
-
-def test_another_type_is_refused(videos, tmp_path):
-    with pytest.raises(InputError, match="feature_dtype must be one of float32, bfloat16, got 'int8'"):
-        store_features(tiny_model(), videos, tmp_path / "cache", ALONE, dtype="int8", batch_size=4)

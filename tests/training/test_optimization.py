@@ -42,12 +42,6 @@ def test_nothing_trainable_is_refused():
         parameter_groups(model, OptimizationArguments(), 1e-2, 0.0)
 
 
-def test_an_unknown_optimizer_is_named(tmp_path):
-    args = Seq2SeqTrainingArguments(output_dir=str(tmp_path))
-    with pytest.raises(InputError, match="unknown optimizer `lion`"):
-        build_optimizer(Parts(), OptimizationArguments(optimizer="lion"), args)
-
-
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_steps_equal_the_update_rules_written_out(name, tmp_path):
     """Momentum SGD and Adam with coupled weight decay, both under a cosine, for 6 steps."""

@@ -12,8 +12,6 @@ from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.files import InputError, first_line, loading
 from training_fla.recipe import Stage2Arguments, TextArguments, VisualArguments
 
-DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
-
 
 def load_tokenizer(source: str | None) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder or the Hub."""
@@ -56,8 +54,6 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
     """Load the pre-trained language model, or make a random one (Table 10)."""
     if bool(stage.language_model) == bool(stage.language_model_config):
         raise InputError("stage 2 needs one of `language_model` (pre-trained) and `language_model_config` (random)")
-    if stage.language_model_dtype not in DTYPES:
-        raise InputError(f"language_model_dtype must be one of {', '.join(DTYPES)}, got {stage.language_model_dtype}")
     if stage.language_model_config:
         fields = {"vocab_size": len(tokenizer), **special_token_ids(tokenizer)}
         fields |= stage.language_model_config | stage.language_model_overrides
@@ -72,7 +68,9 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
         if stage.random_language_model:
             model = AutoModelForSeq2SeqLM.from_config(config)
         else:
-            dtype = DTYPES[stage.language_model_dtype]  # else the checkpoint's: Adam's small steps vanish in bfloat16
+            dtype = getattr(
+                torch, stage.language_model_dtype
+            )  # else the checkpoint's: Adam's small steps vanish in bfloat16
             model = AutoModelForSeq2SeqLM.from_pretrained(stage.language_model, config=config, dtype=dtype)
     set_start_tokens(model, tokenizer)  # released MBart names none and would begin with <s>
     return model
