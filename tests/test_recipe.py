@@ -52,11 +52,13 @@ def test_lines_reach_the_dataclass_they_belong_to(tmp_path):
 def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_its_base(tmp_path):
     write(tmp_path, "base.yaml", "output_dir: out\nframe_stride: 2\ncrop_size: 100\nframe_size: 120\n")
     file = write(tmp_path, "r.yaml", "base: base.yaml\ncrop_size: 90\n")
-    recipe = parse_recipe(Stage1Arguments, [str(file), "--frame-stride", "8", "--seed=7", "--resume"], "usage")
+    argv = [str(file), "--frame-stride", "8", "--seed=7", "--resume", "--hub_token", "secret"]
+    recipe = parse_recipe(Stage1Arguments, argv, "usage")
     assert (recipe.data.frame_stride, recipe.data.crop_size, recipe.data.frame_size) == (8, 90, 120)
     assert recipe.training["seed"] == 7
     assert recipe.run.resume is True
-    assert recipe.resolved["crop_size"] == 90 and not {"base", "resume", "overwrite"} & recipe.resolved.keys()
+    assert recipe.resolved["crop_size"] == 90
+    assert not {"base", "resume", "overwrite", "hub_token"} & recipe.resolved.keys()
 
 
 def test_an_unknown_key_names_the_nearest_right_one(tmp_path):

@@ -202,6 +202,8 @@ def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
         (["--push_to_hub", "true", "--hub_model_id", "no name"], "the Hub did not take no name: Repo id must"),
         (["--generation_num_beams", 0], "`generation_num_beams` must be at least 1, got 0"),
         (["--max_new_tokens", 1025], "max_new_tokens 1025 is more than the language model's 1024 positions"),
+        (["--light_t_overrides", "{dropout: 2}"], "light_t_overrides: dropout must be 0 to 1, not 2"),
+        (["--label_smoothing_factor", 1.5], "`label_smoothing_factor` must be at most 1, got 1.5"),
         (["--learning_rate", -1], "`learning_rate` must be at least 0, got -1.0"),
         (["--frame_size", "16", "--crop_size", "20"], "crop_size"),
         (["--optimizer", "lion"], "`optimizer`: invalid choice: 'lion'"),

@@ -304,7 +304,7 @@ def parse_recipe(stage_class: type, argv: list[str], usage: str) -> Recipe:
         raise InputError("the recipe names no `output_dir`; add the line or give --output_dir FOLDER")
     own = {f.name for cls in classes for f in dataclasses.fields(cls)}
     training = {name: value for name, value in values.items() if name not in own}
-    resolved = {name: value for name, value in values.items() if name not in ("resume", "overwrite")}
+    resolved = {name: value for name, value in values.items() if name not in ("resume", "overwrite", "hub_token")}
     objects = HfArgumentParser(classes).parse_dict(values, allow_extra_keys=True)
     return Recipe(*objects, training=TRAINING_DEFAULTS | training, resolved=resolved)
 
@@ -423,6 +423,8 @@ def convert(stage_class: type, lines: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"`{name}: {value}` would have no effect; {REFUSED[name]}")
         if value is not None and name in LEAST and not value >= LEAST[name]:
             raise InputError(f"`{name}` must be at least {LEAST[name]}, got {value}")
+        if name == "label_smoothing_factor" and value > 1:
+            raise InputError(f"`{name}` must be at most 1, got {value}")
         values[name] = value
     return values
 

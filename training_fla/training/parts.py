@@ -82,6 +82,9 @@ def check_fields(fields: dict, line: str) -> None:
     unknown = [name for name in fields if not hasattr(config, name)]
     if unknown:
         raise InputError(f"{line}: {type(config).__name__} has no field {unknown[0]}")
+    for name, value in fields.items():  # torch looks at it in the first step
+        if "dropout" in name and isinstance(value, int | float) and not 0 <= value <= 1:
+            raise InputError(f"{line}: {name} must be 0 to 1, not {value}")
 
 
 def vision_config(stage: VisualArguments) -> FlaVisionConfig:
