@@ -120,18 +120,7 @@ def frame_gaps(files: Sequence[Path]) -> str:
 
 
 def read_frame_files(files: Sequence[str | os.PathLike], size: SizeRule = None) -> np.ndarray:
-    """Open images that are the frames of one video.
-
-    Args:
-        files (`Sequence` of `str` or `os.PathLike`): in order.
-        size (`SizeRule`): height and width to scale to; the images' own when absent.
-
-    Returns:
-        `np.ndarray` of shape `(T, H, W, 3)`, uint8: RGB, turned as their EXIF orientation asks.
-
-    Raises:
-        VideoDecodeError: if one of them is missing, no image, cut off, or of another size than the first.
-    """
+    """The images of one video as frames `(T, H, W, 3)`, uint8 RGB, turned as EXIF says; all must be of one size."""
     frames, first = [], None
     for file in map(local_path, files):
         frame = read_image(file)
@@ -170,15 +159,7 @@ class RgbConverter:
         self.rotation, self.turn = None, (False, False, False)
 
     def __call__(self, frame, spaced: bool = False) -> np.ndarray:
-        """Convert one frame.
-
-        Args:
-            frame (`av.VideoFrame`): as decoded.
-            spaced (`bool`): give a view of FFmpeg's memory with an unused byte after each pixel; to be read only.
-
-        Returns:
-            `np.ndarray` of shape `(H, W, 3)`, or `(H, W, 4)` where spaced, uint8: RGB, 0 to 255.
-        """
+        """A decoded frame as `(H, W, 3)`, uint8 RGB; spaced: a view `(H, W, 4)` with an unused byte, read-only."""
         # Asked for again only where it changes: a frame that was asked for its side data refers to itself, and with
         # it all of its memory waits for the garbage collector.
         if frame.rotation != self.rotation:
@@ -217,15 +198,7 @@ def orientation(frame, name: object) -> tuple[bool, bool, bool]:
 
 
 def scaled(frames: np.ndarray, size: SizeRule) -> np.ndarray:
-    """Scale frames in memory as the frames of a file are scaled.
-
-    Args:
-        frames (`np.ndarray` of shape `(T, H, W, C)`): uint8; RGB, or of any other number of channels.
-        size (`SizeRule`): height and width of the result; nothing is done when absent.
-
-    Returns:
-        `np.ndarray` of shape `(T, h, w, C)`: uint8; the argument itself where its size is the right one.
-    """
+    """Scale frames in memory, `(T, H, W, C)` in uint8, as those of a file; ones of the right size are returned."""
     size = size(*frames.shape[1:3]) if callable(size) else size
     if size is None or frames.shape[1:3] == tuple(size):
         return frames
@@ -520,16 +493,9 @@ def read_chosen_frames(
 ) -> tuple[np.ndarray, TimedVideoMetadata]:
     """Read frames whose choice depends on the length of the video: in one pass where it can be guessed.
 
-    Args:
-        path (`str`, `os.PathLike` or `bytes`): the file, its `file://` URL, or its bytes.
-        choose (`Callable[[int, float], np.ndarray]`): given the number of source frames and their rate, says which
-            are wanted, as rising int64 of shape `(T,)`; the same at every call.
-        expected (`int`): source frames that are assumed where the container has no index.
-        size (`SizeRule`): height and width to scale to, as for [`timed_frames`].
-
-    Returns:
-        `tuple[np.ndarray, TimedVideoMetadata]`: frames `(T, H, W, 3)`, uint8, upright RGB, chosen for the true length
-            and rate; and what is known of them and of the video.
+    `choose` is given the number of source frames and their rate, and says which are wanted: rising int64 `(T,)`, the
+    same at every call. `expected` source frames are assumed where the container has no index. Returns the frames,
+    `(T, H, W, 3)` in uint8, upright RGB, chosen for the true length and rate, and what is known of the video.
     """
     guess: tuple[int, float | None] | None = None
     while True:

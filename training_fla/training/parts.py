@@ -68,9 +68,8 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
         if stage.random_language_model:
             model = AutoModelForSeq2SeqLM.from_config(config)
         else:
-            dtype = getattr(
-                torch, stage.language_model_dtype
-            )  # else the checkpoint's: Adam's small steps vanish in bfloat16
+            # Without it the checkpoint's is taken: Adam's small steps vanish in bfloat16.
+            dtype = getattr(torch, stage.language_model_dtype)
             model = AutoModelForSeq2SeqLM.from_pretrained(stage.language_model, config=config, dtype=dtype)
     set_start_tokens(model, tokenizer)  # released MBart names none and would begin with <s>
     return model
