@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processing import drawing
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run, weights
 from training_fla.files import MARKER, InputError, locked_folder, read_marker
 
@@ -179,6 +180,23 @@ def test_what_is_stored_before_the_run_begins_lies_outside_its_folder(recipes, t
     argv = [recipes / "stage2.yaml", "--output_dir", out, "--feature_cache", out]
     assert run("run_stage2", *argv) == 2
     assert f"feature_cache {out} lies in output_dir" in capsys.readouterr().err and not out.exists()
+
+
+def test_a_table_of_cut_clips_behind_links_is_trained_on(recipes, tmp_path, capsys):
+    """The remedies that the messages name are lines of a recipe, too."""
+    drawing.write_video(tmp_path / "a.mp4", [drawing.marked_frame(number) for number in range(8)])
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/a.mp4").symlink_to("../a.mp4")
+    rows = (f"a.mp4,ja und nein {split},{split},33.1,33.7\n" for split in ("train", "dev", "test"))
+    (tmp_path / "own/t.csv").write_text("video,sentence,split,start,end\n" + "".join(rows))
+    argv = [recipes / "stage1.yaml", "--output_dir", tmp_path / "out", "--dataset", "null", "--max_steps", 1]
+    argv += ["--manifest", tmp_path / "own/t.csv", "--packed_size", 24, "--eval_strategy", "no"]
+    argv += ["--save_strategy", "no", "--load_best_model_at_end", "false", "--train_tokenizer_pieces", 60]
+    assert run("run_stage1", *argv) == 2
+    assert "pass --follow-links if you trust it" in capsys.readouterr().err
+    assert run("run_stage1", *argv, "--follow-links") == 2
+    assert "has no frame between 33.1 s and 33.7 s" in capsys.readouterr().err
+    assert run("run_stage1", *argv, "--follow-links", "--no-times") == 0
 
 
 def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):

@@ -96,6 +96,8 @@ class DataArguments:
     )
     video_column: str = HfArg(default="video", help="column of `manifest` that holds the video's path")
     sentence_column: str = HfArg(default="sentence", help="column of `manifest` that holds the sentence")
+    follow_links: bool = HfArg(default=False, help="trust symbolic links that lead out of the folder of `manifest`")
+    no_times: bool = HfArg(default=False, help="leave start and end of `manifest` unread: clips are cut already")
     packed_dir: str | None = HfArg(default=None, help="where `manifest` is packed to; default: beside `output_dir`")
     packed_size: int = HfArg(default=256, help="side in pixels of the frames packed from `manifest`")
     on_error: Literal["fail", "skip"] = HfArg(

@@ -206,7 +206,9 @@ def open_splits(recipe: Recipe) -> Splits:
         raise InputError("the recipe must name one of `dataset` (a packed folder) and `manifest` (a table of videos)")
     if data.manifest:
         columns = {"video_column": data.video_column, "sentence_column": data.sentence_column}
+        columns |= {"start_column": "", "end_column": ""} if data.no_times else {}
         packed_dir = data.packed_dir or recipe.output_dir.parent / f"packed-{data.packed_size}"
+        columns["follow_links"] = data.follow_links
         options = {"size": data.packed_size, "on_error": data.on_error}
         folder = ensure_packed(data.manifest, packed_dir, pack_options=options, **columns)
     else:

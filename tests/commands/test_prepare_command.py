@@ -132,6 +132,20 @@ def test_clips_of_a_dataset_are_cut_at_its_times_unless_they_are_switched_off(tm
         assert PackedCorpus(out, "train").num_frames == frames
 
 
+def test_an_id_of_a_dataset_that_comes_twice_is_a_bad_row(tmp_path, capsys):
+    import datasets
+
+    clip = write_video(tmp_path / "a.mp4", 3).read_bytes()
+    rows = {"video": [clip] * 3, "sentence": ["x", "y", "z"], "id": ["a", "a", "b"]}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "d"))
+    arguments = ["prepare", "dataset", "--root", str(tmp_path / "d"), "--size", "16", "--workers", "0"]
+    arguments += ["--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    assert "split train, row 1: id 'a' came before" in capsys.readouterr().err
+    assert main([*arguments, "--on-error", "skip"]) == 0
+    assert PackedCorpus(tmp_path / "out", "train").sentences == ["x", "z"]
+
+
 def test_links_of_a_dataset_are_followed_when_they_are_trusted(tmp_path, capsys):
     write_video(tmp_path / "blobs/0123.mp4", 3)
     (tmp_path / "d/train").mkdir(parents=True)

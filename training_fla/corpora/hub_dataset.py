@@ -67,7 +67,7 @@ def _rows(
 
     if isinstance(table.features[names["video"]], datasets.Video):
         table = table.cast_column(names["video"], datasets.Video(decode=False))
-    rows = []
+    rows, ids = [], set()
     for index, record in enumerate(table.remove_columns([names["video"]])):
         with reading.bad.at(root, f"split {split}, row {index}"):
             sentence = record[names["sentence"]]
@@ -75,9 +75,13 @@ def _rows(
                 raise InputError(f"column {names['sentence']!r} holds {sentence!r}, not a sentence")
             times = clip_times(*(_time(record.get(names[kind])) for kind in ("start", "end")))
             video, name = _video(root, table, index, names["video"], times, reading.follow_links)
+            id_ = str(record["id"]) if "id" in record else f"{index:06d}-{name}"
+            if id_ in ids:
+                raise InputError(f"id {id_!r} came before: give each row its own in column 'id'")
+            ids.add(id_)
             rows.append(
                 CorpusRow(
-                    id=str(record["id"]) if "id" in record else f"{index:06d}-{name}",
+                    id=id_,
                     video=video,
                     sentence=one_line(sentence),
                     split=split,

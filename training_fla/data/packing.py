@@ -182,14 +182,19 @@ def pack(
 
 
 def ensure_packed(
-    manifest: str | os.PathLike, packed_dir: str | os.PathLike, *, pack_options: dict[str, Any], **options
+    manifest: str | os.PathLike,
+    packed_dir: str | os.PathLike,
+    *,
+    pack_options: dict[str, Any],
+    follow_links: bool = False,
+    **options,
 ) -> Path:
     """The packed folder of a manifest in `packed_dir`, named by its fingerprint; packed first where it is missing.
 
     Every process of a run may call it. `options` are those of `read_manifest`.
     """
     kept = {name: value for name, value in pack_options.items() if name not in ("num_workers", "progress")}
-    reading = Reading(skip_bad_rows=kept.get("on_error") == "skip")
+    reading = Reading(follow_links, skip_bad_rows=kept.get("on_error") == "skip")
     rows = read_manifest(manifest, reading=reading, **options)
     source = f"{manifest_fingerprint(manifest, rows, **options)} {sorted(kept.items())!r}"
     source = hashlib.sha256(source.encode()).hexdigest()[:32]
