@@ -86,7 +86,10 @@ def test_a_folder_without_our_marker_is_refused_with_what_it_holds(marker, overw
     if marker is not None:
         (tmp_path / "out" / MARKER).write_text(marker)
     more = 2 if marker is None else 3
-    with pytest.raises(InputError, match=rf"out holds .*chapter 1.* and {more} more .*choose another folder$"):
+    with pytest.raises(
+        InputError,
+        match=rf"out holds .*chapter 1.* and {more} more and no whole .fla-llm.json of ours.*choose another folder$",
+    ):
         make(tmp_path / "out", overwrite=overwrite)
     assert (tmp_path / "out/chapter 4").read_text() == "thesis"
 

@@ -154,7 +154,7 @@ def test_a_run_of_version_0_1_0_goes_on_and_is_not_overwritten(recipes, stage1, 
     (out / MARKER).unlink()
     argv = [recipes / "stage1.yaml", "--output_dir", out]
     assert run("run_stage1", *argv, "--overwrite") == 2
-    assert "and no .fla-llm.json, so it is not replaced" in capsys.readouterr().err
+    assert "and no whole .fla-llm.json of ours, so it is not replaced" in capsys.readouterr().err
     assert run("run_stage1", *argv, "--resume") == 0
     assert read_marker(out)["kind"] == "run"
 

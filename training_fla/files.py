@@ -173,7 +173,8 @@ def check_folder(path: str | os.PathLike, kind: str, overwrite: bool = False) ->
     marker = read_marker(path)
     if marker is None:
         raise InputError(
-            f"{path} holds {_listed(entries)} and no {MARKER}, so it is not replaced: choose another folder"
+            f"{path} holds {_listed(entries)} and no whole {MARKER} of ours, so it is not replaced: "
+            "choose another folder"
         )
     if marker["kind"] != kind:
         raise InputError(f"{path} holds {KINDS[marker['kind']]}, not {KINDS[kind]}: choose another folder")

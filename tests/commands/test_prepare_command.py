@@ -248,7 +248,7 @@ def test_nothing_foreign_and_no_source_is_replaced(tmp_path, capsys):
     (tmp_path / "thesis/chapter.tex").write_text("mine")
     table = tmp_path / "clips/t.csv"
     for root, out, message in (
-        (table, "thesis", "thesis holds chapter.tex and no .fla-llm.json, so it is not replaced"),
+        (table, "thesis", "thesis holds chapter.tex and no whole .fla-llm.json of ours, so it is not replaced"),
         (table, "clips", "clips holds .*t.csv, which is read: choose another folder to write"),
         (tmp_path / "clips", "clips", "clips holds .*clips, which is read"),
         (table, ".", "holds .*t.csv, which is read"),

@@ -274,7 +274,7 @@ def without_index(packed, folder):
 
 def test_a_corpus_that_010_packed_is_read(packed, tmp_path):
     old, new = (PackedCorpus(folder, "train") for folder in (without_index(packed, tmp_path / "old"), packed))
-    for name in ("ids", "sentences", "signers", "languages", "num_frames", "fingerprint"):
+    for name in ("ids", "sentences", "signers", "num_frames", "fingerprint"):
         assert getattr(old, name) == getattr(new, name)
     assert torch.equal(pickle.loads(pickle.dumps(old)).read_frames(4, [6, 0]), new.read_frames(4, [6, 0]))
     assert verify_packed(old.folder, progress=False) == []
@@ -365,14 +365,14 @@ def test_a_manifest_of_videos_is_packed_once_and_a_changed_one_beside_it(tmp_pat
 def test_a_foreign_folder_is_not_replaced(packed, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match=r"out holds thesis.tex and no .fla-llm.json, so it is not replaced"):
+    with pytest.raises(InputError, match="out holds thesis.tex and no whole .fla-llm.json of ours"):
         quiet(drawn_rows(), tmp_path / "out", overwrite=True)
     (tmp_path / ".other.packing").mkdir()
     (tmp_path / ".other.packing/notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="other.packing holds notes.txt and no .fla-llm.json"):
+    with pytest.raises(InputError, match="other.packing holds notes.txt and no whole .fla-llm.json of ours"):
         quiet(drawn_rows(), tmp_path / "other", overwrite=True)
     of_010 = without_index(packed, tmp_path / "of_010")
-    with pytest.raises(InputError, match="and no .fla-llm.json, so it is not replaced"):
+    with pytest.raises(InputError, match="and no whole .fla-llm.json of ours, so it is not replaced"):
         quiet(drawn_rows(2, 0, 0), of_010, overwrite=True)
     assert len(PackedCorpus(of_010, "train")) == 5
 

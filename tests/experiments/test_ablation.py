@@ -127,7 +127,7 @@ def test_a_table_is_run_once_resumed_and_printed(tiny, tmp_path, commands, monke
 def test_a_foreign_folder_is_refused(tiny, tmp_path, commands, capsys):
     (tmp_path / "thesis.tex").write_text("important")
     assert main(["ablate", "table4", "--recipes", str(tiny), "--out", str(tmp_path)]) == 2
-    assert "holds thesis.tex and no .fla-llm.json" in capsys.readouterr().err and not commands
+    assert "holds thesis.tex and no whole .fla-llm.json of ours" in capsys.readouterr().err and not commands
 
 
 def test_a_run_of_other_lines_is_not_taken_for_this_one(tiny, tmp_path, monkeypatch, capsys):

@@ -100,7 +100,7 @@ def test_the_ablations_are_the_recipes_of_the_papers_tables(tmp_path):
 def test_somebody_elses_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("important")
     for work in (run_demo, lambda out: run_seeds(out, [0, 1])):
-        with pytest.raises(InputError, match="holds thesis.tex and no .fla-llm.json"):
+        with pytest.raises(InputError, match="holds thesis.tex and no whole .fla-llm.json of ours"):
             work(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "important"
 

@@ -104,7 +104,7 @@ def test_folders_of_others_are_left_alone(tmp_path, capsys):
         thesis.write_text("mine")
         words = ["denoise", "--text", str(text), "--out", str(tmp_path / "mbart"), "--overwrite"]
         assert fla(words) == 2
-        assert f"{name} holds thesis.tex and no .fla-llm.json" in capsys.readouterr().err
+        assert f"{name} holds thesis.tex and no whole .fla-llm.json of ours" in capsys.readouterr().err
         assert thesis.read_text() == "mine"
         shutil.rmtree(thesis.parent)
     write_marker(tmp_path, "model")
