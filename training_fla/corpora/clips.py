@@ -1,5 +1,6 @@
 """Where the frames of a clip come from: a video file, a folder of frames, a function, bytes; and writing a clip."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -35,15 +36,15 @@ class OpenedClip:
         return iter(self.frames)
 
 
-class ClipSource:
+class ClipSource(ABC):
     """What every kind of source has: a name, whether it is missing, and frames."""
 
     name: str
     is_missing: bool = False
 
+    @abstractmethod
     def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> AbstractContextManager[OpenedClip]:
         """Every `stride`-th frame, `(H, W, 3)` or `(H, W, 4)`, whose last channel is unused; and, once read, `fps`."""
-        raise NotImplementedError
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
         """Every `stride`-th frame.
