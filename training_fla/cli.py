@@ -6,14 +6,14 @@ import sys
 
 from training_fla.files import exit_status
 
-# `training_fla.commands.NAME` is imported only when it is asked for.
+# By the folder of `training_fla.commands`; a command is imported only when it is asked for.
 GROUPS = {
     "data": {
         "prepare": "turn a corpus release into a packed dataset",
         "denoise": "(continue to) pre-train a small MBart by text infilling",
         "trim": "cut a language model and its tokenizer down to the words a corpus uses",
     },
-    "train and score (run_stage1.py and run_stage2.py train)": {
+    "train": {
         "demo": "run both stages on the drawn demo corpus and compare them",
         "score": "BLEU and ROUGE-L of a predictions file, by the conventions of the literature",
         "ablate": "run a table of the paper's ablations and print it beside the paper's",
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser = argparse.ArgumentParser(
         prog="fla",
-        description="Gloss-free sign language translation (FLa-LLM): prepare data, train, score, translate.",
+        description="Gloss-free sign language translation (FLa-LLM). run_stage1.py and run_stage2.py train.",
         epilog=f"{listing}\n`fla COMMAND --help` explains one, with an example.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="fla COMMAND [options]",
@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         build_parser().print_help(sys.stderr)
         return 2
     args = build_parser().parse_args(argv)
-    command = importlib.import_module(f"training_fla.commands.{args.command}")
+    group = next(name for name, commands in GROUPS.items() if args.command in commands)
+    command = importlib.import_module(f"training_fla.commands.{group}.{args.command}")
     parser = argparse.ArgumentParser(
         prog=f"fla {args.command}",
         description=command.__doc__,

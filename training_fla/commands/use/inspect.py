@@ -6,8 +6,9 @@ says in a table what each word attended to.
 
 from pathlib import Path
 
-from training_fla.commands.translate import add_model_arguments, positive
 from training_fla.files import InputError, atomic_file
+
+from .translate import add_model_arguments, positive
 
 EXAMPLE = "fla inspect clip.mp4 --model runs/stage2 --out clip.html"
 

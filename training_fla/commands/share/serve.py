@@ -7,7 +7,7 @@ that can be pushed to the Hugging Face Hub as a Space.
 
 from pathlib import Path
 
-from training_fla.commands.translate import add_model_arguments, positive, seconds
+from training_fla.commands.use.translate import add_model_arguments, positive, seconds
 from training_fla.files import InputError
 
 EXAMPLE = "fla serve runs/stage2 --port 7860 --max-seconds 30 --max-megabytes 64"

@@ -1,0 +1,1 @@
+"""Runs, their scores, and what compares them. Imports every other room."""
