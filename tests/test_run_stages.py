@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.processing import drawing
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run, weights
@@ -73,6 +74,20 @@ def test_stage1_leaves_all_that_was_promised(stage1):
     assert {"torch", "transformers", "fla-llm", "python"} <= metrics["versions"].keys()
     table = (stage1 / "predictions_test.tsv").read_text().splitlines()
     assert table[0] == "id\tprediction\treference" and len(table) == 6
+    history = json.loads((stage1 / "trainer_state.json").read_text())["log_history"]
+    assert any("loss" in row for row in history) and any("eval_bleu4" in row for row in history)
+
+
+def test_small_frames_of_test_clips_are_kept_beside_the_model(corpus, stage1, stage2):
+    from training_fla.data.packed_corpus import PackedCorpus
+
+    split = PackedCorpus(corpus, "test")
+    for folder in (stage1, stage2):
+        files = sorted((folder / "sample_frames").iterdir())
+        assert [file.name[:8] for file in files] == [f"{c:05}_{rank}_" for c in range(5) for rank in range(6)]
+        assert sum(file.stat().st_size for file in files) < 100_000 and Image.open(files[0]).size == (24, 24)
+    last = (split.num_frames[4] - 1) / split.fps(4)
+    assert files[-1].name == f"00004_5_{last:.2f}s.jpg"
 
 
 def test_a_saved_model_translates_by_default_as_it_was_scored(stage1):

@@ -48,18 +48,26 @@ from training_fla.training.callbacks import (
     LayerNorms,
     RecipeReport,
     check_report_to,
-    plot_curve,
     run_facts,
     show_progress,
 )
 from training_fla.training.one_run import OneRunModel, without_light_t
 from training_fla.training.parts import set_language
+from training_fla.training.plots import SAMPLES, curve_panels, save_picture, save_sample_frames
 from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
 # All that a run writes into `output_dir`: what `--overwrite` removes.
 RUN_FILES = ("checkpoint-[0-9]*", "broken-checkpoint-[0-9]*", "runs", PEFT_FOLDER, ".model.partial", ".*.writing")
 RUN_FILES += ("recipe.yaml", "metrics.json", "evaluations.txt", "predictions_*.tsv", "bad_batch_*.json", "README.md")
-RUN_FILES += ("training_curve.png", "norms.tsv", "norms.png", "config.json", "generation_config.json")
+RUN_FILES += (
+    "trainer_state.json",
+    SAMPLES,
+    "training_curve.png",
+    "norms.tsv",
+    "norms.png",
+    "config.json",
+    "generation_config.json",
+)
 RUN_FILES += ("processor_config.json", "*tokenizer*", "special_tokens_map.json", "model*.safetensors*", "*_fla.py")
 
 
@@ -108,6 +116,8 @@ def run_stage(
             report[split] = score_split(trainer, split, recipe)
         report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
         save(trainer, recipe, report)
+        if trainer.is_world_process_zero():
+            save_sample_frames(splits.test, len(trainer.test_dataset), recipe.output_dir / SAMPLES)
     return 0
 
 
@@ -341,7 +351,8 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     save_model(trainer, folder)
     if not trainer.is_world_process_zero():
         return
-    plot_curve(trainer.state.log_history, folder / "training_curve.png")
+    save_picture(curve_panels({"": trainer.state.log_history}), folder / "training_curve.png")
+    trainer.save_state()
     with atomic_file(folder / "metrics.json", overwrite=True) as file:
         file.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
     write_card(folder, trainer.hub_model_id if args.push_to_hub else None)

@@ -1,5 +1,6 @@
 """What a run prints and reports, Figure 2's norms by hand, and the counts of a resumed run."""
 
+import re
 import sys
 from types import SimpleNamespace
 
@@ -18,9 +19,9 @@ from training_fla.training.callbacks import (
     RecipeReport,
     Throughput,
     last_layers,
-    plot_curve,
     read_norms,
 )
+from training_fla.training.plots import Panel, curve_panels, inline_svg, norm_panels, save_picture, spread
 
 
 def test_an_evaluation_is_one_line_and_two_translations(tmp_path, capsys):
@@ -40,8 +41,25 @@ def test_an_evaluation_is_one_line_and_two_translations(tmp_path, capsys):
 
 def test_the_curve_is_drawn_even_of_a_run_too_short_to_log(tmp_path):
     for name, history in (("empty", []), ("full", [{"step": 1, "loss": 2.0}, {"step": 2, "eval_bleu4": 5.0}])):
-        plot_curve(history, tmp_path / f"{name}.png")
-        assert Image.open(tmp_path / f"{name}.png").size[0] > 300
+        save_picture(curve_panels({"": history}), tmp_path / f"{name}.png")
+        assert Image.open(tmp_path / f"{name}.png").size == (1056, 330), "two panels of one size"
+
+
+def test_a_panel_says_in_words_and_in_a_page_what_it_draws():
+    losses, scores = curve_panels({"a": [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 1}], "b": [{"step": 9}]})
+    assert losses.in_words() == "training loss (nats per token) over step: a from 2.5 to 1" and not scores.lines
+    gradients, parameters = norm_panels([[2, 1.0, 2.0, 3.0, 4.0], [4, 5.0, 6.0, 7.0, 8.0]])
+    assert gradients.lines == {"visual encoder": [(2, 1.0), (4, 5.0)], "language model": [(2, 2.0), (4, 6.0)]}
+    assert parameters.lines["language model"] == [(2, 4.0), (4, 8.0)]
+    text = inline_svg(
+        Panel("score (%)", "epochs", {"a": [(1, 2.0, 0.5), (2, 3.0, 0.5)], "b": [(1, 1.0, 0), (2, 2.0, 0)]})
+    )
+    assert text.startswith("<svg") and "score (%)" in text and ">epochs<" in text, "letters stay letters"
+    assert "currentColor" in text and "#333333" not in text and not re.search(r'id="\w+_\d+"', text)
+
+
+def test_places_are_spread_from_the_first_to_the_last():
+    assert [spread(count, 5) for count in (1, 3, 5, 101)] == [[0], [0, 1, 2], [0, 1, 2, 3, 4], [0, 25, 50, 75, 100]]
 
 
 def batch(frames: int, tokens: int) -> dict:

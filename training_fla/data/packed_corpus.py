@@ -164,6 +164,10 @@ class PackedCorpus:
             jpegs.append(jpeg)
         return jpegs
 
+    def fps(self, index: int) -> float:
+        """Source frames a second of a clip; 0 where nothing says it."""
+        return self._read_clip(index).column("fps")[0].as_py() or 0.0
+
     def _read_clip(self, index: int) -> pa.RecordBatch:
         number, offset, length = (self.column(name)[index] for name in PLACE_COLUMNS.names)
         if number not in self._shards:

@@ -13,6 +13,7 @@ from training_fla.experiments.paper_tables import SCORES, TABLES, Row
 from training_fla.experiments.running import ROOT, check_clone, run_command
 from training_fla.files import InputError, atomic_file, check_folder, read_marker, write_marker
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, VisualArguments, read_lines, read_overrides
+from training_fla.training.plots import Panel, save_picture
 
 # The differences are the same lines for every corpus; they are written where the paper made its tables.
 DIFFERENCES = ROOT / "recipes" / "phoenix14t" / "ablations"
@@ -141,7 +142,7 @@ def run_table(table: str, ablation: Ablation) -> int:
     print("\n" + "\n".join(lines))
     if table == "figure4":
         scores = {row.label: [runs[-1].report()["test"]["bleu4"] for runs in _seeds(row, ablation)] for row in rows}
-        plot_epochs(scores, ablation.out / "figure4.png")
+        save_picture([epoch_panel(scores)], ablation.out / "figure4.png")
         print(f"\ndrawn as {ablation.out / 'figure4.png'}")
     return 0
 
@@ -188,20 +189,11 @@ def mean_and_deviation(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f}{deviation}"
 
 
-def plot_epochs(scores: dict[str, list[float]], file: Path) -> None:
-    """Draw Figure 4: BLEU-4 of every seed, by labels such as `75, stage 2`, one curve a stage."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4))
-    axis = figure.subplots()
+def epoch_panel(scores: dict[str, list[float]]) -> Panel:
+    """Figure 4 of BLEU-4 of every seed, by labels such as `75, stage 2`: one curve a stage."""
+    lines = {}
     for stage, name in {"stage 1": "visual initialing stage", "stage 2": "LLM fine-tuning stage"}.items():
         points = {int(label.split(",")[0]): v for label, v in scores.items() if label.endswith(stage)}
-        means = [statistics.mean(values) for values in points.values()]
-        bars = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in points.values()]
-        axis.errorbar(list(points), means, yerr=bars, marker="o", capsize=3, label=name)
-    axis.set_xlabel("epochs of visual initialing")
-    axis.set_ylabel("test BLEU-4")
-    axis.legend()
-    figure.tight_layout()
-    with atomic_file(file, overwrite=True) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+        deviations = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in points.values()]
+        lines[name] = list(zip(points, map(statistics.mean, points.values()), deviations, strict=True))
+    return Panel("test BLEU-4 (0 to 100)", "epochs of visual initialing", lines)

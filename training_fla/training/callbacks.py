@@ -16,8 +16,10 @@ from transformers import Seq2SeqTrainingArguments, TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
-from training_fla.files import InputError, atomic_file
+from training_fla.files import InputError
 from training_fla.tables import write_table
+
+from .plots import norm_panels, save_picture
 
 PACKAGES = ("fla-llm", "torch", "transformers", "accelerate", "datasets", "sacrebleu")
 NORMS = ("step", "visual_grad_norm", "language_grad_norm", "visual_parameter_norm", "language_parameter_norm")
@@ -135,18 +137,19 @@ class Throughput(TrainerCallback, ExportableState):
 
 def run_facts(trainer, seconds: float) -> dict[str, Any]:
     """Seconds, peak memory in MiB, parameters, processes, versions and platform, for `metrics.json`."""
-    parameters = list(trainer.model.parameters())
+    parameters, on_gpu = list(trainer.model.parameters()), trainer.args.device.type == "cuda"
     facts = {
         "seconds": round(seconds, 1),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "processes": trainer.args.world_size,
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {os.cpu_count()} cores",
         "platform": platform.platform(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    if torch.cuda.is_available():
+    if on_gpu:
         facts["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() // 2**20
     return facts
 
@@ -192,7 +195,7 @@ class LayerNorms(TrainerCallback):
         """Write the rows and draw the figure."""
         self.on_save(args, state, control)
         if state.is_world_process_zero and self.rows:
-            plot_norms(self.rows, self.figure)
+            save_picture(norm_panels(self.rows), self.figure)
 
 
 def last_layers(model: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -218,48 +221,6 @@ def norm(tensors: list[torch.Tensor]) -> float:
 def read_norms(file: Path) -> list[list[float]]:
     """The rows of `norms.tsv`, in the order of `NORMS`."""
     return [[float(cell) for cell in line.split("\t")] for line in file.read_text().splitlines()[1:]]
-
-
-def plot_norms(rows: list[list[float]], file: Path) -> None:
-    """Draw gradient norms on the left and parameter norms on the right, as the paper does."""
-    from matplotlib.figure import Figure
-
-    steps, *columns = zip(*rows, strict=True)
-    figure = Figure(figsize=(9, 3.6), layout="tight")
-    axes = figure.subplots(1, 2)
-    for axis, title, pair in zip(axes, ("gradient norm", "parameter norm"), (columns[:2], columns[2:]), strict=True):
-        for name, values in zip(("visual encoder", "language model"), pair, strict=True):
-            axis.plot(steps, values, label=name)
-        axis.set_title(f"{title} of the last layer")
-        axis.set_xlabel("step")
-        axis.legend()
-    save_figure(figure, file)
-
-
-def plot_curve(log_history: list[dict], file: Path) -> None:
-    """Draw the training loss and the dev score over the steps of a trainer's log."""
-    from matplotlib.figure import Figure
-
-    losses = [(row["step"], row["loss"]) for row in log_history if "loss" in row]
-    scores = [(row["step"], row["eval_bleu4"]) for row in log_history if "eval_bleu4" in row]
-    figure = Figure(figsize=(7, 4), layout="tight")
-    left = figure.subplots()
-    if losses:
-        left.plot(*zip(*losses, strict=True), color="tab:blue")
-    left.set_xlabel("step")
-    left.set_ylabel("training loss (nats per token)", color="tab:blue")
-    right = left.twinx()
-    if scores:
-        right.plot(*zip(*scores, strict=True), color="tab:red", marker="o")
-    right.set_ylabel("dev BLEU-4", color="tab:red")
-    right.set_ylim(0, 100)
-    save_figure(figure, file)
-
-
-def save_figure(figure, file: Path) -> None:
-    """Write a PNG; the file appears whole or not at all."""
-    with atomic_file(file, overwrite=True) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
 
 
 def check_report_to(args: Seq2SeqTrainingArguments) -> None:

@@ -1,0 +1,133 @@
+"""The one style of all pictures, and those of a run: learning curves, norms, and frames of a few test clips."""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from training_fla.files import InputError, atomic_file
+
+SAMPLES = "sample_frames"  # the folder; clips of the test split, frames of each, and the side of a frame in pixels
+SAMPLE_CLIPS, SAMPLE_FRAMES, SAMPLE_SIZE = 5, 6, 96
+SIZE = (4.8, 3.0)  # of a panel, in inches: on a phone its letters are as large as the page's
+INK = "#333333"
+# Okabe and Ito's colours, which colour-blind people tell apart; dashes and markers say the same without colour.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+DASHES = ("-", "--", ":", "-.")
+# Fonts that know Chinese, taken where one is installed: matplotlib's own does not.
+CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "PingFang SC", "SimHei")
+STYLE = {
+    "font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.fontsize": 8, "legend.frameon": False,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.3, "grid.color": INK,
+    "lines.linewidth": 1.6, "lines.markersize": 4, "figure.dpi": 110, "svg.fonttype": "none", "svg.hashsalt": "fla",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A pair of axes: what is measured, with its unit, over what, and points `(x, y[, deviation])` by line."""
+
+    title: str
+    over: str
+    lines: dict[str, list[Sequence[float]]]
+
+    def in_words(self) -> str:
+        """For people who do not see the picture."""
+        ends = (f"{name} from {p[0][1]:.4g} to {p[-1][1]:.4g}" for name, p in self.lines.items())
+        return f"{self.title} over {self.over}: {'; '.join(ends)}"
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the package's style."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    with matplotlib.rc_context(STYLE | {"font.family": ["DejaVu Sans", *filter(known.__contains__, CJK_FONTS)]}):
+        yield
+
+
+def draw(panels: Sequence[Panel], file: Path | io.BytesIO, form: str = "png") -> None:
+    """Draw panels beside each other."""
+    from matplotlib.figure import Figure
+
+    with styled():
+        figure = Figure(figsize=(SIZE[0] * len(panels), SIZE[1]), layout="constrained")
+        for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            for number, (name, points) in enumerate(panel.lines.items()):
+                x, y, *deviation = zip(*points, strict=True)
+                look = {"color": COLORS[number % len(COLORS)], "label": name}
+                marker = "os^D"[number % 4] if len(points) < 30 else None
+                axis.plot(x, y, DASHES[number % len(DASHES)], marker=marker, **look)
+                if deviation:
+                    axis.errorbar(x, y, *deviation, fmt="none", capsize=3, ecolor=look["color"])
+            axis.set(title=panel.title, xlabel=panel.over)
+            axis.grid(True)
+            if len(panel.lines) > 1:
+                axis.legend()
+        figure.savefig(
+            file, format=form, **({"transparent": True, "metadata": {"Date": None}} if form == "svg" else {})
+        )
+
+
+def save_picture(panels: Sequence[Panel], file: Path) -> None:
+    """Write a PNG; the file appears whole or not at all."""
+    with atomic_file(file, overwrite=True) as temporary:
+        draw(panels, temporary)
+
+
+def inline_svg(panel: Panel) -> str:
+    """A panel as a part of an HTML page, whose text colour and font it takes, and which may hold several."""
+    file = io.BytesIO()
+    draw([panel], file, "svg")
+    text = file.getvalue().decode()
+    text = re.sub(r' id="\w+_\d+"|<metadata>.*?</metadata>', "", text[text.index("<svg") :], flags=re.DOTALL)
+    return text.replace(INK, "currentColor")
+
+
+def curve_panels(histories: dict[str, list[dict]]) -> list[Panel]:
+    """Training loss and dev BLEU-4 over the steps, of trainers' logs by the names of the runs."""
+    panels = []
+    for key, title in {"loss": "training loss (nats per token)", "eval_bleu4": "dev BLEU-4 (0 to 100)"}.items():
+        lines = {name: [(r["step"], r[key]) for r in history if key in r] for name, history in histories.items()}
+        panels.append(Panel(title, "step", {name: points for name, points in lines.items() if points}))
+    return panels
+
+
+def norm_panels(rows: Sequence[Sequence[float]]) -> list[Panel]:
+    """Figure 2 of the paper, of the rows of `norms.tsv`: gradient norms, then parameter norms."""
+    parts = ("visual encoder", "language model")
+    panels = []
+    for kind, columns in {"gradient": (1, 2), "parameter": (3, 4)}.items():
+        lines = {part: [(r[0], r[column]) for r in rows] for part, column in zip(parts, columns, strict=True)}
+        panels.append(Panel(f"{kind} norm of the last layer (Euclidean)", "step", lines))
+    return panels
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of `count` places, evenly spread, the first and the last among them."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
+
+
+def save_sample_frames(corpus, count: int, folder: Path) -> None:
+    """Write small frames of a few of the first `count` clips of a packed split, for `fla report`.
+
+    Their names are `CLIP_FRAME_WHEN.jpg`: the row of the clip in the predictions, its rank, its time or number.
+    """
+    folder.mkdir(exist_ok=True)
+    with suppress(OSError, InputError):  # a run that is done does not fail for want of pictures
+        for place in spread(count, SAMPLE_CLIPS):
+            kept, fps = spread(corpus.num_frames[place], SAMPLE_FRAMES), corpus.fps(place)
+            for rank, (number, jpeg) in enumerate(zip(kept, corpus.read_jpegs(place, kept), strict=True)):
+                number *= corpus.frame_stride
+                when = f"{number / fps:.2f}s" if fps else f"frame{number}"
+                image = Image.open(io.BytesIO(jpeg))
+                image.thumbnail((SAMPLE_SIZE, SAMPLE_SIZE))
+                image.save(folder / f"{place:05}_{rank}_{when}.jpg", quality=75)
