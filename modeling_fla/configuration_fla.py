@@ -117,13 +117,16 @@ class FlaConfig(PreTrainedConfig):
     r"""Configuration of [`FlaForConditionalGeneration`], for both stages of the paper.
 
     Args:
-        vision_config ([`FlaVisionConfig`] or `dict`, *optional*): The visual encoder.
+        vision_config ([`FlaVisionConfig`] or `dict`, *optional*): The visual encoder; `None` with `sign_feature_size`.
         text_config (`PreTrainedConfig` or `dict`, *optional*):
             The language model: MBart, MT5, Marian, BART, T5, Pegasus, M2M-100 or any other encoder-decoder.
             Defaults to MBart.
         input_features (`str`, *optional*, defaults to `"sign"`):
             What the adapter reads (paper Table 8): `"frame"`, the backbone's features; `"sign"`, the temporal
             module's; or `"hidden"`, the states of Light-T's encoder, which is then a part of the model, always frozen.
+        sign_feature_size (`int`, *optional*):
+            C of sign features that another program makes; the model then has no visual encoder and reads those.
+        sign_feature_extractor (`str`, *optional*): That program, in words.
         adapter_hidden_size (`int`, *optional*):
             Width of the adapter's one hidden layer. Defaults to D, the language model's width.
         input_embed_scale (`float`, *optional*, defaults to 1.0):
@@ -143,13 +146,13 @@ class FlaConfig(PreTrainedConfig):
             Read by transformers' generic initialisation; the layers of this package use their own rule.
 
     Raises:
-        ValueError: if `input_features` is unknown or is `"hidden"` without `light_t_config`, or `text_config` is no
-            encoder-decoder.
+        ValueError: if `input_features` is unknown or is `"hidden"` without `light_t_config`, `text_config` is no
+            encoder-decoder, or `sign_feature_size` stands beside a `vision_config`.
     """
 
     model_type = "fla_llm"
     sub_configs_defaults = {
-        "vision_config": FlaVisionConfig,
+        "vision_config": SubConfigSpec(config_class=FlaVisionConfig, optional=True),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mbart"),  # Paper: Sec. 4.3
         "light_t_config": SubConfigSpec(config_class=AutoConfig, model_type="mbart", optional=True),
     }
@@ -160,6 +163,8 @@ class FlaConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     light_t_config: dict | PreTrainedConfig | None = None
     input_features: str = "sign"  # Paper: Table 8
+    sign_feature_size: int | None = None
+    sign_feature_extractor: str = ""
     adapter_hidden_size: int | None = None  # Unstated: "an MLP with one hidden layer"; as wide as its output
     input_embed_scale: float = 1.0  # Unstated: GFSLT-VLP feeds its Light model unscaled
     freeze_vision_backbone: bool = False
@@ -186,6 +191,8 @@ class FlaConfig(PreTrainedConfig):
                 "version 0.1.0 of FLa-LLM supports; train it again with LoRA."
             )
         kwargs["custom_pipelines"] = copy.deepcopy(type(self).custom_pipelines)
+        if self.vision_config is None and self.sign_feature_size is None:
+            self.vision_config = FlaVisionConfig()
         _own_parts(self)
         super().__post_init__(**kwargs)
         _forget_dtypes(self)
@@ -199,6 +206,8 @@ class FlaConfig(PreTrainedConfig):
             )
         if self.input_features == "hidden" and self.light_t_config is None:
             raise ValueError('`input_features="hidden"` needs `light_t_config`: the language model of stage 1.')
+        if self.sign_feature_size is not None and (self.vision_config, self.input_features) != (None, "sign"):
+            raise ValueError('`sign_feature_size` goes with no `vision_config` and with `input_features="sign"`.')
         if not self.text_config.is_encoder_decoder:
             raise ValueError(
                 f"`text_config` must be an encoder-decoder such as MBart; `{self.text_config.model_type}` is not."
@@ -219,6 +228,8 @@ class FlaConfig(PreTrainedConfig):
     @property
     def adapter_input_size(self) -> int:
         """Channels of what the adapter, and so the input `sign_features`, reads."""
+        if self.sign_feature_size is not None:
+            return self.sign_feature_size
         if self.input_features == "frame":
             return self.vision_config.frame_feature_size
         return self.vision_config.hidden_size if self.input_features == "sign" else self.light_t_config.hidden_size

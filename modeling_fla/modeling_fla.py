@@ -187,7 +187,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         light_t_encoder: FlaLightTEncoder | None = None,
     ):
         super().__init__(config)
-        self.visual_encoder = FlaVisualEncoder(config.vision_config) if visual_encoder is None else visual_encoder
+        if visual_encoder is None and config.vision_config is not None:
+            visual_encoder = FlaVisualEncoder(config.vision_config)
+        self.visual_encoder = visual_encoder  # `None` with `sign_feature_size`
         self.light_t_encoder = self._build_light_t_encoder() if light_t_encoder is None else light_t_encoder
         text_width = config.text_config.hidden_size
         self.adapter = FlaAdapter(config.adapter_input_size, config.adapter_hidden_size or text_width, text_width)
@@ -198,8 +200,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             self.generation_config = language_model.generation_config
         _share_token_embeddings(self.language_model)
         # One object each, so that a change of vocabulary is seen in both.
-        config.vision_config, config.text_config = self.visual_encoder.config, self.language_model.config
-        config.vision_config.dtype = config.text_config.dtype = None  # it would pin the part when the whole is loaded
+        config.vision_config, config.text_config = getattr(visual_encoder, "config", None), self.language_model.config
+        for part in filter(None, (config.vision_config, config.text_config)):
+            part.dtype = None  # it would pin the part when the whole is loaded
         self.post_init()
         # Collected from the visual encoder, where it is right; here such a key is to be reported.
         self._keys_to_ignore_on_load_unexpected -= set(FlaVisualEncoder._keys_to_ignore_on_load_unexpected)
@@ -219,7 +222,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
     @classmethod
     def from_visual_encoder_and_language_model(
         cls,
-        stage1: "FlaForConditionalGeneration | FlaVisualEncoder | str | os.PathLike",
+        stage1: "FlaForConditionalGeneration | FlaVisualEncoder | str | os.PathLike | None",
         language_model: "PreTrainedModel | str | os.PathLike",
         **config_overrides,
     ) -> "FlaForConditionalGeneration":
@@ -228,6 +231,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         Args:
             stage1 ([`FlaForConditionalGeneration`], [`FlaVisualEncoder`], `str` or `os.PathLike`):
                 The model of stage 1, or its visual encoder, or where it was saved. It is copied, and left as it is.
+                `None` with `sign_feature_size`.
             language_model (`PreTrainedModel`, `str` or `os.PathLike`):
                 An encoder-decoder with a language-modelling head, or where to load one from. It becomes part of the
                 new model.
@@ -239,7 +243,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             [`FlaForConditionalGeneration`]: in evaluation mode.
 
         Raises:
-            ValueError: if `input_features="hidden"` and `stage1` has no language model.
+            ValueError: if `stage1` has no visual encoder, or no language model with `input_features="hidden"`.
         """
         if isinstance(stage1, (str, os.PathLike)):
             stage1 = cls.from_pretrained(stage1)
@@ -247,6 +251,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             language_model = AutoModelForSeq2SeqLM.from_pretrained(language_model)
         visual_encoder = copy.deepcopy(getattr(stage1, "visual_encoder", stage1))
         fields = {"freeze_vision_backbone": True, "freeze_temporal_module": True, **config_overrides}
+        if (visual_encoder is None) != ("sign_feature_size" in fields):
+            raise ValueError("Give either `stage1` with a visual encoder or `sign_feature_size`.")
         light_t_encoder = None
         if fields.get("input_features") == "hidden":
             if not isinstance(stage1, FlaForConditionalGeneration):
@@ -259,7 +265,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             scale = fields["light_t_input_embed_scale"] = stage1.config.input_embed_scale
             encoder = copy.deepcopy(stage1.language_model.get_encoder())
             light_t_encoder = FlaLightTEncoder(copy.deepcopy(stage1.adapter), encoder, scale)
-        config = FlaConfig(vision_config=visual_encoder.config, text_config=language_model.config, **fields)
+        config = FlaConfig(
+            vision_config=getattr(visual_encoder, "config", None), text_config=language_model.config, **fields
+        )
         return cls(config, visual_encoder, language_model, light_t_encoder).eval()
 
     @can_return_tuple
@@ -418,6 +426,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: as `forward`.
         """
+        if self.visual_encoder is None:
+            made_by = self.config.sign_feature_extractor or "another program"
+            raise ValueError(f"This model reads sign features of {made_by}, not videos: it has no visual encoder.")
         if self.config.input_features == "frame":
             return self.visual_encoder.get_frame_features(pixel_values_videos, attention_mask, positions)
         sign_features = self.visual_encoder(pixel_values_videos, attention_mask, positions).last_hidden_state
@@ -492,12 +503,13 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
     def _freeze_as_configured(self) -> None:
         # Frame features do not pass through the temporal module: it could not learn.
         temporal_module = self.config.freeze_temporal_module or self.config.input_features == "frame"
-        self.visual_encoder.freeze(self.config.freeze_vision_backbone, temporal_module)
+        if self.visual_encoder is not None:
+            self.visual_encoder.freeze(self.config.freeze_vision_backbone, temporal_module)
 
     @property
     def visual_encoder_is_frozen(self) -> bool:
         """Whether the same video always gives the same features, so that they may be cached."""
-        return len(self.visual_encoder.frozen_parts) == 2
+        return self.visual_encoder is None or len(self.visual_encoder.frozen_parts) == 2
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         """From either input to the language model's encoder states; with a `modality`, the visual encoder."""

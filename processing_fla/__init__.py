@@ -13,7 +13,7 @@ from .pipeline_fla import TASK, SignTranslationPipeline
 from .processing_fla import FlaProcessor, normalize_text
 from .tokenization_fla import train_tokenizer, trim_tokenizer
 from .video_processing_fla import FlaVideoProcessor
-from .video_reading_fla import VideoDecodeError, timed_frames
+from .video_reading_fla import VideoDecodeError
 
 AutoVideoProcessor.register(FlaConfig, FlaVideoProcessor, exist_ok=True)
 AutoProcessor.register(FlaConfig, FlaProcessor, exist_ok=True)
@@ -32,7 +32,6 @@ __all__ = [
     "SignTranslationPipeline",
     "VideoDecodeError",
     "normalize_text",
-    "timed_frames",
     "train_tokenizer",
     "trim_tokenizer",
 ]

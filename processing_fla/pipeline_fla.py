@@ -51,8 +51,8 @@ class SignTranslationPipeline(Pipeline):
         """Translate one clip or many.
 
         Args:
-            videos: a video as of [`FlaVideoProcessor.preprocess`], or a list, generator, iterator or map-style dataset
-                (`KeyDataset`) of videos.
+            videos: a video as of [`FlaVideoProcessor.preprocess`], or `{"sign_features": array}` of shape `(N, C)`, or
+                a list, generator, iterator or map-style dataset (`KeyDataset`) of them.
             kwargs:
                 - `batch_size` (`int`): clips translated at once; `num_workers` (`int`): processes that decode.
                 - `on_error` (`str`): `"raise"` (the default) or `"skip"`: a clip that cannot be read or translated
@@ -64,7 +64,7 @@ class SignTranslationPipeline(Pipeline):
             `dict`, for a list of clips `list[dict]`, for an iterator or a dataset an iterator of `dict`:
                 - `translation_text` (`str`): the sentence.
                 - `score` (`float`): from 0 to 1, the geometric mean of the probabilities the model gives the tokens.
-                - `num_frames` (`int`): source frames of the clip, before sampling.
+                - `num_frames` (`int`): source frames of the clip, before sampling; N of sign features.
                 - `seconds` (`float` or `None`): its duration; `None` where nothing says how fast its frames follow.
             With `num_return_sequences` above 1, a list of such results for each clip, best first.
 
@@ -101,6 +101,8 @@ class SignTranslationPipeline(Pipeline):
         """Read one clip: its batch of one, its length and a name for messages; or, with `"skip"`, its `error`."""
         name = f"`{os.fspath(video)}`" if isinstance(video, (str, os.PathLike)) else "a clip given as frames"
         try:
+            if isinstance(video, dict) and "sign_features" in video:
+                return {"name": "a clip given as features", **self._features(video["sign_features"])}
             # `uint8`, which the model normalises on its device, as it does in training and evaluation.
             raw = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt", "return_metadata": True}
             batch = self.processor(videos=[video], **raw, **video_options)
@@ -112,6 +114,13 @@ class SignTranslationPipeline(Pipeline):
         length = {"num_frames": metadata.total_num_frames, "seconds": metadata.duration}
         return {"name": name, "batch": dict(batch), **length}
 
+    def _features(self, array: Any) -> dict:
+        features, size = torch.as_tensor(array, dtype=torch.float32), self.model.config.adapter_input_size
+        if features.ndim != 2 or features.shape[1] != size or not len(features) or not features.isfinite().all():
+            raise ValueError(f"`sign_features` must be (N, {size}) and finite, got {tuple(features.shape)}.")
+        batch = {"sign_features": features[None], "attention_mask": torch.ones(1, len(features), dtype=torch.long)}
+        return {"batch": batch, "num_frames": len(features), "seconds": None}
+
     def _forward(self, clips: list[dict], on_error: str = "raise", **generate_kwargs) -> list[dict]:
         """Translate the readable clips of one batch: `sequences` and `scores`, or `error`, are added to each."""
         readable = [clip for clip in clips if "error" not in clip]
@@ -119,10 +128,10 @@ class SignTranslationPipeline(Pipeline):
             return clips
         try:
             # Clips of unequal length are padded to one batch, and encoded once, for generating and for scoring.
-            batches, names = [clip["batch"] for clip in readable], ("pixel_values_videos", "attention_mask")
-            pixels, mask = (pad_sequence([batch[name][0] for batch in batches], batch_first=True) for name in names)
-            states = self.model.get_encoder()(pixel_values_videos=pixels, attention_mask=mask)
-        except ValueError as error:
+            batches = [clip["batch"] for clip in readable]
+            inputs = {name: pad_sequence([b[name][0] for b in batches], batch_first=True) for name in batches[0]}
+            states, mask = self.model.get_encoder()(**inputs), inputs["attention_mask"]
+        except (ValueError, KeyError) as error:  # KeyError: videos and features in one batch
             if len(readable) == 1:
                 message = f"{readable[0]['name']} cannot be translated: {one_line(error)}"
                 if on_error == "raise":

@@ -361,7 +361,10 @@ class OpenVideo:
     def rgb_frames(
         self, *times: float | None, size: SizeRule = None, frame_stride: int = 1, spaced: bool = False
     ) -> Iterator[tuple[float, np.ndarray]]:
-        """As the function [`timed_frames`]; spaced frames are `(H, W, 4)`, see [`RgbConverter`]."""
+        """As `timed_frames`, upright RGB `(H, W, 3)` in uint8; spaced frames are `(H, W, 4)`, see [`RgbConverter`].
+
+        Pixels are as stored: ones that are not square are not made so, and HDR is not mapped to the range of a screen.
+        """
         convert = RgbConverter(self.name, size)
         for seconds, frame in islice(self.timed_frames(*times), 0, None, frame_stride):
             yield seconds, convert(frame, spaced)
@@ -452,37 +455,6 @@ def decodable_packets(packets: Iterator) -> Iterator:
             if leads:
                 continue
         yield packet
-
-
-def timed_frames(
-    path: str | os.PathLike | bytes,
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
-    *,
-    size: SizeRule = None,
-    frame_stride: int = 1,
-    num_threads: int | None = None,
-) -> Iterator[tuple[float, np.ndarray]]:
-    """The frames of a video file, or of a part of it, with the times at which they are shown.
-
-    Pixels are as stored: ones that are not square are not made so, and HDR is not mapped to the range of a screen.
-
-    Args:
-        path (`str`, `os.PathLike` or `bytes`): the file, its `file://` URL, or its bytes.
-        start_seconds (`float`, *optional*): the first frame shown at this time or later is the first one given.
-        end_seconds (`float`, *optional*): the first frame shown at this time or later is no longer given.
-        size (`SizeRule`): height and width to scale to, or a function that gives them for a source frame's.
-        frame_stride (`int`): give only every so many frames; the others are not converted.
-        num_threads (`int`, *optional*): threads of the decoder; one per core up to four when absent.
-
-    Yields:
-        `tuple[float, np.ndarray]`: seconds from the container's start, and the frame, `(H, W, 3)`, uint8, upright RGB.
-
-    Raises:
-        VideoDecodeError: if the file is no video, is damaged or cut off, or holds no frame between the two times.
-    """
-    with open_video(path, num_threads) as video:
-        yield from video.rgb_frames(start_seconds, end_seconds, size=size, frame_stride=frame_stride)
 
 
 def read_chosen_frames(

@@ -9,6 +9,7 @@ from transformers import MBartTokenizer
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration
 from processing_fla import FlaProcessor, FlaVideoProcessor
+from processing_fla.video_reading_fla import open_video
 
 RED, GREEN, BLUE = (200, 40, 40), (30, 200, 40), (30, 60, 210)
 GREY_STEP = 8
@@ -60,6 +61,12 @@ def write_video(
         for packet in stream.encode():
             container.mux(packet)
     return Path(path)
+
+
+def timed_frames(path, start_seconds=None, end_seconds=None, **options):
+    """The frames of a video file and the seconds at which they are shown."""
+    with open_video(path) as video:
+        yield from video.rgb_frames(start_seconds, end_seconds, **options)
 
 
 def late_video(path, num_frames: int = 20, fps: int = 10, start: float = 2.0) -> Path:

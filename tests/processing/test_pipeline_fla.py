@@ -186,3 +186,34 @@ def test_a_saved_pipeline_is_whole(translate, clips, tmp_path):
 def test_half_precision_models_translate(folder, clips):
     half = pipeline("sign-language-translation", model=folder, device="cpu", dtype=torch.bfloat16)
     assert half.model.dtype == torch.bfloat16 and 0 <= half(clips[0], **SHORT)["score"] <= 1
+
+
+def test_sign_features_become_the_sentence_that_their_video_becomes(translate, clips):
+    """Alone, in batches of unequal length, beside videos, and as an array of numpy."""
+    features = []
+    for clip in clips:
+        pixels = translate.processor(videos=clip, return_tensors="pt", do_rescale=False, do_normalize=False)
+        features.append({"sign_features": translate.model.get_sign_features(pixels["pixel_values_videos"])[0]})
+    expected = translate(clips, **SHORT)
+    as_numpy = {"sign_features": features[1]["sign_features"].detach().numpy()}
+    for results in (
+        [translate(clip, **SHORT) for clip in features],
+        translate(features, batch_size=3, **SHORT),
+        translate([features[0], clips[1], features[2]], batch_size=3, **SHORT),
+        [translate(features[0], **SHORT), translate(as_numpy, **SHORT), expected[2]],
+    ):
+        for result, known, clip in zip(results, expected, features, strict=True):
+            assert result["translation_text"] == known["translation_text"]
+            assert result["score"] == pytest.approx(known["score"], rel=1e-4)
+            if result is not known and result["seconds"] is None:
+                assert result["num_frames"] == len(clip["sign_features"])
+
+
+@pytest.mark.parametrize(
+    "array", [torch.zeros(3, 19), torch.zeros(1, 3, 20), torch.zeros(0, 20), torch.full((3, 20), float("nan"))]
+)
+def test_features_that_are_none_are_refused(translate, array):
+    with pytest.raises(ValueError, match=r"`sign_features` must be \(N, 20\) and finite, got \("):
+        translate({"sign_features": array})
+    result = translate([{"sign_features": array}, {"sign_features": torch.zeros(3, 20)}], on_error="skip", **SHORT)
+    assert "must be (N, 20)" in result[0]["error"] and "error" not in result[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from processing_fla import FlaVideoProcessor, VideoDecodeError, timed_frames
+from processing_fla import FlaVideoProcessor, VideoDecodeError
 from processing_fla.video_reading_fla import (
     RgbConverter,
     frame_files,
@@ -23,7 +23,17 @@ from processing_fla.video_reading_fla import (
     scaled,
 )
 
-from .drawing import BLUE, GREEN, RED, hidden_frame_webm, late_video, marked_frame, number_of, write_video
+from .drawing import (
+    BLUE,
+    GREEN,
+    RED,
+    hidden_frame_webm,
+    late_video,
+    marked_frame,
+    number_of,
+    timed_frames,
+    write_video,
+)
 
 S = 23
 CONTAINERS = {

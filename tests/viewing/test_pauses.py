@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.processing.drawing import tiny_model, tiny_processor, write_video
+from tests.processing.drawing import timed_frames, tiny_model, tiny_processor, write_video
 from training_fla.cli import main
 from training_fla.viewing.pauses import (
     MARGIN_SECONDS,
@@ -199,8 +199,6 @@ def test_bad_options_are_refused(recording, words, message, capsys):
 @pytest.mark.real_data
 def test_sentences_of_real_signers_with_rests_between_are_one_cue_each(real_data, tmp_path):
     """Clips of one signer one after the other, the end frames held for 0.9 s under a camera's noise."""
-    from processing_fla import timed_frames
-
     random = np.random.default_rng(0)
     for signer in ("-d5dN54tH2E", "_BOJ9cYPRe4"):
         frames, truth = [], []

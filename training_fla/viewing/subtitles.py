@@ -12,7 +12,7 @@ from itertools import chain, count, pairwise
 import numpy as np
 from tqdm import tqdm
 
-from processing_fla.video_reading_fla import TIME_TOLERANCE, RgbConverter, VideoDecodeError, open_video, timed_frames
+from processing_fla.video_reading_fla import TIME_TOLERANCE, RgbConverter, VideoDecodeError, open_video
 from training_fla.files import InputError, one_line
 from training_fla.viewing.pauses import PICTURE_SIZE, STEP_SECONDS, PauseRules, find_segments, measure_motion
 
@@ -70,7 +70,7 @@ def translate_cues(translate, cues: Iterable[Cue], options: dict) -> Iterator[tu
 def open_cues(video: str, translate, cut: Windows | PauseRules) -> tuple[int | None, Iterator[Cue]]:
     """The cues of a video file, and how many there are where that is known beforehand."""
     processor = translate.processor.video_processor
-    frames = timed_frames(video, size=processor.target_size if processor.do_resize else None)
+    frames = read_frames(video, processor.target_size if processor.do_resize else None)
     if isinstance(cut, Windows):
         return None, cut_windows(frames, cut)
     most = getattr(translate.model.config.get_text_config(), "max_position_embeddings", None)
@@ -78,6 +78,12 @@ def open_cues(video: str, translate, cut: Windows | PauseRules) -> tuple[int | N
     if not segments:
         raise InputError(f"{video} holds no signing of {cut.min_length:g} s: lower --min-length, or cut windows")
     return len(segments), cut_segments(frames, segments)
+
+
+def read_frames(video: str, size) -> Iterator[TimedFrame]:
+    """All frames of a video file with their seconds."""
+    with open_video(video) as opened:
+        yield from opened.rgb_frames(size=size)
 
 
 def cut_windows(frames: Iterable[TimedFrame], cut: Windows) -> Iterator[Cue]:
