@@ -28,19 +28,20 @@ def build_processor(recipe: Recipe, splits):
 
 
 def build_model(recipe: Recipe, processor):
-    """ImageNet ResNet18, fresh temporal module, VL-Adapter and Light-T (paper Sec. 5.2)."""
+    """ImageNet ResNet18 or another model's encoder, fresh temporal module, VL-Adapter and Light-T (paper Sec. 5.2)."""
     from modeling_fla import FlaConfig, FlaForConditionalGeneration, load_imagenet_weights
     from processing_fla.tokenization_fla import set_start_tokens
     from training_fla.files import loading
-    from training_fla.training.parts import check_fields, special_token_ids, vision_config
+    from training_fla.training import parts
 
     stage = recipe.stage
-    check_fields({"model_type": "mbart"} | stage.light_t_overrides, "light_t_overrides")
+    parts.check_fields({"model_type": "mbart"} | stage.light_t_overrides, "light_t_overrides")
+    start = parts.load_stage1(stage.stage1_checkpoint) if stage.stage1_checkpoint else None
     config = FlaConfig.light_t(
         stage.light_t,
         vocab_size=len(processor.tokenizer),
-        vision_config=vision_config(stage),
-        **special_token_ids(processor.tokenizer),
+        vision_config=start.visual_encoder.config if start else parts.vision_config(stage),
+        **parts.special_token_ids(processor.tokenizer),
         **stage.light_t_overrides,
     )
     config.adapter_hidden_size = stage.adapter_hidden_size
@@ -49,6 +50,8 @@ def build_model(recipe: Recipe, processor):
     if stage.imagenet_weights:
         with loading(stage.imagenet_weights, "ImageNet weights"):
             load_imagenet_weights(model, stage.imagenet_weights)
+    if start:
+        recipe.start |= parts.start_from(model, start, stage.stage1_checkpoint, processor)
     return model
 
 

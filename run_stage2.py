@@ -27,15 +27,17 @@ def build_processor(recipe: Recipe, splits):
 def build_model(recipe: Recipe, processor):
     """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model."""
     from modeling_fla import FlaForConditionalGeneration
+    from training_fla.training import parts
     from training_fla.training.adapters import add_peft
     from training_fla.training.one_run import OneRunModel, add_light_t
-    from training_fla.training.parts import load_language_model, load_stage1, special_token_ids, untrained_visual_model
 
     stage = recipe.stage
-    language_model = load_language_model(stage, processor.tokenizer)
-    visual = (
-        load_stage1(stage.stage1_checkpoint, processor) if stage.stage1_checkpoint else untrained_visual_model(stage)
-    )
+    language_model = parts.load_language_model(stage, processor.tokenizer)
+    if stage.stage1_checkpoint:
+        visual = parts.load_stage1(stage.stage1_checkpoint)
+        parts.check_same_frames(stage.stage1_checkpoint, processor)
+    else:
+        visual = parts.untrained_visual_model(stage)
     model_class = OneRunModel if stage.one_run_light_t else FlaForConditionalGeneration
     model = model_class.from_visual_encoder_and_language_model(
         visual,
@@ -47,7 +49,7 @@ def build_model(recipe: Recipe, processor):
         input_embed_scale=stage.input_embed_scale,
     )
     if stage.one_run_light_t:
-        ids = special_token_ids(processor.tokenizer)
+        ids = parts.special_token_ids(processor.tokenizer)
         add_light_t(model, stage.one_run_light_t, stage.one_run_light_t_overrides, ids)
     if stage.peft:
         add_peft(model, stage.peft)

@@ -79,7 +79,7 @@ def test_a_key_of_the_other_stage_is_unknown_here(tmp_path):
         ("frame_stride: four", "`frame_stride`: invalid int value: 'four'"),
         ("frame_stride: 2.5", "`frame_stride`: invalid int value: '2.5'"),
         ("frame_stride: true", "`frame_stride`: invalid int value: 'true'"),
-        ("stage1_checkpoint: a\nlight_t: base", "unknown recipe key `stage1_checkpoint`"),
+        ("freeze_vision_backbone: true\nlight_t: base", "unknown recipe key `freeze_vision_backbone`"),
         ("packed_size:", "`packed_size` needs a value, got none"),
         ("frame_stride: [2]", r"`frame_stride` must not be a list, got \[2\]"),
         ("tokenizer: {a: 1}", "`tokenizer` must not be a mapping, got {'a': 1}"),

@@ -144,18 +144,28 @@ class TextArguments:
 
 @dataclass
 class VisualArguments:
-    """A visual encoder that starts from scratch or from ImageNet."""
+    """A visual encoder: another model's, or one that starts from scratch or from ImageNet."""
 
     _argument_group_name = "model"
 
+    stage1_checkpoint: str | None = HfArg(
+        default=None, help="folder or Hub id of a trained model whose visual encoder is taken; null: a new one"
+    )
     vision_backbone: dict | None = HfArg(
         default=None, help="config of a backbone, with `model_type`; default: ResNet18"
     )
     imagenet_weights: str | None = HfArg(
         default=None, help="torchvision, microsoft/resnet-18, or a file; null: random weights"
     )
-    visual_feature_size: int = HfArg(default=512, help="channels C of the sign features")
-    temporal_kernel_size: int = HfArg(default=5, help="width of the temporal convolution in sampled frames")
+    visual_feature_size: int | None = HfArg(default=None, help="channels C of the sign features; default: 512")
+    temporal_kernel_size: int | None = HfArg(
+        default=None, help="width of the temporal convolution in sampled frames; default: 5"
+    )
+
+    def __post_init__(self):
+        given = [f.name for f in dataclasses.fields(VisualArguments)[1:] if getattr(self, f.name) is not None]
+        if self.stage1_checkpoint and given:
+            raise InputError(f"`{given[0]}` would have no effect; the visual encoder is that of `stage1_checkpoint`")
 
 
 @dataclass
@@ -174,9 +184,6 @@ class Stage1Arguments(VisualArguments):
 class Stage2Arguments(VisualArguments):
     """Stage 2, LLM fine-tuning: which visual encoder, which language model, what is frozen."""
 
-    stage1_checkpoint: str | None = HfArg(
-        default=None, help="output of run_stage1.py; null: an untrained encoder (Tables 4, 5)"
-    )
     language_model: str | None = HfArg(default=None, help="folder or Hub id of the pre-trained language model")
     language_model_config: dict | None = HfArg(
         default=None, help="instead of `language_model`: config of a random one (Table 10)"
@@ -207,11 +214,6 @@ class Stage2Arguments(VisualArguments):
         help="auto: where the encoder is frozen and nothing varies, store features; a folder; null: never",
     )
     feature_dtype: Literal["float32", "bfloat16"] = HfArg(default="float32", help="type of the stored features")
-
-    def __post_init__(self):
-        given = [f.name for f in dataclasses.fields(VisualArguments) if getattr(self, f.name) != f.default]
-        if self.stage1_checkpoint and given:
-            raise InputError(f"`{given[0]}` would have no effect; the visual encoder is that of `stage1_checkpoint`")
 
 
 @dataclass
@@ -264,6 +266,7 @@ class Recipe:
     run: RunArguments
     training: dict[str, Any]
     resolved: dict[str, Any]
+    start: dict[str, str] = dataclasses.field(default_factory=dict)  # of `stage1_checkpoint`: what was taken
 
     @property
     def output_dir(self) -> Path:

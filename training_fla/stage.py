@@ -103,6 +103,8 @@ def run_stage(
         with args.main_process_first(local=False, desc="checkpoints"):
             if trainer.is_world_process_zero():
                 begin_output_folder(recipe)
+                if recipe.start:
+                    print(f"taken from {recipe.start['model']}: {recipe.start['taken']}\nnew: {recipe.start['new']}")
                 if recipe.data.dev_split == recipe.data.train_split:
                     print("note: dev scores are of the clips that are trained on (dev_split)", file=sys.stderr)
             checkpoint = last_whole_checkpoint(recipe.output_dir) if recipe.run.resume else None

@@ -29,14 +29,17 @@ SENTENCE_LANGUAGES = {"de": "German", "zh": "Chinese", "en": "English"}
 
 
 def training_facts(recipe, splits) -> dict[str, Any]:
-    """What `metrics.json` keeps for the card: corpus, language, counts of each split, base model on the Hub."""
+    """What `metrics.json` keeps for the card: corpus, language, counts, models that training began with."""
     data: dict[str, Any] = {"corpus": splits.train.corpus, "language": splits.train.language}
     for name in ("train", "dev", "test"):
         data[name] = _split_facts(getattr(splits, name))
     # A random language model takes only the architecture.
     is_random = getattr(recipe.stage, "random_language_model", False)
     base_model = None if is_random else _base_model(getattr(recipe.stage, "language_model", None))
-    return {"data": data} | ({"base_model": base_model} if base_model else {})
+    earlier = getattr(recipe.stage, "stage1_checkpoint", None)
+    start = recipe.start or (_read(Path(earlier) / "metrics.json").get("start") if earlier else None)
+    facts = {"data": data, "base_model": base_model, "start": start}
+    return {name: value for name, value in facts.items() if value}
 
 
 def _split_facts(corpus: PackedCorpus) -> dict[str, int]:
@@ -53,6 +56,11 @@ def _base_model(name: str | None) -> str | None:
     return name if name and HUB_ID.fullmatch(name) else None
 
 
+def _public_name(name: str) -> str:
+    """A Hub id as it is; of a folder its last two parts, since its place is nobody's business."""
+    return "-".join(Path(name).absolute().parts[-2:]) if Path(name).is_absolute() or Path(name).is_dir() else name
+
+
 def fill_card(folder: Path, repo_id: str | None = None, license: str | None = None) -> ModelCard:
     """Fill `hub_card.md` from a run's folder; the licence is that of the corpus's terms unless one is given."""
     config, metrics, recipe = (_read(folder / name) for name in ("config.json", "metrics.json", "recipe.yaml"))
@@ -65,7 +73,7 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
     scored = [split for split in ("dev", "test") if "bleu4" in metrics.get(split, {})]
     splits = {name: {"label": _label(name, recipe), **data.get(name, {})} for name in ("train", "dev", "test")}
     metadata = _metadata(metrics, recipe, known, license)
-    metadata.model_name = repo_id.split("/")[-1] if repo_id else "-".join(folder.absolute().parts[-2:])
+    metadata.model_name = repo_id.split("/")[-1] if repo_id else _public_name(str(folder))
     metadata.eval_results = eval_results(metrics, known, recipe) or None
     try:
         return ModelCard.from_template(
@@ -74,6 +82,7 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
             model_name=metadata.model_name,
             repo_id=repo_id or str(folder),
             metrics=metrics,
+            start=_public_name(metrics["start"]["model"]) if "start" in metrics else None,
             corpus=known,
             corpus_title=known.title if known else title,
             splits=splits,

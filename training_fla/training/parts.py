@@ -89,6 +89,7 @@ def check_fields(fields: dict, line: str) -> None:
 def vision_config(stage: VisualArguments) -> FlaVisionConfig:
     """The visual encoder a recipe describes; ResNet18 unless it says otherwise."""
     fields = {"hidden_size": stage.visual_feature_size, "temporal_kernel_size": stage.temporal_kernel_size}
+    fields = {name: value for name, value in fields.items() if value is not None}
     if stage.vision_backbone is not None:
         try:
             check_fields(stage.vision_backbone, "vision_backbone")
@@ -102,16 +103,41 @@ def vision_config(stage: VisualArguments) -> FlaVisionConfig:
     return FlaVisionConfig(**fields)
 
 
-def load_stage1(folder: str, processor: FlaProcessor) -> FlaForConditionalGeneration:
-    """Load the whole model stage 1 left; stage 2's processor must see videos as stage 1 did."""
+def load_stage1(folder: str) -> FlaForConditionalGeneration:
+    """Load the whole model that a stage begins with."""
     with loading(folder, "stage1_checkpoint"):
         model = FlaForConditionalGeneration.from_pretrained(folder)
+    if model.visual_encoder is None:
+        raise InputError(f"stage1_checkpoint {folder} has no visual encoder: it was trained on features")
+    return model
+
+
+def check_same_frames(folder: str, processor: FlaProcessor) -> None:
+    """Refuse a recipe under which a frozen visual encoder would see videos in another way than it was trained to."""
+    with loading(folder, "stage1_checkpoint"):
         before = FlaVideoProcessor.from_pretrained(folder)
     for name in ("frame_stride", "size", "crop_size"):
         old, new = getattr(before, name), getattr(processor.video_processor, name)
         if old != new:
             raise InputError(f"stage1_checkpoint {folder} was trained with {name} {old}, this recipe says {new}")
-    return model
+
+
+def start_from(
+    model: FlaForConditionalGeneration, start: FlaForConditionalGeneration, folder: str, processor: FlaProcessor
+) -> dict[str, str]:
+    """Give a new model of stage 1 the weights that fit it; what was taken and what is new, in words."""
+    model.visual_encoder.load_state_dict(start.visual_encoder.state_dict())
+    old, new = (
+        (part.config.text_config.model_type, part.config.input_features, part.config.num_attention_heads)
+        + tuple((name, tensor.shape) for name, tensor in part.state_dict().items() if not name.startswith("visual_"))
+        for part in (start, model)
+    )
+    if load_tokenizer(folder).get_vocab() != processor.tokenizer.get_vocab():
+        return {"model": folder, "taken": "visual encoder", "new": "VL-Adapter and Light-T (of another tokenizer)"}
+    if old != new:
+        return {"model": folder, "taken": "visual encoder", "new": "VL-Adapter and Light-T (of other sizes)"}
+    model.load_state_dict(start.state_dict())
+    return {"model": folder, "taken": "visual encoder, VL-Adapter and Light-T", "new": "nothing"}
 
 
 def untrained_visual_model(stage: Stage2Arguments) -> FlaForConditionalGeneration:
