@@ -23,6 +23,8 @@ from transformers.utils import ModelOutput
 
 from .configuration_fla import FlaConfig, FlaVisionConfig
 
+FRAMES_AT_ONCE = 512  # through a backbone in evaluation: its activations of a hundred clips fill no GPU
+
 
 @dataclass
 class FlaVisualEncoderOutput(ModelOutput):
@@ -102,9 +104,21 @@ def _spread(features: torch.FloatTensor, positions: torch.LongTensor, shape: tup
 @torch.compiler.disable
 def _positions(mask: torch.BoolTensor) -> torch.LongTensor:
     """Indices `(R,)` of the real frames in `B * T`; `torch.compile` must not specialise on their number."""
-    positions = mask.flatten().nonzero().squeeze(1)
-    torch._dynamo.maybe_mark_dynamic(positions, 0)
-    return positions
+    return _of_any_length(mask.flatten().nonzero().squeeze(1))
+
+
+def _of_any_length(tensor: torch.Tensor, *dims: int) -> torch.Tensor:
+    """The same tensor; a compiled part that reads it is built once for all sizes of these dimensions."""
+    if not torch.compiler.is_compiling():
+        torch._dynamo.maybe_mark_dynamic(tensor, dims or 0)
+    return tensor
+
+
+def _pixel_normalization(config: FlaVisionConfig) -> torch.IntTensor:
+    """Scale and shift `(2, 3, 1, 1)` of raw pixels, as the bits of fp32 numbers: `model.to(bfloat16)` keeps them."""
+    mean, std = (torch.tensor(v, dtype=torch.float32) for v in (config.image_mean, config.image_std))
+    std = std.expand(config.num_channels)
+    return torch.stack([1 / (255 * std), -mean / std])[..., None, None].view(torch.int32)
 
 
 class FlaPreTrainedModel(PreTrainedModel):
@@ -129,6 +143,8 @@ class FlaPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)  # Unstated: as GFSLT-VLP's adapter
             init.zeros_(module.bias)
+        elif isinstance(module, FlaVisualEncoder):  # not in the state dict, so `from_pretrained` leaves it empty
+            init.copy_(module.pixel_normalization, _pixel_normalization(module.config))
 
 
 def _build_backbone(config: PreTrainedConfig) -> PreTrainedModel:
@@ -162,7 +178,9 @@ class FlaVisualEncoder(FlaPreTrainedModel):
             isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and max(m.stride) > 1 and m.in_channels < 16
             for m in self.vision_backbone.modules()
         )
+        self.register_buffer("pixel_normalization", _pixel_normalization(config), persistent=False)
         self.frozen_parts: tuple[str, ...] = ()
+        self.pad_positions = None  # what training may set: positions to those of the frames to run
         self.gradient_checkpointing = False
         self.post_init()
         self.train(self.training)
@@ -192,7 +210,8 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         """
         frame_features, positions = self._frame_features(pixel_values_videos, attention_mask, positions)
         return FlaVisualEncoderOutput(
-            last_hidden_state=self.temporal_module(frame_features, positions), frame_features=frame_features
+            last_hidden_state=self.temporal_module(_of_any_length(frame_features, 0, 1), _of_any_length(positions)),
+            frame_features=frame_features,
         )
 
     def get_frame_features(
@@ -222,19 +241,20 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         B, T = pixel_values_videos.shape[:2]
         if positions is None:
             positions = _positions(real_positions_mask((B, T), attention_mask, pixel_values_videos.device))
+        run = positions if self.pad_positions is None else self.pad_positions(positions)
+        # In training the batch statistics need all frames at once.
+        at_once = len(run) if self.vision_backbone.training else FRAMES_AT_ONCE
         # Channels last while the frames are gathered: one copy of them, not two.
-        frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1).index_select(0, positions)
-        frames = frames.permute(0, 3, 1, 2)  # (sum of lengths, 3, H, W)
-        return _spread(self._pooled(self._normalized(frames)), positions, (B, T)), positions
+        frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1)
+        parts = [self._pooled(frames.index_select(0, part).permute(0, 3, 1, 2)) for part in run.split(at_once)]
+        return _spread(torch.cat(parts)[: len(positions)], positions, (B, T)), positions
 
     def _normalized(self, frames: torch.Tensor) -> torch.FloatTensor:
         """Frames in the backbone's dtype and memory format; `uint8` ones are normalised."""
         memory_format = self._memory_format(frames.device)
         if frames.dtype == torch.uint8:
-            frames = frames.to(torch.float32, memory_format=memory_format)
-            mean = frames.new_tensor(self.config.image_mean).view(1, -1, 1, 1)
-            std = frames.new_tensor(self.config.image_std).view(1, -1, 1, 1)
-            frames = frames.mul_(1 / (255 * std)).sub_(mean / std)
+            scale, shift = self.pixel_normalization.view(torch.float32)
+            frames = torch.addcmul(shift, frames.to(torch.float32, memory_format=memory_format), scale)
         elif not frames.is_floating_point():
             raise ValueError(
                 "`pixel_values_videos` must be uint8 (raw, 0 to 255) or floating point (normalised), "
@@ -249,8 +269,9 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         unsafe = device.type == "cpu" and self.has_narrow_shortcut
         return torch.contiguous_format if unsafe else torch.channels_last
 
-    def _pooled(self, frames: torch.FloatTensor) -> torch.FloatTensor:
+    def _pooled(self, frames: torch.Tensor) -> torch.FloatTensor:
         """One feature vector `(R, C)` a frame, whatever the backbone calls it."""
+        frames = _of_any_length(self._normalized(frames))
         if self.gradient_checkpointing and self.training and self.vision_backbone.config.model_type == "resnet":
             return _checkpointed_resnet(self.vision_backbone, frames).flatten(1)
         outputs = self.vision_backbone(frames)

@@ -2,9 +2,10 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import ConvNextConfig, Dinov2Config, ResNetConfig
 
-from modeling_fla import FlaVisionConfig, FlaVisualEncoder
+from modeling_fla import FlaVisionConfig, FlaVisualEncoder, visual_encoder_fla
 
 from .conftest import C, T, tiny_vision_config
 
@@ -42,6 +43,63 @@ def test_a_clip_alone_and_in_a_padded_batch_agree(encoder, video, mask):
 def test_raw_and_normalized_pixels_agree(encoder, video, normalized, mask):
     raw = encoder(video, mask).last_hidden_state
     torch.testing.assert_close(raw, encoder(normalized, mask).last_hidden_state, atol=1e-5, rtol=0)
+
+
+class TensorsOfNumbers(TorchDispatchMode):
+    """Counts tensors that are made of Python numbers, which a GPU must be sent."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ == "lift_fresh"
+        return function(*args, **kwargs or {})
+
+
+def test_a_forward_pass_sends_no_numbers_to_the_device(encoder, video, mask):
+    """Mean and deviation of the pixels lie where the weights lie."""
+    positions = mask.flatten().nonzero().squeeze(1)
+    with TensorsOfNumbers() as sent:
+        encoder.train()(video, mask, positions)
+        assert sent.count == 0
+        torch.tensor([0.5])
+        assert sent.count == 1, "what is counted is seen"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mean_and_deviation_of_the_pixels_come_through_saving_loading_and_casting(video, tmp_path, dtype):
+    """They are no part of the weights: a checkpoint of 0.1.0 has none, and loading begins on `meta`."""
+    statistics = {"image_mean": [0.1, 0.2, 0.4], "image_std": 0.3}
+    encoder = FlaVisualEncoder(tiny_vision_config(**statistics))
+    assert not [name for name in encoder.state_dict() if not name.startswith(("vision_backbone.", "temporal_module."))]
+    encoder.save_pretrained(tmp_path)
+    mean = torch.tensor(statistics["image_mean"]).view(3, 1, 1)
+    expected = ((video[0] / 255 - mean) / 0.3).to(dtype)
+    loaded = FlaVisualEncoder.from_pretrained(tmp_path, dtype=dtype)
+    for network in (
+        loaded,
+        copy.deepcopy(loaded),
+        encoder.to(dtype),
+        FlaVisualEncoder.from_pretrained(tmp_path).to(dtype),
+    ):
+        normalized = network._normalized(video[0])
+        assert normalized.dtype == dtype
+        torch.testing.assert_close(normalized, expected, atol=1e-6, rtol=0 if dtype == torch.float32 else 2**-8)
+
+
+def test_evaluation_runs_few_frames_at_once_and_training_all(encoder, video, mask, monkeypatch):
+    expected = encoder(video, mask)
+    seen = []
+    encoder.vision_backbone.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    monkeypatch.setattr(visual_encoder_fla, "FRAMES_AT_ONCE", 4)
+    output = encoder(video, mask)
+    assert seen == [4, 4, 3]
+    torch.testing.assert_close(output.last_hidden_state, expected.last_hidden_state)
+    assert torch.equal(encoder.get_frame_features(video, mask), output.frame_features)
+    seen.clear()
+    encoder.train()(video, mask)
+    encoder.freeze(temporal_module=False)
+    encoder(video, mask)
+    assert seen == [11, 4, 4, 3]
 
 
 def test_the_mask_may_be_of_any_dtype_and_have_padding_anywhere(encoder, video, mask):

@@ -33,6 +33,7 @@ from training_fla.files import InputError, damaged_weights
 from training_fla.recipe import OptimizationArguments
 
 from .callbacks import Throughput, sample_places
+from .compiling import compile_visual_encoder, take_compile_options
 from .optimization import build_optimizer
 from .sharding import check_sharding, gather, share_tied_tables, without_weights
 
@@ -85,6 +86,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     ):
         args = kwargs["args"]
         check_batching(args, frames_per_batch)
+        compile_options = take_compile_options(args)
         super().__init__(**kwargs)
         self.optimization, self.metric, self.frames_per_batch = optimization, metric, frames_per_batch
         self.last_translations: list[str] = []
@@ -98,6 +100,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             self.add_callback(callback)
         if self.is_fsdp_enabled:
             check_sharding(self.accelerator, optimization)
+        if compile_options is not None:
+            compile_visual_encoder(self.model, self.is_fsdp_enabled, **compile_options)
 
     @property
     def throughput(self) -> Throughput:
