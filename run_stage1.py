@@ -4,12 +4,14 @@
     accelerate launch --config_file recipes/accelerate/two_gpus.yaml run_stage1.py recipes/phoenix14t/stage1.yaml
 
 The first word is a recipe; `--name value` replaces one of its lines. --resume goes on after an interruption,
---overwrite starts anew. Next: run_stage2.py --stage1_checkpoint OUTPUT_DIR.
+--overwrite starts anew, --quiet shows neither progress nor notes. Next: run_stage2.py --stage1_checkpoint OUTPUT_DIR.
 """
 
+import shlex
 import sys
 
-from training_fla.files import InputError, exit_status
+from training_fla.cli import exit_status
+from training_fla.files import Done, InputError
 from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe
 
 
@@ -58,13 +60,17 @@ def build_model(recipe: Recipe, processor):
 def main(argv: list[str] | None = None) -> int:
     """Run stage 1; the exit status, as of `fla`."""
 
-    def work() -> int:
-        recipe = parse_recipe(Stage1Arguments, sys.argv[1:] if argv is None else argv, __doc__)
+    def work(words: list[str]) -> Done | None:
+        recipe = parse_recipe(Stage1Arguments, words, __doc__)
         from training_fla.stage import run_stage
 
-        return run_stage(recipe, build_processor, build_model)
+        source = ("--dataset", recipe.data.dataset) if recipe.data.dataset else ("--manifest", recipe.data.manifest)
+        second = f"{words[0][:-11]}stage2.yaml" if words[0].endswith("stage1.yaml") else "RECIPE.yaml"
+        next_words = ["python", "run_stage2.py", second, *map(str, source)]
+        next_command = shlex.join([*next_words, "--stage1_checkpoint", str(recipe.output_dir)])
+        return run_stage(recipe, build_processor, build_model, next_command)
 
-    return exit_status(work, prog="run_stage1.py")
+    return exit_status(work, sys.argv[1:] if argv is None else argv, prog="run_stage1.py")
 
 
 if __name__ == "__main__":

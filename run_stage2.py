@@ -4,12 +4,14 @@
     accelerate launch run_stage2.py recipes/phoenix14t/stage2.yaml --stage1_checkpoint runs/phoenix14t/stage1
 
 The first word is a recipe; `--name value` replaces one of its lines. --resume goes on after an interruption,
---overwrite starts anew. The folder it leaves is for `from_pretrained` and `fla translate`.
+--overwrite starts anew, --quiet shows neither progress nor notes. The folder it leaves is for `from_pretrained` and
+`fla translate`.
 """
 
 import sys
 
-from training_fla.files import exit_status
+from training_fla.cli import exit_status
+from training_fla.files import Done
 from training_fla.recipe import Recipe, Stage2Arguments, parse_recipe
 
 
@@ -59,13 +61,13 @@ def build_model(recipe: Recipe, processor):
 def main(argv: list[str] | None = None) -> int:
     """Run stage 2; the exit status, as of `fla`."""
 
-    def work() -> int:
-        recipe = parse_recipe(Stage2Arguments, sys.argv[1:] if argv is None else argv, __doc__)
+    def work(words: list[str]) -> Done | None:
+        recipe = parse_recipe(Stage2Arguments, words, __doc__)
         from training_fla.stage import run_stage
 
-        return run_stage(recipe, build_processor, build_model)
+        return run_stage(recipe, build_processor, build_model, f"fla translate {recipe.output_dir} VIDEO")
 
-    return exit_status(work, prog="run_stage2.py")
+    return exit_status(work, sys.argv[1:] if argv is None else argv, prog="run_stage2.py")
 
 
 if __name__ == "__main__":

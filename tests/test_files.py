@@ -15,7 +15,6 @@ from training_fla.files import (
     atomic_folder,
     check_folder,
     check_not_inside,
-    exit_status,
     first_line,
     loading,
     locked_folder,
@@ -161,46 +160,6 @@ with locked_folder(Path({str(tmp_path)!r}), Path("out")):
             pass
     finally:
         os.kill(int(done.stdout), signal.SIGKILL)
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "line"),
-    [
-        (None, 0, ""),
-        (InputError("two\nlines"), 2, "fla: error: two lines"),
-        (KeyboardInterrupt(), 130, "fla: interrupted"),
-        (OSError(28, "No space left"), 2, "fla: error: the disk is full: [Errno 28] No space left; make room, then"),
-    ],
-)
-def test_an_outcome_becomes_an_exit_status_and_one_line(error, status, line, capsys):
-    def work():
-        if error:
-            raise error
-
-    assert exit_status(work, "fla") == status
-    assert capsys.readouterr().err.startswith(line)
-    with pytest.raises(ZeroDivisionError):
-        exit_status(lambda: 1 // 0, "fla")
-
-
-def run_python(work: str, shell: str, **environment) -> subprocess.CompletedProcess:
-    script = f"import sys\nfrom training_fla.files import exit_status\nsys.exit(exit_status({work}, 'fla x'))"
-    command = ["bash", "-o", "pipefail", "-c", f'"$0" -c "$1" {shell}', sys.executable, script]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, encoding="utf-8")
-
-
-def test_a_reader_that_leaves_ends_the_command_quietly():
-    done = run_python("lambda: [print(n, flush=True) for n in range(10**5)] and 0", "| head -n 1")
-    assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 141)
-    assert run_python("lambda: print('x' * 10**6)", "| head -c 1").stderr == ""
-    other = run_python("lambda: (_ for _ in ()).throw(BrokenPipeError('a worker'))", "")
-    assert "a worker" in other.stderr, "a pipe of the program's own"
-
-
-@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}], ids=str)
-def test_output_is_utf8_whatever_the_locale(environment):
-    done = run_python(r"lambda: print('sch\xf6n \u4eca\u5929')", "", **environment)
-    assert (done.stdout, done.stderr, done.returncode) == ("schön 今天\n", "", 0)
 
 
 def test_a_file_on_a_read_only_disk_is_refused_before_any_work(tmp_path, monkeypatch):

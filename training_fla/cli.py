@@ -2,9 +2,13 @@
 
 import argparse
 import importlib
+import io
+import os
 import sys
+import time
+from collections.abc import Callable
 
-from training_fla.files import exit_status
+from training_fla.files import QUIET, Done, InputError, disk_is_full, is_quiet, note, one_line, time_text
 
 # By the folder of `training_fla.commands`; a command is imported only when it is asked for.
 GROUPS = {
@@ -65,7 +69,54 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
-    return exit_status(lambda: command.run(parser.parse_args(args.arguments)), prog=parser.prog)
+    # Taken from wherever it stands, also behind a corpus's name; declared for `--help`.
+    text = "no progress and no notes on stderr; results and errors stay"
+    parser.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help=text)
+    return exit_status(lambda words: command.run(parser.parse_args(words)), args.arguments, prog=parser.prog)
+
+
+def exit_status(work: Callable[[list[str]], int | Done | None], argv: list[str], prog: str) -> int:
+    """Call `work` with the arguments but `--quiet`, and print what it made as the last line.
+
+    Bad input becomes one line on stderr and status 2, Ctrl-C status 130, a closed pipe 141.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # sentences are of any language, whatever the locale
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    began, quiet = time.perf_counter(), os.environ.get(QUIET, "")
+    try:
+        os.environ[QUIET] = "1" if "--quiet" in argv else quiet
+        if is_quiet() or not sys.stderr.isatty():  # read when transformers is imported, of its bars too
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        done = work([word for word in argv if word != "--quiet"])
+        sys.stdout.flush()
+        if not isinstance(done, Done):
+            return done or 0
+        note(f"{done.made} ({time_text(time.perf_counter() - began)})" + (f"; next: {done.next}" if done.next else ""))
+        return done.status
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        try:
+            print(flush=True)  # tells whether stdout is the pipe that broke
+        except BrokenPipeError:  # `| head` has read enough; Python would write what is left when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        raise
+    except Exception as error:
+        message = one_line(error)
+        if disk_is_full(error) and not isinstance(error, InputError):
+            message = f"the disk is full: {message}; make room, then " + (
+                "--resume goes on from the last checkpoint" if prog.startswith("run_stage") else "try again"
+            )
+        # By name: processing_fla has no InputError, and importing it here would slow down `--help`.
+        elif not isinstance(error, InputError) and type(error).__name__ != "VideoDecodeError":
+            raise
+    finally:
+        os.environ[QUIET] = quiet
+    print(f"{prog}: error: {message}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

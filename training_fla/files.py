@@ -1,4 +1,4 @@
-"""Errors in the input, files and folders that appear whole or not at all, and the marker of the folders we make."""
+"""What rooms share: errors in the input, what is told on stderr, files and folders that appear whole or not at all."""
 
 import contextlib
 import errno
@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 try:
     import fcntl
@@ -16,6 +17,7 @@ except ImportError:  # Windows has no such locks
     fcntl = None
 
 MARKER = ".fla-llm.json"
+QUIET = "FLA_QUIET"  # in the environment, so that commands that a command starts obey too
 KINDS = {
     "corpus": "a packed corpus",
     "model": "a model",
@@ -40,6 +42,14 @@ def _let_go_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+class Done(NamedTuple):
+    """What a command made, what to type next, and its exit status; printed as its last line."""
+
+    made: str
+    next: str = ""
+    status: int = 0
 
 
 class InputError(ValueError):
@@ -115,36 +125,51 @@ def damaged_weights(folder: Path, safetensors: str = "*.safetensors") -> str | N
     return None
 
 
-def exit_status(work: Callable[[], int | None], prog: str) -> int:
-    """Call `work()`; bad input becomes one line on stderr and status 2, Ctrl-C status 130, a closed pipe 141."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # sentences are of any language, whatever the locale
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    try:
-        status = work() or 0
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        try:
-            print(flush=True)  # tells whether stdout is the pipe that broke
-        except BrokenPipeError:  # `| head` has read enough; Python would write what is left when it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        raise
-    except Exception as error:
-        message = one_line(error)
-        if disk_is_full(error) and not isinstance(error, InputError):
-            message = f"the disk is full: {message}; make room, then " + (
-                "--resume goes on from the last checkpoint" if prog.startswith("run_stage") else "try again"
-            )
-        # By name: processing_fla has no InputError, and importing it here would slow down `--help`.
-        elif not isinstance(error, InputError) and type(error).__name__ != "VideoDecodeError":
-            raise
-    print(f"{prog}: error: {message}", file=sys.stderr)
-    return 2
+def is_quiet() -> bool:
+    """Whether `--quiet` was given, to this command or to the one that started it."""
+    return os.environ.get(QUIET) == "1"
+
+
+def note(text: str) -> None:
+    """Print a remark, which is not what the command was asked for, on stderr."""
+    if not is_quiet():
+        print(text, file=sys.stderr, flush=True)
+
+
+def progress(items: Iterable | None = None, disable: bool = False, **options):
+    """A `tqdm` bar on stderr; where that is no terminal, a line after 2, 4, 8, 16 and every 30 seconds."""
+    from tqdm import tqdm
+
+    class Lines(tqdm):
+        due = 0.0
+
+        def display(self, msg=None, pos=None):  # `pos` is given when the bar is closed
+            elapsed = self.format_dict["elapsed"]
+            if msg is None and (elapsed >= self.due or pos is not None):
+                self.due = elapsed + min(elapsed, 30.0)
+                print(self, file=sys.stderr, flush=True)
+
+    options["disable"] = disable or is_quiet()
+    if sys.stderr.isatty():
+        return tqdm(items, dynamic_ncols=True, **options)
+    form = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+    return Lines(items, file=io.StringIO(), delay=2, mininterval=2, miniters=1, bar_format=form, **options)
+
+
+def size_text(num_bytes: float) -> str:
+    """`812 bytes`, `4.5 MB`, `1.2 GB`; 1 MB is 10^6 bytes, as on a disk's label."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes:.0f} bytes"
+
+
+def time_text(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def write_marker(folder: Path, kind: str, files: Iterable[str] | None = None) -> None:

@@ -25,12 +25,14 @@ from training_fla.data.datasets import make_datasets
 from training_fla.data.packed_corpus import PackedCorpus, packed_splits
 from training_fla.data.packing import ensure_packed
 from training_fla.files import (
+    Done,
     InputError,
     atomic_file,
     check_folder,
     check_not_inside,
     first_line,
     locked_folder,
+    note,
     read_marker,
     write_marker,
 )
@@ -84,8 +86,9 @@ def run_stage(
     recipe: Recipe,
     build_processor: Callable[[Recipe, Splits], FlaProcessor],
     build_model: Callable[[Recipe, FlaProcessor], FlaForConditionalGeneration],
-) -> int:
-    """Train, choose on dev, score dev and test, save; the exit status."""
+    next_command: str,
+) -> Done | None:
+    """Train, choose on dev, score dev and test, save; the last line, on the main process."""
     transformers_logging.disable_progress_bar()  # of reading and writing weights: they take less than a second here
     started = time.perf_counter()
     args = training_arguments(recipe)
@@ -104,9 +107,9 @@ def run_stage(
             if trainer.is_world_process_zero():
                 begin_output_folder(recipe)
                 if recipe.start:
-                    print(f"taken from {recipe.start['model']}: {recipe.start['taken']}\nnew: {recipe.start['new']}")
+                    note(f"taken from {recipe.start['model']}: {recipe.start['taken']}\nnew: {recipe.start['new']}")
                 if recipe.data.dev_split == recipe.data.train_split:
-                    print("note: dev scores are of the clips that are trained on (dev_split)", file=sys.stderr)
+                    note("note: dev scores are of the clips that are trained on (dev_split)")
             checkpoint = last_whole_checkpoint(recipe.output_dir) if recipe.run.resume else None
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
@@ -120,7 +123,7 @@ def run_stage(
         save(trainer, recipe, report)
         if trainer.is_world_process_zero():
             save_sample_frames(splits.test, len(trainer.test_dataset), recipe.output_dir / SAMPLES)
-    return 0
+    return Done(f"saved to {recipe.output_dir}", next_command) if trainer.is_world_process_zero() else None
 
 
 def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
@@ -362,7 +365,6 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
         scores = report[split]
         note = " (the clips that were trained on)" if scores["on_training_clips"] else ""
         print(f"{split}{note}: " + "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l")))
-    print(f"saved to {folder}")
     if args.push_to_hub:
         print(f"pushed to {push_trained(folder, args, trainer.hub_model_id)}")
 

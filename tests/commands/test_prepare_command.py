@@ -21,7 +21,8 @@ DEMO = ["prepare", "demo", "--num-train", "6", "--num-dev", "2", "--num-test", "
 
 def test_demo_packs_and_leaves_text_and_clips(tmp_path, capsys):
     assert main([*DEMO, "--workers", "0", "--out", str(tmp_path / "out")]) == 0
-    assert "packed into" in capsys.readouterr().out
+    told = capsys.readouterr().err
+    assert "packed clips: train 6, dev 2, test 2" in told and re.search(r"packed into \S+, [\d.]+ [kM]B ", told)
     corpus = PackedCorpus(tmp_path / "out", "train")
     assert (len(corpus), corpus.corpus, corpus.language) == (6, "demo", "de_DE")
     assert corpus.read_frames(0, [0]).shape == (1, 3, 32, 32)

@@ -215,9 +215,7 @@ def test_a_check_names_everything_that_is_amiss(tmp_path):
     (frames / "test/unlisted").mkdir()
     (frames / "test/c-1/images0001.png").write_bytes(b"no image")
     expected = {"train": 2, "dev": 2, "test": 2}
-    report = check_corpus(
-        read_phoenix14t(root), expected, CORPORA["phoenix14t"].media(root), num_workers=0, progress=False
-    )
+    report = check_corpus(read_phoenix14t(root), expected, CORPORA["phoenix14t"].media(root), num_workers=0)
     assert report.count_differences == ["dev: 3 rows instead of 2", "test: 1 rows instead of 2"]
     assert report.missing == [f"dev gone: {frames}/dev/gone"]
     assert report.empty_sentences == ["dev b-1"]
@@ -232,14 +230,14 @@ def test_a_check_names_everything_that_is_amiss(tmp_path):
 def test_a_check_compares_lengths_with_the_annotation(tmp_path):
     root = csl_daily(tmp_path / "csl")
     (root / "sentence/frames_512x512/S000002_P0001_T00/000004.jpg").unlink()
-    report = check_corpus(read_csl_daily(root), None, CORPORA["csl_daily"].media(root), num_workers=1, progress=False)
+    report = check_corpus(read_csl_daily(root), None, CORPORA["csl_daily"].media(root), num_workers=1)
     assert report.length_differences == ["dev S000002_P0001_T00: 4 frames instead of 5"]
     assert report.words["dev"] == [6]  # characters, as Chinese has no spaces
     root = how2sign(tmp_path / "h2s")
     file = root / "how2sign_realigned_test.csv"
     late = ["e\te-5-rgb_front\te_8\te_8\t1.5\t3.0\tHi.", "e\te-5-rgb_front\te_9\te_9\t7.0\t8.0\tHi."]
     file.write_text(file.read_text() + "\n".join(late) + "\n")
-    report = check_corpus(read_how2sign(root), None, CORPORA["how2sign"].media(root), num_workers=0, progress=False)
+    report = check_corpus(read_how2sign(root), None, CORPORA["how2sign"].media(root), num_workers=0)
     assert report.length_differences == ["test e_8: it ends at 3.0 s, its video at 2.00 s"]
     assert report.unreadable == ["test e_9: it starts at 7.0 s, after the end of its video at 2.00 s"]
     assert not report.extra and not report.missing

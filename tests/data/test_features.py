@@ -5,6 +5,7 @@ import copy
 import multiprocessing
 import os
 import pickle
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -254,8 +255,9 @@ def test_memory_stays_flat_while_a_big_corpus_is_stored(tmp_path):
     assert max(videos.resident_mib) - videos.resident_mib[20] < 40
 
 
-def test_the_progress_bar_counts_clips_and_says_how_long_it_takes(videos, tmp_path, capsys):
+def test_the_progress_bar_counts_clips_and_says_how_long_it_takes(videos, tmp_path, monkeypatch, capsys):
     main = SimpleNamespace(**vars(ALONE) | {"is_local_main_process": True})
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     store_features(tiny_model(), videos, tmp_path / "cache", main, batch_size=4)
     bar = capsys.readouterr().err
     assert "sign features of train" in bar and "10/10" in bar and "clip/s" in bar

@@ -61,8 +61,8 @@ def test_the_demo_goes_on_after_an_interruption_shows_its_table_again_and_delete
     monkeypatch.setattr(demonstration, "run_command", whole)
     assert run_demo(out) == 0
     assert names(commands) == ALL, "no step is run twice"
-    shown = capfd.readouterr().out
-    assert "$ fla translate" in shown
+    shown, told = capfd.readouterr()
+    assert "$ fla translate" in told
     assert "stage 1 (visual initialing)" in shown and "stage 2 (LLM fine-tuning)" in shown
     summary = json.loads((out / "summary.json").read_text())
     for stage in ("stage1", "stage2"):
@@ -76,8 +76,8 @@ def test_the_demo_goes_on_after_an_interruption_shows_its_table_again_and_delete
     (out / "notes.txt").write_text("important")
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     assert run_demo(out) == 0 and len(commands) == len(ALL)
-    shown = capfd.readouterr().out
-    assert "holds a finished demo of seed 0" in shown and "stage 2 (LLM fine-tuning)" in shown
+    shown, told = capfd.readouterr()
+    assert "holds a finished demo of seed 0" in told and "stage 2 (LLM fine-tuning)" in shown
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
     with pytest.raises(InputError, match="holds a demo of seed 0, not 1: choose another --out or pass --overwrite"):
         run_demo(out, seed=1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -179,8 +180,9 @@ def test_the_template_holds_no_figure():
 
 def test_a_dry_run_lists_what_goes_and_sends_nothing(trained, capsys):
     assert main(["push", str(trained), "someone/sign-model", "--dry-run", "--show-card"]) == 0
-    out = capsys.readouterr().out
-    assert "# sign-model" in out and 'model="someone/sign-model"' in out and "dry run: nothing was sent" in out
+    out, told = capsys.readouterr()
+    assert "# sign-model" in out and 'model="someone/sign-model"' in out and "dry run: nothing was sent" in told
+    assert re.search(r"^ +\d+\.\d kB  in \d+ files, tag weights-", out, re.MULTILINE)
     going, stays = out.split("stays here: ")
     for name in ("model.safetensors", "modeling_fla.py", "pipeline_fla.py", "processor_config.json", "README.md"):
         assert f"  {name}\n" in going

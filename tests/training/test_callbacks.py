@@ -32,7 +32,7 @@ def test_an_evaluation_is_one_line_and_two_translations(tmp_path, capsys):
     state = SimpleNamespace(is_world_process_zero=True, epoch=1.5, global_step=7)
     figures = {"eval_bleu4": 12.345, "eval_rouge_l": 40.0, "eval_runtime": 3.2}
     EvaluationLines(trainer, tmp_path).on_evaluate(None, state, None, figures)
-    shown = capsys.readouterr().out
+    shown = capsys.readouterr().err
     assert "epoch 1.50  step 7  bleu4 12.35  rouge_l 40.00  (3 s)" in shown
     for place in (1, 4):
         assert f"'guess {place}'" in shown and f"'truth {place}'" in shown

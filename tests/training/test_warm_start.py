@@ -51,7 +51,7 @@ def test_all_three_parts_are_taken_where_tokenizer_and_sizes_fit(folder, tmp_pat
     before = {name: tensor for name, tensor in weights(folder / "stage1").items() if "batches_tracked" not in name}
     learnt = {name: tensor for name, tensor in before.items() if "running_" not in name}  # the one step counts frames
     assert parts_that_are_equal(learnt, weights(out)) == {"visual_encoder", "adapter", "language_model"}
-    printed = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().err.splitlines()
     assert f"taken from {folder / 'stage1'}: visual encoder, VL-Adapter and Light-T" in printed
     assert "new: nothing" in printed
     start = json.loads((out / "metrics.json").read_text())["start"]

@@ -120,7 +120,7 @@ def test_command_writes_a_picture_and_a_page_that_stands_alone(clip, saved, tmp_
     image = np.asarray(Image.open(picture).convert("L"))
     assert image.shape[1] > 1000 and image.std() > 20
     assert main(["inspect", str(clip), "--model", str(saved), "--out", str(page), "--num-beams", "2"]) == 0
-    sentence = capsys.readouterr().out.splitlines()[-2]
+    sentence = capsys.readouterr().out.splitlines()[-1]
     text = page.read_text()
     sources = re.findall(r'(?:src|href)="([^"]{0,20})', text)
     assert len(sources) == 8 and all(source.startswith("data:image/") for source in sources)

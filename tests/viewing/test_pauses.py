@@ -177,8 +177,7 @@ def test_a_cue_is_never_longer_than_the_model_can_take(recording, capsys):
     assert main([*command, "--cut", "pauses", "--min-pause", "9", "--max-length", "99"]) == 0
     assert len(re.findall("-->", capsys.readouterr().out)) == 2
     assert main([*command, "--window", "13"]) == 2
-    error = capsys.readouterr().err
-    assert "position table ends at 64" in error and error.count("\n") == 1
+    assert "position table ends at 64" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

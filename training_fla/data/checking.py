@@ -11,11 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from training_fla.corpora.clips import FrameFolder, VideoFile
 from training_fla.corpora.row import SPLITS, CorpusRow
-from training_fla.files import InputError, one_line
+from training_fla.files import InputError, one_line, progress
 from training_fla.scoring.conventions import convention_for
 
 from .worker_processes import SILENCE_SECONDS, in_workers
@@ -81,7 +79,6 @@ def check_corpus(
     expected: Mapping[str, int] | None = None,
     on_disk: Sequence[Path] = (),
     num_workers: int | None = None,
-    progress: bool = True,
 ) -> CorpusReport:
     """Compare a corpus with its annotation, what it should hold and what lies on disk; nothing is written."""
     report = CorpusReport()
@@ -92,7 +89,7 @@ def check_corpus(
     present = [row for row in rows if not row.video.is_missing]
     workers = os.cpu_count() or 1 if num_workers is None else num_workers
     findings = in_workers(examine, present, workers, _lost)
-    findings = tqdm(findings, total=len(present), desc="checking", unit="clip", disable=not progress)
+    findings = progress(findings, total=len(present), desc="checking", unit="clip")
     for row, found in zip(present, findings, strict=True):
         if found.fault:
             report.unreadable.append(f"{row.split} {row.id}: {found.fault}")

@@ -21,9 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
-from training_fla.files import InputError, atomic_file, locked_folder, write_marker
+from training_fla.files import InputError, atomic_file, locked_folder, progress, write_marker
 
 from .collation import SignTranslationCollator
 
@@ -221,12 +220,12 @@ def write_shards(
     """
     total = sum(len(cache.shards[number]) for number in numbers)
     quiet = not state.is_local_main_process
-    with tqdm(total=total, desc=f"sign features of {split}", unit="clip", disable=quiet) as progress:
+    with progress(total=total, desc=f"sign features of {split}", unit="clip", disable=quiet) as bar:
         for number in numbers:
             clips = {}
             for index, clip in islice(encoded, len(cache.shards[number])):
                 clips[index] = clip.to(dtype, copy=True)  # a view would keep the padded batch
-                progress.update()
+                bar.update()
             cache.write(number, clips)
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from training_fla.files import InputError
+from training_fla.files import InputError, progress
 
 if TYPE_CHECKING:
     import torch
@@ -277,15 +277,13 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def verify_packed(folder: str | os.PathLike, progress: bool = True) -> list[str]:
+def verify_packed(folder: str | os.PathLike) -> list[str]:
     """Compare every byte of a packed folder with the manifest's hashes; what is wrong, a line each."""
-    from tqdm import tqdm
-
     folder, wrong = Path(folder), []
     splits = read_packed_manifest(folder)["splits"].values()
     entries = [entry for split in splits for entry in split["shards"]]
     entries += [split["index"] for split in splits if "index" in split]
-    for entry in tqdm(entries, desc="verifying", unit="file", disable=not progress):
+    for entry in progress(entries, desc="verifying", unit="file"):
         file = folder / entry["file"]
         if not file.is_file():
             wrong.append(f"{file} is missing")

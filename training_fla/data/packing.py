@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shutil
-import sys
 import time
 import zlib
 from collections import Counter
@@ -23,7 +22,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image
-from tqdm import tqdm
 
 from training_fla.corpora.clips import VideoFile
 from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
@@ -36,9 +34,12 @@ from training_fla.files import (
     check_not_inside,
     disk_is_full,
     locked_folder,
+    note,
     one_line,
+    progress,
     read_marker,
     replace_folder,
+    size_text,
     write_marker,
 )
 from training_fla.tables import write_table
@@ -262,7 +263,7 @@ def _locked(packing: Packing, wait: bool) -> Iterator[None]:
                 if not wait:
                     raise
             if not announced:
-                print(f"waiting for the process that packs {packing.out}", file=sys.stderr)
+                note(f"waiting for the process that packs {packing.out}")
                 announced = True
             time.sleep(POLL_SECONDS)
         try:
@@ -275,7 +276,7 @@ def _locked(packing: Packing, wait: bool) -> Iterator[None]:
 def _explained(error: OSError, work: Path) -> InputError:
     reason = f"cannot write {work}: {error.strerror or error}"
     if disk_is_full(error):
-        reason = f"the disk of {work.parent} is full ({_readable(shutil.disk_usage(work).free)} free): make room"
+        reason = f"the disk of {work.parent} is full ({size_text(shutil.disk_usage(work).free)} free): make room"
     return InputError(f"{reason}; run the same command again, it goes on from the shards that are finished")
 
 
@@ -293,9 +294,7 @@ def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: in
 
         import processing_fla.video_reading_fla  # noqa: F401
     num_bytes = num_clips = 0
-    interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
-    quiet = not (packing.progress and shards)
-    bar = tqdm(total=len(rows), desc="packing", unit="clip", disable=quiet, mininterval=interval)
+    bar = progress(total=len(rows), desc="packing", unit="clip", disable=not (packing.progress and shards))
     encode = partial(_encoded, packing)
     with bar, contextlib.closing(in_workers(encode, rows, num_workers, _lost)) as clips:
         for shard in shards:
@@ -335,16 +334,12 @@ def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBa
 def _check_room(packing: Packing, needed: float, bar) -> None:
     """Refuse to go on where what is still to be written, by the clips so far, clearly does not fit."""
     free = shutil.disk_usage(packing.work).free
-    bar.set_postfix_str(f"{_readable(needed)} to write, {_readable(free)} free", refresh=False)
+    bar.set_postfix_str(f"{size_text(needed)} to write, {size_text(free)} free", refresh=False)
     if needed > 1.5 * free:
         raise InputError(
-            f"packing needs about {_readable(needed)} more and {packing.work.parent} has {_readable(free)} free: "
+            f"packing needs about {size_text(needed)} more and {packing.work.parent} has {size_text(free)} free: "
             "choose another disk, a smaller --size or --quality, or a larger --frame-stride"
         )
-
-
-def _readable(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _encoded(packing: Packing, row: CorpusRow) -> pa.RecordBatch | str:
@@ -442,9 +437,9 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
     _write_text(folder / "README.md", _card(splits))
     _write_text(folder / MANIFEST, json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n")
     if packing.progress:
-        counts = ", ".join(f"{name} {split['clips']}" for name, split in splits.items())
+        counts = ", ".join(f"{name} {split['clips']:,}" for name, split in splits.items())
         left_out = f"; {len(skipped)} skipped, see skipped.tsv" if skipped else ""
-        print(f"packed clips: {counts}{left_out}", file=sys.stderr)
+        note(f"packed clips: {counts}{left_out}")
     if add_files is not None:
         add_files(folder)
     replace_folder(folder, packing.out, "corpus")

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from training_fla.experiments.running import check_clone, num_threads, run_command
-from training_fla.files import InputError, atomic_file, check_folder, locked_folder, read_marker, write_marker
+from training_fla.files import (
+    InputError,
+    atomic_file,
+    check_folder,
+    locked_folder,
+    note,
+    read_marker,
+    time_text,
+    write_marker,
+)
 from training_fla.scoring.predictions import read_predictions
 
 SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l")
@@ -89,7 +98,7 @@ def run_demo(out: Path, seed: int = 0, ablations: bool = False, overwrite: bool 
     with locked_folder(out, out):
         journal = open_demo(out, seed, overwrite)
         if set(ROWS if ablations else STAGES) <= read_summary(out).keys():
-            print(f"{out} holds a finished demo of seed {seed}; --overwrite runs it again.")
+            note(f"{out} holds a finished demo of seed {seed}; --overwrite runs it again.")
         else:
             status = run_steps(demo_steps(out, seed, ablations), journal)
             if status:
@@ -208,5 +217,4 @@ def show(out: Path) -> None:
     for reference, prediction in list(zip(table.references, table.predictions, strict=True))[:5]:
         print(f"  reference    {reference}\n  translation  {prediction}\n")
     print(f"a clip: {out / 'corpus' / CLIP}, and what the model saw of it: {out / PICTURE}")
-    print(f"all figures: {out / 'summary.json'}")
-    print(f"the whole demo took {summary['seconds']:.0f} s. README.md says what to type for PHOENIX14T.")
+    print(f"the whole demo took {time_text(summary['seconds'])}. README.md says what to type for PHOENIX14T.")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from training_fla.files import InputError
+from training_fla.files import InputError, note
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ def check_clone(command: str) -> None:
 def run_command(words: Sequence[str], launcher: Sequence[str] = (), defaults: Mapping[str, str] | None = None) -> int:
     """Print and run `fla ...` or a script of the repository; the user's environment wins over `defaults`."""
     is_script = words[0].endswith(".py")
-    print(f"\n$ {shlex.join([*(launcher or ['python']), *words] if is_script else words)}", flush=True)
+    note(f"\n$ {shlex.join([*(launcher or ['python']), *words] if is_script else words)}")
     program = [str(ROOT / words[0])] if is_script else ["-m", "training_fla.cli"]
     arguments = [
         str(ROOT / word) if word.startswith("recipes/") and not Path(word).exists() else word for word in words

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.utils import validate_repo_id
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from training_fla.files import InputError, damaged_weights, one_line
+from training_fla.files import InputError, damaged_weights, one_line, size_text
 from training_fla.hub.card import check_card, fill_card
 
 # The base error of the HTTP client that `huggingface_hub` uses; which client that is depends on its version.
@@ -51,8 +51,8 @@ class Upload:
         sizes = {name: (self.folder / name).stat().st_size for name in self.files}
         sizes["README.md"] = len(self.card.encode())
         kinds = self.files | {"README.md": "card"}
-        lines = [f"{sizes[name]:>14,}  {kind:<9}  {name}" for name, kind in kinds.items()]
-        lines.append(f"{sum(sizes.values()):>14,}  bytes in {len(kinds)} files, tag {self.tag}")
+        lines = [f"{size_text(sizes[name]):>10}  {kind:<9}  {name}" for name, kind in kinds.items()]
+        lines.append(f"{size_text(sum(sizes.values())):>10}  in {len(kinds)} files, tag {self.tag}")
         return lines + ([f"stays here: {', '.join(self.left_out)}"] if self.left_out else [])
 
 

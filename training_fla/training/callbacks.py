@@ -16,7 +16,7 @@ from transformers import Seq2SeqTrainingArguments, TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
-from training_fla.files import InputError
+from training_fla.files import InputError, note, progress
 from training_fla.tables import write_table
 
 from .plots import norm_panels, save_picture
@@ -28,6 +28,12 @@ UNITS = {"pixel_values_videos": "frames", "sign_features": "positions"}
 
 class TrainingProgress(ProgressCallback):
     """A bar of the steps with the latest loss beside it; evaluations have lines of their own."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Begin the bar."""
+        self.current_step = 0
+        if state.is_world_process_zero:
+            self.training_bar = progress(total=state.max_steps, desc="training", unit="step")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Show the loss of `logs`, in nats per token."""
@@ -59,7 +65,7 @@ class EvaluationLines(TrainerCallback):
         translations, sentences = self.trainer.last_translations, self.trainer.eval_dataset.sentences
         for place in sample_places(state.global_step, len(translations)):
             line += f"\n    {translations[place]!r}\n    for {sentences[place]!r}"
-        print("\n" + line, flush=True)
+        note("\n" + line)
         with open(self.folder / "evaluations.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
 

@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import shutil
-import sys
 import time
 import zipfile
 from itertools import cycle, islice
@@ -16,7 +15,6 @@ from accelerate.utils import gather_object, send_to_device
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import (
     EarlyStoppingCallback,
     GenerationConfig,
@@ -29,7 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.data.batching import EpochSampler, FrameBudgetSampler, budget_loader, check_batching
-from training_fla.files import InputError, damaged_weights
+from training_fla.files import InputError, damaged_weights, note, progress
 from training_fla.recipe import OptimizationArguments
 
 from .callbacks import Throughput, sample_places
@@ -245,7 +243,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.model.eval()
         rows: dict[int, tuple[str, float, int]] = {}
         quiet = not self.is_local_process_zero() or self.args.disable_tqdm
-        for batch in tqdm(self.get_eval_dataloader(dataset), desc=description, leave=False, disable=quiet):
+        for batch in progress(self.get_eval_dataloader(dataset), desc=description, leave=False, disable=quiet):
             rows |= self.translate_batch(send_to_device(batch, self.args.device))
         if self.args.world_size > 1:
             rows = dict(gather_object(list(rows.items())))
@@ -402,7 +400,7 @@ def last_whole_checkpoint(output_dir: Path) -> Path | None:
             number += 1
             aside = folder.with_name(f"broken-{folder.name}-{number}")
         folder.rename(aside)
-        print(f"{folder} was not written to its end; it is now {aside.name}", file=sys.stderr)
+        note(f"{folder} was not written to its end; it is now {aside.name}")
     return whole[max(whole)] if whole else None
 
 

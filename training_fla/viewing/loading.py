@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training_fla.files import InputError, loading
+from training_fla.files import InputError, loading, note
 
 
 def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):
@@ -15,14 +15,14 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):
 
     import torch
     from transformers import pipeline
-    from transformers.utils import logging
 
     import processing_fla  # noqa: F401  registers the task
 
-    logging.disable_progress_bar()
     with loading(model):
         device = None if device is None else torch.device(device)
-        return pipeline("sign-language-translation", model=model, device=device, dtype=dtype)
+        loaded = pipeline("sign-language-translation", model=model, device=device, dtype=dtype)
+    note(f"loaded {model}")
+    return loaded
 
 
 def model_name(model: str) -> str:

@@ -4,16 +4,14 @@ All times are the frames' own, in seconds from the start of the file, as players
 than those of the cues that are translated at once, and these at the size the model reads.
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count, pairwise
 
 import numpy as np
-from tqdm import tqdm
 
 from processing_fla.video_reading_fla import TIME_TOLERANCE, RgbConverter, VideoDecodeError, open_video
-from training_fla.files import InputError, one_line
+from training_fla.files import InputError, one_line, progress
 from training_fla.viewing.pauses import PICTURE_SIZE, STEP_SECONDS, PauseRules, find_segments, measure_motion
 
 TimedFrame = tuple[float, np.ndarray]  # seconds, and (H, W, 3) in uint8 RGB
@@ -36,13 +34,13 @@ class Windows:
     stride: float = 6.0  # from one window's start to the next one's, at most a length
 
 
-def print_subtitles(translate, video: str, form: str, cut: Windows | PauseRules, **options) -> None:
-    """Translate a video file cue by cue and print each subtitle as soon as the start of the next one is known."""
+def print_subtitles(translate, video: str, form: str, cut: Windows | PauseRules, **options) -> int:
+    """Translate a video cue by cue and print each subtitle once the start of the next one is known; how many."""
     total, cues = open_cues(video, translate, cut)
     if form == "vtt":
         print("WEBVTT\n")
     numbers = count(1)
-    translated = tqdm(translate_cues(translate, cues, options), total=total, unit="cue", file=sys.stderr, disable=None)
+    translated = progress(translate_cues(translate, cues, options), total=total, desc="translating", unit="cue")
     try:
         for (start, end, sentence), following in pairwise(chain(translated, [None])):
             if sentence.strip():  # no two subtitles are shown at once, and none is empty
@@ -52,6 +50,7 @@ def print_subtitles(translate, video: str, form: str, cut: Windows | PauseRules,
         raise
     except ValueError as error:
         raise InputError(f"{video} cannot be translated: {error}") from error
+    return next(numbers) - 1
 
 
 def translate_cues(translate, cues: Iterable[Cue], options: dict) -> Iterator[tuple[float, float, str]]:
@@ -129,7 +128,7 @@ def read_segments(video: str, rules: PauseRules, max_frames: int | None = None) 
         due = 0.0
         with open_video(video) as opened:
             convert = RgbConverter(video, PICTURE_SIZE)
-            frames = tqdm(opened.timed_frames(), unit="frame", desc="pauses", file=sys.stderr, disable=None)
+            frames = progress(opened.timed_frames(), unit="frame", desc="pauses")
             for seconds, frame in frames:
                 times.append(seconds)
                 if seconds >= due - TIME_TOLERANCE:

@@ -7,10 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from processing_fla.video_reading_fla import is_frame_folder, is_video_file
-from training_fla.files import InputError, one_line
+from training_fla.files import InputError, one_line, progress
 
 
 def list_clips(arguments: list[str]) -> Iterator[str]:
@@ -40,15 +38,15 @@ def print_translations(translate, clips: list[str], form: str, **options) -> int
 
     # Of a dataset the pipeline makes an iterator, and several processes may read it.
     results = translate(KeyDataset([{"video": clip} for clip in clips], "video"), on_error="skip", **options)
-    progress = tqdm(zip(clips, results, strict=True), total=len(clips), unit="clip", file=sys.stderr, disable=None)
+    bar = progress(zip(clips, results, strict=True), total=len(clips), desc="translating", unit="clip")
     rows = []
-    for clip, result in progress:
+    for clip, result in bar:
         if "error" in result:
-            progress.write(f"fla translate: error: {result['error']}", file=sys.stderr)
+            bar.write(f"fla translate: error: {result['error']}", file=sys.stderr)
         elif form == "tsv":
-            progress.write(f"{printable(clip)}\t{one_line(result['translation_text'])}", file=sys.stdout)
+            bar.write(f"{printable(clip)}\t{one_line(result['translation_text'])}", file=sys.stdout)
         if form == "jsonl":
-            progress.write(json.dumps({"video": printable(clip), **result}, ensure_ascii=False), file=sys.stdout)
+            bar.write(json.dumps({"video": printable(clip), **result}, ensure_ascii=False), file=sys.stdout)
         rows.append((printable(clip), result))
     if form == "table":
         print_table(rows)

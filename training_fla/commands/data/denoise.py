@@ -6,6 +6,8 @@ The result is a folder with model and tokenizer, for `fla trim` and run_stage2.p
 import argparse
 from pathlib import Path
 
+from training_fla.files import Done, check_not_inside
+
 EXAMPLE = "fla denoise --text runs/demo/corpus/demo_text.txt --out runs/demo/mbart"
 
 
@@ -36,9 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Done:
     """Train and say what came out."""
-    from training_fla.files import check_not_inside
     from training_fla.tables import read_sentences
 
     check_not_inside([*args.text, *args.vocab_text, args.model], args.out)
@@ -49,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         name: value for name, value in vars(args).items() if name not in ("text", "out", "vocab_text", "language")
     }
     report = denoise(sentences, args.out, language_code=args.language, vocab_sentences=vocab_sentences, **options)
-    print(
-        f"{args.out}: {report['parameters'] / 1e6:.2f} M parameters, {report['vocab_size']} pieces, "
-        f"trained on {report['sentences']} sentences, loss {report['loss']:.3f}"
+    return Done(
+        f"{args.out}: {report['parameters'] / 1e6:.2f} M parameters, {report['vocab_size']:,} pieces, "
+        f"trained on {report['sentences']:,} sentences, loss {report['loss']:.3f}",
+        f"fla trim --model {args.out} --sentences DATASET/train.sentences.txt --out {args.out}-trimmed",
     )
-    return 0

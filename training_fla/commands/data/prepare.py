@@ -6,8 +6,9 @@ owners allow that, and `hf download NAME/REPO --repo-type dataset --local-dir DI
 """
 
 import argparse
-import sys
 from pathlib import Path
+
+from training_fla.files import Done, InputError, note, size_text
 
 EXAMPLE = "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t"
 DATASET_COLUMNS = ("video", "sentence", "start", "end")
@@ -102,10 +103,8 @@ def _part(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Done:
     """Read the corpus and pack it, or check the one or the other."""
-    from training_fla.files import InputError
-
     if args.check and args.verify:
         raise InputError("--check looks at the corpus, --verify at what was packed: give one of them")
     if args.workers is not None and args.workers < 0:
@@ -119,15 +118,15 @@ def run(args: argparse.Namespace) -> int:
     return _check(args) if args.check else _pack(args)
 
 
-def _verify(args: argparse.Namespace) -> int:
+def _verify(args: argparse.Namespace) -> Done:
     from training_fla.data.packed_corpus import verify_packed
 
     wrong = verify_packed(args.out)
     print("\n".join(wrong) or f"{args.out} is as it was packed")
-    return 1 if wrong else 0
+    return Done(f"verified {args.out}", "packing again with --overwrite" if wrong else "", int(bool(wrong)))
 
 
-def _check(args: argparse.Namespace) -> int:
+def _check(args: argparse.Namespace) -> Done:
     from training_fla.corpora.registry import CORPORA
     from training_fla.corpora.row import Reading
     from training_fla.data.checking import check_corpus
@@ -141,10 +140,12 @@ def _check(args: argparse.Namespace) -> int:
     if hasattr(args, "no_times") and any("after the end of its video" in line for line in report.unreadable):
         report.notes.append("if the clips are cut already, --no-times leaves start and end unread")
     print("\n".join(report.lines()))
-    return 0 if report.is_clean else 1
+    if report.is_clean:
+        return Done(f"checked {len(rows):,} rows", "the same command with --out DIR and without --check")
+    return Done(f"checked {len(rows):,} rows", "mend what is listed, or pack with --on-error skip", 1)
 
 
-def _pack(args: argparse.Namespace) -> int:
+def _pack(args: argparse.Namespace) -> Done:
     from training_fla.corpora.row import Reading
     from training_fla.data.packing import pack
     from training_fla.files import check_folder, check_not_inside
@@ -158,8 +159,8 @@ def _pack(args: argparse.Namespace) -> int:
     left_out = [f"left out: {line}" for line in reading.bad.lines()]
     if len(left_out) > ROWS_NAMED:
         left_out[ROWS_NAMED:] = [f"left out: {len(left_out) - ROWS_NAMED} more rows, see skipped.tsv"]
-    for note in [*reading.notes, *left_out]:
-        print(f"note: {note}", file=sys.stderr)
+    for text in [*reading.notes, *left_out]:
+        note(f"note: {text}")
     done = pack(
         rows,
         args.out,
@@ -176,8 +177,19 @@ def _pack(args: argparse.Namespace) -> int:
         machine=args.shard,
         add_files=(lambda folder: _add_demo(args, folder)) if args.corpus == "demo" else None,
     )
-    print(f"packed into {args.out}" if done else "this part is done; the last of the other parts makes the folder")
-    return 0
+    if not done:
+        return Done(f"packed part {args.shard[0]} of {args.shard[1]}", "the other parts; the last makes the folder")
+    size = size_text(sum(file.stat().st_size for file in done.rglob("*") if file.is_file()))
+    return Done(f"packed into {args.out}, {size}", _next_command(args, rows[0].language))
+
+
+def _next_command(args: argparse.Namespace, language: str) -> str:
+    if args.corpus in ("manifest", "dataset"):
+        return f"python run_stage1.py recipes/own_clips/stage1.yaml --dataset {args.out}"
+    if args.corpus == "demo":
+        return f"fla denoise --text {args.out}/train.sentences.txt --out {args.out}-mbart"
+    trim = f"fla trim --model facebook/mbart-large-cc25 --language {language}"
+    return f"{trim} --sentences {args.out}/train.sentences.txt --out models/mbart-{args.corpus}"
 
 
 def _read(args: argparse.Namespace, reading) -> tuple[list, str]:

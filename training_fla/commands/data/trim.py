@@ -7,7 +7,7 @@ The result loads with AutoModelForSeq2SeqLM and AutoTokenizer; trim_report.json 
 import json
 from pathlib import Path
 
-from training_fla.files import InputError
+from training_fla.files import Done, InputError, note, size_text
 
 EXAMPLE = (
     "fla trim --model facebook/mbart-large-cc25 --sentences packed/train.sentences.txt --dev packed/dev.sentences.txt "
@@ -47,7 +47,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a model that fla wrote")
 
 
-def run(args) -> int:
+def run(args) -> Done:
     """Trim and print the report."""
     from training_fla.files import atomic_file, atomic_folder, check_file, check_folder, check_not_inside
     from training_fla.tables import read_sentences
@@ -63,8 +63,10 @@ def run(args) -> int:
     sentences = read_sentences(args.sentences, args.column)
     checks = {name: read_sentences([file], args.column) for name, file in named.items()}
 
+    note(f"loading {args.model}")
     model, tokenizer = load(args)
     report = {"model": args.model, "sentences": len(sentences), **size_of(model, "before")}
+    note(f"trimming {size_text(report['bytes_before'])} to the pieces of {len(sentences):,} sentences")
     trimmed, kept_token_ids = trim(model, tokenizer, sentences, args)
     report |= size_of(model, "after") | compared(tokenizer, trimmed, sentences, checks)
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
@@ -76,8 +78,9 @@ def run(args) -> int:
     if args.report:
         with atomic_file(args.report, args.overwrite) as file:
             file.write_text(text, encoding="utf-8")
-    print_report(report, args.out)
-    return 0
+    print_report(report)
+    size = f"{report['parameters_after'] / 1e6:.1f} M parameters, {size_text(report['bytes_after'])}"
+    return Done(f"{args.out}: {size}", f"python run_stage2.py RECIPE.yaml --language_model {args.out}")
 
 
 def load(args):
@@ -164,15 +167,15 @@ def compared(tokenizer, trimmed, sentences: list[str], checks: dict[str, list[st
     return report
 
 
-def print_report(report: dict, out: Path) -> None:
+def print_report(report: dict) -> None:
     """Print the report in words."""
     print(
-        f"kept {report['pieces_kept']} of {report['pieces_before']} pieces ({report['share_kept']:.2%}); "
-        f"{report['sentences_tokenized_differently']} of {report['sentences']} sentences are split differently"
+        f"kept {report['pieces_kept']:,} of {report['pieces_before']:,} pieces ({report['share_kept']:.2%}); "
+        f"{report['sentences_tokenized_differently']} of {report['sentences']:,} sentences are split differently"
     )
     print(
         f"it has {report['parameters_after'] / 1e6:.1f} of {report['parameters_before'] / 1e6:.1f} M parameters, "
-        f"{report['bytes_after'] / 2**20:.0f} of {report['bytes_before'] / 2**20:.0f} MiB"
+        f"{size_text(report['bytes_after'])} of {size_text(report['bytes_before'])}"
     )
     for name, check in report["checks"].items():
         words = ", ".join(f"{word} ({count})" for word, count in list(check["unknown_words"].items())[:20])
@@ -180,4 +183,3 @@ def print_report(report: dict, out: Path) -> None:
             f"{name}: {check['unknown_tokens']} unknown of {check['tokens']} tokens in {check['sentences']} sentences "
             f"({check['unknown_tokens_before']} before trimming){': ' + words if words else ''}"
         )
-    print(f"written to {out}")

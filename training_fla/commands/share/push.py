@@ -6,6 +6,8 @@ states, predictions and data never go.
 
 from pathlib import Path
 
+from training_fla.files import Done
+
 EXAMPLE = "fla push runs/phoenix14t/stage2 my-name/fla-llm-phoenix14t --private --dry-run"
 
 
@@ -26,7 +28,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--show-card", action="store_true", help="print the card as well")
 
 
-def run(args) -> int:
+def run(args) -> Done:
     """Show what goes, and upload it."""
     from training_fla.hub.push import plan_upload, push
 
@@ -35,8 +37,6 @@ def run(args) -> int:
         print(upload.card)
     print("\n".join(upload.lines()))
     if args.dry_run:
-        print(f"dry run: nothing was sent to {args.repo_id}")
-        return 0
+        return Done(f"dry run: nothing was sent to {args.repo_id}", "the same command without --dry-run")
     address = push(upload, private=args.private or None, revision=args.revision, message=args.message)
-    print(f"pushed to {address}")
-    return 0
+    return Done(f"pushed to {address}", f"fla translate {args.repo_id} VIDEO")

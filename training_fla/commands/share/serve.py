@@ -8,7 +8,7 @@ that can be pushed to the Hugging Face Hub as a Space.
 from pathlib import Path
 
 from training_fla.commands.use.translate import add_model_arguments, positive, seconds
-from training_fla.files import InputError
+from training_fla.files import Done, InputError
 
 EXAMPLE = "fla serve runs/stage2 --port 7860 --max-seconds 30 --max-megabytes 64"
 
@@ -28,7 +28,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a Space that was written before")
 
 
-def run(args) -> int:
+def run(args) -> Done:
     """Serve until Ctrl-C, or write the Space."""
     if not 0 <= args.port < 65536:
         raise InputError(f"--port {args.port}: must be 0 to 65535")
@@ -42,9 +42,9 @@ def run(args) -> int:
         from training_fla.serving.space import write_space
 
         write_space(args.write_space, args.model, title, limits, args.overwrite, **search)
-        print(f"wrote {args.write_space}: try it with `python app.py`, push it with `git` or `hf`")
-        return 0
+        push = f"hf upload NAME/SPACE {args.write_space} --repo-type space"
+        return Done(f"wrote {args.write_space}", f"python {args.write_space}/app.py to try it, {push} to share it")
     from training_fla.serving.page import serve
 
     serve(args.model, title, limits, args.host, args.port, device=args.device, **search)
-    return 0
+    return Done("the page is closed")

@@ -7,6 +7,8 @@ written to OUT/TABLE.md. Needs a clone of the repository.
 import argparse
 from pathlib import Path
 
+from training_fla.files import Done
+
 EXAMPLE = "fla ablate table6 --recipes recipes/phoenix14t --out runs/ablations --set bf16=true"
 
 
@@ -34,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int | Done:
     """Run the table."""
     from training_fla.experiments.ablation import make_ablation, run_table
 
-    return run_table(args.table, make_ablation(args.recipes, args.out, args.set, args.launcher, args.seeds))
+    status = run_table(args.table, make_ablation(args.recipes, args.out, args.set, args.launcher, args.seeds))
+    return status or Done(f"wrote {args.out / args.table}.md")

@@ -7,6 +7,8 @@ interrupted demo goes on; a finished one shows its table again. Needs a clone of
 import argparse
 from pathlib import Path
 
+from training_fla.files import Done
+
 EXAMPLE = "fla demo --out runs/demo"
 
 
@@ -29,12 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="run all steps again; each replaces what it wrote")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int | Done:
     """Run the demo."""
     from training_fla.experiments.demonstration import run_demo, run_seeds
 
+    how = {"ablations": args.ablations, "overwrite": args.overwrite}
     if args.seeds and len(args.seeds) > 1:
-        return run_seeds(args.out, args.seeds, ablations=args.ablations, overwrite=args.overwrite)
-    return run_demo(
-        args.out, seed=args.seeds[0] if args.seeds else args.seed, ablations=args.ablations, overwrite=args.overwrite
-    )
+        return run_seeds(args.out, args.seeds, **how) or Done(f"wrote {args.out / 'seeds.json'}")
+    status = run_demo(args.out, seed=args.seeds[0] if args.seeds else args.seed, **how)
+    return status or Done(f"all figures are in {args.out / 'summary.json'}", f"fla serve {args.out / 'stage2'}")

@@ -6,10 +6,9 @@ are the seeds of one system: mean and deviation are printed.
 
 import json
 import os
-import sys
 from pathlib import Path
 
-from training_fla.files import InputError, check_file
+from training_fla.files import Done, InputError, check_file, note
 
 EXAMPLE = "fla score runs/stage2/predictions_test.tsv --corpus phoenix14t --html report.html"
 
@@ -41,7 +40,7 @@ def add_arguments(parser) -> None:
     add("--overwrite", action="store_true", help="replace existing output files")
 
 
-def run(args) -> int:
+def run(args) -> Done:
     """Score the files and print the result."""
     check_arguments(args)
     from training_fla.scoring.predictions import pair_up, read_predictions
@@ -60,7 +59,9 @@ def run(args) -> int:
         print(json.dumps(report, ensure_ascii=False, indent=2))
     else:
         print_report(report)
-    return 0
+    written = [f"wrote {file}" for file in (args.sentences, args.html) if file]
+    look = "" if written or len(args.files) > 1 else "the same command with --html FILE.html shows each sentence"
+    return Done(", ".join([f"scored {report['num_sentences']:,} sentences", *written]), look)
 
 
 def check_arguments(args) -> None:
@@ -147,10 +148,9 @@ def decode_references(references: list[str], tokenizer_name: str) -> list[str]:
     ids = tokenizer(text_target=list(references))["input_ids"]
     decoded = tokenizer.batch_decode(ids, skip_special_tokens=True)
     changed = sum(a.split() != b.split() for a, b in zip(references, decoded, strict=True))
-    print(
+    note(
         f"note: scored against references decoded from label ids, {changed} of {len(references)} differ from the raw "
-        "ones. This explains old numbers; it is not comparable with scores against raw references.",
-        file=sys.stderr,
+        "ones. This explains old numbers; it is not comparable with scores against raw references."
     )
     return decoded
 

@@ -6,7 +6,7 @@ says in a table what each word attended to.
 
 from pathlib import Path
 
-from training_fla.files import InputError, atomic_file
+from training_fla.files import Done, InputError, atomic_file
 
 from .translate import add_model_arguments, positive
 
@@ -24,7 +24,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
-def run(args) -> int:
+def run(args) -> Done:
     """Inspect the clip and write the picture."""
     out = args.out or Path(f"{Path(args.clip).stem}.png")
     if out.suffix.lower() not in (".png", ".html"):
@@ -50,5 +50,4 @@ def run(args) -> int:
         (write_page if out.suffix.lower() == ".html" else draw_png)(inspection, file)
     if inspection.sentence:
         print(inspection.sentence)
-    print(f"wrote {out}")
-    return 0
+    return Done(f"wrote {out}", "" if args.model else f"fla inspect {args.clip} --model MODEL --out NAME.html")

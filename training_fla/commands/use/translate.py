@@ -7,7 +7,7 @@ clip that cannot be read is reported on stderr, the others are translated, and t
 import argparse
 import os
 
-from training_fla.files import InputError
+from training_fla.files import Done, InputError
 
 EXAMPLE = "fla translate runs/stage2 clips/*.mp4 --num-beams 5 --batch-size 4"
 CUTS = {"windows": ("window", "stride"), "pauses": ("min_pause", "min_length", "max_length")}
@@ -84,7 +84,7 @@ def protect_file_names(argv: list[str]) -> list[str]:
     ]
 
 
-def run(args) -> int:
+def run(args) -> Done:
     """Translate the clips and print the results as they come."""
     from training_fla.viewing.loading import load_pipeline
     from training_fla.viewing.subtitles import print_subtitles
@@ -98,9 +98,11 @@ def run(args) -> int:
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens, "batch_size": args.batch_size}
     options = {name: value for name, value in options.items() if value is not None}
     if cut:
-        print_subtitles(translate, clips[0], args.format, cut, **options)
-        return 0
-    return 2 if print_translations(translate, clips, args.format, num_workers=args.num_workers, **options) else 0
+        number = print_subtitles(translate, clips[0], args.format, cut, **options)
+        return Done(f"translated {clips[0]} into {number:,} subtitles", "the same with > FILE." + args.format)
+    failed = print_translations(translate, clips, args.format, num_workers=args.num_workers, **options)
+    look = f"fla inspect {clips[0]} --model {args.model} --out NAME.html"
+    return Done(f"translated {len(clips) - failed:,} of {len(clips):,} clips", look, 2 if failed else 0)
 
 
 def chosen_cut(args, clips: list[str]):
