@@ -9,8 +9,8 @@ frame features        (B, T, C)                    zeros at padding
 sign features         (B, N, C)                    N = T; zeros at padding
 """
 
-import contextlib
 import functools
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -305,7 +305,7 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         return self
 
 
-@contextlib.contextmanager
+@contextmanager
 def _unchanged_running_statistics(module: nn.Module):
     """Let BatchNorm layers normalise by a batch without counting it."""
     norms = [m for m in module.modules() if isinstance(m, (nn.BatchNorm2d, nn.SyncBatchNorm))]
@@ -324,16 +324,10 @@ def _checkpointed_resnet(backbone: PreTrainedModel, frames: torch.FloatTensor) -
 
     transformers' ResNet has no activation checkpointing, and a plain one would count every batch twice in BatchNorm.
     """
-    hidden = frames
     for layer in [backbone.embedder] + [layer for stage in backbone.encoder.stages for layer in stage.layers]:
-        contexts = functools.partial(_checkpoint_contexts, layer)
-        hidden = checkpoint(layer, hidden, use_reentrant=False, context_fn=contexts)
-    return backbone.pooler(hidden)
-
-
-def _checkpoint_contexts(layer: nn.Module):
-    """The contexts of a layer's forward pass and of its recomputation."""
-    return contextlib.nullcontext(), _unchanged_running_statistics(layer)
+        contexts = functools.partial(lambda layer: (nullcontext(), _unchanged_running_statistics(layer)), layer)
+        frames = checkpoint(layer, frames, use_reentrant=False, context_fn=contexts)
+    return backbone.pooler(frames)
 
 
 __all__ = ["FlaPreTrainedModel", "FlaVisualEncoder", "FlaVisualEncoderOutput", "real_positions_mask"]
