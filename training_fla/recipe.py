@@ -72,7 +72,7 @@ REFUSED = {
 LEAST = {
     name: least
     for least, names in {
-        1: "frame_stride max_source_frames packed_size frame_size crop_size max_train_clips max_eval_clips "
+        1: "shuffle_buffer frame_stride max_source_frames packed_size frame_size crop_size max_train_clips max_eval_clips "
         "frames_per_batch max_target_tokens max_new_tokens generation_num_beams train_tokenizer_pieces "
         "adapter_hidden_size visual_feature_size temporal_kernel_size early_stopping_patience norm_logging_steps "
         "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps",
@@ -94,6 +94,10 @@ class DataArguments:
     manifest: str | None = HfArg(
         default=None, help="instead of `dataset`: a table (CSV, TSV, JSONL) of videos and sentences"
     )
+    streaming: bool = HfArg(
+        default=False, help="read training clips as they come from `dataset`: a folder, a URL of fsspec or a Hub id"
+    )
+    shuffle_buffer: int = HfArg(default=128, help="of a stream: clips that a worker shuffles, about 2 MB each")
     video_column: str = HfArg(default="video", help="column of `manifest` that holds the video's path")
     sentence_column: str = HfArg(default="sentence", help="column of `manifest` that holds the sentence")
     follow_links: bool = HfArg(default=False, help="trust symbolic links that lead out of the folder of `manifest`")

@@ -24,6 +24,7 @@ from training_fla.data.collation import SignTranslationCollator
 from training_fla.data.datasets import make_datasets
 from training_fla.data.packed_corpus import PackedCorpus, packed_splits
 from training_fla.data.packing import ensure_packed
+from training_fla.data.streaming import SignVideoStream, check_streaming, local_copy
 from training_fla.files import (
     Done,
     InputError,
@@ -111,6 +112,8 @@ def run_stage(
                 if recipe.data.dev_split == recipe.data.train_split:
                     note("note: dev scores are of the clips that are trained on (dev_split)")
             checkpoint = last_whole_checkpoint(recipe.output_dir) if recipe.run.resume else None
+            if checkpoint and args.ignore_data_skip and trainer.is_world_process_zero():
+                print("note: the epoch that was interrupted begins anew with its first clips", file=sys.stderr)
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
         started -= trainer.throughput.earlier_seconds  # of the run that this one resumes
@@ -134,6 +137,7 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
     own = {"dataloader_pin_memory": on_gpu} | ({"accelerator_config": {"non_blocking": True}} if on_gpu else {})
     # Workers that live on open the corpus once, not once an epoch.
     own |= {"dataloader_persistent_workers": bool(recipe.training.get("dataloader_num_workers"))}
+    own |= {"ignore_data_skip": recipe.data.streaming}  # a stream begins an interrupted epoch anew
     own |= {"run_name": "/".join(recipe.output_dir.absolute().parts[-2:]), "project": "fla-llm"}  # for `report_to`
     try:
         args = Seq2SeqTrainingArguments(**own | recipe.training)
@@ -217,6 +221,8 @@ def begin_output_folder(recipe: Recipe) -> None:
 def open_splits(recipe: Recipe) -> Splits:
     """Open the packed corpus; a manifest is packed first."""
     data = recipe.data
+    if data.streaming:
+        check_streaming(recipe)
     if bool(data.dataset) == bool(data.manifest):
         raise InputError("the recipe must name one of `dataset` (a packed folder) and `manifest` (a table of videos)")
     if data.manifest:
@@ -227,16 +233,18 @@ def open_splits(recipe: Recipe) -> Splits:
         options = {"size": data.packed_size, "on_error": data.on_error}
         folder = ensure_packed(data.manifest, packed_dir, pack_options=options, **columns)
     else:
-        folder = Path(data.dataset)
+        folder = local_copy(data, recipe.output_dir.parent) if data.streaming else Path(data.dataset)
         if not folder.is_dir():
-            raise InputError(f"there is no packed corpus {folder}; make it with `fla prepare`")
+            remedy = "add `streaming: true`" if "://" in data.dataset else "make it with `fla prepare`"
+            raise InputError(f"there is no packed corpus {data.dataset}; {remedy}")
     there = packed_splits(folder)
     wanted = {"train_split": data.train_split, "dev_split": data.dev_split, "test_split": data.test_split}
     for field, split in wanted.items():
         if split not in there:
             has = ", ".join(there) or "none"
             raise InputError(f"{folder} has no split `{split}`; it has {has}: name one with --{field}")
-    return Splits(*(PackedCorpus(folder, split) for split in wanted.values()))
+    streamed = {"train_split"} if data.streaming else {}
+    return Splits(*(PackedCorpus(folder, split, name not in streamed) for name, split in wanted.items()))
 
 
 def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable, build_model: Callable) -> tuple:
@@ -278,6 +286,8 @@ def make_trainer(
 ) -> SignTranslationTrainer:
     """Model, data, metric and optimizer together; it has `test_dataset` beside transformers' two."""
     datasets = make_datasets(recipe, args, splits, processor, model)
+    if recipe.data.streaming:
+        datasets["train"] = SignVideoStream(datasets["train"], recipe.data, args)
     convention = recipe.data.score_convention
     if convention == "auto":
         convention = convention_for(convention_of(splits.dev.corpus), splits.dev.sentences)

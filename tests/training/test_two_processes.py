@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, weights
+from training_fla.data.batching import EpochSampler
 from training_fla.files import InputError
 from training_fla.recipe import OptimizationArguments
 from training_fla.training.sharding import check_sharding
@@ -130,7 +131,8 @@ def test_clips_that_fill_an_epochs_last_batch_weigh_nothing(process, real):
     state = SimpleNamespace(end_of_dataloader=True, remainder=-1)
     trainer = object.__new__(SignTranslationTrainer)
     trainer.args, trainer.train_dataset = SimpleNamespace(**arguments), range(30)
-    trainer.accelerator, trainer.frames_per_batch = SimpleNamespace(gradient_state=state), None
+    trainer.accelerator = SimpleNamespace(gradient_state=state)
+    trainer.train_sampler = EpochSampler(range(30), seed=0)
     labels = trainer.without_repeated_clips({"labels": torch.ones(4, 2, dtype=torch.long)})["labels"]
     assert labels[:, 0].tolist() == [1 if weight else -100 for weight in real]
     state.end_of_dataloader = False

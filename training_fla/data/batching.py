@@ -159,13 +159,14 @@ def check_batching(args, frames_per_batch: int | None) -> None:
             )
 
 
-def budget_loader(loader: DataLoader, accelerator: Accelerator) -> DataLoader:
-    """Put the batches of a `FrameBudgetSampler` on this process's device; a trainer can resume within an epoch."""
+def placed_loader(loader: DataLoader, accelerator: Accelerator) -> DataLoader:
+    """Put batches that are dealt out to processes already on this one's device; a trainer can resume in an epoch."""
     return prepare_data_loader(
         loader,
         accelerator.device,
-        num_processes=1,  # the sampler has dealt out the batches already
+        num_processes=1,
         process_index=0,
+        dispatch_batches=False,
         put_on_device=True,
         rng_types=list(accelerator.rng_types),
         non_blocking=accelerator.non_blocking,

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
@@ -99,10 +100,16 @@ class SignVideoDataset(Dataset):
         """
         return self.video_processor.sample_frame_indices(num_frames, generator, self.corpus.frame_stride)
 
+    epoch = property(lambda self: int(self._epoch))
+
     def __getitem__(self, index: int) -> dict:
-        generator = np.random.default_rng([self.seed, int(self._epoch), index])
+        return self.example(index)
+
+    def example(self, index: int, clip: pa.RecordBatch | None = None) -> dict:
+        """A clip as the collator takes it; `clip` is its row of a shard, where a stream brought it."""
+        generator = np.random.default_rng([self.seed, self.epoch, index])
         kept = self.kept(self.corpus.num_frames[index], generator if self.random_frame_phase else None)
-        frames = self.corpus.read_frames(index, kept)  # (T, 3, H, W)
+        frames = self.corpus.read_frames(index, kept, clip)  # (T, 3, H, W)
         if self.augmentation is not None:
             frames = self.augmentation(resized_frames(frames, self.video_processor), generator)
         else:
@@ -207,7 +214,8 @@ def uses_feature_cache(recipe: Recipe, model) -> bool:
                 f"feature_cache {setting}: features are stored once, so clips cannot vary; drop "
                 "`random_frame_phase` and `augmentation_probability`, or set feature_cache: null"
             )
-    return setting is not None and model.visual_encoder_is_frozen and augmentation is None
+    is_possible = model.visual_encoder_is_frozen and augmentation is None and not recipe.data.streaming
+    return setting is not None and is_possible
 
 
 def stored(recipe: Recipe, args, model, videos: SignVideoDataset) -> SignFeatureDataset:

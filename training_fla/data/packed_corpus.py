@@ -75,7 +75,7 @@ class Column(Sequence):
 class PackedCorpus:
     """One split of a packed folder. Cheap to open, to pickle and to fork: index and pixels stay in mapped files."""
 
-    def __init__(self, folder: str | os.PathLike, split: str):
+    def __init__(self, folder: str | os.PathLike, split: str, has_frames: bool = True):  # or they come from a stream
         self.folder, self.split = Path(folder), split
         manifest = read_packed_manifest(self.folder)
         if split not in manifest["splits"]:
@@ -85,7 +85,10 @@ class PackedCorpus:
         self.language: str = manifest["language"]  # MBart code; empty if rows differ or do not say
         self.frame_stride: int = manifest["parameters"]["frame_stride"]  # source frames to each packed frame
         self.fingerprint: str = self._entry["fingerprint"]  # changes when any packed byte of the split changes
-        for shard in self._entry["shards"]:
+        self.shard_clips: list[int] = [shard["clips"] for shard in self._entry["shards"]]
+        if not has_frames and "index" not in self._entry:
+            raise InputError(f"{self.folder} was packed by version 0.1.0: pack it again to stream it")
+        for shard in self._entry["shards"] if has_frames else ():
             _check_size(self.folder, shard)
         if (
             "index" in self._entry
@@ -121,12 +124,15 @@ class PackedCorpus:
     signers = property(lambda self: self.column("signer"))
     num_frames = property(lambda self: self.column("num_frames"))
 
-    def read_frames(self, index: int, frame_indices: Sequence[int]) -> "torch.Tensor":
+    def read_frames(
+        self, index: int, frame_indices: Sequence[int], clip: pa.RecordBatch | None = None
+    ) -> "torch.Tensor":
         """Decode some frames of a clip.
 
         Args:
             index (`int`): which clip.
             frame_indices (`Sequence[int]`): which of its frames, in the order wanted, each in `0 .. num_frames - 1`.
+            clip (`pyarrow.RecordBatch`, *optional*): its row of a shard, where it need not be read.
 
         Returns:
             `torch.Tensor` of shape `(T, 3, H, W)`: uint8 RGB, 0 to 255, channels last in memory.
@@ -141,24 +147,24 @@ class PackedCorpus:
             raise IndexError("no frame was asked for")
         size = self.column("height")[index], self.column("width")[index]
         pixels = np.empty((len(frame_indices), *size, 3), dtype=np.uint8)
-        for row, jpeg in enumerate(self.read_jpegs(index, frame_indices)):
+        for row, jpeg in enumerate(self.read_jpegs(index, frame_indices, clip)):
             try:
                 decode_jpeg_into(jpeg, pixels[row])
             except InputError as error:
                 raise self._damaged(index, frame_indices[row]) from error
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
-    def read_jpegs(self, index: int, frame_indices: Sequence[int]) -> list[memoryview]:
+    def read_jpegs(
+        self, index: int, frame_indices: Sequence[int], clip: pa.RecordBatch | None = None
+    ) -> list[memoryview]:
         """The JPEG bytes of some frames of a clip, where they lie, checked."""
-        clip, num_frames = self._read_clip(index), self.num_frames[index]
-        checksums = clip.column("frame_crc32").values.to_numpy()
-        _, offsets, data = clip.column("frames").values.buffers()
-        offsets, data = np.frombuffer(offsets, dtype=np.int32), memoryview(data).cast("B")
-        jpegs = []
+        clip = self._checked(index, self._read_clip(index) if clip is None else clip)
+        checksums, frames = (clip.column(name).flatten() for name in ("frame_crc32", "frames"))
+        checksums, num_frames, jpegs = checksums.to_numpy(), self.num_frames[index], []
         for frame in map(int, frame_indices):
             if not 0 <= frame < num_frames:
                 raise IndexError(f"{self.ids[index]!r} has {num_frames} frames, frame {frame} was asked for")
-            jpeg = data[offsets[frame] : offsets[frame + 1]]
+            jpeg = memoryview(frames[frame].as_buffer()).cast("B")
             if zlib.crc32(jpeg) != checksums[frame]:
                 raise self._damaged(index, frame)
             jpegs.append(jpeg)
@@ -178,7 +184,10 @@ class PackedCorpus:
             clip.validate(full=True)
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._damaged(index, 0) from error
-        frames = [len(clip.column(name).values) for name in ("frames", "frame_crc32")]
+        return clip
+
+    def _checked(self, index: int, clip: pa.RecordBatch) -> pa.RecordBatch:
+        frames = [len(clip.column(name).flatten()) for name in ("frames", "frame_crc32")]
         if (
             clip.num_rows != 1
             or clip.column("id")[0].as_py() != self.ids[index]

@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 import zipfile
-from itertools import cycle, islice
+from itertools import cycle, islice, repeat
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from accelerate.utils import gather_object, send_to_device
 from safetensors import SafetensorError
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import (
     EarlyStoppingCallback,
     GenerationConfig,
@@ -26,7 +26,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from processing_fla.tokenization_fla import set_start_tokens
-from training_fla.data.batching import EpochSampler, FrameBudgetSampler, budget_loader, check_batching
+from training_fla.data.batching import EpochSampler, FrameBudgetSampler, check_batching, placed_loader
 from training_fla.files import InputError, damaged_weights, note, progress
 from training_fla.recipe import OptimizationArguments
 
@@ -143,6 +143,10 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         dataset, args = self.train_dataset, self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         options = {"persistent_workers": args.dataloader_persistent_workers}
+        if isinstance(dataset, IterableDataset):
+            self.train_sampler = None
+            loader = self.make_loader(dataset, batch_size=args.train_batch_size, **options)
+            return placed_loader(loader, self.accelerator)
         if self.frames_per_batch is not None:
             self.train_sampler = FrameBudgetSampler(
                 dataset.lengths, self.frames_per_batch, args.train_batch_size, seed, names=dataset.ids,
@@ -150,7 +154,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
                 num_processes=args.world_size, process_index=args.process_index,
             )  # fmt: skip
             loader = self.make_loader(dataset, batch_sampler=self.train_sampler, **options)
-            return budget_loader(loader, self.accelerator)
+            return placed_loader(loader, self.accelerator)
         groups = args.train_sampling_strategy == "group_by_length"
         total = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
@@ -188,7 +192,14 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         if self.is_finished():
             self.control.should_training_stop = True
             return [], None
-        return super().get_batch_samples(map(self.without_repeated_clips, epoch_iterator), num_batches, device)
+        return super().get_batch_samples(self.filled(epoch_iterator), num_batches, device)
+
+    def filled(self, epoch_iterator):
+        """The batches of an epoch; a process whose stream ends before another's gets its last batch again."""
+        for batch in epoch_iterator:
+            self.last_batch = self.without_repeated_clips(batch)
+            yield self.last_batch
+        yield from repeat(self.last_batch)
 
     def without_repeated_clips(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Remove the labels of the clips that Accelerate repeats to fill an epoch's last batch.
@@ -205,7 +216,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         args = self.args
         at_end = self.accelerator.gradient_state.end_of_dataloader
         remainder = len(self.train_dataset) % (args.train_batch_size * args.world_size)
-        if args.world_size > 1 and self.frames_per_batch is None and at_end and remainder > 0:
+        if args.world_size > 1 and isinstance(self.train_sampler, EpochSampler) and at_end and remainder > 0:
             batch["labels"][max(0, remainder - args.process_index * args.train_batch_size) :] = -100
         return batch
 

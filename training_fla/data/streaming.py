@@ -1,0 +1,109 @@
+"""Training from a stream: `datasets` reads the training clips of a packed folder where they lie, through fsspec.
+
+The manifest, the indexes and the splits that are scored are copied first, so counts and sentences are known.
+"""
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch.utils.data import IterableDataset
+
+from training_fla.files import InputError, atomic_file, first_line, write_marker
+from training_fla.recipe import DataArguments, Recipe
+
+from .datasets import SignVideoDataset
+from .packed_corpus import MANIFEST, read_packed_manifest
+
+
+def check_streaming(recipe: Recipe) -> None:
+    """Refuse what needs all clips at hand."""
+    data, cache = recipe.data, getattr(recipe.stage, "feature_cache", None)
+    by_length = recipe.training.get("train_sampling_strategy") == "group_by_length"
+    for line, is_given, remedy in (
+        (f"manifest {data.manifest}", data.manifest, "pack it with `fla prepare manifest` and name the `dataset`"),
+        ("train_sampling_strategy group_by_length", by_length, "set it to random"),
+        (f"frames_per_batch {data.frames_per_batch}", data.frames_per_batch, "set it to null"),
+        (f"max_train_clips {data.max_train_clips}", data.max_train_clips, "set it to null"),
+        (f"feature_cache {cache}", cache not in (None, "auto"), "set it to null"),
+    ):
+        if is_given:
+            raise InputError(f"{line} needs the whole corpus at hand, and a stream is read as it comes: {remedy}")
+
+
+def url_of(dataset: str) -> str:
+    """Where a recipe's `dataset` lies: a folder, a URL that fsspec knows, or else a dataset of the Hub."""
+    if "://" in dataset:
+        return dataset.rstrip("/")
+    return str(Path(dataset).absolute()) if Path(dataset).is_dir() else f"hf://datasets/{dataset}"
+
+
+def local_copy(data: DataArguments, parent: Path) -> Path:
+    """A packed folder without the frames of its training split: the folder itself, or a copy in `parent`."""
+    import fsspec
+    from filelock import FileLock
+
+    url = url_of(data.dataset)
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+        if "file" in files.protocol:
+            return Path(root)
+        manifest = files.cat_file(f"{root}/{MANIFEST}")
+        folder = parent / f"streamed-{hashlib.sha256(manifest).hexdigest()[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):  # the processes of a run make one copy
+            write_marker(folder, "corpus")
+            (folder / MANIFEST).write_bytes(manifest)
+            for split, entry in read_packed_manifest(folder)["splits"].items():
+                is_scored = split in (data.dev_split, data.test_split)
+                for part in [entry.get("index"), *(entry["shards"] if is_scored else [])]:
+                    file = folder / part["file"]
+                    if not (file.is_file() and file.stat().st_size == part["bytes"]):
+                        with atomic_file(file, overwrite=True) as work:
+                            files.get_file(f"{root}/{part['file']}", str(work))
+    except InputError:
+        raise
+    except Exception as error:  # every storage has errors of its own
+        raise InputError(f"cannot read the packed corpus {url}: {first_line(error)}") from error
+    return folder
+
+
+class SignVideoStream(IterableDataset):
+    """The examples of a [`SignVideoDataset`] in the order in which their shards arrive, shuffled in a buffer.
+
+    Its length is what its loader announces: as many batches for every process, whose workers end on smaller ones.
+    """
+
+    def __init__(self, videos: SignVideoDataset, data: DataArguments, args):
+        from datasets import load_dataset
+        from datasets.distributed import split_dataset_by_node
+
+        self.videos, self.ids, self.sentences, self.lengths = videos, videos.ids, videos.sentences, videos.lengths
+        files = f"{url_of(data.dataset)}/{data.train_split}-*-of-*.arrow"
+        try:
+            rows = load_dataset("arrow", data_files=files, split="train", streaming=True).with_format("arrow")
+        except Exception as error:  # as above
+            raise InputError(f"cannot stream {files}: {first_line(error)}") from error
+        rows = rows.shuffle(seed=videos.seed, buffer_size=data.shuffle_buffer)
+        self.rows = split_dataset_by_node(rows, rank=args.process_index, world_size=args.world_size)
+        shards, world = sorted(videos.corpus.shard_clips, reverse=True), args.world_size
+        own = len(shards) // world if len(shards) % world == 0 else None  # else each process takes every n-th clip
+        workers = max(1, min(args.dataloader_num_workers, own or len(shards)))
+        most = sum(shards[:own]) if own else (len(videos) + workers * (world - 1)) // world  # clips of any process
+        clips_a_batch = args.per_device_train_batch_size
+        self.count = (most + workers * (clips_a_batch - 1)) // clips_a_batch * clips_a_batch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order and random numbers are drawn next, counted from 0."""
+        self.videos.set_epoch(epoch)
+
+    def __iter__(self):
+        ids = self.videos.corpus.ids.array
+        self.rows.set_epoch(self.videos.epoch)
+        for row in self.rows:
+            clip = pa.RecordBatch.from_struct_array(row.to_struct_array().combine_chunks())
+            yield self.videos.example(pc.index(ids, clip.column("id")[0]).as_py(), clip)
