@@ -97,7 +97,9 @@ def loading(source: str | os.PathLike, what: str = "a model") -> Iterator[None]:
 
         if damage := damaged_weights(Path(source)):
             raise InputError(damage) from error
-        if not isinstance(error, (OSError, ValueError, KeyError, TypeError, RuntimeError, StrictDataclassError)):
+        if not isinstance(
+            error, (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, StrictDataclassError)
+        ):
             raise
         reason = first_line(error)
         if not Path(source).exists() and "huggingface.co" in reason:

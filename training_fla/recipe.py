@@ -72,8 +72,8 @@ REFUSED = {
 LEAST = {
     name: least
     for least, names in {
-        1: "shuffle_buffer frame_stride max_source_frames packed_size frame_size crop_size max_train_clips max_eval_clips "
-        "frames_per_batch max_target_tokens max_new_tokens generation_num_beams train_tokenizer_pieces "
+        1: "frame_stride max_source_frames packed_size frame_size crop_size max_train_clips max_eval_clips "
+        "shuffle_buffer frames_per_batch max_target_tokens max_new_tokens generation_num_beams train_tokenizer_pieces "
         "adapter_hidden_size visual_feature_size temporal_kernel_size early_stopping_patience norm_logging_steps "
         "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps",
         0: "learning_rate adapter_learning_rate visual_learning_rate weight_decay momentum label_smoothing_factor "
@@ -125,7 +125,6 @@ class DataArguments:
     rotate_degrees: float | None = HfArg(default=None, help="rotate by up to so many degrees; default: GFSLT-VLP's")
     resize_factor: float | None = HfArg(default=None, help="resize by up to this share; default: GFSLT-VLP's")
     translate_pixels: float | None = HfArg(default=None, help="shift by up to so many pixels; default: GFSLT-VLP's")
-    color_jitter: float = HfArg(default=0.0, help="change brightness, contrast, colour by up to this share")
     frames_per_batch: int | None = HfArg(
         default=None, help="most frames of a training batch, padding included; null: a fixed number of clips"
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training_fla.data.augmentation import ClipAugmentation, change_color, warp
+from training_fla.data.augmentation import ClipAugmentation, warp
 from training_fla.files import InputError
 
 
@@ -64,7 +64,7 @@ def test_a_warp_neither_brightens_nor_darkens():
 
 def test_all_frames_of_a_clip_get_one_draw_and_others_get_another():
     still = smooth_clip(1).expand(4, -1, -1, -1)
-    augmentation = ClipAugmentation(40, color=0.3, probability=1.0)
+    augmentation = ClipAugmentation(40, probability=1.0)
     for seed in range(5):
         frames = augmentation(still, np.random.default_rng(seed))
         assert frames.shape == (4, 3, 40, 40)
@@ -99,16 +99,6 @@ def test_without_other_draws_the_crop_alone_is_random_and_inside():
         corners.add((left, top))
     assert {left for left, _ in corners} == set(range(17))
     assert {top for _, top in corners} == set(range(11))
-
-
-def test_colours_change_as_asked():
-    frames = smooth_clip()
-    assert torch.equal(change_color(frames, 1, 1, 1), frames)
-    grey = change_color(frames, 1, 1, 0)
-    assert (grey.float().std(dim=1) < 1).all()
-    assert (change_color(frames, 0.5, 1, 1).float() - frames.float() / 2).abs().max() <= 0.51
-    flat = change_color(frames, 1, 0, 1).float()
-    assert flat.std() < 1 and abs(flat.mean() - (frames.float().mean())) < 12
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from training_fla.files import InputError
 
 @dataclass(frozen=True)
 class ClipAugmentation:
-    """Rotates, resizes, shifts and crops all frames of a clip alike, and may change their colours.
+    """Rotates, resizes, shifts and crops all frames of a clip alike.
 
     Rotation, resizing and shifting each happen with `probability`, the crop always; beyond a frame its edge repeats.
     """
@@ -24,7 +24,6 @@ class ClipAugmentation:
     rotate_degrees: float = 30.0  # Unstated: this and the next three are GFSLT's; each is the most, either way
     resize_factor: float = 0.2
     translate_pixels: float = 10.0
-    color: float = 0.0  # most change of brightness, contrast and saturation, each as a share
     probability: float = 0.5
 
     def __post_init__(self):
@@ -33,7 +32,6 @@ class ClipAugmentation:
             "rotate_degrees": (0, 180),
             "resize_factor": (0, 0.9),
             "translate_pixels": (0, math.inf),
-            "color": (0, 1),
             "probability": (0, 1),
         }
         for name, (low, high) in bounds.items():
@@ -53,10 +51,7 @@ class ClipAugmentation:
         Raises:
             InputError: if the crop is larger than the frames.
         """
-        matrix = self.draw_geometry(*frames.shape[-2:], generator)
-        factors = self.draw_color(generator)
-        frames = warp(frames, matrix, self.crop_size)
-        return frames if factors is None else change_color(frames, *factors)
+        return warp(frames, self.draw_geometry(*frames.shape[-2:], generator), self.crop_size)
 
     def draw_geometry(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
         """Where each pixel of the result comes from.
@@ -90,13 +85,6 @@ class ClipAugmentation:
         y = _crop_offset(crop_y, height, self.crop_size) + shift_y
         cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
         return np.array([[cos, -sin, cos * x - sin * y + width / 2], [sin, cos, sin * x + cos * y + height / 2]])
-
-    def draw_color(self, generator: np.random.Generator) -> tuple[float, float, float] | None:
-        """Factors of brightness, contrast and saturation; `None` for no change."""
-        if self.color == 0 or generator.random() >= self.probability:
-            return None
-        brightness, contrast, saturation = (1 + generator.uniform(-self.color, self.color, 3)).tolist()
-        return brightness, contrast, saturation
 
 
 def _crop_offset(draw: float, side: int, crop: int) -> float:
@@ -153,23 +141,3 @@ def _warp_nearest(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.
     for frame, taken in zip(source, result, strict=True):
         np.take(frame, places.reshape(-1), out=taken, mode="clip")  # clip: the places are inside, and need no checking
     return torch.from_numpy(result.reshape(T, size, size, 3)).permute(0, 3, 1, 2)
-
-
-def change_color(frames: torch.Tensor, brightness: float, contrast: float, saturation: float) -> torch.Tensor:
-    """Scale brightness, contrast (about the clip's mean grey) and saturation.
-
-    Args:
-        frames (`torch.ByteTensor` of shape `(T, 3, H, W)`): RGB, 0 to 255.
-        brightness (`float`): 1 changes nothing.
-        contrast (`float`): 1 changes nothing.
-        saturation (`float`): 1 changes nothing; 0 makes it grey.
-
-    Returns:
-        `torch.ByteTensor` of shape `(T, 3, H, W)`: RGB, 0 to 255.
-    """
-    pixels = frames.float() * brightness
-    red_green_blue = pixels.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    mean = (pixels * red_green_blue).sum(dim=1).mean()
-    pixels = (pixels - mean) * contrast + mean
-    grey = (pixels * red_green_blue).sum(dim=1, keepdim=True)
-    return ((pixels - grey) * saturation + grey).round_().clamp_(0, 255).to(torch.uint8)

@@ -174,7 +174,7 @@ def clip_augmentation(data: DataArguments, learns: bool) -> tuple[ClipAugmentati
         raise InputError(f"crop_size {data.crop_size} is more than frame_size {data.frame_size}")
     given = {name: getattr(data, name) for name in ("rotate_degrees", "resize_factor", "translate_pixels")}
     given = {name: value for name, value in given.items() if value is not None}
-    augmentation = ClipAugmentation(data.crop_size, color=data.color_jitter, probability=probability, **given)
+    augmentation = ClipAugmentation(data.crop_size, probability=probability, **given)
     return augmentation if probability or phase else None, phase
 
 

@@ -17,7 +17,6 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,11 @@ import numpy as np
 import pyarrow as pa
 
 from training_fla.files import InputError, progress
+
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
 
 if TYPE_CHECKING:
     import torch
@@ -86,8 +90,6 @@ class PackedCorpus:
         self.frame_stride: int = manifest["parameters"]["frame_stride"]  # source frames to each packed frame
         self.fingerprint: str = self._entry["fingerprint"]  # changes when any packed byte of the split changes
         self.shard_clips: list[int] = [shard["clips"] for shard in self._entry["shards"]]
-        if not has_frames and "index" not in self._entry:
-            raise InputError(f"{self.folder} was packed by version 0.1.0: pack it again to stream it")
         for shard in self._entry["shards"] if has_frames else ():
             _check_size(self.folder, shard)
         if (
@@ -301,11 +303,8 @@ def verify_packed(folder: str | os.PathLike) -> list[str]:
     return wrong
 
 
-# --------------------------------------------------------------------------------------------------------------- JPEG
-
-
 def decode_jpeg_into(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
-    """Decode one frame by the fastest decoder installed.
+    """Decode one frame: in place by simplejpeg, or by torchvision, which takes a third longer for the same pixels.
 
     Args:
         jpeg (`bytes` or `memoryview`): the file's bytes.
@@ -314,44 +313,19 @@ def decode_jpeg_into(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
     Raises:
         InputError: if it is no JPEG, or not of that height and width.
     """
-    _decoder()(jpeg, pixels)
-
-
-@lru_cache
-def _decoder():
-    """The decoder: simplejpeg decodes in place; torchvision's result is copied, which takes a third longer."""
     try:
-        import simplejpeg  # noqa: F401
-    except ImportError:
-        return decode_by_torchvision
-    return decode_by_simplejpeg
+        if simplejpeg is None:
+            import torch
+            from torchvision.io import ImageReadMode, decode_jpeg
 
-
-def decode_by_simplejpeg(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
-    """See [`decode_jpeg_into`]."""
-    import simplejpeg
-
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-        _require_size(height, width, pixels)
-        simplejpeg.decode_jpeg(jpeg, colorspace="RGB", fastdct=False, fastupsample=False, buffer=pixels)
-    except ValueError as error:
-        raise error if isinstance(error, InputError) else InputError(f"not a JPEG: {error}") from error
-
-
-def decode_by_torchvision(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
-    """See [`decode_jpeg_into`]; the same pixels."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    try:
-        image = decode_jpeg(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8), mode=ImageReadMode.RGB)
+            image = decode_jpeg(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8), mode=ImageReadMode.RGB)
+            image = image.permute(1, 2, 0).numpy()
+        is_size = (image.shape if simplejpeg is None else simplejpeg.decode_jpeg_header(jpeg))[:2]
+        if is_size != pixels.shape[:2]:
+            raise InputError("{} x {} pixels instead of {} x {}".format(*is_size, *pixels.shape))
+        if simplejpeg is None:
+            np.copyto(pixels, image)
+        else:
+            simplejpeg.decode_jpeg(jpeg, colorspace="RGB", fastdct=False, fastupsample=False, buffer=pixels)
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"not a JPEG: {error}") from error
-    _require_size(*image.shape[1:], pixels)
-    torch.from_numpy(pixels).copy_(image.permute(1, 2, 0))
-
-
-def _require_size(height: int, width: int, pixels: np.ndarray) -> None:
-    if (height, width) != pixels.shape[:2]:
-        raise InputError(f"{height} x {width} pixels instead of {pixels.shape[0]} x {pixels.shape[1]}")
+        raise error if isinstance(error, InputError) else InputError(f"not a JPEG: {error}") from error

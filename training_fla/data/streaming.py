@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from datasets import load_dataset
+from datasets.distributed import split_dataset_by_node
+from filelock import FileLock
+from fsspec.core import url_to_fs
 from torch.utils.data import IterableDataset
 
-from training_fla.files import InputError, atomic_file, first_line, write_marker
+from training_fla.files import InputError, atomic_file, loading, write_marker
 from training_fla.recipe import DataArguments, Recipe
 
 from .datasets import SignVideoDataset
@@ -20,16 +24,14 @@ from .packed_corpus import MANIFEST, read_packed_manifest
 def check_streaming(recipe: Recipe) -> None:
     """Refuse what needs all clips at hand."""
     data, cache = recipe.data, getattr(recipe.stage, "feature_cache", None)
-    by_length = recipe.training.get("train_sampling_strategy") == "group_by_length"
-    for line, is_given, remedy in (
-        (f"manifest {data.manifest}", data.manifest, "pack it with `fla prepare manifest` and name the `dataset`"),
-        ("train_sampling_strategy group_by_length", by_length, "set it to random"),
-        (f"frames_per_batch {data.frames_per_batch}", data.frames_per_batch, "set it to null"),
-        (f"max_train_clips {data.max_train_clips}", data.max_train_clips, "set it to null"),
-        (f"feature_cache {cache}", cache not in (None, "auto"), "set it to null"),
-    ):
-        if is_given:
-            raise InputError(f"{line} needs the whole corpus at hand, and a stream is read as it comes: {remedy}")
+    lines = {name: getattr(data, name) for name in ("manifest", "frames_per_batch", "max_train_clips")}
+    lines["feature_cache"] = None if cache == "auto" else cache
+    if recipe.training["train_sampling_strategy"] != "random":
+        lines["train_sampling_strategy"] = recipe.training["train_sampling_strategy"]
+    for name, value in lines.items():
+        if value is not None:
+            remedy = "random" if name == "train_sampling_strategy" else "null"
+            raise InputError(f"`{name}: {value}` needs all clips, which a stream does not have: set it to {remedy}")
 
 
 def url_of(dataset: str) -> str:
@@ -41,12 +43,9 @@ def url_of(dataset: str) -> str:
 
 def local_copy(data: DataArguments, parent: Path) -> Path:
     """A packed folder without the frames of its training split: the folder itself, or a copy in `parent`."""
-    import fsspec
-    from filelock import FileLock
-
     url = url_of(data.dataset)
-    try:
-        files, root = fsspec.core.url_to_fs(url)
+    with loading(url, "a packed corpus"):
+        files, root = url_to_fs(url)
         if "file" in files.protocol:
             return Path(root)
         manifest = files.cat_file(f"{root}/{MANIFEST}")
@@ -56,16 +55,14 @@ def local_copy(data: DataArguments, parent: Path) -> Path:
             write_marker(folder, "corpus")
             (folder / MANIFEST).write_bytes(manifest)
             for split, entry in read_packed_manifest(folder)["splits"].items():
-                is_scored = split in (data.dev_split, data.test_split)
-                for part in [entry.get("index"), *(entry["shards"] if is_scored else [])]:
+                if "index" not in entry:
+                    raise InputError(f"{url} was packed by version 0.1.0: pack it again to stream it")
+                shards = entry["shards"] if split in (data.dev_split, data.test_split) else []
+                for part in [entry["index"], *shards]:
                     file = folder / part["file"]
                     if not (file.is_file() and file.stat().st_size == part["bytes"]):
                         with atomic_file(file, overwrite=True) as work:
                             files.get_file(f"{root}/{part['file']}", str(work))
-    except InputError:
-        raise
-    except Exception as error:  # every storage has errors of its own
-        raise InputError(f"cannot read the packed corpus {url}: {first_line(error)}") from error
     return folder
 
 
@@ -76,15 +73,10 @@ class SignVideoStream(IterableDataset):
     """
 
     def __init__(self, videos: SignVideoDataset, data: DataArguments, args):
-        from datasets import load_dataset
-        from datasets.distributed import split_dataset_by_node
-
-        self.videos, self.ids, self.sentences, self.lengths = videos, videos.ids, videos.sentences, videos.lengths
+        self.videos, self.ids, self.set_epoch = videos, videos.ids, videos.set_epoch
         files = f"{url_of(data.dataset)}/{data.train_split}-*-of-*.arrow"
-        try:
+        with loading(files, "a stream"):
             rows = load_dataset("arrow", data_files=files, split="train", streaming=True).with_format("arrow")
-        except Exception as error:  # as above
-            raise InputError(f"cannot stream {files}: {first_line(error)}") from error
         rows = rows.shuffle(seed=videos.seed, buffer_size=data.shuffle_buffer)
         self.rows = split_dataset_by_node(rows, rank=args.process_index, world_size=args.world_size)
         shards, world = sorted(videos.corpus.shard_clips, reverse=True), args.world_size
@@ -96,10 +88,6 @@ class SignVideoStream(IterableDataset):
 
     def __len__(self) -> int:
         return self.count
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and random numbers are drawn next, counted from 0."""
-        self.videos.set_epoch(epoch)
 
     def __iter__(self):
         ids = self.videos.corpus.ids.array

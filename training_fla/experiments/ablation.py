@@ -22,7 +22,6 @@ STAGES = {"stage1": Stage1Arguments, "stage2": Stage2Arguments}
 # A stage 2 that trains the visual encoder augments as stage 1 does; one that does not reads stored features.
 AUGMENTATION = (
     "random_frame_phase", "augmentation_probability", "rotate_degrees", "resize_factor", "translate_pixels",
-    "color_jitter",
 )  # fmt: skip
 
 
