@@ -113,7 +113,7 @@ def run_stage(
                     note("note: dev scores are of the clips that are trained on (dev_split)")
             checkpoint = last_whole_checkpoint(recipe.output_dir) if recipe.run.resume else None
             if checkpoint and args.ignore_data_skip and trainer.is_world_process_zero():
-                print("note: the epoch that was interrupted begins anew with its first clips", file=sys.stderr)
+                note("note: the epoch that was interrupted begins anew with its first clips")
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
         started -= trainer.throughput.earlier_seconds  # of the run that this one resumes
