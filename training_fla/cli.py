@@ -20,6 +20,7 @@ GROUPS = {
     "train": {
         "demo": "run both stages on the drawn demo corpus and compare them",
         "score": "BLEU and ROUGE-L of a predictions file, by the conventions of the literature",
+        "report": "put finished runs on one page beside the paper's figures",
         "ablate": "run a table of the paper's ablations and print it beside the paper's",
     },
     "use": {

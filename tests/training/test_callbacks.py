@@ -21,7 +21,16 @@ from training_fla.training.callbacks import (
     last_layers,
     read_norms,
 )
-from training_fla.training.plots import Panel, curve_panels, inline_svg, norm_panels, save_picture, spread
+from training_fla.training.plots import (
+    Panel,
+    curve_panels,
+    figure_of,
+    inline_svg,
+    norm_panels,
+    save_picture,
+    spread,
+    styled,
+)
 
 
 def test_an_evaluation_is_one_line_and_two_translations(tmp_path, capsys):
@@ -42,7 +51,7 @@ def test_an_evaluation_is_one_line_and_two_translations(tmp_path, capsys):
 def test_the_curve_is_drawn_even_of_a_run_too_short_to_log(tmp_path):
     for name, history in (("empty", []), ("full", [{"step": 1, "loss": 2.0}, {"step": 2, "eval_bleu4": 5.0}])):
         save_picture(curve_panels({"": history}), tmp_path / f"{name}.png")
-        assert Image.open(tmp_path / f"{name}.png").size == (1056, 330), "two panels of one size"
+        assert Image.open(tmp_path / f"{name}.png").size == (1092, 351), "two panels of one size"
 
 
 def test_a_panel_says_in_words_and_in_a_page_what_it_draws():
@@ -51,9 +60,9 @@ def test_a_panel_says_in_words_and_in_a_page_what_it_draws():
     gradients, parameters = norm_panels([[2, 1.0, 2.0, 3.0, 4.0], [4, 5.0, 6.0, 7.0, 8.0]])
     assert gradients.lines == {"visual encoder": [(2, 1.0), (4, 5.0)], "language model": [(2, 2.0), (4, 6.0)]}
     assert parameters.lines["language model"] == [(2, 4.0), (4, 8.0)]
-    text = inline_svg(
-        Panel("score (%)", "epochs", {"a": [(1, 2.0, 0.5), (2, 3.0, 0.5)], "b": [(1, 1.0, 0), (2, 2.0, 0)]})
-    )
+    lines = {"a": [(1, 2.0, 0.5), (2, 3.0, 0.5)], "b": [(1, 1.0, 0), (2, 2.0, 0)]}
+    with styled():
+        text = inline_svg(figure_of([Panel("score (%)", "epochs", lines)]))
     assert text.startswith("<svg") and "score (%)" in text and ">epochs<" in text, "letters stay letters"
     assert "currentColor" in text and "#333333" not in text and not re.search(r'id="\w+_\d+"', text)
 

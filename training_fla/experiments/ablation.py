@@ -88,11 +88,10 @@ def runs_of(row: Row, ablation: Ablation, seed: int) -> list[Run]:
     if row.stage1:
         runs.append(plan(folder / row.stage1, row.stage1, ablation, seed, {}))
     if row.stage2:
-        name = row.stage2 + ("" if row.stage1 in (None, "stage1") else f"-after-{row.stage1}")
         lines = stage2_lines(row, ablation)
         if row.stage1:
             lines["stage1_checkpoint"] = str(folder / row.stage1)
-        runs.append(plan(folder / name, row.stage2, ablation, seed, lines))
+        runs.append(plan(folder / row.folder, row.stage2, ablation, seed, lines))
     return runs
 
 

@@ -23,6 +23,13 @@ class Row:
         names = list(SCORES) if len(self.paper) == len(SCORES) else ["B4"]
         return dict(zip(names, self.paper, strict=False))
 
+    @property
+    def folder(self) -> str:
+        """The folder of its last run."""
+        if not self.stage2:
+            return self.stage1
+        return self.stage2 + ("" if self.stage1 in (None, "stage1") else f"-after-{self.stage1}")
+
 
 @dataclass
 class Table:
@@ -38,4 +45,5 @@ class Table:
 
 _CONTENT = yaml.safe_load(Path(__file__).with_name("paper_tables.yaml").read_text(encoding="utf-8"))
 WHOLE: list[float] = _CONTENT["whole"]
+CORPORA: dict[str, dict] = _CONTENT["corpora"]
 TABLES = {name: Table(**table) for name, table in _CONTENT["tables"].items()}

@@ -37,7 +37,7 @@ def training_facts(recipe, splits) -> dict[str, Any]:
     is_random = getattr(recipe.stage, "random_language_model", False)
     base_model = None if is_random else _base_model(getattr(recipe.stage, "language_model", None))
     earlier = getattr(recipe.stage, "stage1_checkpoint", None)
-    start = recipe.start or (_read(Path(earlier) / "metrics.json").get("start") if earlier else None)
+    start = recipe.start or (read_facts(Path(earlier) / "metrics.json").get("start") if earlier else None)
     facts = {"data": data, "base_model": base_model, "start": start}
     return {name: value for name, value in facts.items() if value}
 
@@ -50,7 +50,7 @@ def _split_facts(corpus: PackedCorpus) -> dict[str, int]:
 def _base_model(name: str | None) -> str | None:
     """The Hub id behind `language_model`, which may be a folder that `fla trim` made of it."""
     if name and Path(name).is_dir():
-        name = str(_read(Path(name) / "trim_report.json").get("model", ""))
+        name = str(read_facts(Path(name) / "trim_report.json").get("model", ""))
         if Path(name).exists():
             return None
     return name if name and HUB_ID.fullmatch(name) else None
@@ -63,7 +63,7 @@ def _public_name(name: str) -> str:
 
 def fill_card(folder: Path, repo_id: str | None = None, license: str | None = None) -> ModelCard:
     """Fill `hub_card.md` from a run's folder; the licence is that of the corpus's terms unless one is given."""
-    config, metrics, recipe = (_read(folder / name) for name in ("config.json", "metrics.json", "recipe.yaml"))
+    config, metrics, recipe = (read_facts(folder / name) for name in ("config.json", "metrics.json", "recipe.yaml"))
     if not config:
         raise InputError(f"{folder} is not the folder of a trained model: it holds no config.json")
     data = metrics.get("data", {})
@@ -90,11 +90,11 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
             on_training_clips=[splits[name]["label"] for name in scored if _is_trained_on(name, recipe)],
             titles=TITLES,
             text=config.get("text_config", {}),
-            generation=_read(folder / "generation_config.json"),
-            video=_read(folder / "processor_config.json").get("video_processor", {}),
+            generation=read_facts(folder / "generation_config.json"),
+            video=read_facts(folder / "processor_config.json").get("video_processor", {}),
             sentence_language=SENTENCE_LANGUAGES.get((metadata.language or [""])[-1], ""),
             hyperparameters={name: recipe[name] for name in HYPERPARAMETERS if recipe.get(name) is not None},
-            costs=_costs(folder, metrics, recipe, config),
+            costs=costs(folder, metrics, recipe, config),
         )
     except ValueError as error:
         raise InputError(f"no card can be made of {folder}: {error}") from error
@@ -184,8 +184,8 @@ def _is_trained_on(split: str, recipe: dict) -> bool:
     return recipe.get(f"{split}_split", split) == recipe.get("train_split", "train")
 
 
-def _costs(folder: Path, metrics: dict, recipe: dict, config: dict) -> dict[str, str]:
-    """The table of size and speed, as far as the run has noted it."""
+def costs(folder: Path, metrics: dict, recipe: dict, config: dict) -> dict[str, str]:
+    """The table of size, speed, hardware and versions, as far as the run has noted it."""
     rows = {}
     if "parameters" in metrics:
         rows["parameters"] = f"{metrics['parameters']:,}, of them trained {metrics['trained_parameters']:,}"
@@ -201,16 +201,19 @@ def _costs(folder: Path, metrics: dict, recipe: dict, config: dict) -> dict[str,
         rows["translating the test split"] = f"{test['num_sentences'] / test['seconds']:.1f} clips/s from {source}"
     if "seconds" in metrics:
         minutes, processes = metrics["seconds"] / 60, metrics.get("processes", 1)
-        rows["the whole run"] = f"{minutes:.1f} minutes, {processes} process(es)"
+        on_gpus = f", {minutes * processes / 60:.2f} GPU hours" if "peak_gpu_memory_mib" in metrics else ""
+        rows["the whole run"] = f"{minutes:.1f} minutes, {processes} process(es){on_gpus}"
     for name, title in (("peak_memory_mib", "peak memory"), ("peak_gpu_memory_mib", "peak GPU memory")):
         if name in metrics:
             rows[title] = f"{metrics[name]:,} MiB"
+    if "device" in metrics:
+        rows["hardware"] = metrics["device"]
     if "versions" in metrics:
         rows["made with"] = ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
     return rows
 
 
-def _read(file: Path) -> dict:
+def read_facts(file: Path) -> dict:
     """A JSON or YAML file; empty where there is none."""
     if not file.is_file():
         return {}

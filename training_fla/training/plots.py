@@ -14,7 +14,7 @@ from training_fla.files import InputError, atomic_file
 
 SAMPLES = "sample_frames"  # the folder; clips of the test split, frames of each, and the side of a frame in pixels
 SAMPLE_CLIPS, SAMPLE_FRAMES, SAMPLE_SIZE = 5, 6, 96
-SIZE = (4.8, 3.0)  # of a panel, in inches: on a phone its letters are as large as the page's
+SIZE = (4.2, 2.7)  # of a panel, in inches: on a phone its letters are as large as the page's
 INK = "#333333"
 # Okabe and Ito's colours, which colour-blind people tell apart; dashes and markers say the same without colour.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -25,7 +25,7 @@ STYLE = {
     "font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.fontsize": 8, "legend.frameon": False,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.3, "grid.color": INK,
-    "lines.linewidth": 1.6, "lines.markersize": 4, "figure.dpi": 110, "svg.fonttype": "none", "svg.hashsalt": "fla",
+    "lines.linewidth": 1.6, "lines.markersize": 4, "figure.dpi": 130, "svg.fonttype": "none", "svg.hashsalt": "fla",
 }  # fmt: skip
 
 
@@ -54,39 +54,36 @@ def styled() -> Iterator[None]:
         yield
 
 
-def draw(panels: Sequence[Panel], file: Path | io.BytesIO, form: str = "png") -> None:
-    """Draw panels beside each other."""
+def figure_of(panels: Sequence[Panel]):
+    """A matplotlib figure of panels beside each other."""
     from matplotlib.figure import Figure
 
-    with styled():
-        figure = Figure(figsize=(SIZE[0] * len(panels), SIZE[1]), layout="constrained")
-        for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            for number, (name, points) in enumerate(panel.lines.items()):
-                x, y, *deviation = zip(*points, strict=True)
-                look = {"color": COLORS[number % len(COLORS)], "label": name}
-                marker = "os^D"[number % 4] if len(points) < 30 else None
-                axis.plot(x, y, DASHES[number % len(DASHES)], marker=marker, **look)
-                if deviation:
-                    axis.errorbar(x, y, *deviation, fmt="none", capsize=3, ecolor=look["color"])
-            axis.set(title=panel.title, xlabel=panel.over)
-            axis.grid(True)
-            if len(panel.lines) > 1:
-                axis.legend()
-        figure.savefig(
-            file, format=form, **({"transparent": True, "metadata": {"Date": None}} if form == "svg" else {})
-        )
+    figure = Figure(figsize=(SIZE[0] * len(panels), SIZE[1]), layout="constrained")
+    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for number, (name, points) in enumerate(panel.lines.items()):
+            x, y, *deviation = zip(*points, strict=True)
+            look = {"color": COLORS[number % len(COLORS)], "label": name}
+            marker = "os^D"[number % 4] if len(points) < 30 else None
+            axis.plot(x, y, DASHES[number % len(DASHES)], marker=marker, **look)
+            if deviation:
+                axis.errorbar(x, y, *deviation, fmt="none", capsize=3, ecolor=look["color"])
+        axis.set(title=panel.title, xlabel=panel.over)
+        axis.grid(True)
+        if len(panel.lines) > 1:
+            axis.legend()
+    return figure
 
 
 def save_picture(panels: Sequence[Panel], file: Path) -> None:
-    """Write a PNG; the file appears whole or not at all."""
-    with atomic_file(file, overwrite=True) as temporary:
-        draw(panels, temporary)
+    """Write a PNG of panels beside each other; the file appears whole or not at all."""
+    with styled(), atomic_file(file, overwrite=True) as temporary:
+        figure_of(panels).savefig(temporary, format="png")
 
 
-def inline_svg(panel: Panel) -> str:
-    """A panel as a part of an HTML page, whose text colour and font it takes, and which may hold several."""
+def inline_svg(figure) -> str:
+    """A figure as a part of an HTML page, which may hold several, and whose text colour and font it takes."""
     file = io.BytesIO()
-    draw([panel], file, "svg")
+    figure.savefig(file, format="svg", transparent=True)
     text = file.getvalue().decode()
     text = re.sub(r' id="\w+_\d+"|<metadata>.*?</metadata>', "", text[text.index("<svg") :], flags=re.DOTALL)
     return text.replace(INK, "currentColor")

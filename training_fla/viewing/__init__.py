@@ -1,1 +1,1 @@
-"""Translations, subtitles, inspections. Imports scoring, files and what travels with a model."""
+"""Translations, subtitles, inspections, and pages of them. Imports training (its plots) and what lies below."""

@@ -3,7 +3,6 @@
 Shapes: T sampled frames, W words of the sentence.
 """
 
-import base64
 import io
 import unicodedata
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from PIL import Image
 
 from training_fla.files import InputError, one_line
 from training_fla.scoring.conventions import SPACELESS_SCRIPTS
+from training_fla.viewing.pages import jpeg_url
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def data_url(image: Image.Image, quality: int = 85) -> str:
     """An image as a JPEG that needs no file."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=quality)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_url(buffer.getvalue())
 
 
 def inspect_frames(path: str, video_processor) -> Inspection:
