@@ -14,6 +14,7 @@ from tests.processing import drawing
 from training_fla.cli import main
 from training_fla.data.packed_corpus import PackedCorpus, file_sha256
 from training_fla.data.packing import ensure_packed
+from training_fla.files import InputError
 from training_fla.tables import read_table
 
 DEMO = ["prepare", "demo", "--num-train", "6", "--num-dev", "2", "--num-test", "2", "--size", "32", "--clips", "1"]
@@ -37,6 +38,31 @@ def test_demo_draws_a_table_of_glosses(tmp_path):
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert PackedCorpus(tmp_path / "out", "test").sentences == ["sonne"]
     assert (tmp_path / "out/clips/test-00000.mp4").is_file()
+
+
+def test_demo_draws_phoenix14t_and_keeps_its_glosses(tmp_path, capsys):
+    root = phoenix14t(tmp_path / "root")
+    arguments = ["prepare", "demo", "--pairs", "phoenix14t", "--size", "32", "--workers", "0", "--clips", "1"]
+    assert main([*arguments, "--root", str(root), "--out", str(tmp_path / "out")]) == 0
+    corpus = PackedCorpus(tmp_path / "out", "train")
+    assert list(corpus.column("glosses")) == ['WETTER "X', 'WETTER "X']
+    assert corpus.read_frames(1, [0]).shape == (1, 3, 32, 32)
+    assert (tmp_path / "out/phoenix_text.txt").read_text(encoding="utf-8").count("\n") == 2
+    assert main([*arguments, "--out", str(tmp_path / "other")]) == 2
+    assert "--pairs phoenix14t needs --root" in capsys.readouterr().err
+    assert main([*arguments, "--root", str(root), "--glosses", "0", "--out", str(tmp_path / "other")]) == 2
+    assert "--glosses must be 1 or more, got 0" in capsys.readouterr().err
+    assert main([*DEMO, "--glosses", "3", "--out", str(tmp_path / "other")]) == 2
+    assert "--glosses is read beside --pairs phoenix14t only" in capsys.readouterr().err
+
+
+def test_a_corpus_without_glosses_says_so(tmp_path):
+    (tmp_path / "t.tsv").write_text("video\tsentence\na.mp4\tHi.\n")
+    write_video(tmp_path / "a.mp4", 4)
+    arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.tsv"), "--size", "16", "--workers", "0"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    with pytest.raises(InputError, match="out holds no glosses"):
+        PackedCorpus(tmp_path / "out", "train").column("glosses")
 
 
 def test_own_videos_are_packed_with_columns_by_name(tmp_path):

@@ -20,7 +20,7 @@ from training_fla.corpora.drawn.grammar import (
     single_sign_reports,
     split_of_sentence,
 )
-from training_fla.corpora.drawn.pairs import read_pairs
+from training_fla.corpora.drawn.pairs import phoenix_text, read_pairs, read_phoenix_pairs
 from training_fla.corpora.drawn.signs import DEMO_SIGNS, HAND_FORMS, Sign, sign_of_gloss, signs_of_glosses
 from training_fla.files import InputError
 
@@ -298,6 +298,65 @@ def test_phoenix14t_annotation_becomes_a_table(tmp_path):
     assert len(rows) == 7096
     glosses = {gloss for line in annotation.read_text().splitlines()[1:] for gloss in line.split("|")[5].split()}
     assert len({sign for row in rows for sign in row.video.draw.signs}) == len(glosses) > 1000
+
+
+def phoenix(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
+    """Annotation files of PHOENIX14T with rows of split, glosses and sentence; no frames."""
+    header = "name|video|start|end|speaker|orth|translation"
+    (folder / "annotations/manual").mkdir(parents=True)
+    for split in ("train", "dev", "test"):
+        cells = [(f"{split}-{n}", f"{split}-{n}/1/*.png", -1, -1, "Signer01", g, s) for n, (w, g, s) in enumerate(rows)
+                 if w == split]  # fmt: skip
+        text = "\n".join([header, *("|".join(map(str, row)) for row in cells), ""])
+        (folder / f"annotations/manual/PHOENIX-2014-T.{split}.corpus.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+PHOENIX = [
+    ("train", "REGEN REGEN SUED", "regen im süden"),
+    ("train", "REGEN SONNE", "regen und sonne"),
+    ("train", "", "guten abend"),
+    ("dev", "SUED REGEN", "im süden regen"),
+    ("test", "SONNE", "regen und sonne"),
+    ("test", "REGEN NEBEL", "regen und nebel"),
+]
+
+
+def test_phoenix14t_is_drawn_from_its_annotation_files_alone(tmp_path):
+    rows = read_phoenix_pairs(phoenix(tmp_path, PHOENIX), size=24)
+    assert [(row.split, row.glosses) for row in rows] == [(split, glosses) for split, glosses, _ in PHOENIX if glosses]
+    assert all(row.signer.startswith(f"{row.split}-signer") for row in rows), "drawn signers, of one split each"
+    assert frames_of(rows[0]).shape == (rows[0].num_frames, 24, 24, 3)
+    first, second = rows[0].video.draw.signs[:2]
+    assert first == second and len({sign for row in rows for sign in row.video.draw.signs}) == 4
+
+
+def test_only_clips_of_the_commonest_training_glosses_are_kept(tmp_path):
+    root = phoenix(tmp_path, PHOENIX)
+    # REGEN comes three times; SONNE and SUED once, and the alphabet decides.
+    assert [row.glosses for row in read_phoenix_pairs(root, 2)] == ["REGEN SONNE", "SONNE"]
+    with pytest.raises(InputError, match="hold no glosses in a column `orth`"):
+        read_phoenix_pairs(phoenix(tmp_path / "bare", [("train", "", "guten abend")]))
+
+
+def test_text_of_phoenix14t_holds_no_sentence_of_dev_or_test(tmp_path):
+    assert phoenix_text(phoenix(tmp_path, PHOENIX)) == ["regen im süden", "guten abend"]
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("FLA_REAL_DATA" not in os.environ, reason="FLA_REAL_DATA is not set")
+@pytest.mark.parametrize(("num_glosses", "counts"), [(60, [749, 54, 81]), (None, [7096, 519, 642])])
+def test_the_drawn_benchmark_has_the_counts_of_phoenix14t(num_glosses, counts):
+    rows = read_phoenix_pairs(Path(os.environ["FLA_REAL_DATA"]) / "phoenix2014t", num_glosses)
+    assert [sum(row.split == split for row in rows) for split in ("train", "dev", "test")] == counts
+    train = [row for row in rows if row.split == "train"]
+    glosses = {gloss for row in train for gloss in row.glosses.split()}
+    assert len({sign for row in train for sign in row.video.draw.signs}) == len(glosses)
+    if num_glosses:
+        assert len({word for row in train for word in row.sentence.split()}) == 690
+        assert not {row.sentence for row in train} & {row.sentence for row in rows if row.split == "test"}
+    else:
+        assert len(glosses) == 1085
 
 
 # --- text

@@ -28,13 +28,13 @@ def read_phoenix14t(root: str | Path, reading: Reading | None = None) -> list[Co
             reading.notes.append(f"{file} is missing: no {split} split")
             continue
         columns = ("name", "video", "speaker", "translation")
-        for line, cells in read_table(file, columns, bad=reading.bad, rest_in_last=True):
+        for line, cells in read_table(file, columns, ("orth",), reading.bad, rest_in_last=True):
             with reading.bad.at(file, line):
                 path = _frame_folder(folder / FRAMES / split, cells["video"], reading.follow_links)
                 sentence, signer = one_line(cells["translation"]), cells["speaker"].strip()
-                rows.append(
-                    CorpusRow(cells["name"].strip(), FrameFolder(path, FPS), sentence, split, signer, LANGUAGE)
-                )
+                what = (sentence, split, signer, LANGUAGE)
+                glosses = " ".join(cells.get("orth", "").split())
+                rows.append(CorpusRow(cells["name"].strip(), FrameFolder(path, FPS), *what, glosses=glosses))
     if not rows and not reading.bad.found:
         raise InputError(f"{folder / 'annotations/manual'} holds no PHOENIX-2014-T.<split>.corpus.csv")
     return reading.finished(rows)

@@ -29,6 +29,7 @@ class CorpusRow:
     signer: str = ""
     language: str = ""  # MBart's code
     num_frames: int | None = None  # by the annotation
+    glosses: str = ""  # the signs in their order, where a corpus says; nothing is trained on them
 
 
 @dataclass

@@ -3,7 +3,8 @@
 A packed folder, which [`~training_fla.data.packing.pack`] writes and `datasets.load_dataset` opens too:
 
     manifest.json                   how it was packed; the hash and size of every shard
-    train-00000-of-00056.arrow      Arrow IPC streams, one record batch a clip, with the columns of `SCHEMA`
+    train-00000-of-00056.arrow      Arrow IPC streams, one record batch a clip, with the columns of `SCHEMA` or
+                                    `GLOSS_SCHEMA`
     train.index.arrow               the columns but the frames of all clips, and where each clip lies; 0.1.0 wrote none
     train.sentences.txt             one sentence a line
     skipped.tsv                     clips that could not be packed and why; absent where there are none
@@ -52,6 +53,7 @@ SCHEMA = pa.schema(
         ("frames", pa.list_(pa.binary())),
     ]
 )
+GLOSS_SCHEMA = SCHEMA.append(pa.field("glosses", pa.string()))  # of a corpus that has them
 INDEX_COLUMNS = ["id", "sentence", "signer", "language", "num_frames", "height", "width"]
 PLACE_COLUMNS = pa.schema([("shard", pa.int32()), ("offset", pa.int64()), ("length", pa.int64())])
 
@@ -117,7 +119,9 @@ class PackedCorpus:
         return {**self.__dict__, "_index": None, "_shards": {}}
 
     def column(self, name: str) -> Column:
-        """One of `INDEX_COLUMNS`, a value a clip."""
+        """One of `INDEX_COLUMNS`, or `glosses` where the corpus has them; a value a clip."""
+        if name == "glosses" and name not in self._read_index().column_names:
+            raise InputError(f"{self.folder} holds no glosses")
         chunked = self._read_index().column(name)
         return Column(chunked.chunk(0) if chunked.num_chunks else chunked.combine_chunks())
 
@@ -182,7 +186,8 @@ class PackedCorpus:
             file = _check_size(self.folder, self._entry["shards"][number])
             self._shards[number] = pa.memory_map(str(file)).read_buffer()
         try:
-            clip = pa.ipc.read_record_batch(self._shards[number].slice(offset, length), SCHEMA)
+            schema = GLOSS_SCHEMA if "glosses" in self._read_index().column_names else SCHEMA
+            clip = pa.ipc.read_record_batch(self._shards[number].slice(offset, length), schema)
             clip.validate(full=True)
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._damaged(index, 0) from error
@@ -257,13 +262,14 @@ def read_shards(folder: Path, shards: Sequence[dict[str, Any]], check: bool) -> 
                 offset = source.tell()
                 batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), schema))
                 places.append({"shard": number, "offset": offset, "length": source.tell() - offset})
-            table = pa.Table.from_batches(batches, SCHEMA)
+            table = pa.Table.from_batches(batches, GLOSS_SCHEMA if "glosses" in schema.names else SCHEMA)
             table.validate(full=True)
         except (pa.ArrowException, OSError, EOFError, ValueError) as error:
             raise InputError(f"{file} is damaged: {error}: pack the corpus again") from error
         if check and index_digest(table) != shard["index_sha256"]:
             raise InputError(f"{file} is damaged: its index does not match {MANIFEST}: pack the corpus again")
-        index, where = table.select(INDEX_COLUMNS).combine_chunks(), pa.Table.from_pylist(places, PLACE_COLUMNS)
+        columns = [name for name in (*INDEX_COLUMNS, "glosses") if name in table.column_names]
+        index, where = table.select(columns).combine_chunks(), pa.Table.from_pylist(places, PLACE_COLUMNS)
         for name in PLACE_COLUMNS.names:
             index = index.append_column(name, where.column(name))
         parts.append(index)

@@ -46,6 +46,7 @@ from training_fla.tables import write_table
 
 from .packed_corpus import (
     FORMAT,
+    GLOSS_SCHEMA,
     MANIFEST,
     SCHEMA,
     file_sha256,
@@ -111,6 +112,11 @@ class Packing:
         return self.out.with_name(f".{self.out.name}.packing")
 
     @cached_property
+    def schema(self) -> pa.Schema:
+        """Of the shards: with glosses where a clip has some."""
+        return GLOSS_SCHEMA if any(row.glosses for shard in self.plans for row in shard.rows) else SCHEMA
+
+    @cached_property
     def plan(self) -> str:
         """Changes when a finished shard of an earlier run could not be used in this one."""
         digest = hashlib.sha256(json.dumps([FORMAT, self.parameters, self.source]).encode())
@@ -120,6 +126,7 @@ class Packing:
                 times = (getattr(video, "start_seconds", None), getattr(video, "end_seconds", None))
                 times = times if isinstance(video, VideoFile) or times != (None, None) else ()
                 fields = [shard.file, row.id, row.sentence, row.signer, row.language, video.name, *times]
+                fields += [row.glosses] if row.glosses else []
                 digest.update(json.dumps(fields).encode())
         return digest.hexdigest()[:32]
 
@@ -309,7 +316,7 @@ def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBa
     num_clips = num_frames = 0
     skipped: list[list[str]] = []
     with atomic_file(packing.work / "folder" / shard.file, overwrite=True) as work:
-        with pa.OSFile(str(work), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
+        with pa.OSFile(str(work), "wb") as sink, pa.ipc.new_stream(sink, packing.schema) as stream:
             for row in shard.rows:
                 clip = next(clips)
                 bar.update()
@@ -375,10 +382,10 @@ def _record(packing: Packing, row: CorpusRow) -> pa.RecordBatch:
     if not jpegs:
         raise InputError("it has no frames")
     _refuse_cut_off(row.video, clip)
-    values = {name: getattr(row, name) for name in ("id", "sentence", "signer", "language", "split")}
+    values = {name: getattr(row, name) for name in ("id", "sentence", "signer", "language", "split", "glosses")}
     values |= {"num_frames": len(jpegs), "fps": clip.fps, "height": frame.shape[0], "width": frame.shape[1]}
     values |= {"frame_stride": packing.frame_stride, "frame_crc32": list(map(zlib.crc32, jpegs)), "frames": jpegs}
-    return pa.RecordBatch.from_pylist([values], schema=SCHEMA)
+    return pa.RecordBatch.from_pylist([values], schema=packing.schema)
 
 
 def _refuse_cut_off(video: Any, clip: Any) -> None:

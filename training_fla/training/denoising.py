@@ -171,7 +171,7 @@ def infilling_trainer(
         output_dir=str(folder), lr_scheduler_type="cosine", weight_decay=0.01, max_grad_norm=1.0,
         optim="adamw_torch_fused", save_total_limit=1, logging_steps=max(1, schedule["max_steps"] // 10),
         report_to="none", dataloader_pin_memory=torch.cuda.is_available(), remove_unused_columns=False,
-        train_sampling_strategy="random", **schedule,
+        train_sampling_strategy="group_by_length", **schedule,
     )  # fmt: skip
     collator = InfillingCollator(tokenizer)
     trainer = Seq2SeqTrainer(network, args, train_dataset=dataset, data_collator=collator, processing_class=tokenizer)

@@ -11,6 +11,7 @@ def parameter_groups(
     model: nn.Module, arguments: OptimizationArguments, learning_rate: float, weight_decay: float
 ) -> list[dict]:
     """Split the trainable parameters by part and by whether they decay."""
+    visual = learning_rate if arguments.visual_learning_rate is None else arguments.visual_learning_rate  # may be 0
     rates = {"language_model": learning_rate, "adapter": arguments.adapter_learning_rate or learning_rate}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -24,7 +25,7 @@ def parameter_groups(
             "name": f"{part}{'' if decays else ' (no decay)'}",
             "params": parameters,
             # Every other part is the visual encoder or, where both stages are one run, Light-T.
-            "lr": rates.get(part, arguments.visual_learning_rate or learning_rate),
+            "lr": rates.get(part, visual),
             "weight_decay": weight_decay if decays else 0.0,
         }
         for (part, decays), parameters in groups.items()

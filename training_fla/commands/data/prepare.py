@@ -39,7 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", type=Path, metavar="FILE.tsv", help="draw this table of gloss<TAB>sentence instead")
+    text = "draw this table of gloss<TAB>sentence instead; or phoenix14t: its glosses and sentences"
+    parser.add_argument("--pairs", metavar="FILE.tsv", help=text)
+    text = "of --pairs phoenix14t: the unpacked release, of which only the annotation files are read"
+    parser.add_argument("--root", type=Path, metavar="DIR", help=text)
+    text = "of --pairs phoenix14t: only clips of its N commonest glosses"
+    parser.add_argument("--glosses", type=int, metavar="N", help=text)
     parser.add_argument("--seed", type=int, default=0, help="everything drawn follows from it [%(default)s]")
     for split, count in (("train", 800), ("dev", 80), ("test", 100)):
         parser.add_argument(f"--num-{split}", type=int, default=count, help=f"{split} clips [%(default)s]")
@@ -197,7 +202,7 @@ def _read(args: argparse.Namespace, reading) -> tuple[list, str]:
     from training_fla.corpora.registry import CORPORA
 
     if args.corpus == "demo":
-        return _read_demo(args)
+        return _read_demo(args, reading)
     options = {name: value for name, value in vars(args).items() if name.endswith("_column")}
     if getattr(args, "no_times", False):
         options |= {"start_column": "", "end_column": ""}
@@ -218,17 +223,32 @@ def _read(args: argparse.Namespace, reading) -> tuple[list, str]:
     return rows, ""
 
 
-def _read_demo(args: argparse.Namespace) -> tuple[list, str]:
+def _read_demo(args: argparse.Namespace, reading) -> tuple[list, str]:
     import hashlib
 
-    table = hashlib.sha256(args.pairs.read_bytes()).hexdigest()[:32] if args.pairs and args.pairs.is_file() else ""
-    return _demo_rows(args, args.size), f"seed {args.seed} clips {args.clips} of {args.clip_size} pixels {table}"
+    table = hashlib.sha256(Path(args.pairs).read_bytes()).hexdigest()[:32] if _is_file(args.pairs) else ""
+    rows = _demo_rows(args, args.size, reading)
+    return rows, f"seed {args.seed} clips {args.clips} of {args.clip_size} pixels {table}"
 
 
-def _demo_rows(args: argparse.Namespace, size: int) -> list:
+def _is_file(pairs: str | None) -> bool:
+    return pairs is not None and pairs != "phoenix14t" and Path(pairs).is_file()
+
+
+def _demo_rows(args: argparse.Namespace, size: int, reading=None) -> list:
     from training_fla.corpora.drawn.demo import read_demo
-    from training_fla.corpora.drawn.pairs import read_pairs
+    from training_fla.corpora.drawn.pairs import read_pairs, read_phoenix_pairs
+    from training_fla.files import InputError
 
+    if args.pairs == "phoenix14t":
+        if args.root is None:
+            raise InputError("--pairs phoenix14t needs --root: where the release, or its annotations/manual, lies")
+        if args.glosses is not None and args.glosses < 1:
+            raise InputError(f"--glosses must be 1 or more, got {args.glosses}")
+        return read_phoenix_pairs(args.root, args.glosses, size, args.seed, reading)
+    for name in ("root", "glosses"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name} is read beside --pairs phoenix14t only")
     if args.pairs:
         return read_pairs(args.pairs, size=size, seed=args.seed, language=args.language)
     return read_demo(args.seed, args.num_train, args.num_dev, args.num_test, size)
@@ -239,10 +259,13 @@ def _add_demo(args: argparse.Namespace, folder: Path) -> None:
     from training_fla.corpora.clips import write_clip
     from training_fla.corpora.drawn.broad_text import broad_text
     from training_fla.corpora.drawn.demo import demo_text
+    from training_fla.corpora.drawn.pairs import phoenix_text
 
-    if not args.pairs:
-        for name, sentences in (("demo_text", demo_text(args.seed)), ("broad_text", broad_text(args.seed))):
-            (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in sentences), encoding="utf-8")
+    texts = {} if args.pairs else {"demo_text": demo_text(args.seed), "broad_text": broad_text(args.seed)}
+    if args.pairs == "phoenix14t":
+        texts = {"phoenix_text": phoenix_text(args.root)}
+    for name, sentences in texts.items():
+        (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in sentences), encoding="utf-8")
     (folder / "clips").mkdir(exist_ok=True)
     # What is packed is as small as training likes it; a file to watch and to translate is drawn larger.
     rows = _demo_rows(args, args.clip_size)

@@ -1,5 +1,7 @@
 """The demo corpus: a drawn signer reports the weather. `demo_text` has sentences to pre-train a language model on."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from training_fla.corpora.clips import DrawnVideo
@@ -38,9 +40,8 @@ def read_demo(
         reports = _reports_of_split(rng, split, count)
         signers = rng.permutation(np.arange(count) % NUM_SIGNERS[split])
         for index, (report, signer) in enumerate(zip(reports, signers, strict=True)):
-            signs = tuple(DEMO_SIGNS[gloss] for gloss in report.glosses)
-            clip_id = f"{split}-{index:05d}"
-            rows.append(drawn_row(clip_id, signs, report.sentence, split, f"{split}-signer-{signer:02d}", size, seed))
+            what = (report.sentence, split, f"{split}-signer-{signer:02d}")
+            rows.append(drawn_row(f"{split}-{index:05d}", report.glosses, DEMO_SIGNS, *what, size, seed))
     return rows
 
 
@@ -65,7 +66,8 @@ def _reports_of_split(rng: np.random.Generator, split: str, count: int) -> list[
 
 def drawn_row(
     clip_id: str,
-    signs: tuple[Sign, ...],
+    glosses: Sequence[str],
+    signs: Mapping[str, Sign],
     sentence: str,
     split: str,
     signer: str,
@@ -74,9 +76,9 @@ def drawn_row(
     language: str = LANGUAGE,
 ) -> CorpusRow:
     """A clip that is drawn when its frames are asked for."""
-    signing = Signing(signs, signer, clip_id, size, seed)
+    signing = Signing(tuple(signs[gloss] for gloss in glosses), signer, clip_id, size, seed)
     video = DrawnVideo(signing, fps=FRAMES_PER_SECOND, name=clip_id)
-    return CorpusRow(clip_id, video, sentence, split, signer, language, signing.num_frames)
+    return CorpusRow(clip_id, video, sentence, split, signer, language, signing.num_frames, " ".join(glosses))
 
 
 def check_drawing(seed: int, size: int) -> None:

@@ -1,11 +1,13 @@
-"""`fla prepare demo --pairs`: any table of glosses and sentences as a corpus in drawn signs."""
+"""`fla prepare demo --pairs`: any table of glosses and sentences, or PHOENIX14T's, as a corpus in drawn signs."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from training_fla.corpora.drawn.demo import LANGUAGE, NUM_SIGNERS, check_drawing, drawn_row
 from training_fla.corpora.drawn.signs import signs_of_glosses, stable_integer
-from training_fla.corpora.row import CorpusRow, canonical_split
+from training_fla.corpora.phoenix14t import read_phoenix14t
+from training_fla.corpora.row import CorpusRow, Reading, canonical_split
 from training_fla.files import InputError
 from training_fla.tables import BadRows, read_table, read_text
 
@@ -43,14 +45,43 @@ def read_pairs(file: str | Path, size: int = 64, seed: int = 0, language: str = 
     bad.refuse()
     if not table:
         raise InputError(f"{file} has no row of glosses and a sentence")
-    signs = signs_of_glosses(gloss for _, cells in table for gloss in cells["glosses"].split())
-    rows = []
-    for _, cells in table:
+    return _drawn([cells for _, cells in table], size, seed, language)
+
+
+def read_phoenix_pairs(
+    root: str | Path, num_glosses: int | None = None, size: int = 64, seed: int = 0, reading: Reading | None = None
+) -> list[CorpusRow]:
+    """Draw the clips of PHOENIX14T by their glosses: all, or those whose glosses are all among the commonest of train.
+
+    Only the annotation files are read. Signers are drawn ones, and none of one split signs in another.
+    """
+    check_drawing(seed, size)
+    rows = [row for row in read_phoenix14t(root, reading) if row.glosses]
+    counts = Counter(gloss for row in rows if row.split == "train" for gloss in row.glosses.split())
+    if num_glosses is not None:
+        kept = set(sorted(counts, key=lambda gloss: (-counts[gloss], gloss))[:num_glosses])
+        rows = [row for row in rows if kept.issuperset(row.glosses.split())]
+    if not rows:
+        raise InputError(f"{root}: its annotation files hold no glosses in a column `orth`")
+    names = ("glosses", "sentence", "split", "id")
+    return _drawn([{name: getattr(row, name) for name in names} for row in rows], size, seed, LANGUAGE)
+
+
+def _drawn(table: list[dict[str, str]], size: int, seed: int, language: str) -> list[CorpusRow]:
+    """A clip for each row of glosses, sentence, split, id and perhaps signer."""
+    signs, rows = signs_of_glosses(gloss for cells in table for gloss in cells["glosses"].split()), []
+    for cells in table:
         split, number = cells["split"], stable_integer("signer of", cells["id"]) % NUM_SIGNERS[cells["split"]]
-        signer = cells.get("signer") or f"{split}-signer-{number:02d}"
-        shown = tuple(signs[gloss] for gloss in cells["glosses"].split())
-        rows.append(drawn_row(cells["id"], shown, cells["sentence"], split, signer, size, seed, language))
+        what = (cells["sentence"], split, cells.get("signer") or f"{split}-signer-{number:02d}")
+        rows.append(drawn_row(cells["id"], cells["glosses"].split(), signs, *what, size, seed, language))
     return rows
+
+
+def phoenix_text(root: str | Path) -> list[str]:
+    """The distinct training sentences of PHOENIX14T that stand in neither dev nor test: text for a language model."""
+    rows = read_phoenix14t(root, Reading(skip_bad_rows=True))
+    held_out = {row.sentence for row in rows if row.split != "train"}
+    return [sentence for sentence in dict.fromkeys(row.sentence for row in rows) if sentence not in held_out]
 
 
 def _table(file: Path, bad: BadRows) -> list[tuple[int, dict[str, str]]]:
