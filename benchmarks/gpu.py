@@ -1,30 +1,36 @@
 """How fast is everything on one GPU, beside the bare networks? One command, at most eight minutes.
 
-    python -m benchmarks.gpu [--out gpu.json] [--workers 14] [--quick]
+    python -m benchmarks.gpu [--out gpu.json] [--workers 14] [--phoenix14t FOLDER] [--minutes 8] [--quick]
 
 It needs this repository, torch, transformers and one GPU; it downloads nothing. Each figure is printed and written
-to the file as soon as it is known, so that a part that fails costs only itself. Five parts:
+to the file as soon as it is known: a part that fails, or that the minutes do not suffice for, costs only itself and is
+named under `failed`. Five parts:
 
-1. stage 1: a training step on clips of PHOENIX14T's lengths (224 pixels, random frames) against bare ResNet18 on the
-   same real frames, in fp32 with TF32, in bf16, and compiled; operations that wait for the device, a step
+1. stage 1: a training step on clips of PHOENIX14T's lengths (224 pixels, random frames) against bare ResNet18 on as
+   many real frames: fp32 with TF32, bf16, and compiled with and without frames in multiples of 32; operations that
+   wait for the device, a step; evaluation of 519 clips from frames
 2. the loader: augmented training frames a second from packed JPEG
 3. stage 2: a step of MBart-large with a trimmed vocabulary from stored features against the bare language model, and
    the evaluation of 519 clips by beam search
 4. the most GPU memory of each
-5. both stages on the drawn demo corpus, scored
+5. both stages on drawn clips of 64 pixels, scored: the demo's, or with --phoenix14t (the unpacked release, of which
+   only the annotation files are read) PHOENIX14T's sentences of its 60 commonest glosses
 
 `--quick` makes every part so small that it runs on a processor: to see that it works, not to measure.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -35,14 +41,36 @@ from transformers import TrainerCallback
 # PHOENIX14T's clips have 27 to 475 source frames, 116 on the average, 9 in 10 between 50 and 200.
 MEAN_FRAMES, DEVIATION = 116, 45
 WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")
-PRECISIONS = {
+NOT_PADDED = "bf16, compiled, frames as they come"
+MODES = {
     "fp32 (TF32)": {"tf32": True},
-    "bf16": {"bf16": True},
-    "bf16, compiled": {"bf16": True, "torch_compile": True},
+    "bf16": {"bf16": True, "tf32": True},
+    "bf16, compiled": {"bf16": True, "tf32": True, "torch_compile": True},
+    NOT_PADDED: {"bf16": True, "tf32": True, "torch_compile": True},
 }
-TINY_BACKBONE = {
-    "model_type": "resnet", "layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1],
+TINY = {
+    "vision_backbone": {
+        "model_type": "resnet", "layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1],
+    },
+    "visual_feature_size": 16,
 }  # fmt: skip
+DRAWN = {  # the network of recipes/demo/stage1.yaml
+    "vision_backbone": {
+        "model_type": "resnet", "layer_type": "basic", "embedding_size": 16, "hidden_sizes": [16, 32, 64, 128],
+        "depths": [1, 1, 1, 1], "downsample_in_first_stage": False,
+    },
+    "visual_feature_size": 128, "light_t": "tiny", "rotate_degrees": 0, "resize_factor": 0, "translate_pixels": 0,
+    "light_t_overrides": {
+        "d_model": 128, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256, "encoder_layers": 2, "decoder_layers": 2,
+        "init_std": 0.08,
+    },
+}  # fmt: skip
+SMALL_MBART = {
+    "d_model": 192, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 768, "decoder_ffn_dim": 768, "scale_embedding": True,
+    "init_std": 0.08,
+}  # fmt: skip
+OVER = "the minutes are over"
 COMMON = {
     "language_code": "de_DE", "max_target_tokens": 128, "max_new_tokens": 40, "generation_num_beams": 5,
     "label_smoothing_factor": 0.2, "disable_tqdm": True, "logging_strategy": "no", "eval_strategy": "no",
@@ -53,8 +81,9 @@ COMMON = {
 class Report:
     """The table: a line is printed and the file is written anew as soon as a figure is known."""
 
-    def __init__(self, file: Path, device: str):
+    def __init__(self, file: Path, device: str, minutes: float):
         self.file, self.rows, self.failed = file, [], []
+        self.deadline = time.monotonic() + 60 * minutes
         self.about = {"device": device, "torch": torch.__version__, "python": platform.python_version()}
 
     def add(self, part: str, what: str, value: float, unit: str) -> None:
@@ -67,9 +96,16 @@ class Report:
         """Write what is known so far."""
         self.file.write_text(json.dumps({**self.about, "rows": self.rows, "failed": self.failed}, indent=1) + "\n")
 
-    def value(self, part: str, what: str) -> float:
-        """A figure that is there."""
-        return next(row["value"] for row in self.rows if (row["part"], row["what"]) == (part, what))
+    def guard(self, name: str, work, *args) -> None:
+        """Do a part; where it fails, note why and go on."""
+        try:
+            if time.monotonic() > self.deadline:
+                raise TimeoutError(OVER)
+            work(*args)
+        except Exception as error:
+            traceback.print_exc()
+            self.failed.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        self.write()
 
 
 class StepClock(TrainerCallback):
@@ -87,6 +123,22 @@ class StepClock(TrainerCallback):
         """Stop."""
         wait()
         self.seconds.append(time.perf_counter() - self.start)
+
+
+class TimeLimit(TrainerCallback):
+    """Ends training after some seconds."""
+
+    def __init__(self, seconds: float):
+        self.end = time.monotonic() + seconds
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Look."""
+        control.should_training_stop |= time.monotonic() > self.end
+
+
+def time_is_over(number, frame) -> None:
+    """What the alarm does."""
+    raise TimeoutError(OVER)
 
 
 def wait() -> None:
@@ -110,18 +162,27 @@ def median_seconds(work, repeats: int, warm_up: int = 3) -> float:
 class Bench:
     """The five parts on one packed corpus of random frames."""
 
-    def __init__(self, folder: Path, report: Report, workers: int, quick: bool):
-        self.folder, self.report, self.workers, self.quick = folder, report, workers, quick
+    def __init__(self, folder: Path, report: Report, options: argparse.Namespace):
+        self.folder, self.report, self.options, self.quick = folder, report, options, options.quick
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.size, self.crop = (40, 32) if quick else (256, 224)
-        self.clips = (8, 4) if quick else (128, 519)  # trained on, evaluated
-        self.steps = 3 if quick else 40
+        self.size, self.crop = (40, 32) if self.quick else (256, 224)
+        self.clips = (8, 4) if self.quick else (512, 519)  # trained on, evaluated
+        self.steps = 3 if self.quick else 40
+
+    def run(self) -> None:
+        """All parts; each costs only itself."""
+        guard = self.report.guard
+        guard("corpus", self.make_corpus)
+        for name, lines in MODES.items():
+            guard(f"stage 1, {name}", self.stage1, name, lines)
+        guard("loader", self.loader)
+        guard("stage 2", self.stage2)
+        guard("two stages", self.two_stages)
 
     def make_corpus(self) -> None:
         """Clips of PHOENIX14T's lengths whose frames are smooth noise, packed by a process a core."""
         from training_fla.corpora.clips import DrawnVideo
         from training_fla.corpora.row import CorpusRow
-        from training_fla.data.packing import pack
 
         chance, rows = np.random.default_rng(0), []
         for split, count in zip(("train", "dev"), self.clips, strict=True):
@@ -131,8 +192,16 @@ class Bench:
                 draw = DrawSmoothNoise(frames, self.size, number)
                 rows.append(CorpusRow(name, DrawnVideo(draw, name=name), sentence(chance), split, language="de_DE"))
         rows.append(CorpusRow("test-0", DrawnVideo(DrawSmoothNoise(8, self.size, 0), name="t"), "eins", "test"))
+        start = time.perf_counter()
+        self.pack(rows, "corpus", self.size)
+        self.report.add("corpus", "drawing and packing", time.perf_counter() - start, "s")
+
+    def pack(self, rows: list, name: str, size: int) -> None:
+        """Pack drawn clips into a folder beside the others."""
+        from training_fla.data.packing import pack
+
         workers = 0 if self.quick else os.cpu_count()
-        pack(rows, self.folder / "corpus", size=self.size, num_workers=workers, progress=False, corpus="drawn")
+        pack(rows, self.folder / name, size=size, num_workers=workers, progress=False, corpus="drawn")
 
     def make_trainer(self, stage: str, lines: dict):
         """The trainer that `run_stage1.py` or `run_stage2.py` would make of a recipe."""
@@ -147,10 +216,9 @@ class Bench:
             **COMMON, "dataset": str(self.folder / "corpus"), "test_split": "dev",
             "output_dir": str(self.folder / name),
             "frame_size": self.size, "crop_size": self.crop, "imagenet_weights": None, "max_steps": self.steps,
-            "dataloader_num_workers": 0 if self.quick else self.workers, "use_cpu": self.device.type == "cpu", **lines,
+            "dataloader_num_workers": 0 if self.quick else self.options.workers, "use_cpu": self.device.type == "cpu",
+            **(TINY if self.quick and "stage1_checkpoint" not in lines else {}), **lines,
         }  # fmt: skip
-        if self.quick:
-            recipe |= {"vision_backbone": TINY_BACKBONE, "visual_feature_size": 16}
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(recipe))
         parsed = parse_recipe(kind, [str(file)], __doc__)
@@ -159,33 +227,44 @@ class Bench:
         model = script.build_model(parsed, processor)
         return stages.make_trainer(parsed, stages.training_arguments(parsed), splits, processor, model)
 
-    def stage1(self) -> None:
-        """Part 1, and the memory of part 4."""
-        optimizer = {
-            "optimizer": "sgd",
-            "momentum": 0.9,
-            "nesterov": True,
-            "learning_rate": 1e-3,
-            "max_grad_norm": 0.0,
-        }
+    def stage1_trainer(self, lines: dict):
+        """Of the paper's stage 1, on clips of random frames."""
+        optimizer = {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "learning_rate": 1e-3}
         light = {"light_t": "tiny" if self.quick else "base", "train_tokenizer_pieces": 200}
         augment = {"augmentation_probability": 0.5, "random_frame_phase": True}
-        for name, lines in PRECISIONS.items():
-            if self.device.type == "cpu" and ("tf32" in lines or "torch_compile" in lines):
-                lines = {}
-            self.forget_memory()
-            trainer = self.make_trainer("1", optimizer | light | augment | lines | {"per_device_train_batch_size": 8})
-            seconds = self.train(trainer)
-            frames = trainer.throughput.figures()
-            self.report.add("stage 1", f"step of 8 clips, {name}", seconds, "s")
-            self.report.add("memory", f"stage 1, {name}", self.most_memory(), "GiB")
-            self.report.add("stage 1", f"waits for the device a step, {name}", self.waits(trainer), "")
-            bare = self.bare_resnet(bf16="bf16" in lines, compiled="compiled" in name and self.device.type == "cuda")
-            self.report.add("stage 1", f"step / bare resnet18 on as many frames, {name}", seconds / bare, "times")
-            for figure, value in frames.items():
-                if "frames" in figure and isinstance(value, int | float):
-                    self.report.add("stage 1", f"{figure}, {name}", value, "")
-        self.loader(trainer)
+        batch = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 64}
+        return self.make_trainer("1", optimizer | light | augment | batch | lines)
+
+    def stage1(self, name: str, lines: dict) -> None:
+        """Part 1, and the memory of part 4."""
+        if self.device.type == "cpu":
+            lines = {"torch_compile": True, "torch_compile_backend": "eager"} if "torch_compile" in lines else {}
+        self.forget_memory()
+        torch.compiler.reset()
+        pads = patch("training_fla.training.compiling.pad_frames") if name == NOT_PADDED else contextlib.nullcontext()
+        with pads:
+            trainer = self.stage1_trainer(lines)
+        seconds, first = self.train(trainer)
+        self.report.add("stage 1", f"step of 8 clips, {name}", seconds, "s")
+        self.report.add("stage 1", f"first step, {name}", first, "s")
+        self.report.add("memory", f"stage 1, {name}", self.most_memory(), "GiB")
+        self.report.add("stage 1", f"waits for the device a step, {name}", self.waits(trainer), "")
+        for figure, value in trainer.throughput.figures().items():
+            if "frames" in figure and isinstance(value, int | float):
+                self.report.add("stage 1", f"{figure}, {name}", value, "")
+        bare = self.bare_resnet(bf16="bf16" in name, compiled="compiled" in name and self.device.type == "cuda")
+        self.report.add("stage 1", f"step / bare resnet18 on as many frames, {name}", seconds / bare, "times")
+        if name == "bf16, compiled":
+            self.evaluate(trainer, "stage 1", "from frames")
+
+    def evaluate(self, trainer, part: str, inputs: str) -> None:
+        """Translate the clips that are not trained on."""
+        self.forget_memory()
+        start = time.perf_counter()
+        trainer.evaluate()
+        seconds = time.perf_counter() - start
+        self.report.add(part, f"beam-5 evaluation of {self.clips[1]} clips {inputs}", seconds, "s")
+        self.report.add("memory", f"{part}, evaluation", self.most_memory(), "GiB")
 
     def bare_resnet(self, bf16: bool, compiled: bool) -> float:
         """Forward, backward and step of torchvision's ResNet18 on 232 frames in channels_last, seconds."""
@@ -207,10 +286,12 @@ class Bench:
 
         return median_seconds(step, self.steps)
 
-    def loader(self, trainer) -> None:
+    def loader(self) -> None:
         """Part 2: an epoch of the training loader alone."""
-        start = time.perf_counter()
-        frames = sum(int(batch["attention_mask"].sum()) for batch in trainer.get_train_dataloader())
+        loader = self.stage1_trainer({}).get_train_dataloader()
+        for _ in range(2):  # in the first epoch workers begin and files come into memory
+            start = time.perf_counter()
+            frames = sum(int(batch["attention_mask"].sum()) for batch in loader)
         self.report.add("loader", "augmented training frames a second", frames / (time.perf_counter() - start), "1/s")
 
     def stage2(self) -> None:
@@ -227,16 +308,17 @@ class Bench:
         start = time.perf_counter()
         trainer = self.make_trainer("2", lines)
         self.report.add("stage 2", "encoding and storing the features of all clips", time.perf_counter() - start, "s")
-        seconds = self.train(trainer)
+        seconds, _ = self.train(trainer)
         self.report.add("stage 2", "step of 8 clips from stored features, bf16", seconds, "s")
         self.report.add("memory", "stage 2, bf16", self.most_memory(), "GiB")
         self.report.add("stage 2", "waits for the device a step", self.waits(trainer), "")
-        bare = self.bare_language_model(trainer)
-        self.report.add("stage 2", "step / bare language model", seconds / bare, "times")
-        start = time.perf_counter()
-        trainer.evaluate()
-        self.report.add("stage 2", f"beam-5 evaluation of {self.clips[1]} clips", time.perf_counter() - start, "s")
-        self.report.add("memory", "stage 2 with evaluation", self.most_memory(), "GiB")
+        self.report.guard("bare language model", self.against_bare, trainer, seconds)
+        self.evaluate(trainer, "stage 2", "from stored features")
+
+    def against_bare(self, trainer, seconds: float) -> None:
+        """Part 3's ratio."""
+        ratio = seconds / self.bare_language_model(trainer)
+        self.report.add("stage 2", "step / bare language model", ratio, "times")
 
     def tokenizer(self) -> str:
         """A folder with a tokenizer of the drawn sentences."""
@@ -272,25 +354,51 @@ class Bench:
 
         return median_seconds(epoch, max(2, self.steps // len(batches)), warm_up=1) / len(batches)
 
-    def demo(self) -> None:
-        """Part 5: `fla demo`, as `make demo` runs it."""
-        if self.quick:
-            return  # minutes on a processor; `make demo` is that
-        from training_fla.experiments.demonstration import run_demo
+    def two_stages(self) -> None:
+        """Part 5: both stages on drawn clips, each as long as the minutes left allow, and their test scores."""
+        from training_fla.corpora.drawn.demo import read_demo
+        from training_fla.stage import save_model
 
-        start = time.perf_counter()
-        run_demo(self.folder / "demo", seed=0)
-        self.report.add("demo", "both stages on the drawn corpus, seconds in all", time.perf_counter() - start, "s")
-        for name in ("stage1", "stage2"):
-            scores = json.loads((self.folder / "demo" / name / "metrics.json").read_text())["test"]
-            self.report.add("demo", f"{name}, test BLEU-4", scores["bleu4"], "")
+        if self.options.phoenix14t is not None:
+            from training_fla.corpora.drawn.pairs import read_phoenix_pairs
 
-    def train(self, trainer) -> float:
-        """Median seconds of a step, without the first quarter, in which kernels are planned and compiled."""
+            rows = read_phoenix_pairs(self.options.phoenix14t, num_glosses=60, size=64)
+        else:
+            rows = read_demo(**{"num_train": 8, "num_dev": 2, "num_test": 2} if self.quick else {}, size=64)
+        self.pack(rows, "drawn", 64)
+        common = {
+            "dataset": str(self.folder / "drawn"), "test_split": "test", "frame_size": 64, "crop_size": 60,
+            "label_smoothing_factor": 0.1, "max_grad_norm": 1.0, "bf16": self.device.type == "cuda",
+            "max_steps": self.steps if self.quick else 2000, "per_device_eval_batch_size": 64,
+        }  # fmt: skip
+        stage1 = common | {
+            "train_tokenizer_pieces": 400, "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2,
+            "warmup_steps": 50, "per_device_train_batch_size": 8, **DRAWN, **(TINY if self.quick else {}),
+        }  # fmt: skip
+        stage2 = common | {
+            "language_model_config": {"model_type": "mbart", **SMALL_MBART}, "optimizer": "adam",
+            "learning_rate": 3e-4, "adapter_learning_rate": 1e-3, "per_device_train_batch_size": 16,
+        }  # fmt: skip
+        for number, lines in (("1", stage1), ("2", stage2)):
+            trainer = self.make_trainer(number, lines)
+            left = self.report.deadline - time.monotonic() - 20
+            trainer.add_callback(TimeLimit(left / 2 if number == "1" else left))
+            start = time.perf_counter()
+            trainer.train()
+            seconds = time.perf_counter() - start
+            score = trainer.evaluate(trainer.test_dataset)["eval_bleu4"]
+            self.report.add("drawn", f"stage {number}, {trainer.state.global_step} steps", seconds, "s")
+            self.report.add("drawn", f"stage {number}, test BLEU-4", score, "")
+            if number == "1":
+                save_model(trainer, self.folder / "drawn-stage1")
+                stage2 |= dict.fromkeys(("stage1_checkpoint", "tokenizer"), str(self.folder / "drawn-stage1"))
+
+    def train(self, trainer) -> tuple[float, float]:
+        """Median seconds of a step without the first quarter, in which kernels are planned, and those of the first."""
         clock = StepClock()
         trainer.add_callback(clock)
         trainer.train()
-        return float(np.median(clock.seconds[len(clock.seconds) // 4 :]))
+        return float(np.median(clock.seconds[len(clock.seconds) // 4 :])), clock.seconds[0]
 
     def waits(self, trainer) -> float:
         """Operations that wait for the device, a step, counted by the profiler in one batch's forward and backward."""
@@ -298,10 +406,16 @@ class Bench:
 
         batch = next(iter(trainer.get_train_dataloader()))
         batch = {name: value.to(self.device) for name, value in batch.items()}
+        wait()
         trainer.model.train()
-        with profile(activities=[ProfilerActivity.CPU]) as watched:
+        on_gpu = [ProfilerActivity.CUDA] if self.device.type == "cuda" else []
+        with profile(activities=[ProfilerActivity.CPU, *on_gpu]) as watched:
             trainer.training_step(trainer.model_wrapped, batch)
-        return sum(event.count for event in watched.key_averages() if event.key in WAITS)
+        counts = {event.key: event.count for event in watched.key_averages()}
+        print(
+            "  ", {name: count for name, count in counts.items() if name in WAITS or "Synchronize" in name}, flush=True
+        )
+        return sum(counts.get(name, 0) for name in WAITS)
 
     def forget_memory(self) -> None:
         """Measure from here on."""
@@ -337,25 +451,24 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--workers", type=int, default=max(1, min(14, (os.cpu_count() or 1) - 2)))
+    parser.add_argument("--phoenix14t", metavar="FOLDER", help="for part 5: the unpacked release of PHOENIX14T")
+    parser.add_argument("--minutes", type=float, default=8, help="at most so many; what is left is named")
     parser.add_argument("--quick", action="store_true", help="so small that a processor runs it: to see that it works")
     options = parser.parse_args(args)
     if not torch.cuda.is_available() and not options.quick:
         parser.error("no GPU is visible; --quick runs every part in miniature on the processor")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    report = Report(options.out, device)
+    report = Report(options.out, device, options.minutes)
     print(f"{device}, torch {torch.__version__}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), report, options.workers, options.quick)
-        start = time.perf_counter()
-        bench.make_corpus()
-        report.add("corpus", "drawing and packing", time.perf_counter() - start, "s")
-        for part in (bench.stage1, bench.stage2, bench.demo):
-            try:
-                part()
-            except Exception:
-                traceback.print_exc()
-                report.failed.append(part.__name__)
-    report.write()
+    signal.signal(signal.SIGALRM, time_is_over)
+    signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            Bench(Path(folder), report, options).run()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    for line in report.failed:
+        print(f"failed: {line}", flush=True)
     return int(bool(report.failed))
 
 

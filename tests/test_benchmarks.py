@@ -1,6 +1,7 @@
 """Benchmarks are run by hand; here only that those which are rarely run do so at the first try."""
 
 import json
+import time
 
 from benchmarks import corpus_scale, gpu
 
@@ -11,13 +12,32 @@ def test_the_gpu_benchmark_runs_in_miniature(tmp_path, monkeypatch):
     report = json.loads((tmp_path / "gpu.json").read_text())
     figures = {(row["part"], row["what"]): row["value"] for row in report["rows"]}
     assert report["failed"] == []
-    for precision in gpu.PRECISIONS:
-        assert figures["stage 1", f"step / bare resnet18 on as many frames, {precision}"] > 0
-        assert figures["stage 1", f"waits for the device a step, {precision}"] <= 1
+    for mode in gpu.MODES:
+        assert figures["stage 1", f"step / bare resnet18 on as many frames, {mode}"] > 0
+        assert figures["stage 1", f"waits for the device a step, {mode}"] <= 1
+    assert figures["stage 1", "beam-5 evaluation of 4 clips from frames"] > 0
     assert figures["loader", "augmented training frames a second"] > 0
     assert figures["stage 2", "waits for the device a step"] <= 1
     assert figures["stage 2", "step / bare language model"] > 0
-    assert figures["stage 2", "beam-5 evaluation of 4 clips"] > 0
+    assert figures["stage 2", "beam-5 evaluation of 4 clips from stored features"] > 0
+    assert figures["drawn", "stage 1, test BLEU-4"] >= 0 and figures["drawn", "stage 2, test BLEU-4"] >= 0
+
+
+def test_a_part_of_the_gpu_benchmark_that_fails_costs_only_itself(tmp_path, monkeypatch, capsys):
+    def parts(bench):
+        bench.report.add("first", "a figure", 1.0, "s")
+        bench.report.guard("second", lambda: 1 / 0)
+        bench.report.guard("third", bench.report.add, "third", "another", 2.0, "s")
+        bench.report.guard("fourth", time.sleep, 30)
+        bench.report.guard("fifth", bench.report.add, "fifth", "too late", 3.0, "s")
+
+    monkeypatch.setattr(gpu.Bench, "run", parts)
+    assert gpu.main(["--quick", "--minutes", "0.005", "--out", str(tmp_path / "gpu.json")]) == 1
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["part"] for row in report["rows"]] == ["first", "third"]
+    over = "TimeoutError: the minutes are over"
+    failed = ["second: ZeroDivisionError: division by zero", f"fourth: {over}", f"fifth: {over}"]
+    assert report["failed"] == failed and f"failed: fifth: {over}" in capsys.readouterr().out
 
 
 def test_the_benchmark_of_a_large_corpus_runs_in_miniature(capsys):
