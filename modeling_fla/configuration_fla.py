@@ -104,12 +104,12 @@ def _forget_dtypes(config: PreTrainedConfig) -> None:
 
 
 def _of_text_config(name: str) -> property:
-    """A property that reads and sets the field of `text_config` of the same name."""
+    """A property that reads and sets the field of `text_config`, or of its decoder (T5Gemma), of the same name."""
 
     def setter(config, value):
-        setattr(config.text_config, name, value)
+        setattr(config.text_config.get_text_config(), name, value)
 
-    return property(lambda config: getattr(config.text_config, name, None), setter)
+    return property(lambda config: getattr(config.text_config.get_text_config(), name, None), setter)
 
 
 @strict
@@ -119,8 +119,7 @@ class FlaConfig(PreTrainedConfig):
     Args:
         vision_config ([`FlaVisionConfig`] or `dict`, *optional*): The visual encoder; `None` with `sign_feature_size`.
         text_config (`PreTrainedConfig` or `dict`, *optional*):
-            The language model: MBart, MT5, Marian, BART, T5, Pegasus, M2M-100 or any other encoder-decoder.
-            Defaults to MBart.
+            The language model: MBart, MT5, T5Gemma, NLLB or any other encoder-decoder. Defaults to MBart.
         input_features (`str`, *optional*, defaults to `"sign"`):
             What the adapter reads (paper Table 8): `"frame"`, the backbone's features; `"sign"`, the temporal
             module's; or `"hidden"`, the states of Light-T's encoder, which is then a part of the model, always frozen.
@@ -224,6 +223,12 @@ class FlaConfig(PreTrainedConfig):
     def to_dict(self) -> dict:
         """As [`PreTrainedConfig.to_dict`], with the place of the pipeline's code in a saved folder."""
         return super().to_dict() | {"custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
+
+    @property
+    def sign_embed_size(self) -> int:
+        """D, the width of what the language model's encoder reads; T5Gemma keeps its two halves in configs."""
+        encoder = getattr(self.text_config, "encoder", self.text_config)
+        return getattr(encoder, "text_config", encoder).hidden_size
 
     @property
     def adapter_input_size(self) -> int:

@@ -97,26 +97,28 @@ def _check_positions(stack: nn.Module, length: int, what: str = "video", unit: s
             )
 
 
-def _share_token_embeddings(language_model: PreTrainedModel) -> None:
-    """Leave the language model one table of token embeddings: the decoder's.
+def _remove_unused_parts(language_model: PreTrainedModel) -> None:
+    """Leave the language model one table of token embeddings, the decoder's, and no eyes of its own (T5Gemma 2).
 
-    The adapter takes the place of the encoder's table (paper Sec. 4.3). Where the head is untied, transformers makes
-    three tables (`shared`, encoder, decoder); DistributedDataParallel would wait for gradients of the other two.
+    The adapter takes the place of the encoder's table (paper Sec. 4.3). DistributedDataParallel would wait for the
+    gradients of what is not used; where the head is untied, transformers makes three tables.
     """
-    core = language_model.base_model
-    prefix = "" if core is language_model else f"{language_model.base_model_prefix}."
-    # Not by identity: `from_pretrained` ties only after everything is built.
-    if f"{prefix}encoder.embed_tokens.weight" in language_model.all_tied_weights_keys:
+    core, encoder = language_model.base_model, language_model.get_encoder()
+    for name in {"vision_tower", "multi_modal_projector"} & dict(encoder.named_children()).keys():
+        setattr(encoder, name, None)
+    table, names = language_model.get_decoder().get_input_embeddings(), dict(language_model.named_modules())
+    both = [name for name, module in names.items() if module in (encoder.get_input_embeddings(), table)]
+    # Not by identity of weights: `from_pretrained` ties only after everything is built.
+    if len(both) < 2 or any(f"{name}.weight" in language_model.all_tied_weights_keys for name in both):
         return
-    table = language_model.get_decoder().embed_tokens
-    language_model.get_encoder().embed_tokens = table
-    ties = {"encoder.embed_tokens.weight": "decoder.embed_tokens.weight"}
-    if getattr(core, "shared", None) is not None:
+    encoder.set_input_embeddings(table)
+    shared = getattr(core, "shared", None) or table
+    source = next(name for name, module in names.items() if module is shared)
+    if shared is not table:
         core.shared = table
-        ties = {"encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"}
     # Saving and loading follow this map: without it the shared tensor would be refused, or missed.
     language_model.all_tied_weights_keys |= {
-        f"{prefix}{target}": f"{prefix}{source}" for target, source in ties.items()
+        f"{name}.{part}": f"{source}.{part}" for name in both if name != source for part, _ in table.named_parameters()
     }
 
 
@@ -191,14 +193,14 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             visual_encoder = FlaVisualEncoder(config.vision_config)
         self.visual_encoder = visual_encoder  # `None` with `sign_feature_size`
         self.light_t_encoder = self._build_light_t_encoder() if light_t_encoder is None else light_t_encoder
-        text_width = config.text_config.hidden_size
+        text_width = config.sign_embed_size
         self.adapter = FlaAdapter(config.adapter_input_size, config.adapter_hidden_size or text_width, text_width)
         if language_model is None:
             self.language_model = AutoModelForSeq2SeqLM.from_config(config.text_config)
         else:
             self.language_model = language_model
             self.generation_config = language_model.generation_config
-        _share_token_embeddings(self.language_model)
+        _remove_unused_parts(self.language_model)
         # One object each, so that a change of vocabulary is seen in both.
         config.vision_config, config.text_config = getattr(visual_encoder, "config", None), self.language_model.config
         for part in filter(None, (config.vision_config, config.text_config)):
@@ -298,7 +300,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             decoder_input_ids (`torch.LongTensor` of shape `(B, L)`, *optional*):
                 Target tokens shifted right. Made from `labels` where absent.
             decoder_attention_mask (`torch.Tensor` of shape `(B, L)`, *optional*):
-                1 for a target token, 0 for padding. Causal anyway, so rarely needed.
+                1 for a target token, 0 for padding; causal anyway.
             labels (`torch.LongTensor` of shape `(B, L)`, *optional*):
                 Target token ids as the tokenizer writes them, e.g. MBart's `tokens </s> <language>`; -100 at padding.
             sign_features (`torch.FloatTensor` of shape `(B, N, C)`, *optional*):
@@ -307,8 +309,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
                 The language model's encoder states, if they are known; pixels and sign features are then ignored.
             cache (`Cache`, *optional*):
                 Keys and values of the decoder's earlier steps; `past_key_values` until transformers 5.23.
-            decoder_inputs_embeds (`torch.FloatTensor` of shape `(B, L, D)`, *optional*):
-                Instead of `decoder_input_ids`.
+            decoder_inputs_embeds (`torch.FloatTensor` of shape `(B, L, D)`, *optional*): Instead of token ids.
             use_cache (`bool`, *optional*): Whether to return `cache`.
             num_items_in_batch (`torch.LongTensor` of shape `()` or `int`, *optional*):
                 Target tokens to divide the loss by, which [`Trainer`] gives when it accumulates gradients.
@@ -407,6 +408,10 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             inputs = sign_features  # `FlaEncoder` knows them by their shape, so that all of `generate` works for both
         return super().generate(inputs, generation_config, *args, **kwargs)
 
+    def _prepare_cache_for_generation(self, *args, **kwargs) -> None:
+        """The language model's: only T5Gemma knows that its cross-attention does not slide."""
+        self.language_model._prepare_cache_for_generation(*args, **kwargs)
+
     def get_sign_features(
         self,
         pixel_values_videos: torch.Tensor,
@@ -438,11 +443,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         return self.light_t_encoder(sign_features, mask)
 
     def _added_masks(self, mask: torch.BoolTensor, length: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Masks to add to attention scores, `(B, 1, 1, N)` and causal `(1, 1, L, L)`, dtype of the language model.
-
-        transformers reads the values of two-dimensional ones, and so waits for the device three times a step.
-        """
-        if getattr(self.language_model.config, "_attn_implementation", None) not in ("sdpa", "eager"):
+        """Masks `(B, 1, 1, N)` and causal `(1, 1, L, L)` to add to scores: 2-D ones are read, and waited for."""
+        slides = getattr(self.language_model.get_decoder().config, "layer_types", None)  # T5Gemma makes masks a layer
+        if slides or getattr(self.language_model.config, "_attn_implementation", None) not in ("sdpa", "eager"):
             return mask.long(), None
         dtype = self.language_model.dtype
         smallest = torch.finfo(dtype).min
@@ -467,7 +470,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             mask = real_positions_mask(sign_features.shape[:2], attention_mask, sign_features.device)
         else:
             mask = attention_mask.bool()
-        return self.adapter(_without_padding(sign_features, mask)) * self.config.input_embed_scale, mask
+        sign_embeds = self.adapter(_without_padding(sign_features, mask)) * self.config.input_embed_scale
+        return sign_embeds.to(self.language_model.dtype), mask  # generation runs outside autocast
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """Labels shifted right as this language model wants them.
@@ -483,8 +487,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             return own(labels)
         # M2M-100 and NLLB have none.
         text_config = self.config.text_config
-        start = labels.new_full((labels.shape[0], 1), text_config.decoder_start_token_id)
-        shifted = torch.cat([start, labels[:, :-1]], dim=1)
+        shifted = F.pad(labels[:, :-1], (1, 0), value=text_config.decoder_start_token_id)
         return shifted.masked_fill(shifted == -100, text_config.pad_token_id)
 
     def freeze_visual_encoder(self, vision_backbone: bool = True, temporal_module: bool = True) -> None:

@@ -30,7 +30,8 @@ def trim_token_embeddings(model: PreTrainedModel, kept_token_ids: list[int]) -> 
     language_model = getattr(model, "language_model", model)
     tables = _token_tables(language_model)
     new_ids = _new_token_ids(kept_token_ids, tables[0].weight.shape[0])
-    configs = {id(c): c for c in (language_model.config, language_model.generation_config, model.generation_config)}
+    configs = (*_with_parts(language_model.config), language_model.generation_config, model.generation_config)
+    configs = {id(config): config for config in configs}
     changes = [(config, _renumbered_fields(config, new_ids)) for config in configs.values()]
 
     _keep_rows(tables, kept_token_ids)
@@ -40,6 +41,8 @@ def trim_token_embeddings(model: PreTrainedModel, kept_token_ids: list[int]) -> 
     for table in tables:
         if getattr(table, "padding_idx", None) is not None:
             table.padding_idx = new_ids.get(table.padding_idx)
+        if hasattr(table, "eoi_token_index"):  # T5Gemma 2's of pictures
+            table.eoi_token_index = new_ids.get(table.eoi_token_index, -1)
     for config, fields in changes:
         for name, value in fields.items():
             setattr(config, name, value)
@@ -50,12 +53,18 @@ def _token_tables(language_model: PreTrainedModel) -> list[nn.Module]:
     """The head and every embedding of tokens, each once; some share their weight."""
     stacks = (language_model.get_encoder(), language_model.get_decoder())
     tables = [language_model.get_output_embeddings(), getattr(language_model.base_model, "shared", None)]
-    tables += [stack.embed_tokens for stack in stacks]
+    tables += [stack.get_input_embeddings() for stack in stacks]
     tables = list({id(table): table for table in tables if table is not None}.values())
     sizes = sorted({table.weight.shape[0] for table in tables})
     if len(sizes) > 1:
         raise ValueError(f"Encoder and decoder have different vocabularies, of {sizes[0]} and {sizes[-1]} tokens.")
     return tables
+
+
+def _with_parts(config) -> list:
+    """A configuration and those inside it: T5Gemma has one for each half."""
+    parts = [getattr(config, name) for name in config.sub_configs]
+    return [config, *(inner for part in parts if part is not None for inner in _with_parts(part))]
 
 
 def _new_token_ids(kept_token_ids: list[int], vocab_size: int) -> dict[int, int]:
@@ -82,6 +91,8 @@ def _renumbered_fields(config, new_ids: dict[int, int]) -> dict[str, object]:
             fields[name] = len(new_ids)
         elif name in TOKEN_LISTS:  # an entry with a token that is gone has no use
             fields[name] = [new for new in (_renumbered(old, new_ids) for old in value) if new is not None] or None
+        elif name.endswith("_token_index"):  # of pictures, which are never read here
+            fields[name] = new_ids.get(value, -1)
         elif name.endswith("_token_id"):
             fields[name] = _renumbered(value, new_ids)
             if fields[name] is None and name != "bos_token_id":  # an encoder-decoder does not start from it

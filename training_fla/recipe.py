@@ -194,6 +194,9 @@ class Stage2Arguments(VisualArguments):
     language_model_dtype: Literal["float32", "bfloat16", "float16"] = HfArg(
         default="float32", help="another one only where it is frozen"
     )
+    language_model_quantization: dict | None = HfArg(
+        default=None, help="beside `peft`: fields of transformers' BitsAndBytesConfig, e.g. {load_in_4bit: true}"
+    )
     random_language_model: bool = HfArg(
         default=False, help="take only the architecture of `language_model` (Table 10)"
     )
@@ -217,6 +220,11 @@ class Stage2Arguments(VisualArguments):
         help="auto: where the encoder is frozen and nothing varies, store features; a folder; null: never",
     )
     feature_dtype: Literal["float32", "bfloat16"] = HfArg(default="float32", help="type of the stored features")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.language_model_quantization and not (self.peft and self.language_model):
+            raise InputError("language_model_quantization is for a `language_model` beside `peft`: set both")
 
 
 @dataclass

@@ -257,7 +257,7 @@ def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable,
         raise
     except (ValueError, StrictDataclassError, OSError) as error:
         raise InputError(f"the recipe's model cannot be built: {error}") from error
-    rows, tokens = model.config.text_config.vocab_size, len(processor.tokenizer)
+    rows, tokens = model.get_output_embeddings().weight.shape[0], len(processor.tokenizer)
     # T5 and MT5 pad their embedding to a round number, so a few spare rows are fine; another vocabulary is not.
     if tokens > rows or rows - tokens > 256:
         raise InputError(
@@ -384,7 +384,7 @@ def save_model(trainer: SignTranslationTrainer, folder: Path) -> None:
     trainer.model = trainer.whole_model()
     if is_peft(trainer.model) and trainer.is_world_process_zero():
         save_peft(trainer.model, folder / PEFT_FOLDER)
-        merge_peft(trainer.model)
+        merge_peft(trainer.model, folder / PEFT_FOLDER)
     if isinstance(trainer.model, OneRunModel):
         trainer.model = without_light_t(trainer.model)
     staging = folder / ".model.partial"

@@ -13,6 +13,9 @@ from transformers import (
     PegasusConfig,
     ResNetConfig,
     T5Config,
+    T5Gemma2Config,
+    T5GemmaConfig,
+    UMT5Config,
 )
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
@@ -31,6 +34,32 @@ BART_SIZES = {
     **{"forced_eos_token_id": None, **TOKENS},
 }
 T5_SIZES = {"d_model": D, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, **TOKENS}
+# Like their tokenizers, Gemma's begin a sentence with <bos>; the window is shorter than the longest video.
+GEMMA_TOKENS = {"vocab_size": V, "pad_token_id": 1, "bos_token_id": 3, "eos_token_id": 2}
+GEMMA_SIZES = {
+    **{"hidden_size": D, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+    **{"num_key_value_heads": 1, "head_dim": 8, "sliding_window": 6, **GEMMA_TOKENS},
+}
+KINDS = {"layer_types": ["sliding_attention", "full_attention"]}
+PICTURES = {
+    "vision_config": {
+        **{"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1},
+        **{"image_size": 8, "patch_size": 4},
+    },
+    **{"mm_tokens_per_image": 4, "boi_token_index": 35, "eoi_token_index": 36, "image_token_index": 37},
+}
+
+
+def t5gemma(**fields):
+    halves = {"encoder": GEMMA_SIZES | KINDS, "decoder": GEMMA_SIZES | KINDS | fields}
+    return T5GemmaConfig(**halves, **GEMMA_TOKENS)
+
+
+def t5gemma2():
+    encoder = {"text_config": GEMMA_SIZES | KINDS, **PICTURES}
+    return T5Gemma2Config(encoder=encoder, decoder=GEMMA_SIZES | KINDS, image_token_index=37, **GEMMA_TOKENS)
+
+
 LANGUAGE_MODELS = {
     "mbart": lambda: MBartConfig(**BART_SIZES),
     "mt5": lambda: MT5Config(**T5_SIZES),
@@ -39,6 +68,9 @@ LANGUAGE_MODELS = {
     "t5": lambda: T5Config(**T5_SIZES),
     "pegasus": lambda: PegasusConfig(**BART_SIZES),
     "m2m_100": lambda: M2M100Config(**BART_SIZES),
+    "umt5": lambda: UMT5Config(**T5_SIZES),
+    "t5gemma": t5gemma,
+    "t5gemma2": t5gemma2,
 }
 
 

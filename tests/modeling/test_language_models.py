@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, MT5Config, MT5ForConditionalGeneration
 
-from modeling_fla import FlaForConditionalGeneration, trim_token_embeddings
+from modeling_fla import FlaConfig, FlaForConditionalGeneration, trim_token_embeddings
 
-from .conftest import LANGUAGE_MODELS, V, tiny_model
+from .conftest import LANGUAGE_MODELS, D, V, t5gemma, tiny_model
 
 KEPT = [0, 1, 2, 3, 9, 7, 30, 12, 39, 8]  # the special tokens, then some others out of order
 every_language_model = pytest.mark.parametrize("name", LANGUAGE_MODELS)
@@ -56,6 +56,8 @@ def test_nan_padding_and_company_change_neither_logits_nor_sentences(name, norma
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_known_positions_change_nothing(name, attention, normalized, mask, labels):
     """With them the masks are made here, to be added to the scores, and their values never read."""
+    if (name, attention) == ("t5gemma", "sdpa"):
+        pytest.skip("sdpa has no soft cap on attention scores, which T5Gemma has")
     model = tiny_model(name)
     model.language_model.set_attn_implementation(attention)
     normalized[~mask.bool()] = float("nan")
@@ -118,6 +120,41 @@ def test_trimming_keeps_the_logits_of_the_kept_tokens(name, tied, video, mask, t
     model.save_pretrained(tmp_path)
     loaded = FlaForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.equal(logits_of(loaded, video, mask, trimmed_input_ids), after)
+
+
+@pytest.mark.parametrize("name", ["t5gemma", "t5gemma2"])
+def test_cross_attention_sees_the_whole_video_though_self_attention_slides(name, mask):
+    """The window is 6 positions, the video has 12; the language model's `_prepare_cache_for_generation` knows."""
+    model = tiny_model(name)
+    features = torch.randn(2, 12, model.config.adapter_input_size)
+    expected = model.generate(sign_features=features, max_new_tokens=8, use_cache=False, num_beams=2)
+    assert torch.equal(model.generate(sign_features=features, max_new_tokens=8, num_beams=2), expected)
+
+
+def test_the_eyes_of_t5gemma_2_are_neither_kept_nor_saved(tmp_path):
+    model = tiny_model("t5gemma2")
+    assert not [name for name in model.state_dict() if "vision_tower" in name or "multi_modal" in name]
+    model.save_pretrained(tmp_path)
+    _, report = FlaForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+
+
+def test_halves_of_different_width_are_joined():
+    model = FlaForConditionalGeneration(FlaConfig(text_config=t5gemma(hidden_size=24), sign_feature_size=10)).eval()
+    assert model.adapter.output.out_features == D and model.get_output_embeddings().in_features == 24
+    assert model.generate(sign_features=torch.randn(1, 5, 10), max_new_tokens=3).shape[0] == 1
+
+
+@pytest.mark.parametrize("name", ["mbart", "t5", "t5gemma"])
+def test_a_language_model_in_bfloat16_takes_an_adapter_in_float32(name, video, mask, labels):
+    language_model = AutoModelForSeq2SeqLM.from_config(LANGUAGE_MODELS[name](), dtype=torch.bfloat16)
+    model = FlaForConditionalGeneration.from_visual_encoder_and_language_model(
+        tiny_model().visual_encoder, language_model
+    )
+    assert model.adapter.hidden.weight.dtype == torch.float32
+    model(video, mask, labels=labels).loss.backward()
+    assert model.adapter.hidden.weight.grad.dtype == torch.float32 and model.adapter.hidden.weight.grad.any()
+    assert model.generate(video, attention_mask=mask, num_beams=2, max_new_tokens=3).shape[0] == 2
 
 
 @every_language_model

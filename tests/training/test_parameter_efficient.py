@@ -58,7 +58,7 @@ def test_merged_it_computes_the_same_and_loads_like_any_model(model, tmp_path, s
     assert all(p.requires_grad for p in model.adapter.parameters())
     with torch.no_grad():
         before = model(**inputs(model)).logits
-        merge_peft(model)
+        merge_peft(model, tmp_path)
         after = model(**inputs(model)).logits
     assert torch.allclose(before, after, atol=1e-4) and not is_peft(model)
     assert set(model.state_dict()) == names
@@ -80,7 +80,7 @@ def test_what_is_saved_alone_is_what_peft_reads(model, tmp_path):
         assert torch.allclose(plain(**inputs(model)).logits, model.eval()(**inputs(model)).logits, atol=1e-4)
 
 
-def test_a_run_trains_adapter_and_lora_alone_and_resumes(folder, tmp_path):
+def test_a_run_trains_adapter_and_lora_alone_and_resumes(folder, tmp_path, caplog):
     spec = json.dumps(LORA)
     argv = [folder / "stage2.yaml", "--stage1_checkpoint", folder / "stage1", "--tokenizer", folder / "stage1"]
     argv += ["--peft", spec, "--output_dir", tmp_path / "out", "--load_best_model_at_end", "false"]
@@ -96,9 +96,16 @@ def test_a_run_trains_adapter_and_lora_alone_and_resumes(folder, tmp_path):
     model = FlaForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert model.state_dict().keys() == FlaForConditionalGeneration(model.config).state_dict().keys()
 
+    kept, frozen = weights(tmp_path / "out" / "checkpoint-2"), weights(folder / "stage1")
+    assert {name.split(".")[0] for name in kept} == {"adapter", "language_model", "visual_encoder"}
+    assert all("lora_" in name for name in kept if name.startswith("language_model."))
+    learnt = {name for name in frozen if name.startswith("visual_encoder.") and "running_" not in name}
+    assert not [name for name in learnt & kept.keys() if "num_batches" not in name], "frozen weights are not kept"
+
     shutil.rmtree(tmp_path / "out" / "checkpoint-4")
     (tmp_path / "out" / "model.safetensors").unlink()
     assert run("run_stage2", *argv, "--resume") == 0
+    assert "missing keys" not in caplog.text
     resumed = weights(tmp_path / "out")
     assert all(saved[name].equal(resumed[name]) for name in saved)
     assert any("lora_B" in name and value.any() for name, value in weights(tmp_path / "out" / "checkpoint-4").items())
@@ -128,7 +135,7 @@ def test_lora_is_put_on_another_copy_of_its_base(model, tmp_path):
     stir(model)
     model.adapter.output.bias.data.add_(1.0)
     save_peft(model, tmp_path)
-    merge_peft(model)
+    merge_peft(model, tmp_path)
     load_peft(other, tmp_path)
     assert other.adapter.output.bias.equal(model.adapter.output.bias), "the LLM-Adapter goes with it"
     assert all(torch.allclose(value, other.state_dict()[name]) for name, value in model.state_dict().items())
@@ -153,7 +160,7 @@ def test_what_lies_on_the_hub_is_loaded_by_its_name(model, tmp_path, monkeypatch
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     load_peft(other, "me/signs")
-    merge_peft(model)
+    merge_peft(model, tmp_path)
     with torch.no_grad():
         assert torch.allclose(model.eval()(**inputs(model)).logits, other.eval()(**inputs(model)).logits, atol=1e-6)
     (repository / "snapshots" / ("a" * 40) / "llm_adapter.safetensors").unlink()

@@ -1,6 +1,7 @@
 """LoRA in stage 2 through `peft`: only the LLM-Adapter and the added matrices are trained (paper Sec. 7, future work).
 
-The matrices are merged at the end, so the run's folder loads like any other, without `peft`.
+Checkpoints hold what is trained. The matrices are merged at the end, so the run's folder loads like any other, without
+`peft`; quantized weights are turned back first.
 """
 
 import warnings
@@ -36,6 +37,10 @@ def add_peft(model: nn.Module, spec: dict[str, Any]) -> None:
         raise InputError(f"peft: {first_line(error)}") from None
     # In a tuple it is no submodule: the weights keep the names that the language model gives them.
     model.peft_wrapper = (wrapper,)
+    learnt = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    learnt |= {name for name, _ in model.named_buffers() if not name.startswith("language_model.")}
+    # transformers leaves these out of a checkpoint; a resumed run has them from where this one had them.
+    model._keys_to_ignore_on_save = set(model.state_dict()) - learnt
 
 
 def import_peft():
@@ -59,10 +64,18 @@ def save_peft(model: nn.Module, folder: Path) -> None:
     save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
 
 
-def merge_peft(model: nn.Module) -> None:
-    """Add the trained matrices to the weights they stand beside; the model then has no LoRA modules."""
-    model.language_model = model.peft_wrapper[0].merge_and_unload(safe_merge=True)
+def merge_peft(model: nn.Module, folder: Path) -> None:
+    """Add the trained matrices to the weights they stand beside; `folder` is where [`save_peft`] wrote them."""
+    (wrapper,) = model.peft_wrapper
     del model.peft_wrapper
+    model._keys_to_ignore_on_save = set()
+    if getattr(
+        model.language_model, "is_quantized", False
+    ):  # merged into 4 bits, most of what was learnt is rounded off
+        model.language_model = wrapper.unload().dequantize()
+        load_peft(model, folder)
+    else:
+        model.language_model = wrapper.merge_and_unload(safe_merge=True)
 
 
 def load_peft(model: nn.Module, source: str | Path) -> None:

@@ -1,16 +1,28 @@
 """Where the parts of a model come from: tokenizer, language model, stage 1's visual encoder, an untrained one."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig, load_imagenet_weights
 from processing_fla import FlaProcessor, FlaVideoProcessor, train_tokenizer
 from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.files import InputError, first_line, loading
 from training_fla.recipe import Stage2Arguments, TextArguments, VisualArguments
+
+# Gemma's tokenizers are made for decoders: targets would begin with <bos>, as the model lets them anyway, and not end.
+TARGETS_END = {"add_bos_token": False, "add_eos_token": True, "padding_side": "right"}
 
 
 def load_tokenizer(source: str | None) -> PreTrainedTokenizerBase:
@@ -20,7 +32,11 @@ def load_tokenizer(source: str | None) -> PreTrainedTokenizerBase:
     with loading(source, "a tokenizer"):
         if (Path(source) / "processor_config.json").is_file():
             return FlaProcessor.from_pretrained(source).tokenizer
-        return AutoTokenizer.from_pretrained(source)
+        for options in ({}, TARGETS_END):
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            if tokenizer.eos_token_id in tokenizer(text_target="a")["input_ids"]:
+                return tokenizer
+    raise InputError(f"tokenizer {source}: targets do not end with its eos_token, so that no translation would end")
 
 
 def set_language(tokenizer: PreTrainedTokenizerBase, code: str, name: str) -> None:
@@ -69,10 +85,22 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
             model = AutoModelForSeq2SeqLM.from_config(config)
         else:
             # Without it the checkpoint's is taken: Adam's small steps vanish in bfloat16.
-            dtype = getattr(torch, stage.language_model_dtype)
-            model = AutoModelForSeq2SeqLM.from_pretrained(stage.language_model, config=config, dtype=dtype)
+            options = {"dtype": getattr(torch, stage.language_model_dtype)}
+            if stage.language_model_quantization:
+                options["quantization_config"] = quantization(stage.language_model_quantization)
+            model = AutoModelForSeq2SeqLM.from_pretrained(stage.language_model, config=config, **options)
     set_start_tokens(model, tokenizer)  # released MBart names none and would begin with <s>
     return model
+
+
+def quantization(fields: dict) -> BitsAndBytesConfig:
+    """What transformers needs to store the language model's frozen weights in 4 or 8 bits."""
+    if find_spec("bitsandbytes") is None:
+        raise InputError("`language_model_quantization` needs the package bitsandbytes: pip install bitsandbytes")
+    unknown = [name for name in fields if name not in signature(BitsAndBytesConfig).parameters]
+    if unknown:
+        raise InputError(f"language_model_quantization: BitsAndBytesConfig has no field {unknown[0]}")
+    return BitsAndBytesConfig(**fields)
 
 
 def check_fields(fields: dict, line: str) -> None:

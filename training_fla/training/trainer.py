@@ -92,7 +92,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.label_smoother = None
         self.model.loss_function = functools.partial(token_loss, smoothing=args.label_smoothing_factor)
         self.model.generation_config = generation
-        self.model.register_load_state_dict_post_hook(forget_tied_weights)
+        self.model.register_load_state_dict_post_hook(forget_unsaved_weights)
         self.loss_check = LossCheck(self)
         for callback in (Throughput(), Epochs(self), self.loss_check):
             self.add_callback(callback)
@@ -310,10 +310,10 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         return {f"{prefix}_sample_{n}": f"{ours!r} for {true!r}" for n, (ours, true) in enumerate(pairs, start=1)}
 
 
-def forget_tied_weights(model: nn.Module, incompatible_keys) -> None:
-    """A checkpoint holds one of several tied weights; the others are not missing."""
-    tied = set(model.all_tied_weights_keys)
-    incompatible_keys.missing_keys[:] = [key for key in incompatible_keys.missing_keys if key not in tied]
+def forget_unsaved_weights(model: nn.Module, incompatible_keys) -> None:
+    """A checkpoint holds one of several tied weights, and beside LoRA no frozen ones; the others are not missing."""
+    unsaved = {*model.all_tied_weights_keys, *model._keys_to_ignore_on_save}
+    incompatible_keys.missing_keys[:] = [key for key in incompatible_keys.missing_keys if key not in unsaved]
 
 
 class Epochs(TrainerCallback):
