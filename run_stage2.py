@@ -27,15 +27,21 @@ def build_processor(recipe: Recipe, splits):
 
 
 def build_model(recipe: Recipe, processor):
-    """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model."""
+    """Stage 1's visual encoder, frozen as the recipe says, a fresh LLM-Adapter, and the language model.
+
+    A dataset of features takes the place of the visual encoder.
+    """
     from modeling_fla import FlaForConditionalGeneration
     from training_fla.training import parts
     from training_fla.training.adapters import add_peft
     from training_fla.training.one_run import OneRunModel, add_light_t
 
     stage = recipe.stage
+    features = parts.sign_feature_fields(recipe)
     language_model = parts.load_language_model(stage, processor.tokenizer)
-    if stage.stage1_checkpoint:
+    if features:
+        visual = None
+    elif stage.stage1_checkpoint:
         visual = parts.load_stage1(stage.stage1_checkpoint)
         parts.check_same_frames(stage.stage1_checkpoint, processor)
     else:
@@ -49,6 +55,7 @@ def build_model(recipe: Recipe, processor):
         freeze_temporal_module=stage.freeze_temporal_module,
         adapter_hidden_size=stage.adapter_hidden_size,
         input_embed_scale=stage.input_embed_scale,
+        **features,
     )
     if stage.one_run_light_t:
         ids = parts.special_token_ids(processor.tokenizer)

@@ -14,6 +14,7 @@ from training_fla.files import QUIET, Done, InputError, disk_is_full, is_quiet, 
 GROUPS = {
     "data": {
         "prepare": "turn a corpus release into a packed dataset",
+        "features": "store what a trained visual encoder makes of a corpus",
         "denoise": "(continue to) pre-train a small MBart by text infilling",
         "trim": "cut a language model and its tokenizer down to the words a corpus uses",
     },

@@ -75,7 +75,7 @@ def test_stored_features_are_what_the_encoder_gives_for_each_clip_alone(videos, 
         now = model.get_sign_features(frames, torch.ones(frames.shape[:2], dtype=torch.long))[0]
         assert cache[index].shape == (videos.lengths[index], 10)
         torch.testing.assert_close(cache[index].float(), now, rtol=tolerance, atol=tolerance)
-    dataset = SignFeatureDataset(cache, videos)
+    dataset = SignFeatureDataset(cache, videos.targets, videos.lengths)
     assert dataset[5]["labels"] == videos[5]["labels"] and torch.equal(dataset[5]["sign_features"], cache[5])
 
 

@@ -51,6 +51,7 @@ def read_manifest(
             with reading.bad.at(table, line):
                 where = f"{table}, {row_name(line)}"
                 row = _row(cells, root, split_of_file or default_split, language, reading)
+                row = replace(row, place=(table, line))
                 before = rows.get((row.split, row.id))
                 if before == row and not cells["id"]:
                     repeated.append(f"{where}, repeats {places[row.split, row.id]}")

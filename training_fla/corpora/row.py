@@ -30,6 +30,7 @@ class CorpusRow:
     language: str = ""  # MBart's code
     num_frames: int | None = None  # by the annotation
     glosses: str = ""  # the signs in their order, where a corpus says; nothing is trained on them
+    place: tuple[Path, int | str] | None = field(default=None, compare=False)  # table and line
 
 
 @dataclass

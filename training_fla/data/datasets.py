@@ -15,8 +15,17 @@ from training_fla.files import InputError
 from training_fla.recipe import DataArguments, Recipe
 
 from .augmentation import ClipAugmentation
-from .features import FeatureCache, check_against_pixels, fingerprint, store_features
-from .packed_corpus import PackedCorpus
+from .features import (
+    FeatureCache,
+    check_against_pixels,
+    cut_into_shards,
+    encode_clips,
+    fingerprint,
+    open_features,
+    store_features,
+    write_feature_corpus,
+)
+from .packed_corpus import PackedCorpus, packed_splits
 
 # A token is at least a byte of its sentence, beside the special ones.
 SPECIAL_TOKENS = 8
@@ -150,9 +159,10 @@ def evaluation_frames(frames: torch.Tensor, video_processor: FlaVideoProcessor) 
 class SignFeatureDataset(Dataset):
     """The clips of one split as stored sign features; no frame is decoded."""
 
-    def __init__(self, features: FeatureCache, videos: SignVideoDataset):
-        self.features, self.targets = features, videos.targets
-        self.ids, self.sentences, self.lengths = videos.ids, videos.sentences, videos.lengths
+    def __init__(self, features: FeatureCache, targets: Targets, lengths: np.ndarray):
+        self.features, self.targets, self.lengths = features, targets, lengths  # lengths (clips,): N of each
+        corpus, count = targets.corpus, len(lengths)
+        self.ids, self.sentences = corpus.ids[:count], corpus.sentences[:count]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -180,24 +190,44 @@ def clip_augmentation(data: DataArguments, learns: bool) -> tuple[ClipAugmentati
 
 def make_datasets(recipe: Recipe, args, splits, processor: FlaProcessor, model) -> dict[str, Dataset]:
     """The splits `train`, varied where the visual encoder learns, `dev` and `test`: as frames or stored features."""
-    data = recipe.data
-    common = {"processor": processor, "seed": args.seed}
-    augmentation, phase = clip_augmentation(data, learns=not model.visual_encoder_is_frozen)
-    train = {"max_target_tokens": recipe.text.max_target_tokens, "max_clips": data.max_train_clips}
-    train |= {"augmentation": augmentation, "random_frame_phase": phase}
+    data, are_features = recipe.data, splits.train.feature_size is not None
+    if splits.train.feature_size != model.config.sign_feature_size:
+        raise InputError(f"{splits.train.folder} holds features, no frames: stage 2 trains on it, stage 1 cannot")
     # Only training refuses a long sentence; dev and test score it.
-    score = {"max_target_tokens": sys.maxsize, "max_clips": data.max_eval_clips}
-    datasets = {
-        "train": SignVideoDataset(splits.train, **common, **train),
-        "dev": SignVideoDataset(splits.dev, **common, **score),
-        "test": SignVideoDataset(splits.test, **common, **score),
-    }
+    options = {"train": {"max_target_tokens": recipe.text.max_target_tokens, "max_clips": data.max_train_clips}}
+    options |= dict.fromkeys(("dev", "test"), {"max_target_tokens": sys.maxsize, "max_clips": data.max_eval_clips})
+    if not are_features:
+        augmentation, phase = clip_augmentation(data, learns=not model.visual_encoder_is_frozen)
+        options["train"] |= {"augmentation": augmentation, "random_frame_phase": phase, "seed": args.seed}
+    make = prepared if are_features else SignVideoDataset
+    datasets = {name: make(getattr(splits, name), processor, **given) for name, given in options.items()}
     for name, dataset in datasets.items():
         if not len(dataset):
             raise InputError(f"the {name} split holds no clip")
-    if uses_feature_cache(recipe, model):
+    check_lengths(datasets, model)
+    if not are_features and uses_feature_cache(recipe, model):
         return {name: stored(recipe, args, model, videos) for name, videos in datasets.items()}
     return datasets
+
+
+def prepared(
+    corpus: PackedCorpus, processor: FlaProcessor, max_target_tokens: int, max_clips: int | None
+) -> SignFeatureDataset:
+    """A split of a feature corpus."""
+    count = len(corpus) if max_clips is None else min(max_clips, len(corpus))
+    targets = Targets(corpus, count, processor, max_target_tokens)
+    return SignFeatureDataset(open_features(corpus), targets, corpus.num_frames.array[:count].to_numpy())
+
+
+def check_lengths(datasets: dict[str, Dataset], model) -> None:
+    """Refuse a clip that is longer than the language model's position table; relative positions have no end."""
+    table = getattr(model.language_model.get_encoder(), "embed_positions", None)
+    limit = table.num_embeddings - getattr(table, "offset", 0) if isinstance(table, torch.nn.Embedding) else np.inf
+    for name, dataset in datasets.items():
+        place = int(np.argmax(dataset.lengths))
+        if dataset.lengths[place] > limit:
+            clip = f"{name} clip {dataset.ids[place]} has {dataset.lengths[place]} sampled frames"
+            raise InputError(f"{clip}, the language model {limit} positions: set frame_stride or max_source_frames")
 
 
 def uses_feature_cache(recipe: Recipe, model) -> bool:
@@ -229,4 +259,22 @@ def stored(recipe: Recipe, args, model, videos: SignVideoDataset) -> SignFeature
         model, videos, folder, args.distributed_state, **how, num_workers=args.dataloader_num_workers
     )
     check_against_pixels(model, videos, cache, args.distributed_state, **how)
-    return SignFeatureDataset(cache, videos)
+    return SignFeatureDataset(cache, videos.targets, videos.lengths)
+
+
+def write_encoded_corpus(
+    model, processor: FlaProcessor, folder: Path, out: Path, *, extractor: str, dtype: str, overwrite: bool, **how
+) -> None:
+    """Write what a visual encoder makes of all splits of a packed corpus; `how` are options of [`encode_clips`]."""
+    splits = {}
+    for split in packed_splits(folder):
+        corpus = PackedCorpus(folder, split)
+        if corpus.feature_size is not None:
+            raise InputError(f"{folder} holds features already, no frames")
+        videos = SignVideoDataset(corpus, processor, sys.maxsize)
+        columns = (corpus.ids, corpus.sentences, corpus.signers, corpus.column("language"), videos.lengths)
+        encoded = encode_clips(model.eval(), videos, cut_into_shards(len(corpus)), model.device, **how)
+        splits[split] = columns, encoded
+    parameters = {"feature_size": model.config.adapter_input_size, "extractor": extractor, "dtype": dtype}
+    parameters |= {"frame_stride": processor.video_processor.frame_stride}
+    write_feature_corpus(out, splits, parameters, corpus=corpus.corpus, overwrite=overwrite)

@@ -1,20 +1,24 @@
-"""The feature cache: a frozen visual encoder runs once over the corpus, and stage 2 decodes no frames.
+"""Stored sign features, from which stage 2 trains without decoding a frame: our own encoder's, or another program's.
 
-    <fingerprint>/features-00000-of-00002.safetensors      a tensor (N, C) a clip, named by its place in the split
+    <folder>/features-00000-of-00002.safetensors      a tensor (N, C) a clip, named by its place in the split
 
-The fingerprint names encoder, processor, corpus and precision, so a changed encoder never reads stale features. A
-killed run goes on with the shards that are missing.
+In a cache that stage 2 makes the folder's name is a fingerprint of encoder, processor, corpus and precision, so a
+changed encoder never reads stale features; a killed run goes on with the shards that are missing. In a feature corpus
+the folders are `train`, `dev` and `test`, and beside them lie index and manifest as in a packed corpus.
 """
 
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
@@ -22,23 +26,27 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from training_fla.files import InputError, atomic_file, locked_folder, progress, write_marker
+from training_fla.corpora.row import CorpusRow, Reading
+from training_fla.files import InputError, atomic_file, atomic_folder, first_line, locked_folder, progress, write_marker
 
 from .collation import SignTranslationCollator
+from .packed_corpus import INDEX_COLUMNS, SCHEMA, PackedCorpus, file_sha256
+from .packing import describe_corpus
 
 FORMAT = "fla-features-3"
 MAX_SHARD_CLIPS = 128  # a shard is held in memory while it is made
 CHECKED_CLIPS = 10
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 REMEDY = "delete it, and the next run makes it again"
+INDEX_SCHEMA = pa.schema([SCHEMA.field(name) for name in INDEX_COLUMNS])
 PARTS = ("visual_encoder", "light_t_encoder")
 
 
 class FeatureCache:
     """Stored sign features of one split; cheap to open, to pickle and to fork, because they stay in mapped files."""
 
-    def __init__(self, folder: Path, num_clips: int):
-        self.folder, self.shards = folder, cut_into_shards(num_clips)
+    def __init__(self, folder: Path, num_clips: int, remedy: str = REMEDY):
+        self.folder, self.shards, self.remedy = folder, cut_into_shards(num_clips), remedy
         self._files: dict[int, tuple[safe_open, dict[str, int]]] = {}
 
     def __getstate__(self) -> dict:
@@ -66,7 +74,7 @@ class FeatureCache:
         except SafetensorError:
             features = None
         if features is None or checksum(features) != checksums.get(str(index)):
-            raise InputError(f"{self.file(number)} is damaged at clip {index}; {REMEDY}")
+            raise InputError(f"{self.file(number)} is damaged at clip {index}; {self.remedy}")
         return features
 
     def file(self, number: int) -> Path:
@@ -84,9 +92,9 @@ class FeatureCache:
             except FileNotFoundError:
                 raise InputError(f"{file} is missing") from None
             except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{file} is damaged ({error}); {REMEDY}") from None
+                raise InputError(f"{file} is damaged ({error}); {self.remedy}") from None
             if notes.get("cache") != self.folder.name or list(map(int, checksums)) != list(self.shards[number]):
-                raise InputError(f"{file} is of another cache or place; {REMEDY}")
+                raise InputError(f"{file} is of another cache or place; {self.remedy}")
             self._files[number] = stored, checksums
         return self._files[number]
 
@@ -115,7 +123,7 @@ class FeatureCache:
                 save_file(tensors, work, {"cache": self.folder.name, "checksums": checksums})
         except (OSError, SafetensorError) as error:
             raise InputError(
-                f"cannot write {self.file(number)}: {error}; make room, and the same command goes on with this shard"
+                f"cannot write {self.file(number)}: {error}; make room, then give the same command again"
             ) from error
 
 
@@ -193,7 +201,8 @@ def store_features(
             shards = [cache.shards[number] for number in numbers]
             with encoder_on(model, state.device):
                 encoded = encode_clips(model, videos, shards, state.device, precision, batch_size, num_workers)
-                write_shards(cache, numbers, encoded, getattr(torch, dtype), videos.corpus.split, state)
+                quiet = not state.is_local_main_process
+                write_shards(cache, numbers, encoded, getattr(torch, dtype), videos.corpus.split, quiet)
             state.wait_for_everyone()
     for number in range(len(cache.shards)):
         cache.open(number)
@@ -206,20 +215,10 @@ def write_shards(
     encoded: Iterator[tuple[int, torch.Tensor]],
     dtype: torch.dtype,
     split: str,
-    state: PartialState,
+    quiet: bool = False,
 ) -> None:
-    """Write shards as their clips come.
-
-    Args:
-        cache ([`FeatureCache`]): where to.
-        numbers (`list[int]`): of the shards.
-        encoded (`Iterator`): each clip and its `(N, C)` features, as [`encode_clips`] yields them.
-        dtype (`torch.dtype`): type to store.
-        split (`str`): name of the split, for the progress bar.
-        state ([`~accelerate.PartialState`]): which process shows the bar.
-    """
+    """Write shards as their clips and features `(N, C)` come, in the type to store."""
     total = sum(len(cache.shards[number]) for number in numbers)
-    quiet = not state.is_local_main_process
     with progress(total=total, desc=f"sign features of {split}", unit="clip", disable=quiet) as bar:
         for number in numbers:
             clips = {}
@@ -309,3 +308,109 @@ def check_against_pixels(
                     f"the feature cache {cache.folder} does not match the visual encoder at clip {videos.ids[index]}; "
                     "delete it"
                 )
+
+
+# ----------------------------------------------------------------------------------------------------- feature corpora
+
+
+def load_features(file: Path, stride: int = 1) -> torch.Tensor:
+    """Read the features of one clip that another program saved.
+
+    Args:
+        file (`Path`): `.npy`, `.npz` or `.pt`, with one array or one called `features`. Axes of length 1 are dropped.
+        stride (`int`): keep one position in so many.
+
+    Returns:
+        `torch.Tensor` of shape `(N, C)`: float32, finite, not empty.
+
+    Raises:
+        InputError: it holds no such array.
+    """
+    if not file.is_file():
+        raise InputError(f"there is no file {file}")
+    if file.suffix not in (".npy", ".npz", ".pt"):
+        raise InputError(f"{file} is not a .npy, .npz or .pt file")
+    try:
+        is_torch = file.suffix == ".pt"
+        content = torch.load(file, "cpu", weights_only=True) if is_torch else np.load(file, allow_pickle=False)
+        if isinstance(content, Mapping):
+            names = list(content)
+            if len(names) != 1 and "features" not in names:
+                raise InputError(f"{file} holds {', '.join(map(str, names)) or 'nothing'}: call one array `features`")
+            content = content["features" if "features" in names else names[0]]
+        features = torch.as_tensor(content, dtype=torch.float32)
+    except InputError:
+        raise
+    except Exception as error:  # zip, zlib, pickle, numpy and torch raise errors of many kinds at a damaged file
+        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
+    shape = tuple(features.shape)
+    if features.dim() > 2:
+        features = features.squeeze()
+        features = features[None] if features.dim() == 1 else features
+    if features.dim() != 2 or not features.numel():
+        raise InputError(f"{file} has shape {shape}, not (N, C)")
+    if not features.isfinite().all():
+        raise InputError(f"{file} holds NaN or infinity")
+    return features[::stride]
+
+
+def check_feature_files(
+    rows: Sequence[CorpusRow], reading: Reading, stride: int
+) -> tuple[list[tuple[CorpusRow, int]], int]:
+    """The rows whose files hold features of one size, with their lengths N, and C; others go to `reading.bad`."""
+    shapes: dict[CorpusRow, torch.Size] = {}
+    for row in progress(rows, desc="checking", unit="clip"):
+        with reading.bad.at(*row.place):
+            shapes[row] = load_features(row.video.path, stride).shape
+    size = Counter(C for _, C in shapes.values()).most_common(1)[0][0] if shapes else 0
+    for row, (_, C) in shapes.items():
+        if size != C:
+            reading.bad.add(*row.place, f"{row.video.path} has C = {C}, most have {size}")
+    return [(row, N) for row, (N, C) in shapes.items() if size == C], size
+
+
+def write_feature_table(out: Path, clips: Sequence[tuple[CorpusRow, int]], parameters: dict, **options) -> None:
+    """Write the features of rows, whose lengths are known; `options` are of [`write_feature_corpus`]."""
+    if not clips:
+        raise InputError("there are no features to store")
+    splits = {}
+    for split in dict.fromkeys(row.split for row, _ in clips):
+        rows = [(row, N) for row, N in clips if row.split == split]
+        columns = zip(*((row.id, row.sentence, row.signer, row.language, N) for row, N in rows), strict=True)
+        loaded = (load_features(row.video.path, parameters["frame_stride"]) for row, _ in rows)
+        splits[split] = columns, enumerate(loaded)
+    write_feature_corpus(out, splits, parameters, **options)
+
+
+def write_feature_corpus(
+    out: Path,
+    splits: Mapping[str, tuple[Iterable[Iterable], Iterator[tuple[int, torch.Tensor]]]],
+    parameters: dict[str, Any],  # `feature_size`, `extractor`, `dtype`, `frame_stride`
+    *,
+    corpus: str,
+    skipped: Sequence[Sequence[str]] = (),
+    overwrite: bool = False,
+) -> None:
+    """Write a feature corpus: of each split ids, sentences, signers, languages and lengths, and what is encoded."""
+    entries, indexes = {}, {}
+    with atomic_folder(out, "corpus", overwrite) as work:
+        for split, (columns, encoded) in splits.items():
+            columns = [list(column) for column in columns]
+            no_size = [0] * len(columns[0])
+            index = indexes[split] = pa.table([*columns, no_size, no_size], schema=INDEX_SCHEMA)
+            (work / split).mkdir()
+            cache = FeatureCache(work / split, len(index))
+            write_shards(cache, list(range(len(cache.shards))), encoded, getattr(torch, parameters["dtype"]), split)
+            entries[split] = {"clips": len(index), "frames": int(sum(columns[-1])), "shards": []}
+            for number, clips in enumerate(cache.shards):
+                file = cache.file(number)
+                shard = {"file": f"{split}/{file.name}", "bytes": file.stat().st_size, "sha256": file_sha256(file)}
+                entries[split]["shards"].append(shard | {"clips": len(clips)})
+        card = f"Sign features made by {parameters['extractor'] or 'an extractor that is not named'}.\n"
+        facts = {"parameters": parameters, "corpus": corpus, "source": "", "plan": ""}
+        describe_corpus(work, indexes, entries, skipped, card, **facts)
+
+
+def open_features(corpus: PackedCorpus) -> FeatureCache:
+    """The features of one split of a feature corpus."""
+    return FeatureCache(corpus.folder / corpus.split, len(corpus), "prepare the features again")

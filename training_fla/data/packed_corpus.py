@@ -90,6 +90,8 @@ class PackedCorpus:
         self.corpus: str = manifest["corpus"]
         self.language: str = manifest["language"]  # MBart code; empty if rows differ or do not say
         self.frame_stride: int = manifest["parameters"]["frame_stride"]  # source frames to each packed frame
+        self.feature_size: int | None = manifest["parameters"].get("feature_size")  # C of a corpus without frames
+        self.extractor: str = manifest["parameters"].get("extractor", "")  # of its features
         self.fingerprint: str = self._entry["fingerprint"]  # changes when any packed byte of the split changes
         self.shard_clips: list[int] = [shard["clips"] for shard in self._entry["shards"]]
         for shard in self._entry["shards"] if has_frames else ():

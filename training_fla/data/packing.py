@@ -431,18 +431,10 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
     splits, skipped = _summary(packing)
     if not any(split["clips"] for split in splits.values()):
         raise InputError(f"every clip was bad, the first: {skipped[0][2]}")
+    indexes = {name: read_shards(folder, split["shards"], check=False) for name, split in splits.items()}
     skipped = [*packing.left_out, *skipped]
-    for name, split in splits.items():
-        split["index"] = _write_index(folder / f"{name}.index.arrow", split["shards"])
-        _write_text(folder / f"{name}.sentences.txt", "".join(f"{line}\n" for line in split.pop("sentences")))
-    languages = {row.language for shard in packing.plans for row in shard.rows}
-    manifest = {"format": FORMAT, "corpus": packing.corpus, "source": packing.source, "plan": packing.plan}
-    manifest |= {"parameters": packing.parameters, "splits": splits, "skipped": len(skipped)}
-    manifest["language"] = languages.pop() if len(languages) == 1 else ""
-    if skipped:
-        write_table(folder / "skipped.tsv", ("split", "id", "reason"), skipped, overwrite=True)
-    _write_text(folder / "README.md", _card(splits))
-    _write_text(folder / MANIFEST, json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n")
+    facts = {"corpus": packing.corpus, "source": packing.source, "plan": packing.plan}
+    describe_corpus(folder, indexes, splits, skipped, _card(splits), parameters=packing.parameters, **facts)
     if packing.progress:
         counts = ", ".join(f"{name} {split['clips']:,}" for name, split in splits.items())
         left_out = f"; {len(skipped)} skipped, see skipped.tsv" if skipped else ""
@@ -453,28 +445,42 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
 
 
 def _summary(packing: Packing) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str, str]]]:
-    """What the manifest says of each split, with its sentences, and the clips that were skipped."""
+    """What the manifest says of each split, and the clips that were skipped."""
     splits: dict[str, dict[str, Any]] = {}
     skipped: list[tuple[str, str, str]] = []
     for shard in packing.plans:
         entry = packing.entry(shard)
         left_out = dict(entry.pop("skipped"))
         del entry["plan"]
-        split = splits.setdefault(shard.split, {"clips": 0, "frames": 0, "shards": [], "sentences": []})
+        split = splits.setdefault(shard.split, {"clips": 0, "frames": 0, "shards": []})
         split["shards"].append(entry)
         split["clips"] += entry["clips"]
         split["frames"] += entry["frames"]
-        split["sentences"] += [row.sentence for row in shard.rows if row.id not in left_out]
         skipped += [(shard.split, id_, reason) for id_, reason in left_out.items()]
-    for split in splits.values():
-        hashes = "".join(shard["sha256"] for shard in split["shards"])
-        split["fingerprint"] = hashlib.sha256(hashes.encode()).hexdigest()[:32]
     return splits, skipped
 
 
-def _write_index(file: Path, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def describe_corpus(
+    folder: Path, indexes: dict[str, pa.Table], splits: dict[str, dict], skipped: Sequence, card: str, **facts
+) -> None:
+    """Write what lies beside the shards of a packed folder: indexes, sentences, bad rows, card and manifest."""
+    for name, index in indexes.items():
+        hashes = "".join(shard["sha256"] for shard in splits[name]["shards"])
+        splits[name]["fingerprint"] = hashlib.sha256(hashes.encode()).hexdigest()[:32]
+        splits[name]["index"] = _write_index(folder / f"{name}.index.arrow", index)
+        sentences = index["sentence"].to_pylist()
+        _write_text(folder / f"{name}.sentences.txt", "".join(f"{line}\n" for line in sentences))
+    if skipped:
+        write_table(folder / "skipped.tsv", ("split", "id", "reason"), skipped, overwrite=True)
+    _write_text(folder / "README.md", card)
+    languages = {language for index in indexes.values() for language in index["language"].unique().to_pylist()}
+    manifest = {"format": FORMAT, "splits": splits, "skipped": len(skipped), **facts}
+    manifest["language"] = languages.pop() if len(languages) == 1 else ""
+    _write_text(folder / MANIFEST, json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n")
+
+
+def _write_index(file: Path, index: pa.Table) -> dict[str, Any]:
     """Write what a reader wants to know of all clips at once; its entry in the manifest."""
-    index = read_shards(file.parent, shards, check=False)
     with (
         atomic_file(file, overwrite=True) as work,
         pa.OSFile(str(work), "wb") as sink,

@@ -90,6 +90,8 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
             on_training_clips=[splits[name]["label"] for name in scored if _is_trained_on(name, recipe)],
             titles=TITLES,
             text=config.get("text_config", {}),
+            feature_size=config.get("sign_feature_size"),
+            extractor=config.get("sign_feature_extractor"),
             generation=read_facts(folder / "generation_config.json"),
             video=read_facts(folder / "processor_config.json").get("video_processor", {}),
             sentence_language=SENTENCE_LANGUAGES.get((metadata.language or [""])[-1], ""),
@@ -197,6 +199,7 @@ def costs(folder: Path, metrics: dict, recipe: dict, config: dict) -> dict[str, 
         # The recipe in the run's folder leaves out what is at its default, and `feature_cache` is on by default.
         frozen = config.get("freeze_vision_backbone") and config.get("freeze_temporal_module")
         cached = "stage1_checkpoint" in recipe and frozen and recipe.get("feature_cache", "auto")
+        cached = cached or config.get("sign_feature_size")
         source = "stored sign features" if cached else "packed frames"
         rows["translating the test split"] = f"{test['num_sentences'] / test['seconds']:.1f} clips/s from {source}"
     if "seconds" in metrics:

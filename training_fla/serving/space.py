@@ -16,6 +16,7 @@ from training_fla.files import InputError, atomic_folder, check_not_inside
 from training_fla.hub.card import HUB_ID
 from training_fla.hub.push import check_whole, model_files
 from training_fla.serving.limits import Limits
+from training_fla.viewing.loading import check_reads_videos
 
 PACKAGES = ("modeling_fla", "processing_fla", "training_fla")
 SOURCES = ("*.py", "*.html", "*.css", "*.js")
@@ -86,6 +87,7 @@ def check_model(folder: Path) -> None:
     """Refuse a folder from which no model can be loaded."""
     if not (folder / "config.json").is_file():
         raise InputError(f"`{folder}` is not the folder of a trained model: it holds no config.json")
+    check_reads_videos(str(folder))
     check_whole(folder, {entry.name for entry in folder.iterdir()})
 
 

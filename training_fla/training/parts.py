@@ -1,5 +1,6 @@
 """Where the parts of a model come from: tokenizer, language model, stage 1's visual encoder, an untrained one."""
 
+import dataclasses
 from collections.abc import Sequence
 from importlib.util import find_spec
 from inspect import signature
@@ -18,8 +19,16 @@ from transformers import (
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig, load_imagenet_weights
 from processing_fla import FlaProcessor, FlaVideoProcessor, train_tokenizer
 from processing_fla.tokenization_fla import set_start_tokens
+from training_fla.data.packed_corpus import MANIFEST, read_packed_manifest
 from training_fla.files import InputError, first_line, loading
-from training_fla.recipe import Stage2Arguments, TextArguments, VisualArguments
+from training_fla.recipe import Recipe, Stage2Arguments, TextArguments, VisualArguments
+
+# Lines of a recipe about frames and about the visual encoder.
+OF_FRAMES = {field.name for field in dataclasses.fields(VisualArguments)}
+OF_FRAMES |= {"stage1_checkpoint", "one_run_light_t", "freeze_vision_backbone", "freeze_temporal_module"}
+OF_FRAMES |= {"input_features", "feature_cache", "feature_dtype", "streaming", "frame_stride", "max_source_frames"}
+OF_FRAMES |= {"frame_size", "crop_size", "random_frame_phase", "augmentation_probability", "rotate_degrees"}
+OF_FRAMES |= {"resize_factor", "translate_pixels", "visual_learning_rate", "norm_logging_steps"}
 
 # Gemma's tokenizers are made for decoders: targets would begin with <bos>, as the model lets them anyway, and not end.
 TARGETS_END = {"add_bos_token": False, "add_eos_token": True, "padding_side": "right"}
@@ -166,6 +175,19 @@ def start_from(
         return {"model": folder, "taken": "visual encoder", "new": "VL-Adapter and Light-T (of other sizes)"}
     model.load_state_dict(start.state_dict())
     return {"model": folder, "taken": "visual encoder, VL-Adapter and Light-T", "new": "nothing"}
+
+
+def sign_feature_fields(recipe: Recipe) -> dict:
+    """Of a dataset of features, what the model's configuration says of them; a line about frames is refused."""
+    folder = Path(recipe.data.dataset or "")
+    parameters = read_packed_manifest(folder)["parameters"] if (folder / MANIFEST).is_file() else {}
+    if "feature_size" not in parameters:
+        return {}
+    for part in (recipe.stage, recipe.data, recipe.optimization):
+        for field in dataclasses.fields(part):
+            if field.name in OF_FRAMES and getattr(part, field.name) != field.default:
+                raise InputError(f"`{field.name}` would have no effect: {folder} holds features, no frames")
+    return {"sign_feature_size": parameters["feature_size"], "sign_feature_extractor": parameters["extractor"]}
 
 
 def untrained_visual_model(stage: Stage2Arguments) -> FlaForConditionalGeneration:

@@ -19,10 +19,23 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):
     import processing_fla  # noqa: F401  registers the task
 
     with loading(model):
+        check_reads_videos(model)
         device = None if device is None else torch.device(device)
         loaded = pipeline("sign-language-translation", model=model, device=device, dtype=dtype)
     note(f"loaded {model}")
     return loaded
+
+
+def check_reads_videos(model: str) -> None:
+    """Refuse a model without a visual encoder."""
+    from modeling_fla import FlaConfig
+
+    config = FlaConfig.from_pretrained(model)
+    if config.sign_feature_size is not None:
+        raise InputError(
+            f"`{model}` reads sign features of {config.sign_feature_extractor or 'another program'}, not videos: "
+            'translate them in Python, pipeline("sign-language-translation", model=...)({"sign_features": array})'
+        )
 
 
 def model_name(model: str) -> str:

@@ -12,6 +12,7 @@ from training_fla.files import Done, InputError, note, size_text
 
 EXAMPLE = "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t"
 DATASET_COLUMNS = ("video", "sentence", "start", "end")
+FEATURE_COLUMNS = ("features", "sentence", "split", "id", "signer", "language")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             if name == "how2sign":
                 text = "use the clips as released, cut at the unaligned times"
                 release.add_argument("--released-clips", action="store_true", help=text)
-            _add_reading_arguments(release)
+            _add_reading_arguments(release, size=256)
     dataset = corpora.add_parser("dataset", help="a `datasets` folder or Hub dataset with videos and sentences")
     dataset.add_argument("--root", metavar="DIR_OR_ID", help="the folder or the Hub id")
     dataset.add_argument("--revision", help="of a Hub dataset")
     _add_own_arguments(dataset, DATASET_COLUMNS)
+    features = corpora.add_parser("features", help="a table of feature files that another program made of clips")
+    _add_feature_arguments(features)
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,51 +57,78 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manifest_arguments(parser: argparse.ArgumentParser) -> None:
-    text = "table (CSV, TSV, JSON Lines), or a folder with one or with train.tsv, dev.tsv, test.tsv"
-    parser.add_argument("--root", type=Path, metavar="FILE_OR_DIR", help=text)
-    parser.add_argument("--video-root", type=Path, help="folder that video paths are relative to [that of the table]")
-    text = "split of rows that name none [%(default)s]"
-    parser.add_argument("--default-split", default="train", metavar="SPLIT", help=text)
     from training_fla.corpora.manifest import COLUMNS
 
+    _add_table_arguments(parser, "video")
     _add_own_arguments(parser, COLUMNS)
 
 
-def _add_own_arguments(parser: argparse.ArgumentParser, columns: tuple[str, ...]) -> None:
+def _add_table_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    text = "table (CSV, TSV, JSON Lines), or a folder with one or with train.tsv, dev.tsv, test.tsv"
+    parser.add_argument("--root", type=Path, metavar="FILE_OR_DIR", help=text)
+    text = f"folder that {what} paths are relative to [that of the table]"
+    parser.add_argument(f"--{what}-root", dest="video_root", type=Path, metavar="DIR", help=text)
+    text = "split of rows that name none [%(default)s]"
+    parser.add_argument("--default-split", default="train", metavar="SPLIT", help=text)
+
+
+def _add_feature_arguments(parser: argparse.ArgumentParser) -> None:
+    from training_fla.corpora.registry import CORPORA
+
+    _add_table_arguments(parser, "features")
+    _add_columns(parser, FEATURE_COLUMNS)
+    parser.add_argument("--extractor", default="", metavar="TEXT", help="what made the features, for the model's card")
+    text = "corpus that the clips are of: its terms and its scoring convention"
+    parser.add_argument("--of", choices=CORPORA, default="manifest", help=text)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="to store [%(default)s]")
+    parser.epilog = (
+        f"columns: features and sentence; if they are there also {', '.join(FEATURE_COLUMNS[2:])}. A features file is "
+        "a .npy, .npz or .pt file with one array (N, C). Other names are given with --features-column NAME and so on."
+    )
+    _add_reading_arguments(parser)
+
+
+def _add_columns(parser: argparse.ArgumentParser, columns: tuple[str, ...]) -> None:
     for column in columns:
         parser.add_argument(f"--{column}-column", default=column, metavar="NAME", help=argparse.SUPPRESS)
+    parser.add_argument("--language", default="", help="MBart code of the sentences, such as en_XX")
+
+
+def _add_own_arguments(parser: argparse.ArgumentParser, columns: tuple[str, ...]) -> None:
+    _add_columns(parser, columns)
     text = "the clips are cut already: do not read the columns start and end"
     parser.add_argument("--no-times", action="store_true", help=text)
-    parser.add_argument("--language", default="", help="MBart code of the sentences, such as en_XX")
     parser.epilog = (
         f"columns: video and sentence; if they are there also {', '.join(columns[2:])}. Times are seconds "
         "(1.5 or 1,5) or hours:minutes:seconds. A video may be a folder of frames. Other names are given with "
         "--video-column NAME, --sentence-column NAME and so on."
     )
-    _add_reading_arguments(parser)
+    _add_reading_arguments(parser, size=256)
 
 
-def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_reading_arguments(parser: argparse.ArgumentParser, size: int | None = None) -> None:
     text = "trust symbolic links that lead out of the corpus folder, as in a Hub cache"
     parser.add_argument("--follow-links", action="store_true", help=text)
-    _add_packing_arguments(parser, size=256)
+    _add_packing_arguments(parser, size)
 
 
-def _add_packing_arguments(parser: argparse.ArgumentParser, size: int) -> None:
+def _add_packing_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
+    """Declare what is written; `size` is the default of the frames', and features have none."""
     group = parser.add_argument_group("packing")
     group.add_argument("--out", type=Path, metavar="DIR", help="the folder to write")
     group.add_argument("--check", action="store_true", help="only look the corpus over and report; write nothing")
     group.add_argument("--verify", action="store_true", help="only compare --out, packed before, with its hashes")
-    group.add_argument("--size", type=int, default=size, help="side of the stored frames in pixels [%(default)s]")
-    group.add_argument("--quality", type=int, default=95, help="JPEG quality [%(default)s]")
     text = "store one source frame in so many; 1 stores all [%(default)s]"
     group.add_argument("--frame-stride", type=int, default=1, help=text)
-    group.add_argument("--workers", type=int, help="processes [one a core]")
-    group.add_argument("--shard-clips", type=int, help="clips in a shard [2 to 128, by the size of the split]")
     text = "at bad rows and clips: fail, or skip and list them [%(default)s]"
     group.add_argument("--on-error", choices=("fail", "skip"), default="fail", help=text)
-    group.add_argument("--shard", type=_part, default=(1, 1), metavar="I/N", help="pack only the I-th of N parts")
     group.add_argument("--overwrite", action="store_true", help="replace the packed corpus at --out")
+    if size is not None:
+        group.add_argument("--size", type=int, default=size, help="side of the stored frames in pixels [%(default)s]")
+        group.add_argument("--quality", type=int, default=95, help="JPEG quality [%(default)s]")
+        group.add_argument("--workers", type=int, help="processes [one a core]")
+        group.add_argument("--shard-clips", type=int, help="clips in a shard [2 to 128, by the size of the split]")
+        group.add_argument("--shard", type=_part, default=(1, 1), metavar="I/N", help="pack only the I-th of N parts")
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -112,7 +142,7 @@ def run(args: argparse.Namespace) -> Done:
     """Read the corpus and pack it, or check the one or the other."""
     if args.check and args.verify:
         raise InputError("--check looks at the corpus, --verify at what was packed: give one of them")
-    if args.workers is not None and args.workers < 0:
+    if (getattr(args, "workers", None) or 0) < 0:
         raise InputError(f"--workers {args.workers}: must be 0 or more")
     if args.out is None and not args.check:
         raise InputError("--out DIR is missing: the folder to write")
@@ -120,6 +150,8 @@ def run(args: argparse.Namespace) -> Done:
         return _verify(args)
     if args.corpus != "demo" and args.root is None:
         raise InputError("--root is missing: where the corpus is")
+    if args.corpus == "features":
+        return _store_features(args)
     return _check(args) if args.check else _pack(args)
 
 
@@ -195,6 +227,35 @@ def _next_command(args: argparse.Namespace, language: str) -> str:
         return f"fla denoise --text {args.out}/train.sentences.txt --out {args.out}-mbart"
     trim = f"fla trim --model facebook/mbart-large-cc25 --language {language}"
     return f"{trim} --sentences {args.out}/train.sentences.txt --out models/mbart-{args.corpus}"
+
+
+def _store_features(args: argparse.Namespace) -> int:
+    from training_fla.corpora.manifest import read_manifest
+    from training_fla.corpora.row import Reading
+    from training_fla.data.features import check_feature_files, write_feature_table
+    from training_fla.files import InputError, check_folder, check_not_inside, one_line
+
+    if args.frame_stride < 1:
+        raise InputError(f"--frame-stride {args.frame_stride}: must be at least 1")
+    if not args.check:
+        check_not_inside([args.root, args.video_root], args.out)
+        check_folder(args.out, "corpus", args.overwrite)
+    reading = Reading(args.follow_links, skip_bad_rows=True)  # rows and files that are bad are named together
+    options = {name: value for name, value in vars(args).items() if name.endswith("_column")}
+    options |= {"video_column": options.pop("features_column"), "start_column": "", "end_column": "", "fps_column": ""}
+    options |= {name: getattr(args, name) for name in ("video_root", "default_split", "language")}
+    clips, size = check_feature_files(read_manifest(args.root, reading, **options), reading, args.frame_stride)
+    if args.check:
+        print("\n".join([*reading.notes, *reading.bad.lines(), f"{len(clips)} good clips, C = {size}"]))
+        return 1 if reading.bad.found else 0
+    if args.on_error == "fail":
+        reading.bad.refuse("`--on-error skip` goes on without them")
+    parameters = {"feature_size": size, "extractor": one_line(args.extractor), "dtype": args.dtype}
+    parameters |= {"frame_stride": args.frame_stride}
+    options = {"corpus": args.of, "skipped": reading.left_out(), "overwrite": args.overwrite}
+    write_feature_table(args.out, clips, parameters, **options)
+    print("\n".join([*reading.notes, f"stored {len(clips)} clips, C = {size}, in {args.out}"]))
+    return 0
 
 
 def _read(args: argparse.Namespace, reading) -> tuple[list, str]:

@@ -1,0 +1,164 @@
+"""Features that another program made: files of every kind in, a feature corpus out, bad rows named by row."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training_fla.cli import main
+from training_fla.data.features import load_features, open_features
+from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.files import InputError, read_marker
+
+C = 5
+SPLITS = ("train", "train", "train", "dev", "test")
+
+
+def array(number: int) -> np.ndarray:
+    return np.random.default_rng(number).normal(size=(number + 1, C)).astype(np.float32)
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    """Five clips of one to five positions, each saved in another way."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    np.save(folder / "0.npy", array(0))
+    np.save(folder / "1.npy", array(1)[None].astype(np.float64))
+    np.savez(folder / "2.npz", other=np.zeros(3), features=array(2)[:, :, None, None])
+    torch.save(torch.tensor(array(3)).half(), folder / "3.pt")
+    torch.save({"x": torch.tensor(array(4))}, folder / "4.pt")
+    rows = [
+        f"clips/{n}.{suffix},Satz {n}.,{SPLITS[n]},s{n}" for n, suffix in enumerate(["npy", "npy", "npz", "pt", "pt"])
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["features,sentence,split,signer", *rows]))
+    return tmp_path / "table.csv"
+
+
+def prepare(table: Path, out: Path, *words) -> int:
+    return main(["prepare", "features", "--root", str(table), "--out", str(out), *map(str, words)])
+
+
+def test_every_kind_of_file_is_stored_as_it_is(table, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert prepare(table, out, "--extractor", "I3D of\nBOBSL", "--language", "de_DE", "--of", "phoenix14t") == 0
+    assert "stored 5 clips, C = 5, in" in capsys.readouterr().out
+    known = iter(map(array, range(5)))
+    for split in ("train", "dev", "test"):
+        corpus = PackedCorpus(out, split)
+        assert (corpus.feature_size, corpus.extractor) == (C, "I3D of BOBSL")
+        assert (corpus.corpus, corpus.language) == ("phoenix14t", "de_DE")
+        cache = open_features(corpus)
+        assert len(cache) == len(corpus) == SPLITS.count(split)
+        for index, length in enumerate(corpus.num_frames):
+            torch.testing.assert_close(cache[index], torch.tensor(next(known)), rtol=1e-3, atol=1e-3)
+            assert length == len(cache[index]) and cache[index].dtype == torch.float32
+    corpus = PackedCorpus(out, "train")
+    assert list(corpus.ids) == ["clips/0", "clips/1", "clips/2"] and list(corpus.signers) == ["s0", "s1", "s2"]
+    assert (out / "train.sentences.txt").read_text() == "Satz 0.\nSatz 1.\nSatz 2.\n"
+    assert read_marker(out)["kind"] == "corpus" and not list(tmp_path.glob(".*"))
+    assert main(["prepare", "features", "--out", str(out), "--verify"]) == 0
+
+
+def test_one_position_in_so_many_in_half_precision(table, tmp_path):
+    assert prepare(table, tmp_path / "out", "--frame-stride", 2, "--dtype", "bfloat16") == 0
+    corpus = PackedCorpus(tmp_path / "out", "test")
+    stored = open_features(corpus)[0]
+    assert stored.dtype == torch.bfloat16 and list(corpus.num_frames) == [3]
+    assert torch.equal(stored, torch.tensor(array(4)[::2]).bfloat16())
+
+
+def test_a_corpus_is_replaced_only_when_asked_and_only_a_whole_one_appears(table, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert prepare(table, out) == 0
+    before = (out / "manifest.json").read_bytes()
+    assert prepare(table, out) == 2
+    assert "holds a packed corpus already: choose another folder or pass --overwrite" in capsys.readouterr().err
+    np.save(tmp_path / "clips" / "0.npy", np.full((2, C), np.nan))
+    assert prepare(table, out, "--overwrite") == 2
+    assert (out / "manifest.json").read_bytes() == before and not list(tmp_path.glob(".out*"))
+    np.save(tmp_path / "clips" / "0.npy", array(7))
+    assert prepare(table, out, "--overwrite") == 0
+    assert (out / "manifest.json").read_bytes() != before
+    assert prepare(table, tmp_path, "--overwrite") == 2
+    assert "table.csv, which is read: choose another folder" in capsys.readouterr().err
+
+
+def test_damage_is_named_with_its_remedy(table, tmp_path, capsys):
+    assert prepare(table, tmp_path / "out") == 0
+    file = tmp_path / "out" / "test" / "features-00000-of-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged at clip 0; prepare the features again"):
+        open_features(PackedCorpus(tmp_path / "out", "test"))[0]
+    assert main(["prepare", "features", "--out", str(tmp_path / "out"), "--verify"]) == 1
+    assert "features-00000-of-00001.safetensors is damaged: its hash" in capsys.readouterr().out
+
+
+BAD = {
+    "nan.npy": (lambda file: np.save(file, np.array([[1.0] * C, [np.nan] * C])), "holds NaN or infinity"),
+    "rank.npy": (lambda file: np.save(file, np.zeros((2, 3, C))), r"has shape (2, 3, 5), not (N, C)"),
+    "vector.npy": (lambda file: np.save(file, np.zeros(C)), r"has shape (5,), not (N, C)"),
+    "empty.npy": (lambda file: np.save(file, np.zeros((0, C))), r"has shape (0, 5), not (N, C)"),
+    "size.npy": (lambda file: np.save(file, np.zeros((3, 4))), "has C = 4, most have 5"),
+    "pickle.npy": (lambda file: np.save(file, np.array([{}])), "cannot be read: "),
+    "text.npy": (lambda file: file.write_text("0.1 0.2"), "cannot be read: "),
+    "none.npz": (lambda file: file.write_bytes(b""), "cannot be read: "),
+    "two.npz": (lambda file: np.savez(file, a=np.zeros(3), b=np.zeros(2)), "holds a, b: call one array `features`"),
+    "code.pt": (lambda file: torch.save(Path("x"), file), "cannot be read: Weights only load failed"),
+    "gone.npy": (lambda file: None, "there is no file"),
+    "folder.npy": (lambda file: file.mkdir(), "there is no file"),
+    "clip.mp4": (lambda file: file.write_bytes(b"0"), "is not a .npy, .npz or .pt file"),
+}
+
+
+def test_all_bad_rows_are_named_at_once_or_left_out(table, tmp_path, capsys):
+    text, clips = table.read_text(), tmp_path / "clips"
+    for name, (make, _) in BAD.items():
+        make(clips / name)
+        text += f"\nclips/{name},Satz.,train,s"
+    table.write_text(f"{text}\nclips/0.npy,,dev,s\n")
+    assert prepare(table, tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
+    for line, (name, (_, reason)) in enumerate(BAD.items(), start=7):
+        assert f"line {line}: {clips / name} {reason}" in error or f"line {line}: {reason} {clips / name}" in error
+    assert f"line {len(BAD) + 7}: the sentence is empty" in error
+    assert "14 bad rows in all; `--on-error skip` goes on without them" in error
+    assert main(["prepare", "features", "--root", str(table), "--check"]) == 1
+    checked = capsys.readouterr().out.splitlines()
+    assert len(checked) == 15 and checked[-1] == "5 good clips, C = 5"
+    assert prepare(table, tmp_path / "out", "--on-error", "skip") == 0
+    assert len((tmp_path / "out" / "skipped.tsv").read_text().splitlines()) == 15
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"] == 14
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--frame-stride", 0), "--frame-stride 0: must be at least 1"),
+        (("--features-column", "video"), "no column 'video', only 'features', 'sentence', 'split', 'signer'"),
+        (("--check", "--verify"), "give one of them"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(table, tmp_path, capsys, words, message):
+    assert prepare(table, tmp_path / "out", *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_table_of_bad_rows_alone_is_refused(table, tmp_path, capsys):
+    for file in (tmp_path / "clips").iterdir():
+        file.unlink()
+    assert prepare(table, tmp_path / "out", "--on-error", "skip") == 2
+    assert "there are no features to store" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(1, 1, C), (C, 1, 1), (1, C, 1, 1)])
+def test_a_clip_of_one_position_is_told_from_one_of_one_channel(tmp_path, shape):
+    np.save(tmp_path / "one.npy", np.arange(C).reshape(shape))
+    assert load_features(tmp_path / "one.npy").tolist() == [[0, 1, 2, 3, 4]]
+    np.save(tmp_path / "one.npy", np.arange(C)[:, None])
+    assert load_features(tmp_path / "one.npy").shape == (C, 1)

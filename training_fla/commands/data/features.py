@@ -1,0 +1,50 @@
+"""Store what a trained visual encoder makes of a corpus, for training stage 2 without it.
+
+The output is what `fla prepare features` writes of another program's features: `dataset:` of run_stage2.py.
+"""
+
+import argparse
+from pathlib import Path
+
+from training_fla.commands.use.translate import positive
+
+EXAMPLE = "fla features data/mine --model runs/stage1 --out data/mine-features"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `fla features`."""
+    text = "packed corpus, or a table of clips and sentences as `fla prepare manifest` reads it"
+    parser.add_argument("clips", type=Path, metavar="CLIPS", help=text)
+    parser.add_argument("--model", required=True, metavar="MODEL", help="folder of a trained model, or its Hub id")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="clips at once [%(default)s]")
+    parser.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that decode [%(default)s]")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the encoder [%(default)s]"
+    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="to store [%(default)s]")
+    parser.add_argument("--overwrite", action="store_true", help="replace the corpus at --out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encode the clips of all splits."""
+    from tempfile import TemporaryDirectory
+
+    from training_fla.data.datasets import write_encoded_corpus
+    from training_fla.data.packed_corpus import MANIFEST
+    from training_fla.data.packing import ensure_packed
+    from training_fla.files import check_folder, check_not_inside
+    from training_fla.viewing.loading import load_pipeline, model_name
+
+    check_not_inside([args.clips, args.model], args.out)
+    check_folder(args.out, "corpus", args.overwrite)
+    pipe = load_pipeline(args.model, args.device)
+    how = {name: getattr(args, name) for name in ("dtype", "precision", "batch_size", "num_workers")}
+    how |= {"extractor": f"the visual encoder of {model_name(args.model)}", "overwrite": args.overwrite}
+    with TemporaryDirectory(prefix="fla-features-") as packed:
+        is_packed = (args.clips / MANIFEST).is_file()
+        folder = args.clips if is_packed else ensure_packed(args.clips, packed, pack_options={})
+        write_encoded_corpus(pipe.model, pipe.processor, folder, args.out, **how)
+    print(f"stored features in {args.out}; train on them with: python run_stage2.py RECIPE --dataset {args.out}")
+    return 0
