@@ -27,7 +27,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from training_fla.corpora.row import CorpusRow, Reading
-from training_fla.files import InputError, atomic_file, atomic_folder, first_line, locked_folder, progress, write_marker
+from training_fla.files import (
+    InputError,
+    atomic_file,
+    atomic_folder,
+    first_line,
+    locked_folder,
+    progress,
+    write_marker,
+)
 
 from .collation import SignTranslationCollator
 from .packed_corpus import INDEX_COLUMNS, SCHEMA, PackedCorpus, file_sha256

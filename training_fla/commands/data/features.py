@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from training_fla.commands.use.translate import positive
+from training_fla.files import Done
 
 EXAMPLE = "fla features data/mine --model runs/stage1 --out data/mine-features"
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus at --out")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Done:
     """Encode the clips of all splits."""
     from tempfile import TemporaryDirectory
 
@@ -46,5 +47,4 @@ def run(args: argparse.Namespace) -> int:
         is_packed = (args.clips / MANIFEST).is_file()
         folder = args.clips if is_packed else ensure_packed(args.clips, packed, pack_options={})
         write_encoded_corpus(pipe.model, pipe.processor, folder, args.out, **how)
-    print(f"stored features in {args.out}; train on them with: python run_stage2.py RECIPE --dataset {args.out}")
-    return 0
+    return Done(f"stored features in {args.out}", f"python run_stage2.py RECIPE.yaml --dataset {args.out}")

@@ -229,11 +229,11 @@ def _next_command(args: argparse.Namespace, language: str) -> str:
     return f"{trim} --sentences {args.out}/train.sentences.txt --out models/mbart-{args.corpus}"
 
 
-def _store_features(args: argparse.Namespace) -> int:
+def _store_features(args: argparse.Namespace) -> Done:
     from training_fla.corpora.manifest import read_manifest
     from training_fla.corpora.row import Reading
     from training_fla.data.features import check_feature_files, write_feature_table
-    from training_fla.files import InputError, check_folder, check_not_inside, one_line
+    from training_fla.files import InputError, check_folder, check_not_inside, note, one_line
 
     if args.frame_stride < 1:
         raise InputError(f"--frame-stride {args.frame_stride}: must be at least 1")
@@ -245,17 +245,22 @@ def _store_features(args: argparse.Namespace) -> int:
     options |= {"video_column": options.pop("features_column"), "start_column": "", "end_column": "", "fps_column": ""}
     options |= {name: getattr(args, name) for name in ("video_root", "default_split", "language")}
     clips, size = check_feature_files(read_manifest(args.root, reading, **options), reading, args.frame_stride)
+    for text in reading.notes:
+        note(f"note: {text}")
     if args.check:
-        print("\n".join([*reading.notes, *reading.bad.lines(), f"{len(clips)} good clips, C = {size}"]))
-        return 1 if reading.bad.found else 0
+        print("\n".join(reading.bad.lines()) or "no bad row")
+        remedy = "mend what is listed, or --on-error skip" if reading.bad.found else "the same with --out DIR"
+        return Done(f"checked {len(clips)} good clips, C = {size}", remedy, int(bool(reading.bad.found)))
     if args.on_error == "fail":
         reading.bad.refuse("`--on-error skip` goes on without them")
     parameters = {"feature_size": size, "extractor": one_line(args.extractor), "dtype": args.dtype}
     parameters |= {"frame_stride": args.frame_stride}
     options = {"corpus": args.of, "skipped": reading.left_out(), "overwrite": args.overwrite}
     write_feature_table(args.out, clips, parameters, **options)
-    print("\n".join([*reading.notes, f"stored {len(clips)} clips, C = {size}, in {args.out}"]))
-    return 0
+    return Done(
+        f"stored {len(clips)} clips, C = {size}, in {args.out}",
+        f"python run_stage2.py RECIPE.yaml --dataset {args.out}",
+    )
 
 
 def _read(args: argparse.Namespace, reading) -> tuple[list, str]:
