@@ -184,6 +184,8 @@ def check_output_folder(recipe: Recipe) -> None:
     folder, run = recipe.output_dir, recipe.run
     if run.resume and run.overwrite:
         raise InputError("--resume and --overwrite contradict each other")
+    if run.resume and recipe.training.get("save_only_model"):
+        raise InputError("--resume needs the optimizer, which `save_only_model: true` does not save: give --overwrite")
     if folder.exists() and not os.access(folder, os.W_OK):
         raise InputError(f"output_dir {folder} cannot be written to")
     read = [recipe.data.dataset, recipe.data.manifest, recipe.text.tokenizer]

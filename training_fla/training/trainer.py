@@ -178,6 +178,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             dataset, collate_fn=self.data_collator, pin_memory=args.dataloader_pin_memory,
             num_workers=args.dataloader_num_workers, prefetch_factor=args.dataloader_prefetch_factor,
             multiprocessing_context=args.dataloader_multiprocessing_context, in_order=args.dataloader_in_order,
+            generator=torch.Generator(),  # or dropout would depend on how many loaders there were
             **options,
         )  # fmt: skip
 
