@@ -110,39 +110,54 @@ def stage2_lines(row: Row, ablation: Ablation) -> dict[str, Any]:
 
 def plan(folder: Path, name: str, ablation: Ablation, seed: int, lines: dict[str, Any]) -> Run:
     """One run of a named recipe on the ablation's corpus; what makes the row wins over everything else."""
-    own, other = Stage1Arguments, Stage2Arguments
-    if name.startswith("stage2"):
-        own, other = other, own
-    only_other = {f.name for f in dataclasses.fields(other)} - {f.name for f in dataclasses.fields(own)}
-    given = {key: value for key, value in ablation.overrides.items() if key not in only_other}
     difference = differences(name)
     if "imagenet_weights" in lines:  # the corpus's own start of the backbone, which may be none
         difference.pop("imagenet_weights", None)
     recipe = ablation.recipes / f"{name[:6]}.yaml"
-    return Run(folder, f"run_{name[:6]}.py", recipe, lines | given | {"seed": seed} | difference)
+    return Run(
+        folder, f"run_{name[:6]}.py", recipe, lines | given_lines(name[:6], ablation) | {"seed": seed} | difference
+    )
 
 
-def run_table(table: str, ablation: Ablation) -> int:
-    """Run what is not done yet of a table, then write and print it; 0, or the exit status of the run that failed."""
+def given_lines(stage: str, ablation: Ablation) -> dict[str, Any]:
+    """The lines of `--set` that a stage knows."""
+    fields = {name: {f.name for f in dataclasses.fields(kind)} for name, kind in STAGES.items()}
+    only_other = set.union(*fields.values()) - fields[stage]
+    return {key: value for key, value in ablation.overrides.items() if key not in only_other}
+
+
+def begin_folder(ablation: Ablation) -> None:
+    """Make and mark the folder of the runs; one that is not ours is refused."""
     if (read_marker(ablation.out) or {}).get("kind") != "ablation" and not (ablation.out / JOURNAL).exists():
         check_folder(ablation.out, "ablation")
     ablation.out.mkdir(parents=True, exist_ok=True)
     write_marker(ablation.out, "ablation")
+
+
+def run_table(table: str, ablation: Ablation) -> int:
+    """Run what is not done yet of a table, then write and print it; 0, or the exit status of the run that failed."""
+    begin_folder(ablation)
     rows = TABLES[table].rows
     for run in (run for seed in ablation.seeds for row in rows for run in runs_of(row, ablation, seed)):
         status = run_once(run, ablation)
         if status:
-            print(f"fla ablate: {run.folder} ended with status {status}; the same command goes on", file=sys.stderr)
             return status
-    lines = table_lines(table, ablation)
-    with atomic_file(ablation.out / f"{table}.md", overwrite=True) as file:
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n" + "\n".join(lines))
+    panels = []
     if table == "figure4":
         scores = {row.label: [runs[-1].report()["test"]["bleu4"] for runs in _seeds(row, ablation)] for row in rows}
-        save_picture([epoch_panel(scores)], ablation.out / "figure4.png")
-        print(f"\ndrawn as {ablation.out / 'figure4.png'}")
+        panels.append(epoch_panel(scores))
+    show_table(table, table_lines(table, ablation), panels, ablation)
     return 0
+
+
+def show_table(name: str, lines: list[str], panels: list[Panel], ablation: Ablation) -> None:
+    """Write a table, print it, and draw what belongs to it."""
+    with atomic_file(ablation.out / f"{name}.md", overwrite=True) as file:
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n" + "\n".join(lines))
+    if panels:
+        save_picture(panels, ablation.out / f"{name}.png")
+        print(f"\ndrawn as {ablation.out / name}.png")
 
 
 def run_once(run: Run, ablation: Ablation) -> int:
@@ -156,7 +171,10 @@ def run_once(run: Run, ablation: Ablation) -> int:
         return 0
     with atomic_file(journal, overwrite=True) as file:
         file.write_text(json.dumps(noted | {key: command}, indent=1))
-    return run_command(command + (["--resume"] if run.folder.exists() else []), ablation.launcher)
+    status = run_command(command + (["--resume"] if run.folder.exists() else []), ablation.launcher)
+    if status:
+        print(f"fla ablate: {run.folder} ended with status {status}; the same command goes on", file=sys.stderr)
+    return status
 
 
 def table_lines(table: str, ablation: Ablation) -> list[str]:
@@ -164,8 +182,7 @@ def table_lines(table: str, ablation: Ablation) -> list[str]:
     hours = TABLES[table].stage1_hours
     head = ["", *(f"{name} paper" for name in SCORES), *(f"{name} ours" for name in SCORES)]
     head += ["stage 1 hours paper", "stage 1 hours ours"] if hours else []
-    lines = [f"{table}: {TABLES[table].title}; {len(ablation.seeds)} seed(s)", ""]
-    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    table_rows = [head]
     for row in TABLES[table].rows:
         reports = [[run.report() for run in runs] for runs in _seeds(row, ablation)]
         cells = [row.label, *(f"{row.paper_scores[n]:.2f}" if n in row.paper_scores else "" for n in SCORES)]
@@ -173,18 +190,29 @@ def table_lines(table: str, ablation: Ablation) -> list[str]:
         if hours:
             ours = mean_and_deviation([report[0]["train"]["seconds"] / 3600 for report in reports])
             cells += [f"{hours[row.label]:.2f}", ours]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        table_rows.append(cells)
+    return [f"{table}: {TABLES[table].title}; {len(ablation.seeds)} seed(s)", "", *markdown(table_rows)]
+
+
+def markdown(rows: list[list[str]]) -> list[str]:
+    """A table, its head first."""
+    head, *others = ("| " + " | ".join(row) + " |" for row in rows)
+    return [head, "|---" * len(rows[0]) + "|", *others]
 
 
 def _seeds(row: Row, ablation: Ablation) -> list[list[Run]]:
     return [runs_of(row, ablation, seed) for seed in ablation.seeds]
 
 
+def moments(values: list[float]) -> tuple[float, float]:
+    """The mean and the sample deviation, which is 0 for one value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def mean_and_deviation(values: list[float]) -> str:
     """The mean, and the sample deviation where there are at least two seeds."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
+    mean, deviation = moments(values)
+    return f"{mean:.2f}" + (f" ± {deviation:.2f}" if len(values) > 1 else "")
 
 
 def epoch_panel(scores: dict[str, list[float]]) -> Panel:
@@ -192,6 +220,5 @@ def epoch_panel(scores: dict[str, list[float]]) -> Panel:
     lines = {}
     for stage, name in {"stage 1": "visual initialing stage", "stage 2": "LLM fine-tuning stage"}.items():
         points = {int(label.split(",")[0]): v for label, v in scores.items() if label.endswith(stage)}
-        deviations = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in points.values()]
-        lines[name] = list(zip(points, map(statistics.mean, points.values()), deviations, strict=True))
+        lines[name] = [(epochs, *moments(values)) for epochs, values in points.items()]
     return Panel("test BLEU-4 (0 to 100)", "epochs of visual initialing", lines)

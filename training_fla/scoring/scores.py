@@ -1,6 +1,7 @@
 """BLEU-1..4, ROUGE-L and chrF of raw sentences in a text form, their confidence intervals, and a signature."""
 
 import importlib.metadata
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from sacrebleu.significance import PairedTest
 
 from training_fla.files import InputError
 from training_fla.scoring.conventions import ALTERNATIVES, CONVENTIONS, TextForm
+from training_fla.scoring.gloss_errors import GlossErrorRate
 from training_fla.scoring.rouge import ROUGE_VARIANTS, RougeL
 
 MAX_NGRAM_ORDER = 4
@@ -71,13 +73,18 @@ def alternative_scores(
 
 
 def confidence_intervals(
-    predictions: Sequence[str], references: Sequence[str], form: TextForm, rouge: str = "beta1.2", samples: int = 0
+    predictions: Sequence[str],
+    references: Sequence[str],
+    form: TextForm,
+    rouge: str = "beta1.2",
+    samples: int = 0,
+    names: Sequence[str] = SCORE_NAMES,
 ) -> dict[str, list[float]]:
-    """95 % intervals of the corpus scores by sacrebleu's bootstrap: low and high by `SCORE_NAMES`; 0 samples: as many
-    as `num_samples` says.
+    """95 % intervals of corpus scores by sacrebleu's bootstrap: low and high by name; 0 samples: as many as
+    `num_samples` says. Beside `SCORE_NAMES` there is `gloss_errors`.
     """
-    found = _paired_tests([predictions], references, form, rouge, samples, test="bs")
-    return {name: _interval(results[0]) for name, results in found.items()}
+    found = _paired_tests([predictions], references, form, rouge, samples, names, test="bs")
+    return {name: _interval(results[0], 100.0 if name in SCORE_NAMES else math.inf) for name, results in found.items()}
 
 
 def paired_significance(
@@ -87,10 +94,11 @@ def paired_significance(
     form: TextForm,
     rouge: str = "beta1.2",
     samples: int = 0,
+    names: Sequence[str] = SCORE_NAMES,
 ) -> dict[str, dict[str, float]]:
     """Is the first system better than the other? Difference and p-value of sacrebleu's approximate randomisation."""
     found = {}
-    results = _paired_tests([others, predictions], references, form, rouge, samples, test="ar")
+    results = _paired_tests([others, predictions], references, form, rouge, samples, names, test="ar")
     for name, (other, system) in results.items():
         difference = system.score - other.score
         # sacrebleu gives two equal systems the smallest p-value there is.
@@ -103,10 +111,12 @@ def num_samples(num_sentences: int) -> int:
     return max(200, min(1000, 4_000_000 // num_sentences))
 
 
-def _paired_tests(systems, references, form: TextForm, rouge: str, samples: int, test: str) -> dict[str, list]:
+def _paired_tests(
+    systems, references, form: TextForm, rouge: str, samples: int, names: Sequence[str], test: str
+) -> dict[str, list]:
     """Sacrebleu's results of each system by score name."""
     found = {}
-    for name in SCORE_NAMES:
+    for name in names:
         metric, prepare = _metric(name, form, rouge)
         sides = [[prepare(sentence) for sentence in side] for side in (*systems, references)]
         named = [(f"system {number}", side) for number, side in enumerate(sides[:-1])]
@@ -119,11 +129,11 @@ def _metric(name: str, form: TextForm, rouge: str) -> tuple[Metric, object]:
     """Sacrebleu's metric of one score, and what prepares its sentences."""
     if name.startswith("bleu"):
         return BLEU(tokenize=form.tokenize, max_ngram_order=int(name[-1]), force=True), form.bleu_text
-    return (RougeL(rouge) if name == "rouge_l" else CHRF()), form.text
+    return {"rouge_l": RougeL(rouge), "chrf": CHRF(), "gloss_errors": GlossErrorRate()}[name], form.text
 
 
-def _interval(result) -> list[float]:
-    return [float(max(0.0, result.mean - result.ci)), float(min(100.0, result.mean + result.ci))]
+def _interval(result, most: float) -> list[float]:
+    return [float(max(0.0, result.mean - result.ci)), float(min(most, result.mean + result.ci))]
 
 
 def pooled(scores: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:

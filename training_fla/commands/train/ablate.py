@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     from training_fla.experiments.paper_tables import TABLES
 
-    parser.add_argument("table", choices=TABLES, metavar="TABLE", help=f"one of {', '.join(TABLES)}")
+    text = f"one of {', '.join(TABLES)}; or dominance: which language model teaches the visual encoder best"
+    parser.add_argument("table", choices=[*TABLES, "dominance"], metavar="TABLE", help=text)
     parser.add_argument(
         "--recipes",
         type=Path,
@@ -40,5 +41,8 @@ def run(args: argparse.Namespace) -> int | Done:
     """Run the table."""
     from training_fla.experiments.ablation import make_ablation, run_table
 
-    status = run_table(args.table, make_ablation(args.recipes, args.out, args.set, args.launcher, args.seeds))
+    ablation = make_ablation(args.recipes, args.out, args.set, args.launcher, args.seeds)
+    if args.table == "dominance":
+        from training_fla.experiments.dominance import run_dominance
+    status = run_dominance(ablation) if args.table == "dominance" else run_table(args.table, ablation)
     return status or Done(f"wrote {args.out / args.table}.md")

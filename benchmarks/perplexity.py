@@ -1,0 +1,88 @@
+r"""How well does a language model of `fla denoise` know text it has not seen?
+
+    python -m benchmarks.perplexity --model runs/phoenix_drawn/mbart-trimmed \\
+        --text runs/phoenix_drawn/corpus/dev.sentences.txt --train runs/phoenix_drawn/corpus/train.sentences.txt
+
+Perplexity a token, in two ways: of sentences whose spans are masked as in pre-training, and of sentences behind a
+single mask, where the decoder has its own words alone. Beside the model: the same without its training, and one of
+Light-T's size that saw no more than the training sentences of the corpus, as Light-T does. Below 1 of either is good.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.measuring import report
+
+
+def perplexities(model, tokenizer, sentences: list[str]) -> dict[str, float]:
+    """Perplexity a token of sentences with masked spans, and behind one mask; the same spans for every model."""
+    from training_fla.training.denoising import InfillingCollator
+
+    collator, found = InfillingCollator(tokenizer), {}
+    ids = [{"input_ids": line} for line in tokenizer(sentences, add_special_tokens=False)["input_ids"]]
+    for name in ("masked spans", "one mask"):
+        torch.manual_seed(0)
+        loss, count = 0.0, 0
+        for start in range(0, len(ids), 32):
+            batch = collator(ids[start : start + 32])
+            if name == "one mask":
+                source = [*collator.prefix, tokenizer.mask_token_id, *collator.suffix]
+                batch["input_ids"] = torch.tensor([source]).repeat(len(batch["labels"]), 1)
+                batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+            tokens = int(batch["labels"].ne(-100).sum())
+            with torch.no_grad():
+                loss += float(model.eval()(**batch).loss) * tokens
+            count += tokens
+        found[name] = math.exp(loss / count)
+    return found
+
+
+def main(args: list[str] | None = None) -> int:
+    """Measure and print; 1 where the model is no better than one of the others."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder of `fla denoise` or `fla trim`")
+    parser.add_argument("--text", type=Path, required=True, help="sentences the model has not seen, one a line")
+    parser.add_argument("--train", type=Path, required=True, help="training sentences of the corpus")
+    parser.add_argument("--steps", type=int, default=1880, help="of the model of Light-T's size [%(default)s]")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    options = parser.parse_args(args)
+    from tempfile import TemporaryDirectory
+
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from training_fla.tables import read_sentences
+    from training_fla.training.denoising import infilling_trainer, small_mbart
+
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    sentences, train = read_sentences([options.text]), read_sentences([options.train])
+    torch.manual_seed(0)
+    models = {"pre-trained": AutoModelForSeq2SeqLM.from_pretrained(options.model, dtype=torch.float32)}
+    models["not trained"] = AutoModelForSeq2SeqLM.from_config(models["pre-trained"].config)
+    models["of Light-T's size"] = small_mbart(tokenizer, width=128, layers=2)
+    ids = [{"input_ids": line} for line in tokenizer(train, add_special_tokens=False)["input_ids"]]
+    schedule = {
+        "max_steps": options.steps,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-3,
+        "warmup_steps": 50,
+    }
+    with TemporaryDirectory() as folder:
+        schedule |= {"save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
+        infilling_trainer(models["of Light-T's size"], tokenizer, ids, Path(folder), schedule).train()
+    found = {name: perplexities(model, tokenizer, sentences) for name, model in models.items()}
+    rows = []
+    for name in list(found)[1:]:
+        for way, value in found["pre-trained"].items():
+            rows.append((f"{way}: perplexity / that of the model {name}", value / found[name][way], 1.0))
+    if not options.json:
+        for name, values in found.items():
+            print(f"{name:<20}" + "".join(f"{way}: {value:10.1f}    " for way, value in values.items()))
+    return report(rows, "", options.json, perplexities=found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

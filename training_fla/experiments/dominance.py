@@ -1,0 +1,190 @@
+"""`fla ablate dominance`: does a language model keep the visual encoder that is trained with it from learning?
+
+Encoders are trained beside different language models at equal rates of the encoder, then frozen and probed alike: by a
+fresh stage 2, and by a linear layer that reads glosses.
+"""
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training_fla.experiments.ablation import (
+    Ablation,
+    Run,
+    begin_folder,
+    given_lines,
+    markdown,
+    mean_and_deviation,
+    moments,
+    run_once,
+    show_table,
+)  # fmt: skip
+from training_fla.files import InputError, atomic_file
+from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
+from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_for
+from training_fla.scoring.gloss_errors import GlossErrorRate
+from training_fla.scoring.predictions import read_predictions
+from training_fla.scoring.scores import confidence_intervals, paired_significance
+from training_fla.training.callbacks import NORMS, read_norms
+from training_fla.training.plots import Panel
+
+PROBES = {
+    "gloss_errors": "gloss error rate of a linear probe, test (%)",
+    "bleu4": "BLEU-4 of stage 2 on the frozen encoder, test (0 to 100)",
+}
+COLUMNS = [
+    "encoder trained with", "its rate", "gloss errors, dev", "gloss errors, test", "95 %", "BLEU-4 of stage 2", "95 %",
+    "ROUGE-L of stage 2", "BLEU-4 as trained", "gradient norms, encoder / language model", "p against the first arm",
+    "p against untrained",
+]  # fmt: skip
+
+
+@dataclass
+class Encoder:
+    """A visual encoder: what it is trained with, its rate, and the two runs of each seed, its own and its stage 2."""
+
+    label: str
+    rate: float
+    runs: list[tuple[Run, Run]]
+
+    def glosses(self, place: int) -> Path:
+        """What the linear probe read, of the seed at this place."""
+        run = self.runs[place][0]
+        return run.folder.with_name(f"glosses-{run.folder.name}.json")
+
+
+def read_encoders(ablation: Ablation) -> list[Encoder]:
+    """The encoders that `dominance.yaml` names, the untrained one first."""
+    file = ablation.recipes / "dominance.yaml"
+    try:
+        plan = yaml.load(file.read_text(encoding="utf-8"), RecipeLoader)
+        arms = [
+            (label, rate, lines) for rate in plan["visual_learning_rates"] for label, lines in plan["arms"].items()
+        ]
+        encoders = [
+            Encoder("untrained encoder", 0.0, plan_runs("untrained-encoder", plan["untrained"], 0.0, ablation))
+        ]
+        for label, rate, lines in arms:
+            name = "-".join([*label.replace(",", "").split(), f"{rate:g}"])
+            encoders.append(Encoder(label, rate, plan_runs(name, lines, rate, ablation)))
+        return encoders
+    except FileNotFoundError:
+        raise InputError(f"{ablation.recipes} has no dominance.yaml; recipes/phoenix_drawn has one") from None
+    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{file} is not as recipes/phoenix_drawn/dominance.yaml: {' '.join(str(error).split())}"
+        ) from None
+
+
+def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation) -> list[tuple[Run, Run]]:
+    """The run that trains an encoder, by a recipe and lines that change it, and its stage 2; a pair a seed."""
+    pairs, stage = [], "stage1" if lines["recipe"] == "stage1" else "stage2"
+    recipe, own = ablation.recipes / f"{lines['recipe']}.yaml", {k: v for k, v in lines.items() if k != "recipe"}
+    for seed in ablation.seeds:
+        folder, seeded = ablation.out / f"seed-{seed}", {"seed": seed}
+        first = given_lines(stage, ablation) | {"visual_learning_rate": rate} | own | seeded
+        second = given_lines("stage2", ablation) | {"stage1_checkpoint": str(folder / name)} | seeded
+        stage2 = Run(folder / f"stage2-after-{name}", "run_stage2.py", ablation.recipes / "stage2.yaml", second)
+        pairs.append((Run(folder / name, f"run_{stage}.py", recipe, first), stage2))
+    return pairs
+
+
+def run_dominance(ablation: Ablation) -> int:
+    """Train, probe, compare, print; 0, or the exit status of the run that failed."""
+    encoders = read_encoders(ablation)
+    begin_folder(ablation)
+    for place, _ in enumerate(ablation.seeds):
+        for encoder in encoders:
+            for run in encoder.runs[place]:
+                status = run_once(run, ablation)
+                if status:
+                    return status
+            probe_once(encoder.glosses(place), *encoder.runs[place])
+    found = [outcome(encoder) for encoder in encoders]
+    title = (
+        f"test split, {len(ablation.seeds)} seed(s), mean ± sample deviation; intervals and p: the clips of all seeds"
+    )
+    peers = [next(other for other in found if other["rate"] == own["rate"]) for own in found]
+    rows = [cells_of(own, peer, found[0]) for own, peer in zip(found, peers, strict=True)]
+    lines = [title, "", *markdown([COLUMNS, *rows])]
+    show_table("dominance", lines, [panel(found, key) for key in PROBES], ablation)
+    return 0
+
+
+def probe_once(file: Path, run: Run, stage2: Run) -> None:
+    """Read glosses from an encoder, on the corpus of its stage 2; a result that is there is kept."""
+    if not file.exists():
+        from training_fla.experiments.probe import probe_glosses  # brings torch
+
+        dataset = Path(read_lines(Stage2Arguments, stage2.folder / "recipe.yaml")["dataset"])
+        found = probe_glosses(run.folder, dataset, run.folder.with_name("features"), seed=run.lines["seed"])
+        with atomic_file(file) as work:
+            work.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+
+
+def outcome(encoder: Encoder) -> dict[str, Any]:
+    """All figures of an encoder, a value a seed, and what both probes said of the test split, all seeds in a row."""
+    glosses = [json.loads(encoder.glosses(p).read_text(encoding="utf-8")) for p, _ in enumerate(encoder.runs)]
+    first, second = ([pair[number].report()["test"] for pair in encoder.runs] for number in (0, 1))
+    tables = [vars(read_predictions(stage2.folder / "predictions_test.tsv")) for _, stage2 in encoder.runs]
+    pooled = [[[line for each in read for line in each[side]] for side in ("predictions", "references")]
+              for read in ([each["test"] for each in glosses], tables)]  # fmt: skip
+    wanted = read_lines(Stage2Arguments, encoder.runs[0][1].folder / "recipe.yaml").get("score_convention")
+    form, norms = (
+        CONVENTIONS[convention_for(wanted, pooled[1][1])],
+        [run.folder / "norms.tsv" for run, _ in encoder.runs],
+    )
+
+    def error_rates(split: str) -> list[float]:
+        read = [each[split] for each in glosses]
+        return [GlossErrorRate().corpus_score(each["predictions"], [each["references"]]).score for each in read]
+
+    return {
+        "label": encoder.label,
+        "rate": encoder.rate,
+        "gloss_errors_dev": error_rates("dev"),
+        "gloss_errors": error_rates("test"),
+        "bleu4": [test["bleu4"] for test in second],
+        "rouge_l": [test["rouge_l"] for test in second],
+        "as_trained": [test["bleu4"] for test in first],
+        "norms": [gradient_ratio(file) for file in norms if file.exists()],
+        "read": {"gloss_errors": (*pooled[0], TextForm()), "bleu4": (*pooled[1], form)},
+    }
+
+
+def gradient_ratio(file: Path) -> float:
+    """The encoder's gradient norm over the language model's, as a geometric mean over the steps of `norms.tsv`."""
+    visual, language = (NORMS.index(f"{part}_grad_norm") for part in ("visual", "language"))
+    ratios = [row[visual] / row[language] for row in read_norms(file) if row[visual] and row[language]]
+    return statistics.geometric_mean(ratios) if ratios else 0.0
+
+
+def cells_of(own: dict[str, Any], peer: dict[str, Any], untrained: dict[str, Any]) -> list[str]:
+    """A row of the table; `peer` is the first arm's encoder of the same rate."""
+    cells, tests = [own["label"], f"{own['rate']:g}", mean_and_deviation(own["gloss_errors_dev"])], ([], [])
+    for key in PROBES:
+        predictions, references, form = own["read"][key]
+        low, high = confidence_intervals(predictions, references, form, names=(key,))[key]
+        cells += [mean_and_deviation(own[key]), f"{low:.1f} to {high:.1f}"]
+        for other, values in zip((peer, untrained), tests, strict=True):
+            if other is not own:
+                theirs = other["read"][key][0]
+                found = paired_significance(predictions, theirs, references, form, names=(key,))[key]
+                values.append(f"{found['p_value']:.3f}")
+    cells += [mean_and_deviation(own[key]) if own[key] else "" for key in ("rouge_l", "as_trained", "norms")]
+    return [*cells, *(", ".join(values) for values in tests)]
+
+
+def panel(found: list[dict[str, Any]], key: str) -> Panel:
+    """One probe over the rate of the encoder, a line an arm, and the untrained encoder as a level."""
+    rates = sorted({math.log10(own["rate"]) for own in found if own["rate"]})
+    lines: dict[str, list] = {}
+    for own in found:
+        for rate in [math.log10(own["rate"])] if own["rate"] else rates:
+            lines[own["label"]] = sorted([*lines.get(own["label"], []), (rate, *moments(own[key]))])
+    return Panel(PROBES[key], "log10 of the encoder's learning rate", lines)
