@@ -417,7 +417,7 @@ def checked_source(source: str | os.PathLike | bytes) -> tuple[str, object]:
     if path.stat().st_size == 0:
         raise VideoDecodeError(f"`{path}` is empty (0 bytes)")
     if path.suffix.lower() in IMAGE_SUFFIXES | {".heic", ".avif"}:
-        raise VideoDecodeError(f"`{path}` is a still image, not a video; give the folder of frames that it is in")
+        raise VideoDecodeError(f"`{path}` is an image file: make an mp4 of an animation, give the folder of frames")
     return str(path), f"file:{path}"  # `file:` keeps a colon in the name from being read as a protocol
 
 

@@ -159,6 +159,15 @@ def test_clips_of_a_dataset_are_cut_at_its_times_unless_they_are_switched_off(tm
         assert PackedCorpus(out, "train").num_frames == frames
 
 
+def test_two_splits_of_a_dataset_with_one_meaning_are_refused(tmp_path, capsys):
+    import datasets
+
+    table = datasets.Dataset.from_dict({"video": [b""], "sentence": ["x"]})
+    datasets.DatasetDict({"dev": table, "validation": table}).save_to_disk(str(tmp_path / "d"))
+    assert main(["prepare", "dataset", "--root", str(tmp_path / "d"), "--out", str(tmp_path / "out")]) == 2
+    assert "splits 'dev' and 'validation' are both dev: rename one of them" in capsys.readouterr().err
+
+
 def test_an_id_of_a_dataset_that_comes_twice_is_a_bad_row(tmp_path, capsys):
     import datasets
 

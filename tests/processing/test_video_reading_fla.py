@@ -397,7 +397,7 @@ def unreadable_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "nothing": (file("nothing.mp4", b""), "is empty"),
         "missing": (folder / "missing.mp4", "does not exist"),
         "folder": (folder, "is a folder"),
-        "still": (picture, "is a still image"),
+        "still": (picture, "is an image file: make an mp4"),
         "still in disguise": (file("still.mp4", picture.read_bytes()), "cannot be decoded"),
         "sound": (write_sound(folder / "sound.m4a"), "holds no video stream, only audio"),
         "text": (file("text.mp4", b"not a video\n" * 100), "cannot be decoded"),

@@ -64,7 +64,7 @@ def test_what_is_no_video_is_refused(pipe, clip, tmp_path):
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:-400])
     (tmp_path / "empty.mp4").write_bytes(b"")
     assert "cannot be read as a video: Invalid data" in refusal_of(tmp_path / "text.mp4", pipe)
-    assert "still image" in refusal_of(tmp_path / "still.png", pipe)
+    assert "image file" in refusal_of(tmp_path / "still.png", pipe)
     assert "cannot be read as a video" in refusal_of(tmp_path / "cut.mp4", pipe)
     assert refusal_of(tmp_path / "empty.mp4", pipe) == "This file is empty."
     (tmp_path / "large.mp4").write_bytes(bytes(2 * 2**20))

@@ -25,13 +25,15 @@ def read_dataset(
     """The rows of what `datasets.load_dataset` or `load_from_disk` opens; columns of times may be absent or ""."""
     reading = reading or Reading()
     names = {"video": video_column, "sentence": sentence_column, "start": start_column, "end": end_column}
-    rows = []
+    rows, of_split = [], {}
     for name, table in _open(root, revision).items():
         try:
             split = canonical_split(name)
         except InputError:
             reading.notes.append(f"split {name!r} is none of train, dev and test: left out")
             continue
+        if of_split.setdefault(split, name) != name:
+            raise InputError(f"{root}: splits {of_split[split]!r} and {name!r} are both {split}: rename one of them")
         columns = {column.casefold(): column for column in table.column_names}
         found = {kind: columns.get(wanted.casefold()) for kind, wanted in names.items()}
         for kind in ("video", "sentence"):

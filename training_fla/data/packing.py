@@ -324,7 +324,9 @@ def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBa
                     stream.write_batch(clip)
                     num_clips, num_frames = num_clips + 1, num_frames + clip.column("num_frames")[0].as_py()
                 elif packing.on_error == "fail":
-                    raise InputError(f"{clip}; --on-error skip leaves such clips out")
+                    raise InputError(
+                        f"{clip}; --on-error skip leaves such clips out, and goes on from what {packing.work} holds"
+                    )
                 else:
                     skipped.append([row.id, clip])
         table = pa.ipc.open_stream(pa.memory_map(str(work), "r")).read_all()
