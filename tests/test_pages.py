@@ -48,6 +48,9 @@ def look_at_corpora(folder: Path, printed: str) -> None:
     from training_fla.data.packed_corpus import PackedCorpus
 
     clips = {"phoenix14t": (2, 1, 1), "csl_daily": (2, 1, 1), "how2sign": (4, 2, 2), "mine": (1, 1, 1)}
+    clips["from_excel"] = (1, 1, 1)
+    rain = PackedCorpus(folder / "data/from_excel", "dev")
+    assert rain.sentences == ["It is raining; take a coat."] and rain.num_frames == [8]
     for name, counts in clips.items():
         splits = [PackedCorpus(folder / "data" / name, split) for split in ("train", "dev", "test")]
         assert tuple(len(split.sentences) for split in splits) == counts, name
@@ -84,7 +87,12 @@ def look_at_sharing(folder: Path, printed: str) -> None:
 
 
 def look_at_extending(folder: Path, printed: str) -> None:
-    assert printed == "MBartForConditionalGeneration\n"
+    printed = printed.splitlines()
+    assert printed[:2] == ["MBartForConditionalGeneration", "ConvNextModel"]
+    assert printed[2].startswith("the sun is out case:lc|")
+    from training_fla.data.packed_corpus import PackedCorpus
+
+    assert PackedCorpus(folder / "data/named", "dev").sentences == ["rain"]
 
 
 LOOKS = {

@@ -127,7 +127,10 @@ def test_a_failed_run_goes_on_without_redoing_finished_shards(packed, tmp_path):
             for row in drawn_rows()
         ]
 
-    with pytest.raises(InputError, match=r"dev clip 'dev1' \(dev1\): broken on purpose; --on-error skip .* goes on from .*/\.out\.packing holds"):
+    with pytest.raises(
+        InputError,
+        match=r"dev clip 'dev1' \(dev1\): broken on purpose; --on-error skip .* goes on from .*/\.out\.packing holds",
+    ):
         quiet(rows([], "dev1"), tmp_path / "out", corpus="demo")
     assert not (tmp_path / "out").exists()
     calls = []
