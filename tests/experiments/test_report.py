@@ -12,7 +12,7 @@ from tests.browser import check_page
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run
 from training_fla.cli import main
 from training_fla.experiments.paper_tables import WHOLE
-from training_fla.experiments.report import read_runs, recipe_differences
+from training_fla.experiments.report import read_runs
 from training_fla.files import InputError
 
 
@@ -46,7 +46,7 @@ class Tables(HTMLParser):
         if self.inside == "caption":
             self.caption += data
         elif self.inside:
-            self.rows[-1][-1] += data
+            self.rows[-1][-1] = " ".join(f"{self.rows[-1][-1]} {data}".split())
 
 
 def metrics_of(folder: Path) -> dict:
@@ -187,26 +187,34 @@ def fake(folder: Path, name: str, **lines) -> Path:
 @pytest.mark.parametrize(
     ("name", "lines", "row", "recipe"),
     [
-        ("a", {"light_t": "base"}, "paper, Table 5, stage 1 only", "phoenix14t/stage1"),
-        ("a", {"stage1_checkpoint": "b", "language_model": "c"}, "paper, Table 1", "phoenix14t/stage2"),
-        ("a", {"stage1_checkpoint": "b", "corpus": "csl_daily"}, "paper, Table 2", "csl_daily/stage2"),
-        ("a", {"language_model": "c", "freeze_vision_backbone": False}, "paper, Table 4, joint",
+        ("a", {"light_t": "base"}, "Table 5, stage 1 only", "phoenix14t/stage1"),
+        ("a", {"stage1_checkpoint": "b", "language_model": "c"}, "Table 1", "phoenix14t/stage2"),
+        ("a", {"stage1_checkpoint": "b", "corpus": "csl_daily"}, "Table 2", "csl_daily/stage2"),
+        ("a", {"language_model": "c", "freeze_vision_backbone": False}, "Table 4, joint",
          "phoenix14t/ablations/stage2_joint"),
-        ("a", {"language_model": "c"}, "paper, Table 5, stage 2 only",
+        ("a", {"language_model": "c"}, "Table 5, stage 2 only",
          "phoenix14t/ablations/stage2_untrained_encoder"),
-        ("stage2_rate_50-after-stage1_rate_50", {"stage1_checkpoint": "b"}, "paper, Table 6, 50%",
+        ("stage2_rate_50-after-stage1_rate_50", {"stage1_checkpoint": "b"}, "Table 6, 50%",
          "phoenix14t/ablations/stage2_rate_50"),
     ],
 )  # fmt: skip
 def test_a_run_stands_beside_its_row_and_recipe_of_the_paper(tmp_path, name, lines, row, recipe):
-    from training_fla.experiments.report import paper_row
-
     (found,) = read_runs([fake(tmp_path, name, **lines)])
-    assert paper_row(found).name == row
-    assert recipe_differences(found)[0] == f"recipes/{recipe}.yaml"
+    assert found.paper[0] == row
+    assert found.recipe_differences()[0] == f"recipes/{recipe}.yaml"
+
+
+def test_what_a_run_did_not_note_is_left_out(tmp_path):
+    folder = fake(tmp_path, "stage1", corpus="")
+    assert main(["report", str(folder), "--out", str(tmp_path / "report.html")]) == 0
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Corpus: unknown." in text and "Dev split: left out" in text and "not noted" not in text
+    (_, row, _) = Tables(text).tables["Test split"]
+    assert row == ["stage1", "not given", "not given", "not given", "1.00", "not given", "not given"]
 
 
 def test_without_the_papers_recipes_one_line_says_so(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("training_fla.experiments.report.ROOT", tmp_path)
     monkeypatch.setattr("training_fla.experiments.report.DIFFERENCES", tmp_path / "phoenix14t" / "ablations")
     assert main(["report", str(runs / "seed-0/stage2"), "--out", str(tmp_path / "report.html")]) == 0
     assert "the paper’s recipes are not installed" in (tmp_path / "report.html").read_text(encoding="utf-8")
