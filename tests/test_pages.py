@@ -67,6 +67,13 @@ def look_at_scoring(folder: Path, printed: str) -> None:
     assert "convention words" in printed and "bleu4" in printed and "95 % interval" in printed and "p " in printed
 
 
+def look_at_report(folder: Path, printed: str) -> None:
+    text, without = ((folder / name).read_text(encoding="utf-8") for name in ("report.html", "to_pass_on.html"))
+    test = metrics(folder / "runs/demo/stage2")["test"]
+    assert f'<data value="{test["bleu4"]}">{test["bleu4"]:.2f}</data>' in text and "paper, Table 1" in text
+    assert "<img " in text and "<img " not in without and "https://" not in text
+
+
 def look_at_ablations(folder: Path, printed: str) -> None:
     table = (folder / "runs/ablations/table6.md").read_text(encoding="utf-8")
     assert "| 25% |" in table and "20.02" in table, "our row beside the paper's"
@@ -100,6 +107,7 @@ LOOKS = {
     "corpora.md": look_at_corpora,
     "training.md": look_at_training,
     "scoring.md": look_at_scoring,
+    "report.md": look_at_report,
     "ablations.md": look_at_ablations,
     "translating.md": look_at_translating,
     "serving.md": look_at_serving,
