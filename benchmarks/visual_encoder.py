@@ -1,10 +1,11 @@
 """Does our visual encoder cost more than the bare backbone it holds?
 
-    python -m benchmarks.visual_encoder [--quick | --size 112] [--repeats 5] [--json]        ten minutes on two cores
+    python -m benchmarks.visual_encoder [--quick | --size 112] [--repeats 7] [--json]        15 minutes on two cores
 
 Forward and backward of a ragged batch of eight videos with PHOENIX14T's lengths, against torchvision's `resnet18` in
-channels_last on the same 232 real frames, packed beforehand. In turn, medians, fp32 and bf16 autocast. Nothing is
-asked of our encoder but to run: it is made as a user makes it. Limit: 1.08 times.
+channels_last on the same 232 real frames, packed beforehand. In turn, medians, fp32 and bf16 autocast; bf16 is left
+out, and said so, on a processor that only emulates it (hours). Nothing is asked of our encoder but to run: it is made
+as a user makes it. Limit: 1.05 times.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import torchvision
 
 from modeling_fla import FlaVisionConfig, FlaVisualEncoder
 
-LIMIT = 1.08
+LIMIT = 1.05
 # Eight videos of PHOENIX14T after one frame in four is kept: 232 real frames, 392 with padding.
 LENGTHS = (49, 38, 33, 29, 26, 23, 19, 15)
 
@@ -46,20 +47,29 @@ def make_works(videos: torch.Tensor, mask: torch.Tensor, frames: torch.Tensor, b
     }
 
 
+def has_bf16() -> bool:
+    """Whether the processor computes in bf16 itself."""
+    abilities = torch.cpu.get_capabilities()
+    return any(present is True and name.endswith("bf16") for name, present in abilities.items())
+
+
 def main(args: list[str] | None = None) -> int:
     """Measure and print; 1 where the limit is exceeded."""
     from benchmarks.measuring import ratio_of_medians, report, seconds_in_turn
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=224, help="pixels on a side")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="64 pixels: to see that it runs, not to measure")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args(args)
     torch.manual_seed(0)
     batch = make_batch(LENGTHS, 64 if options.quick else options.size)
     rows, details = [], {}
-    for precision in ("fp32", "bf16"):
+    precisions = ("fp32", "bf16") if has_bf16() else ("fp32",)
+    if not has_bf16():
+        print("bf16 is left out: this processor only emulates it", file=sys.stderr)
+    for precision in precisions:
         seconds = seconds_in_turn(make_works(*batch, bf16=precision == "bf16"), options.repeats)
         ratio = ratio_of_medians(seconds, "ours", "bare")
         rows.append((f"visual encoder / bare resnet18, {precision}", ratio, LIMIT))

@@ -3,7 +3,9 @@
 import json
 import time
 
-from benchmarks import corpus_scale, gpu
+import pytest
+
+from benchmarks import corpus_scale, gpu, visual_encoder
 
 
 def test_the_gpu_benchmark_runs_in_miniature(tmp_path, monkeypatch):
@@ -44,3 +46,16 @@ def test_the_benchmark_of_a_large_corpus_runs_in_miniature(capsys):
     assert corpus_scale.main(["--clips", "2000", "--json"]) in (0, 1)
     report = json.loads(capsys.readouterr().out)
     assert report["clips"] == 2000 and len(report["rows"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("abilities", "timed"), [({"avx512_bf16": True}, True), ({"amx_bf16": False, "sse": True}, False)]
+)
+def test_the_visual_encoder_is_timed_in_bf16_where_the_processor_has_it(monkeypatch, capsys, abilities, timed):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: abilities)
+    monkeypatch.setattr(visual_encoder, "LENGTHS", (2, 1))
+    visual_encoder.main(["--size", "32", "--repeats", "1", "--json"])
+    output = capsys.readouterr()
+    labels = [row["label"] for row in json.loads(output.out)["rows"]]
+    assert labels == [f"visual encoder / bare resnet18, {name}" for name in ("fp32", "bf16")[: 1 + timed]]
+    assert ("bf16 is left out: this processor only emulates it" in output.err) is not timed

@@ -86,6 +86,22 @@ def test_in_bf16_beams_run_under_autocast_as_training_does(folder, tmp_path):
         assert kinds == {expected}
 
 
+def test_in_bf16_statistics_of_batch_norm_and_the_loss_are_fp32(folder, tmp_path):
+    trainer = make(folder, "run_stage1", tmp_path / "out", "--bf16", "true", "--max_steps", 1)
+    norms, seen = [m for m in trainer.model.modules() if isinstance(m, torch.nn.BatchNorm2d)], []
+    for norm in norms:
+        norm.momentum = 1.0
+    norms[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()) if module.training else None)
+    loss_function, losses = trainer.model.loss_function, []
+    trainer.model.loss_function = lambda **given: losses.append(loss_function(**given)) or losses[-1]
+    trainer.train()
+    (loss,), (hidden,) = losses, seen
+    assert loss.dtype == torch.float32 and hidden.dtype == torch.bfloat16
+    assert all(norm.running_var.dtype == torch.float32 for norm in norms)
+    mean = hidden.double().mean((0, 2, 3)).float()
+    torch.testing.assert_close(norms[0].running_mean, mean, atol=1e-6, rtol=1e-5)  # bf16 has three digits
+
+
 def test_ten_evaluations_keep_a_constant_number_of_workers_and_descriptors(folder, tmp_path):
     lines = ("--dataloader_num_workers", 2, "--feature_cache", "null", "--max_new_tokens", 1)
     trainer = make(folder, "run_stage2", tmp_path / "out", *lines)
