@@ -64,9 +64,9 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def run_on_two(*runs: list) -> None:
+def run_on_two(*runs: list, processes: int = 2) -> None:
     """Runs one after the other, with gloo: `accelerate launch --cpu --num_processes 2` would start one process."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     words = json.dumps([[*map(str, words), "--ddp_backend", "gloo"] for words in runs])
     command = [*launcher, str(ROOT / "tests" / "runs_in_turn.py"), words]
@@ -122,6 +122,32 @@ def test_two_processes_follow_the_curve_of_one(one, two, stage):
         assert reports[1][split]["num_sentences"] == count
         assert reports[1][split]["loss"] == pytest.approx(reports[0][split]["loss"], abs=1e-4)
         assert rows(two, split) == rows(one[stage], split)
+
+
+@pytest.mark.slow
+def test_four_processes_follow_one_though_two_have_no_clip_in_an_epochs_last_batch(folder, one):
+    """Nineteen clips in batches of two on each: the last three are two of the first process and one of the second."""
+    out = {stage: folder / f"{stage}-four" for stage in RECIPES}
+    argv = {stage: ["--output_dir", out[stage], "--per_device_train_batch_size", 2] for stage in RECIPES}
+    argv["stage2"] += ["--feature_cache", folder / "features-of-four"]
+    run_on_two(*([f"run_{stage}", *given(folder, stage), *argv[stage]] for stage in RECIPES), processes=4)
+    for stage in RECIPES:
+        assert losses(out[stage]) == pytest.approx(losses(one[stage]), abs=1e-4)
+        alone, four = weights(one[stage]), weights(out[stage])
+        assert all(torch.allclose(alone[name], four[name], atol=1e-4) for name in alone)
+        assert [rows(out[stage], split) for split in ("dev", "test")] == [
+            rows(one[stage], split) for split in ("dev", "test")
+        ]
+
+
+@pytest.mark.slow
+def test_two_processes_train_from_a_stream(folder, tmp_path):
+    """Ten shards, five for each process: ten clips and nine, three batches an epoch on either."""
+    lines = ["--streaming", "true", "--train_sampling_strategy", "random", "--per_device_train_batch_size", 4]
+    run_on_two(["run_stage1", folder / "stage1.yaml", *lines, "--output_dir", tmp_path / "run"])
+    history = json.loads((tmp_path / "run" / "checkpoint-20" / "trainer_state.json").read_text())["log_history"]
+    assert len(losses(tmp_path / "run")) == 20 and losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
+    assert [row["epoch"] for row in history if row.get("step") == 18][0] == pytest.approx(6)
 
 
 @pytest.mark.parametrize(("process", "real"), [(0, [1, 1, 1, 1]), (1, [1, 1, 0, 0]), (2, [0, 0, 0, 0])])
