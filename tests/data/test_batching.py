@@ -11,7 +11,7 @@ import torch
 
 from modeling_fla import FlaForConditionalGeneration
 from tests.tiny_runs import STAGE2, losses, pack_demo, run, stage1_of_one_step, weights
-from tests.training.test_two_processes import run_on_two
+from tests.training.test_two_processes import run_together
 from training_fla.data.batching import FrameBudgetSampler, check_batching
 from training_fla.files import InputError
 from training_fla.training.trainer import SignTranslationTrainer
@@ -166,7 +166,7 @@ def test_memory_is_flat_and_the_loss_is_a_mean_over_the_tokens_of_a_step(folder,
 
 def test_two_processes_follow_the_curve_of_one_that_accumulates(folder, accumulated):
     two = folder / "two"
-    run_on_two(["run_stage2", folder / "stage2.yaml", "--output_dir", two])
+    run_together(["run_stage2", folder / "stage2.yaml", "--output_dir", two])
     assert json.loads((two / "metrics.json").read_text())["processes"] == 2
     assert losses(two, 20) == pytest.approx(losses(accumulated, 20), abs=1e-4)
     state = json.loads((two / "checkpoint-20" / "trainer_state.json").read_text())

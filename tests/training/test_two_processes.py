@@ -64,7 +64,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def run_on_two(*runs: list, processes: int = 2) -> None:
+def run_together(*runs: list, processes: int = 2) -> None:
     """Runs one after the other, with gloo: `accelerate launch --cpu --num_processes 2` would start one process."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -106,7 +106,7 @@ def two(folder, one) -> dict[str, Path]:
     out = {stage: folder / f"{stage}-two" for stage in RECIPES}
     argv = {stage: ["--output_dir", out[stage], "--per_device_train_batch_size", 4] for stage in RECIPES}
     argv["stage2"] += ["--feature_cache", folder / "features-of-two"]
-    run_on_two(*([f"run_{stage}", *given(folder, stage), *argv[stage]] for stage in RECIPES))
+    run_together(*([f"run_{stage}", *given(folder, stage), *argv[stage]] for stage in RECIPES))
     return out
 
 
@@ -130,7 +130,7 @@ def test_four_processes_follow_one_though_two_have_no_clip_in_an_epochs_last_bat
     out = {stage: folder / f"{stage}-four" for stage in RECIPES}
     argv = {stage: ["--output_dir", out[stage], "--per_device_train_batch_size", 2] for stage in RECIPES}
     argv["stage2"] += ["--feature_cache", folder / "features-of-four"]
-    run_on_two(*([f"run_{stage}", *given(folder, stage), *argv[stage]] for stage in RECIPES), processes=4)
+    run_together(*([f"run_{stage}", *given(folder, stage), *argv[stage]] for stage in RECIPES), processes=4)
     for stage in RECIPES:
         assert losses(out[stage]) == pytest.approx(losses(one[stage]), abs=1e-4)
         alone, four = weights(one[stage]), weights(out[stage])
@@ -144,7 +144,7 @@ def test_four_processes_follow_one_though_two_have_no_clip_in_an_epochs_last_bat
 def test_two_processes_train_from_a_stream(folder, tmp_path):
     """Ten shards, five for each process: ten clips and nine, three batches an epoch on either."""
     lines = ["--streaming", "true", "--train_sampling_strategy", "random", "--per_device_train_batch_size", 4]
-    run_on_two(["run_stage1", folder / "stage1.yaml", *lines, "--output_dir", tmp_path / "run"])
+    run_together(["run_stage1", folder / "stage1.yaml", *lines, "--output_dir", tmp_path / "run"])
     history = json.loads((tmp_path / "run" / "checkpoint-20" / "trainer_state.json").read_text())["log_history"]
     assert len(losses(tmp_path / "run")) == 20 and losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
     assert [row["epoch"] for row in history if row.get("step") == 18][0] == pytest.approx(6)
@@ -172,7 +172,7 @@ def test_variants_follow_the_curve_of_one(folder, one, variant):
     argv += ["--stage1_checkpoint", one["stage1"]] if variant != "one_run" else []
     alone, two = folder / f"{variant}-one", folder / f"{variant}-two"
     assert run("run_stage2", *argv, "--output_dir", alone, "--per_device_train_batch_size", 8) == 0
-    run_on_two(["run_stage2", *argv, "--output_dir", two, "--per_device_train_batch_size", 4])
+    run_together(["run_stage2", *argv, "--output_dir", two, "--per_device_train_batch_size", 4])
     assert len(losses(two)) == 20 and losses(two) == pytest.approx(losses(alone), abs=1e-4)
     reports = [json.loads((out / "metrics.json").read_text())["test"] for out in (alone, two)]
     assert reports[1]["loss"] == pytest.approx(reports[0]["loss"], abs=1e-4)
