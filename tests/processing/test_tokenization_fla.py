@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 import pickle
 import tempfile
@@ -10,11 +11,12 @@ import sentencepiece
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
     BartTokenizer,
     ByT5Tokenizer,
+    GemmaTokenizer,
     M2M100Tokenizer,
     MBart50Tokenizer,
     MBartTokenizer,
@@ -100,6 +102,16 @@ def nllb():
     )
 
 
+def gemma(**options):
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer.train_from_iterator(
+        BROAD, trainers.BpeTrainer(vocab_size=420, special_tokens=specials, show_progress=False)
+    )
+    return GemmaTokenizer(vocab=tokenizer.get_vocab(), merges=merges_of(tokenizer), **options)
+
+
 def end_of_word_bpe():
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -125,7 +137,7 @@ def m2m100_in(folder: Path):
     return M2M100Tokenizer(str(folder / "vocab.json"), str(folder / "m.model"), src_lang="de", tgt_lang="de")
 
 
-ALL_KINDS = [mbart, mbart50, t5, bart, nllb, end_of_word_bpe]
+ALL_KINDS = [mbart, mbart50, t5, bart, nllb, gemma, end_of_word_bpe]
 
 
 @pytest.mark.parametrize("make", [*ALL_KINDS, m2m100])
@@ -168,13 +180,17 @@ def test_special_tokens_and_characters_of_the_sentences_are_kept(make):
         (m2m100, "m2m_100", ["</s>", "__de__"]),
         (t5, "mt5", ["<pad>"]),
         (t5, "mbart", ["</s>"]),
+        (t5, "umt5", ["<pad>"]),
+        (functools.partial(gemma, add_bos_token=False, add_eos_token=True), "t5gemma", ["<bos>"]),
         (bart, "bart", ["</s>", "<s>"]),
     ],
 )
 def test_generation_starts_with_the_tokens_that_training_starts_with(make, language_model, start):
     tokenizer = make()
     config = LANGUAGE_MODELS[language_model]()
-    config.vocab_size, config.pad_token_id, config.eos_token_id = 1000, tokenizer.pad_token_id, tokenizer.eos_token_id
+    for part in config, config.get_text_config():
+        part.vocab_size, part.pad_token_id, part.eos_token_id = 1000, tokenizer.pad_token_id, tokenizer.eos_token_id
+        part.bos_token_id = tokenizer.bos_token_id
     config.decoder_start_token_id = tokenizer.pad_token_id if make is t5 else tokenizer.eos_token_id
     model = FlaForConditionalGeneration(FlaConfig(vision_config=tiny_vision_config(), text_config=config)).eval()
     set_start_tokens(model, tokenizer)
@@ -185,6 +201,14 @@ def test_generation_starts_with_the_tokens_that_training_starts_with(make, langu
     generated = model.generate(sign_features=torch.randn(1, 5, model.config.adapter_input_size), max_new_tokens=3)[0]
     assert tokenizer.convert_ids_to_tokens(trained) == start
     assert torch.equal(generated[: len(start)], trained)
+
+
+def test_gemma_spells_what_it_does_not_know_in_bytes_before_and_after_trimming():
+    tokenizer = gemma()
+    trimmed, kept_token_ids = trim_tokenizer(tokenizer, CORPUS)
+    assert trimmed.unk_token_id not in trimmed("藕 fuchs Ω")["input_ids"]
+    assert trimmed.decode(trimmed("藕 fuchs Ω")["input_ids"], skip_special_tokens=True) == "藕 fuchs Ω"
+    assert len(kept_token_ids) < len(tokenizer)
 
 
 def test_mbart_targets_end_with_the_language_code():
