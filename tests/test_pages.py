@@ -93,6 +93,20 @@ def look_at_sharing(folder: Path, printed: str) -> None:
     assert any("model.safetensors" in line for line in sent) and not any("predictions" in line for line in sent)
 
 
+def look_at_warm_start(folder: Path, printed: str) -> None:
+    start = metrics(folder / "runs/market/warm")["start"]
+    assert start["model"] == "runs/demo/stage1" and start["taken"] == "visual encoder"
+    assert start["new"] == "VL-Adapter and Light-T (of another tokenizer)"
+    assert "start" not in metrics(folder / "runs/market/scratch")
+
+
+def look_at_language_models(folder: Path, printed: str) -> None:
+    run = folder / "runs/phoenix14t/lora_mt0_xl"
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    assert config["text_config"]["model_type"] == "mt5" and (run / "peft/adapter_model.safetensors").is_file()
+    assert "bleu4" in metrics(run)["test"]
+
+
 def look_at_extending(folder: Path, printed: str) -> None:
     printed = printed.splitlines()
     assert printed[:2] == ["MBartForConditionalGeneration", "ConvNextModel"]
@@ -106,6 +120,8 @@ LOOKS = {
     "README.md": look_at_readme,
     "corpora.md": look_at_corpora,
     "training.md": look_at_training,
+    "warm_start.md": look_at_warm_start,
+    "language_models.md": look_at_language_models,
     "scoring.md": look_at_scoring,
     "report.md": look_at_report,
     "ablations.md": look_at_ablations,

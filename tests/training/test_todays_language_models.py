@@ -1,4 +1,4 @@
-"""A released language model from its folder to a translation: trimmed, put behind an encoder, trained under LoRA, loaded."""
+"""A released language model: trimmed, put behind an encoder, trained under LoRA, loaded, translating."""
 
 import json
 from pathlib import Path

@@ -10,6 +10,8 @@ import yaml
 import run_stage1
 from processing_fla import train_tokenizer
 from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, stage1_of_one_step, weights
+from training_fla.corpora.drawn.pairs import read_pairs
+from training_fla.corpora.drawn.signs import DEMO_SIGNS
 from training_fla.recipe import Stage1Arguments, parse_recipe
 from training_fla.stage import make_processor
 from training_fla.training import parts
@@ -116,6 +118,14 @@ def test_a_model_without_a_visual_encoder_is_refused(folder, tmp_path, monkeypat
     argv = (folder / "later.yaml", "--tokenizer", folder / "stage1", "--output_dir", tmp_path / "out")
     assert run("run_stage1", *argv) == 2
     assert "stage1 has no visual encoder: it was trained on features" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_market_has_other_signs_and_sentences_than_the_demo():
+    rows = read_pairs(ROOT / "examples/market.tsv", size=16)
+    assert [sum(row.split == split for row in rows) for split in ("train", "dev", "test")] == [60, 20, 60]
+    signs = {sign for row in rows for sign in row.video.draw.signs}
+    assert len(signs) == 20 and not signs & set(DEMO_SIGNS.values())
+    assert len({row.sentence for row in rows}) == 140, "no sentence is in two splits"
 
 
 def test_the_recipe_names_what_the_checkpoint_decides():
