@@ -38,7 +38,6 @@ class Run:
 
     @property
     def corpus(self) -> str:
-        """As `fla prepare` names it."""
         return self.metrics.get("data", {}).get("corpus") or "unknown"
 
     @property
@@ -75,7 +74,6 @@ class Run:
 
     @cached_property
     def norms(self) -> list[list[float]]:
-        """The rows of `norms.tsv`."""
         file = self.folder / "norms.tsv"
         return read_norms(file) if file.is_file() else []
 
@@ -93,7 +91,6 @@ class Run:
 
     @cached_property
     def costs(self) -> dict[str, str]:
-        """Size, speed, hardware and versions, as the model card has them."""
         return costs(self.folder, self.metrics, self.recipe, read_facts(self.folder / "config.json"))
 
     @property

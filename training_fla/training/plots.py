@@ -15,18 +15,9 @@ from training_fla.files import InputError, atomic_file
 SAMPLES = "sample_frames"  # the folder; clips of the test split, frames of each, and the side of a frame in pixels
 SAMPLE_CLIPS, SAMPLE_FRAMES, SAMPLE_SIZE = 5, 6, 96
 SIZE = (4.2, 2.7)  # of a panel, in inches: on a phone its letters are as large as the page's
-INK = "#333333"
-# Okabe and Ito's colours, which colour-blind people tell apart; dashes and markers say the same without colour.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-DASHES = ("-", "--", ":", "-.")
+INK = "#333333"  # as in `pictures.mplstyle`
 # Fonts that know Chinese, taken where one is installed: matplotlib's own does not.
 CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "PingFang SC", "SimHei")
-STYLE = {
-    "font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.fontsize": 8, "legend.frameon": False,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.3, "grid.color": INK,
-    "lines.linewidth": 1.6, "lines.markersize": 4, "figure.dpi": 130, "svg.fonttype": "none", "svg.hashsalt": "fla",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,11 +37,11 @@ class Panel:
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw in the package's style."""
-    import matplotlib
-    from matplotlib import font_manager
+    from matplotlib import font_manager, style
 
     known = {font.name for font in font_manager.fontManager.ttflist}
-    with matplotlib.rc_context(STYLE | {"font.family": ["DejaVu Sans", *filter(known.__contains__, CJK_FONTS)]}):
+    fonts = {"font.family": ["DejaVu Sans", *filter(known.__contains__, CJK_FONTS)]}
+    with style.context([Path(__file__).with_name("pictures.mplstyle"), fonts]):
         yield
 
 
@@ -61,12 +52,8 @@ def figure_of(panels: Sequence[Panel]):
     figure = Figure(figsize=(SIZE[0] * len(panels), SIZE[1]), layout="constrained")
     for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for number, (name, points) in enumerate(panel.lines.items()):
-            x, y, *deviation = zip(*points, strict=True)
-            look = {"color": COLORS[number % len(COLORS)], "label": name}
             marker = "os^D"[number % 4] if len(points) < 30 else None
-            axis.plot(x, y, DASHES[number % len(DASHES)], marker=marker, **look)
-            if deviation:
-                axis.errorbar(x, y, *deviation, fmt="none", capsize=3, ecolor=look["color"])
+            axis.errorbar(*zip(*points, strict=True), label=name, marker=marker, capsize=3)
         axis.set(title=panel.title, xlabel=panel.over)
         axis.grid(True)
         if len(panel.lines) > 1:
