@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import datasets
 import fsspec
+import pyarrow as pa
 import pytest
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
@@ -65,6 +66,8 @@ def test_a_stream_gives_the_examples_of_the_folder_in_another_order_every_epoch(
             orders[-1].append(example["index"])
         assert sorted(orders[-1]) == list(range(COUNT))
     assert orders[0] != orders[1] == orders[2] != sorted(orders[1])
+    frames = next(iter(stream.rows)).schema.field("frames").type
+    assert frames.value_type == pa.large_binary()  # counted in 64 bits: a buffer may hold more than 2 GiB
 
 
 @pytest.mark.parametrize("workers", [0, 3])

@@ -127,6 +127,7 @@ class PackedCorpus:
         chunked = self._read_index().column(name)
         return Column(chunked.chunk(0) if chunked.num_chunks else chunked.combine_chunks())
 
+    schema = property(lambda self: GLOSS_SCHEMA if "glosses" in self._read_index().column_names else SCHEMA)
     ids = property(lambda self: self.column("id"))
     sentences = property(lambda self: self.column("sentence"))
     signers = property(lambda self: self.column("signer"))
@@ -188,8 +189,7 @@ class PackedCorpus:
             file = _check_size(self.folder, self._entry["shards"][number])
             self._shards[number] = pa.memory_map(str(file)).read_buffer()
         try:
-            schema = GLOSS_SCHEMA if "glosses" in self._read_index().column_names else SCHEMA
-            clip = pa.ipc.read_record_batch(self._shards[number].slice(offset, length), schema)
+            clip = pa.ipc.read_record_batch(self._shards[number].slice(offset, length), self.schema)
             clip.validate(full=True)
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._damaged(index, 0) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import load_dataset
+from datasets import Features, load_dataset
 from datasets.distributed import split_dataset_by_node
 from filelock import FileLock
 from fsspec.core import url_to_fs
@@ -75,9 +75,12 @@ class SignVideoStream(IterableDataset):
     def __init__(self, videos: SignVideoDataset, data: DataArguments, args):
         self.videos, self.ids, self.set_epoch = videos, videos.ids, videos.set_epoch
         files = f"{url_of(data.dataset)}/{data.train_split}-*-of-*.arrow"
+        schema = videos.corpus.schema
+        frames = pa.field("frames", pa.list_(pa.large_binary()))  # a buffer may hold more than 2 GiB of them
+        features = Features.from_arrow_schema(schema.set(schema.get_field_index("frames"), frames))
         with loading(files, "a stream"):
-            rows = load_dataset("arrow", data_files=files, split="train", streaming=True).with_format("arrow")
-        rows = rows.shuffle(seed=videos.seed, buffer_size=data.shuffle_buffer)
+            rows = load_dataset("arrow", data_files=files, split="train", streaming=True, features=features)
+        rows = rows.with_format("arrow").shuffle(seed=videos.seed, buffer_size=data.shuffle_buffer)
         self.rows = split_dataset_by_node(rows, rank=args.process_index, world_size=args.world_size)
         shards, world = sorted(videos.corpus.shard_clips, reverse=True), args.world_size
         own = len(shards) // world if len(shards) % world == 0 else None  # else each process takes every n-th clip
