@@ -461,12 +461,15 @@ def main(args: list[str] | None = None) -> int:
     report = Report(options.out, device, options.minutes)
     print(f"{device}, torch {torch.__version__}", flush=True)
     signal.signal(signal.SIGALRM, time_is_over)
-    signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
+    signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes, 5)  # and again, for what goes on after a part in it
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             Bench(Path(folder), report, options).run()
+    except TimeoutError:  # between two parts
+        report.failed.append(OVER)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+    report.write()
     for line in report.failed:
         print(f"failed: {line}", flush=True)
     return int(bool(report.failed))
