@@ -17,15 +17,18 @@ from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe
 
 def build_processor(recipe: Recipe, splits):
     """The recipe's frames and the tokenizer of the language model that stage 2 will use (paper Sec. 4.2)."""
+    from processing_fla import train_tokenizer
     from training_fla.stage import make_processor
-    from training_fla.training.parts import load_tokenizer, tokenizer_of_sentences
+    from training_fla.training.parts import load_tokenizer
 
-    if recipe.stage.train_tokenizer_pieces and recipe.text.tokenizer:
+    pieces, text = recipe.stage.train_tokenizer_pieces, recipe.text
+    if not pieces:
+        return make_processor(recipe, load_tokenizer(text.tokenizer))
+    if text.tokenizer:
         raise InputError("the recipe names a `tokenizer` and `train_tokenizer_pieces`: give one of the two")
-    if recipe.stage.train_tokenizer_pieces:
-        tokenizer = tokenizer_of_sentences(splits.train.sentences, recipe.stage.train_tokenizer_pieces, recipe.text)
-    else:
-        tokenizer = load_tokenizer(recipe.text.tokenizer)
+    if text.language_code is None:
+        raise InputError("`train_tokenizer_pieces` needs a `language_code`, e.g. en_XX")
+    tokenizer = train_tokenizer(splits.train.sentences, vocab_size=pieces, language_codes=(text.language_code,))
     return make_processor(recipe, tokenizer)
 
 

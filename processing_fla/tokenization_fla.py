@@ -329,7 +329,7 @@ def _merge_part_ids(kept: set[int], model: dict, vocabulary: dict[str, int]) -> 
     """Ids of every piece that BPE can pass through on its way to a kept piece."""
     prefix = model.get("continuing_subword_prefix") or ""
     parts: dict[str, set[str]] = {}
-    for left, right in map(_merge_pair, model["merges"]):
+    for left, right in model["merges"]:
         parts.setdefault(left + right.removeprefix(prefix), set()).update((left, right))
     found: set[str] = set()
     waiting = [piece for piece, index in vocabulary.items() if index in kept]
@@ -338,11 +338,6 @@ def _merge_part_ids(kept: set[int], model: dict, vocabulary: dict[str, int]) -> 
         found |= new
         waiting += new
     return {vocabulary[piece] for piece in found if piece in vocabulary}
-
-
-def _merge_pair(merge: str | list[str]) -> tuple[str, str]:
-    left, right = merge.split(" ") if isinstance(merge, str) else merge
-    return left, right
 
 
 def _cut_backend(backend: dict, kept_token_ids: list[int]) -> dict:
@@ -357,8 +352,8 @@ def _cut_backend(backend: dict, kept_token_ids: list[int]) -> dict:
         prefix = model.get("continuing_subword_prefix") or ""
         model["vocab"] = kept
         model["merges"] = [
-            merge
-            for merge, (left, right) in ((merge, _merge_pair(merge)) for merge in model["merges"])
+            (left, right)
+            for left, right in model["merges"]
             if left in kept and right in kept and left + right.removeprefix(prefix) in kept
         ]
     added = [{**token, "id": new_ids[token["id"]]} for token in backend["added_tokens"]]

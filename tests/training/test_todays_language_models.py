@@ -16,7 +16,7 @@ from tests.tiny_runs import STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.cli import main
 from training_fla.files import InputError
 from training_fla.recipe import Stage2Arguments
-from training_fla.training import parts
+from training_fla.training import adapters, parts
 
 LINES = {
     "language_code": None, "peft": {"type": "lora", "r": 2}, "language_model_dtype": "bfloat16",
@@ -84,6 +84,17 @@ def test_targets_of_a_tokenizer_made_for_decoders_end(tmp_path):
         parts.load_tokenizer(str(tmp_path / "endless"))
 
 
+@pytest.mark.parametrize("name", ["t5gemma", "t5gemma2"])
+def test_dropout_reaches_both_halves(name, tmp_path):
+    tokenizer = gemma(add_bos_token=False, add_eos_token=True)
+    source = str(save_language_model(tmp_path, name, tokenizer))
+    overrides = {"dropout_rate": 0.25, "attention_dropout": 0.125}
+    arguments = Stage2Arguments(language_model=source, language_model_overrides=overrides)
+    model = parts.load_language_model(arguments, tokenizer)
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.25} and model.get_decoder().layers[0].self_attn.attention_dropout == 0.125
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -97,10 +108,18 @@ def test_weights_that_would_have_to_be_trained_are_not_quantized(fields, message
 
 
 def test_quantization_needs_its_package_and_known_fields(monkeypatch):
-    monkeypatch.setattr(parts, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="needs the package bitsandbytes: pip install bitsandbytes"):
+    monkeypatch.setattr(adapters, "find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match="`language_model_quantization` needs the package bitsandbytes: pip install bitsandbytes"
+    ):
         parts.quantization({"load_in_4bit": True})
-    monkeypatch.setattr(parts, "find_spec", lambda name: name)
+    monkeypatch.setattr(adapters, "find_spec", lambda name: name)
     with pytest.raises(InputError, match="BitsAndBytesConfig has no field load_in_3bit"):
         parts.quantization({"load_in_3bit": True})
     assert parts.quantization({"load_in_8bit": True}).load_in_8bit
+
+
+def test_lora_needs_its_package(monkeypatch):
+    monkeypatch.setattr(adapters, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="`peft` needs the package peft: pip install peft"):
+        adapters.add_peft(None, {"type": "lora"})

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 import run_stage1
+from modeling_fla import FlaConfig, FlaForConditionalGeneration
 from processing_fla import train_tokenizer
 from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.corpora.drawn.pairs import read_pairs
@@ -111,13 +112,15 @@ def test_a_line_without_effect_and_a_model_that_is_not_there_are_refused(folder,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_without_a_visual_encoder_is_refused(folder, tmp_path, monkeypatch, capsys):
-    whole = parts.FlaForConditionalGeneration.from_pretrained(folder / "stage1")
-    whole.visual_encoder = None
-    monkeypatch.setattr(parts.FlaForConditionalGeneration, "from_pretrained", lambda name: whole)
+def test_a_model_without_a_visual_encoder_is_refused(folder, tmp_path, capsys):
+    config = FlaConfig.light_t("tiny", vocab_size=40, d_model=16)
+    FlaForConditionalGeneration(FlaConfig(text_config=config.text_config, sign_feature_size=8)).save_pretrained(
+        tmp_path / "features"
+    )
     argv = (folder / "later.yaml", "--tokenizer", folder / "stage1", "--output_dir", tmp_path / "out")
-    assert run("run_stage1", *argv) == 2
-    assert "stage1 has no visual encoder: it was trained on features" in capsys.readouterr().err.splitlines()[-1]
+    assert run("run_stage1", *argv, "--stage1_checkpoint", tmp_path / "features") == 2
+    assert "features has no visual encoder: it was trained on features" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_market_has_other_signs_and_sentences_than_the_demo():

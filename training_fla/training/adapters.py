@@ -5,6 +5,7 @@ Checkpoints hold what is trained. The matrices are merged at the end, so the run
 """
 
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ ADAPTER = "llm_adapter.safetensors"  # the LLM-Adapter in that folder; peft save
 
 def add_peft(model: nn.Module, spec: dict[str, Any]) -> None:
     """Freeze the language model and put LoRA's matrices into it; `spec` is `type: lora` and fields of `LoraConfig`."""
-    peft = import_peft()
+    check_installed("peft", "peft")
+    import peft
+
     fields = dict(spec)
     kind = fields.pop("type", None)
     if kind != "lora":
@@ -43,13 +46,10 @@ def add_peft(model: nn.Module, spec: dict[str, Any]) -> None:
     model._keys_to_ignore_on_save = set(model.state_dict()) - learnt
 
 
-def import_peft():
-    """Import peft, or say how to install it."""
-    try:
-        import peft
-    except ImportError:
-        raise InputError("`peft:` in a recipe needs the package peft: pip install fla-llm[peft]") from None
-    return peft
+def check_installed(package: str, line: str) -> None:
+    """Refuse a recipe line whose package is not there."""
+    if find_spec(package) is None:
+        raise InputError(f"`{line}` needs the package {package}: pip install {package}")
 
 
 def is_peft(model: nn.Module) -> bool:
@@ -80,7 +80,9 @@ def merge_peft(model: nn.Module, folder: Path) -> None:
 
 def load_peft(model: nn.Module, source: str | Path) -> None:
     """Put what [`save_peft`] or peft left (a folder or a Hub id) onto the models stage 2 began with, and merge it."""
-    peft = import_peft()
+    check_installed("peft", "peft")
+    import peft
+
     try:
         adapter = adapter_file(source)
         with warnings.catch_warnings():

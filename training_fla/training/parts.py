@@ -1,8 +1,6 @@
 """Where the parts of a model come from: tokenizer, language model, stage 1's visual encoder, an untrained one."""
 
 import dataclasses
-from collections.abc import Sequence
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 
@@ -17,11 +15,13 @@ from transformers import (
 )
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig, load_imagenet_weights
-from processing_fla import FlaProcessor, FlaVideoProcessor, train_tokenizer
+from processing_fla import FlaProcessor, FlaVideoProcessor
 from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.data.packed_corpus import MANIFEST, read_packed_manifest
-from training_fla.files import InputError, first_line, loading
-from training_fla.recipe import Recipe, Stage2Arguments, TextArguments, VisualArguments
+from training_fla.files import InputError, loading
+from training_fla.recipe import Recipe, Stage2Arguments, VisualArguments
+
+from .adapters import check_installed
 
 # Lines of a recipe about frames and about the visual encoder.
 OF_FRAMES = {field.name for field in dataclasses.fields(VisualArguments)}
@@ -57,13 +57,6 @@ def set_language(tokenizer: PreTrainedTokenizerBase, code: str, name: str) -> No
     tokenizer.src_lang = tokenizer.tgt_lang = code
 
 
-def tokenizer_of_sentences(sentences: Sequence[str], num_pieces: int, text: TextArguments) -> PreTrainedTokenizerBase:
-    """Train a tokenizer of MBart's format on a corpus, where no pre-trained language model is to be used."""
-    if text.language_code is None:
-        raise InputError("`train_tokenizer_pieces` needs a `language_code`, e.g. en_XX")
-    return train_tokenizer(sentences, vocab_size=num_pieces, language_codes=(text.language_code,))
-
-
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """The token ids a language model's config must agree on with its tokenizer.
 
@@ -88,8 +81,10 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
         set_start_tokens(model, tokenizer)
         return model
     with loading(stage.language_model, "a language model"):
-        config = AutoConfig.from_pretrained(stage.language_model, **stage.language_model_overrides)
+        config = AutoConfig.from_pretrained(stage.language_model)
         check_fields({"model_type": config.model_type} | stage.language_model_overrides, "language_model_overrides")
+        # Made anew: T5Gemma hands a dropout on to its halves only while it is made.
+        config = type(config).from_dict(config.to_dict() | stage.language_model_overrides)
         if stage.random_language_model:
             model = AutoModelForSeq2SeqLM.from_config(config)
         else:
@@ -104,8 +99,7 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
 
 def quantization(fields: dict) -> BitsAndBytesConfig:
     """What transformers needs to store the language model's frozen weights in 4 or 8 bits."""
-    if find_spec("bitsandbytes") is None:
-        raise InputError("`language_model_quantization` needs the package bitsandbytes: pip install bitsandbytes")
+    check_installed("bitsandbytes", "language_model_quantization")
     unknown = [name for name in fields if name not in signature(BitsAndBytesConfig).parameters]
     if unknown:
         raise InputError(f"language_model_quantization: BitsAndBytesConfig has no field {unknown[0]}")
@@ -128,15 +122,9 @@ def vision_config(stage: VisualArguments) -> FlaVisionConfig:
     fields = {"hidden_size": stage.visual_feature_size, "temporal_kernel_size": stage.temporal_kernel_size}
     fields = {name: value for name, value in fields.items() if value is not None}
     if stage.vision_backbone is not None:
-        try:
+        with loading(str(stage.vision_backbone), "a vision_backbone"):
             check_fields(stage.vision_backbone, "vision_backbone")
             fields["backbone_config"] = AutoConfig.for_model(**stage.vision_backbone)
-        except InputError:
-            raise
-        except (TypeError, ValueError, KeyError) as error:
-            raise InputError(
-                f"vision_backbone {stage.vision_backbone} is no backbone config: {first_line(error)}"
-            ) from None
     return FlaVisionConfig(**fields)
 
 
