@@ -101,6 +101,7 @@ def test_the_card_says_which_features_the_model_reads(folder, model):
     assert f"features of shape `(N, 16)`, made by: the visual encoder of {folder.name}/stage1" in card
     assert 'translate({"sign_features": np.load("clip.npy")})' in card
     assert 'translate("clip.mp4")' not in card and "one frame in" not in card
+    assert not (model / "sample_frames").exists()
     assert "clips/s from stored sign features" in card and "| split | clips | positions | signers |" in card
 
 

@@ -124,7 +124,7 @@ def run_stage(
             report[split] = score_split(trainer, split, recipe)
         report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
         save(trainer, recipe, report)
-        if trainer.is_world_process_zero():
+        if trainer.is_world_process_zero() and not splits.test.feature_size:
             save_sample_frames(splits.test, len(trainer.test_dataset), recipe.output_dir / SAMPLES)
     return Done(f"saved to {recipe.output_dir}", next_command) if trainer.is_world_process_zero() else None
 

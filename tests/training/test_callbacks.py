@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -169,6 +170,15 @@ def test_t5_calls_its_layers_blocks():
     text = MT5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=12, num_layers=2, num_heads=2, decoder_start_token_id=0)
     model = FlaForConditionalGeneration(FlaConfig(vision_config=FlaVisionConfig(hidden_size=10), text_config=text))
     assert last_layers(model)[1] is model.language_model.decoder.block[1]
+
+
+def test_a_model_that_reads_features_has_no_last_visual_layer():
+    text = MT5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=12, num_layers=2, num_heads=2, decoder_start_token_id=0)
+    model = FlaForConditionalGeneration(FlaConfig(text_config=text, sign_feature_size=10))
+    callback = LayerNorms(None, Path(), every=1)
+    step(callback, model, TrainerState(is_world_process_zero=True))
+    _, visual_gradient, _, visual, language = callback.rows[0]
+    assert visual_gradient == visual == 0 < language
 
 
 class TensorBoardCallback(TrainerCallback):

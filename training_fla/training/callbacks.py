@@ -205,11 +205,12 @@ class LayerNorms(TrainerCallback):
 
 
 def last_layers(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The temporal module, and the language model's last decoder layer."""
+    """The temporal module, empty where a model reads features, and the language model's last decoder layer."""
     decoder = model.language_model.get_decoder()
     layers = getattr(decoder, "layers", None)
     # Unstated: "last layer" may be finer; a whole layer is what a transformer counts as one. T5 calls them blocks.
-    return model.visual_encoder.temporal_module, (decoder.block if layers is None else layers)[-1]
+    visual = nn.Module() if model.visual_encoder is None else model.visual_encoder.temporal_module
+    return visual, (decoder.block if layers is None else layers)[-1]
 
 
 def norm(tensors: list[torch.Tensor]) -> float:
