@@ -49,8 +49,6 @@ SOURCES = {
     "score's page at its predictions": ("stage1", f"{SCORE} --html stage1/predictions_test.tsv --overwrite"),
     "score's table at its predictions": ("stage1", f"{SCORE} --sentences stage1/predictions_test.tsv --overwrite"),
     "score at a file": ("clips", f"{SCORE} --html clips/note.png"),
-    "trim's report at a file": ("clips", f"{TRIM} new --report clips/note.png"),
-    "trim's report at its sentences": ("corpus", f"{TRIM} new --report corpus/train.sentences.txt --overwrite"),
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from modeling_fla import FlaForConditionalGeneration
+from tests.modeling.conftest import LANGUAGE_MODELS, tiny_model
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
 from training_fla.files import InputError
 from training_fla.training.adapters import add_peft, is_peft, load_peft, merge_peft, save_peft
@@ -66,6 +67,32 @@ def test_merged_it_computes_the_same_and_loads_like_any_model(model, tmp_path, s
     with torch.no_grad():
         loaded = FlaForConditionalGeneration.from_pretrained(tmp_path)(**inputs(model)).logits
     assert torch.equal(after, loaded)
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_every_language_model_learns_under_lora_and_is_merged(name, tmp_path):
+    model = tiny_model(name)
+    add_peft(model, {"type": "lora", "r": 2})
+    torch.manual_seed(2)
+    features, labels = torch.randn(2, 5, model.config.adapter_input_size), torch.tensor([[7, 8, 2], [9, 2, -100]])
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.02)
+    losses = []
+    for _ in range(6):
+        loss = model(sign_features=features, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    asked = {"sign_features": features, "decoder_input_ids": torch.tensor([[3, 7], [3, 9]])}
+    with torch.no_grad():
+        before = model(**asked).logits
+        save_peft(model, tmp_path)
+        merge_peft(model, tmp_path)
+        model.save_pretrained(tmp_path / "merged")
+        after = FlaForConditionalGeneration.from_pretrained(tmp_path / "merged")
+        assert torch.allclose(before, after(**asked).logits, atol=1e-3)
+    assert after.generate(sign_features=features, num_beams=2, max_new_tokens=4).shape[0] == 2
 
 
 def test_what_is_saved_alone_is_what_peft_reads(model, tmp_path):

@@ -40,7 +40,6 @@ def add_arguments(parser) -> None:
     parser.add_argument("--dev", type=Path, metavar="FILE", help="report the unknown words of these sentences")
     parser.add_argument("--test", type=Path, metavar="FILE", help="report the unknown words of these sentences")
     parser.add_argument("--check", nargs="+", type=Path, default=[], metavar="FILE", help="the same for other files")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report (JSON) here as well")
     parser.add_argument(
         "--allow-unused-rows", action="store_true", help="the model may have more rows than the tokenizer has tokens"
     )
@@ -49,17 +48,13 @@ def add_arguments(parser) -> None:
 
 def run(args) -> Done:
     """Trim and print the report."""
-    from training_fla.files import atomic_file, atomic_folder, check_file, check_folder, check_not_inside
+    from training_fla.files import atomic_folder, check_folder, check_not_inside
     from training_fla.tables import read_sentences
 
     named = {"dev": args.dev, "test": args.test, **{str(file): file for file in args.check}}
     named = {name: file for name, file in named.items() if file}
     check_folder(args.out, "model", args.overwrite)
-    sources = [args.model, args.tokenizer, *args.sentences, *named.values()]
-    check_not_inside(sources, args.out)
-    if args.report:
-        check_file(args.report, args.overwrite)
-        check_not_inside(sources, args.report)
+    check_not_inside([args.model, args.tokenizer, *args.sentences, *named.values()], args.out)
     sentences = read_sentences(args.sentences, args.column)
     checks = {name: read_sentences([file], args.column) for name, file in named.items()}
 
@@ -69,15 +64,12 @@ def run(args) -> Done:
     note(f"trimming {size_text(report['bytes_before'])} to the pieces of {len(sentences):,} sentences")
     trimmed, kept_token_ids = trim(model, tokenizer, sentences, args)
     report |= size_of(model, "after") | compared(tokenizer, trimmed, sentences, checks)
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     with atomic_folder(args.out, "model", args.overwrite) as out:
         model.save_pretrained(out)
         trimmed.save_pretrained(out)
         (out / "kept_token_ids.json").write_text(json.dumps(kept_token_ids) + "\n")
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (out / "trim_report.json").write_text(text, encoding="utf-8")
-    if args.report:
-        with atomic_file(args.report, args.overwrite) as file:
-            file.write_text(text, encoding="utf-8")
     print_report(report)
     size = f"{report['parameters_after'] / 1e6:.1f} M parameters, {size_text(report['bytes_after'])}"
     return Done(f"{args.out}: {size}", f"python run_stage2.py RECIPE.yaml --language_model {args.out}")
