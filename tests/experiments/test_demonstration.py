@@ -166,11 +166,9 @@ def test_several_seeds_are_compared_by_mean_and_deviation(tmp_path, monkeypatch,
     calls = []
     monkeypatch.setattr(demonstration, "run_demo", fake_demo(calls))
     assert run_seeds(tmp_path, [0, 1]) == 0
-    summary = json.loads((tmp_path / "seeds.json").read_text())
-    assert summary["seeds"] == [0, 1] and summary["rows"]["stage2"]["bleu4"] == [80.0, 90.0]
-    assert "| stage 2 (LLM fine-tuning) | 85.0 ± 7.1 |" in capsys.readouterr().out
+    assert "| stage 2 (LLM fine-tuning) | 85.00 ± 7.07 |" in capsys.readouterr().out
     assert run_seeds(tmp_path, [0, 1, 2]) == 0
-    assert "90.0 ± 10.0" in (tmp_path / "seeds.md").read_text()
+    assert "90.00 ± 10.00" in (tmp_path / "seeds.md").read_text()
 
 
 def test_several_seeds_stop_at_the_first_failure_and_refuse_a_seed_given_twice(tmp_path, monkeypatch):

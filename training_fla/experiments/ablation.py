@@ -3,15 +3,22 @@
 import dataclasses
 import json
 import shlex
-import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training_fla.experiments.paper_tables import SCORES, TABLES, Row
-from training_fla.experiments.running import ROOT, check_clone, run_command
-from training_fla.files import InputError, atomic_file, check_folder, read_marker, write_marker
+from training_fla.experiments.running import (
+    ROOT,
+    check_clone,
+    markdown,
+    mean_and_deviation,
+    moments,
+    own_folder,
+    run_command,
+)  # fmt: skip
+from training_fla.files import InputError, atomic_file
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, VisualArguments, read_lines, read_overrides
 from training_fla.training.plots import Panel, save_picture
 
@@ -126,17 +133,9 @@ def given_lines(stage: str, ablation: Ablation) -> dict[str, Any]:
     return {key: value for key, value in ablation.overrides.items() if key not in only_other}
 
 
-def begin_folder(ablation: Ablation) -> None:
-    """Make and mark the folder of the runs; one that is not ours is refused."""
-    if (read_marker(ablation.out) or {}).get("kind") != "ablation" and not (ablation.out / JOURNAL).exists():
-        check_folder(ablation.out, "ablation")
-    ablation.out.mkdir(parents=True, exist_ok=True)
-    write_marker(ablation.out, "ablation")
-
-
 def run_table(table: str, ablation: Ablation) -> int:
     """Run what is not done yet of a table, then write and print it; 0, or the exit status of the run that failed."""
-    begin_folder(ablation)
+    own_folder(ablation.out, "ablation", ablation.out / JOURNAL)
     rows = TABLES[table].rows
     for run in (run for seed in ablation.seeds for row in rows for run in runs_of(row, ablation, seed)):
         status = run_once(run, ablation)
@@ -194,25 +193,8 @@ def table_lines(table: str, ablation: Ablation) -> list[str]:
     return [f"{table}: {TABLES[table].title}; {len(ablation.seeds)} seed(s)", "", *markdown(table_rows)]
 
 
-def markdown(rows: list[list[str]]) -> list[str]:
-    """A table, its head first."""
-    head, *others = ("| " + " | ".join(row) + " |" for row in rows)
-    return [head, "|---" * len(rows[0]) + "|", *others]
-
-
 def _seeds(row: Row, ablation: Ablation) -> list[list[Run]]:
     return [runs_of(row, ablation, seed) for seed in ablation.seeds]
-
-
-def moments(values: list[float]) -> tuple[float, float]:
-    """The mean and the sample deviation, which is 0 for one value."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def mean_and_deviation(values: list[float]) -> str:
-    """The mean, and the sample deviation where there are at least two seeds."""
-    mean, deviation = moments(values)
-    return f"{mean:.2f}" + (f" ± {deviation:.2f}" if len(values) > 1 else "")
 
 
 def epoch_panel(scores: dict[str, list[float]]) -> Panel:

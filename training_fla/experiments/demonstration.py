@@ -2,26 +2,30 @@
 
 import json
 import os
-import statistics
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training_fla.experiments.running import check_clone, num_threads, run_command
+from training_fla.experiments.running import (
+    check_clone,
+    markdown,
+    mean_and_deviation,
+    num_threads,
+    own_folder,
+    run_command,
+)  # fmt: skip
 from training_fla.files import (
     InputError,
     atomic_file,
-    check_folder,
     locked_folder,
     note,
-    read_marker,
     time_text,
-    write_marker,
 )
 from training_fla.scoring.predictions import read_predictions
 
 SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l")
+COLUMNS = (*SCORES, "seconds")
 ROWS = {
     "stage1": "stage 1 (visual initialing)",
     "stage2": "stage 2 (LLM fine-tuning)",
@@ -94,7 +98,7 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
 def run_demo(out: Path, seed: int = 0, ablations: bool = False, overwrite: bool = False) -> int:
     """Run what is not done yet, then show the table and five translations; the exit status."""
     check_clone("fla demo")
-    own_folder(out, out / "steps.json")
+    own_folder(out, "demo", out / "steps.json")
     with locked_folder(out, out):
         journal = open_demo(out, seed, overwrite)
         if set(ROWS if ablations else STAGES) <= read_summary(out).keys():
@@ -140,14 +144,6 @@ def open_demo(out: Path, seed: int, overwrite: bool) -> Journal:
     return journal
 
 
-def own_folder(out: Path, file: Path) -> None:
-    """Make and mark the demo's folder; refuse one that holds something and neither our marker nor `file`."""
-    if (read_marker(out) or {}).get("kind") != "demo" and not file.exists():
-        check_folder(out, "demo")
-    out.mkdir(parents=True, exist_ok=True)
-    write_marker(out, "demo")
-
-
 def run_step(step: Step, journal: Journal) -> int:
     """Run one command; what an earlier try left of it is resumed or replaced by the command itself."""
     words = list(step.command)
@@ -166,25 +162,18 @@ def run_seeds(out: Path, seeds: list[int], ablations: bool = False, overwrite: b
     """Run the demo once a seed in `seed-N` folders, and compare the rows by mean and deviation; the exit status."""
     if len(set(seeds)) < len(seeds):
         raise InputError(f"--seeds {' '.join(map(str, seeds))}: a seed is given twice")
-    own_folder(out, out / "seeds.json")
+    own_folder(out, "demo", out / "seeds.md")
     for seed in seeds:
         status = run_demo(out / f"seed-{seed}", seed, ablations, overwrite)
         if status:
             return status
     summaries = [read_summary(out / f"seed-{seed}") for seed in seeds]
-    names = [name for name in ROWS if all(name in summary for summary in summaries)]
-    columns = (*SCORES, "seconds")
-    table = {name: {column: [s[name][column] for s in summaries] for column in columns} for name in names}
-    lines = [f"| test split, seeds {', '.join(map(str, seeds))} | " + " | ".join(columns) + " |"]
-    lines.append("|---" * (len(columns) + 1) + "|")
-    for name, row in table.items():
-        cells = [f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" for values in row.values()]
-        lines.append(f"| {ROWS[name]} | " + " | ".join(cells) + " |")
-    texts = {"seeds.json": json.dumps({"seeds": seeds, "rows": table}, indent=2), "seeds.md": "\n".join(lines)}
-    for name, text in texts.items():
-        with atomic_file(out / name, overwrite=True) as file:
-            file.write_text(text + "\n", encoding="utf-8")
-    print("\n" + texts["seeds.md"] + f"\n\nmean ± sample deviation; every figure: {out / 'seeds.json'}")
+    rows = [[f"test split, seeds {', '.join(map(str, seeds))}", *COLUMNS]]
+    for name in (name for name in ROWS if all(name in summary for summary in summaries)):
+        rows.append([ROWS[name], *(mean_and_deviation([s[name][column] for s in summaries]) for column in COLUMNS)])
+    with atomic_file(out / "seeds.md", overwrite=True) as file:
+        file.write_text("\n".join(markdown(rows)) + "\n", encoding="utf-8")
+    print("\n" + "\n".join(markdown(rows)) + "\n\nmean ± sample deviation; summary.json of each seed has every figure")
     return 0
 
 
@@ -209,9 +198,9 @@ def write_summary(out: Path, seconds: dict[str, float]) -> None:
 def show(out: Path) -> None:
     """Print the table of a finished demo and five translations."""
     summary = read_summary(out)
-    print(f"\n{'test split':<52}" + "".join(f"{score:>9}" for score in (*SCORES, "seconds")))
+    print(f"\n{'test split':<52}" + "".join(f"{column:>9}" for column in COLUMNS))
     for name in filter(summary.__contains__, ROWS):
-        print(f"{ROWS[name]:<52}" + "".join(f"{summary[name][score]:9.1f}" for score in (*SCORES, "seconds")))
+        print(f"{ROWS[name]:<52}" + "".join(f"{summary[name][column]:9.1f}" for column in COLUMNS))
     print()
     table = read_predictions(out / "stage2" / "predictions_test.tsv")
     for reference, prediction in list(zip(table.references, table.predictions, strict=True))[:5]:

@@ -13,17 +13,8 @@ from typing import Any
 
 import yaml
 
-from training_fla.experiments.ablation import (
-    Ablation,
-    Run,
-    begin_folder,
-    given_lines,
-    markdown,
-    mean_and_deviation,
-    moments,
-    run_once,
-    show_table,
-)  # fmt: skip
+from training_fla.experiments.ablation import JOURNAL, Ablation, Run, given_lines, run_once, show_table
+from training_fla.experiments.running import markdown, mean_and_deviation, moments, own_folder
 from training_fla.files import InputError, atomic_file
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
 from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_for
@@ -97,7 +88,7 @@ def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation)
 def run_dominance(ablation: Ablation) -> int:
     """Train, probe, compare, print; 0, or the exit status of the run that failed."""
     encoders = read_encoders(ablation)
-    begin_folder(ablation)
+    own_folder(ablation.out, "ablation", ablation.out / JOURNAL)
     for place, _ in enumerate(ablation.seeds):
         for encoder in encoders:
             for run in encoder.runs[place]:

@@ -2,13 +2,14 @@
 
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from training_fla.files import InputError, note
+from training_fla.files import InputError, check_folder, note, read_marker, write_marker
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,3 +55,28 @@ def _core_times() -> list[tuple[int, int]]:
     times = {words[0]: [int(word) for word in words[1:9]] for words in lines}
     cores = [times[name] for name in (f"cpu{core}" for core in os.sched_getaffinity(0)) if name in times]
     return [(idle + waiting, user + nice + system + sum(rest)) for user, nice, system, idle, waiting, *rest in cores]
+
+
+def own_folder(out: Path, kind: str, file: Path) -> None:
+    """Make and mark a folder of runs; refuse one that holds something and neither our marker nor `file`."""
+    if (read_marker(out) or {}).get("kind") != kind and not file.exists():
+        check_folder(out, kind)
+    out.mkdir(parents=True, exist_ok=True)
+    write_marker(out, kind)
+
+
+def markdown(rows: list[list[str]]) -> list[str]:
+    """A table, its head first."""
+    head, *others = ("| " + " | ".join(row) + " |" for row in rows)
+    return [head, "|---" * len(rows[0]) + "|", *others]
+
+
+def moments(values: list[float]) -> tuple[float, float]:
+    """The mean and the sample deviation, which is 0 for one value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """The mean, and the sample deviation where there are at least two seeds."""
+    mean, deviation = moments(values)
+    return f"{mean:.2f}" + (f" ± {deviation:.2f}" if len(values) > 1 else "")

@@ -292,13 +292,9 @@ def _read(args: argparse.Namespace, reading) -> tuple[list, str]:
 def _read_demo(args: argparse.Namespace, reading) -> tuple[list, str]:
     import hashlib
 
-    table = hashlib.sha256(Path(args.pairs).read_bytes()).hexdigest()[:32] if _is_file(args.pairs) else ""
+    table = hashlib.sha256(Path(args.pairs).read_bytes()).hexdigest()[:32] if Path(args.pairs or "").is_file() else ""
     rows = _demo_rows(args, args.size, reading)
     return rows, f"seed {args.seed} clips {args.clips} of {args.clip_size} pixels {table}"
-
-
-def _is_file(pairs: str | None) -> bool:
-    return pairs is not None and pairs != "phoenix14t" and Path(pairs).is_file()
 
 
 def _demo_rows(args: argparse.Namespace, size: int, reading=None) -> list:
