@@ -3,9 +3,8 @@ r"""How well does a language model of `fla denoise` know text it has not seen?
     python -m benchmarks.perplexity --model runs/phoenix_drawn/mbart-trimmed \\
         --text runs/phoenix_drawn/corpus/dev.sentences.txt --train runs/phoenix_drawn/corpus/train.sentences.txt
 
-Perplexity a token, in two ways: of sentences whose spans are masked as in pre-training, and of sentences behind a
-single mask, where the decoder has its own words alone. Beside the model: the same without its training, and one of
-Light-T's size that saw no more than the training sentences of the corpus, as Light-T does. Below 1 of either is good.
+Perplexity a token of sentences whose spans are masked as in pre-training. Beside the model: the same without its
+training, and one of Light-T's size that saw no more than the training sentences of the corpus, as Light-T does.
 """
 
 import argparse
@@ -18,27 +17,21 @@ import torch
 from benchmarks.measuring import report
 
 
-def perplexities(model, tokenizer, sentences: list[str]) -> dict[str, float]:
-    """Perplexity a token of sentences with masked spans, and behind one mask; the same spans for every model."""
+def perplexity(model, tokenizer, sentences: list[str]) -> float:
+    """Of all tokens together; the same spans are masked for every model."""
     from training_fla.training.denoising import InfillingCollator
 
-    collator, found = InfillingCollator(tokenizer), {}
+    collator = InfillingCollator(tokenizer)
     ids = [{"input_ids": line} for line in tokenizer(sentences, add_special_tokens=False)["input_ids"]]
-    for name in ("masked spans", "one mask"):
-        torch.manual_seed(0)
-        loss, count = 0.0, 0
-        for start in range(0, len(ids), 32):
-            batch = collator(ids[start : start + 32])
-            if name == "one mask":
-                source = [*collator.prefix, tokenizer.mask_token_id, *collator.suffix]
-                batch["input_ids"] = torch.tensor([source]).repeat(len(batch["labels"]), 1)
-                batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-            tokens = int(batch["labels"].ne(-100).sum())
-            with torch.no_grad():
-                loss += float(model.eval()(**batch).loss) * tokens
-            count += tokens
-        found[name] = math.exp(loss / count)
-    return found
+    torch.manual_seed(0)
+    loss, count = 0.0, 0
+    for start in range(0, len(ids), 32):
+        batch = collator(ids[start : start + 32])
+        tokens = int(batch["labels"].ne(-100).sum())
+        with torch.no_grad():
+            loss += float(model.eval()(**batch).loss) * tokens
+        count += tokens
+    return math.exp(loss / count)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -73,14 +66,10 @@ def main(args: list[str] | None = None) -> int:
     with TemporaryDirectory() as folder:
         schedule |= {"save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
         infilling_trainer(models["of Light-T's size"], tokenizer, ids, Path(folder), schedule).train()
-    found = {name: perplexities(model, tokenizer, sentences) for name, model in models.items()}
-    rows = []
-    for name in list(found)[1:]:
-        for way, value in found["pre-trained"].items():
-            rows.append((f"{way}: perplexity / that of the model {name}", value / found[name][way], 1.0))
-    if not options.json:
-        for name, values in found.items():
-            print(f"{name:<20}" + "".join(f"{way}: {value:10.1f}    " for way, value in values.items()))
+    found = {name: perplexity(model, tokenizer, sentences) for name, model in models.items()}
+    own, rows = found["pre-trained"], []
+    for name, value in list(found.items())[1:]:
+        rows.append((f"perplexity {own:.1f} / {value:.1f} of the model {name}", own / value, 1.0))
     return report(rows, "", options.json, perplexities=found)
 
 

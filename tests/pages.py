@@ -89,6 +89,10 @@ STAND_INS = (
         "bitsandbytes need not be installed; what is handed to it: test_todays_language_models.py",
         "--language_model_quantization null",
     ),
+    StandIn("fla denoise *", "pre-training takes minutes; test_denoising.py sees it learn", "--max-steps 2"),
+    StandIn(
+        "fla ablate dominance *", "ten encoders take minutes even so; these are three", "--recipes fewer_encoders"
+    ),
     StandIn("fla ablate *", "each run is one step, and so is each seed: test_ablation.py runs two", "--seeds 0"),
     StandIn(
         "fla push *",
@@ -138,6 +142,13 @@ def make_place(folder: Path) -> None:
     os.chdir(folder)
     try:
         (folder / "recipes").symlink_to(ROOT / "recipes")
+        (folder / "fewer_encoders").mkdir()
+        for name in ("stage1", "stage2", "joint"):
+            base = f"base: {ROOT}/recipes/phoenix_drawn/{name}.yaml\n"
+            (folder / "fewer_encoders" / f"{name}.yaml").write_text(base, encoding="utf-8")
+        plan = (ROOT / "recipes/phoenix_drawn/dominance.yaml").read_text(encoding="utf-8")
+        plan = re.sub(r"(rates: \[[^,]*).*]", r"\1]", re.sub(r"  the same.*\n", "", plan))
+        (folder / "fewer_encoders/dominance.yaml").write_text(plan, encoding="utf-8")
         rows = (ROOT / "examples" / "market.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
         (
             folder / "examples"

@@ -79,6 +79,15 @@ def look_at_ablations(folder: Path, printed: str) -> None:
     assert "| 25% |" in table and "20.02" in table, "our row beside the paper's"
 
 
+def look_at_factorization(folder: Path, printed: str) -> None:
+    table = (folder / "runs/dominance/dominance.md").read_text(encoding="utf-8")
+    assert [line.split("|")[1].strip() for line in table.splitlines()[4:]] == [
+        "untrained encoder", "Light-T", "pre-trained language model",
+    ]  # fmt: skip
+    assert table in printed
+    assert (folder / "runs/phoenix_drawn/corpus/phoenix_text.txt").read_text(encoding="utf-8").count("regen") == 2
+
+
 def look_at_translating(folder: Path, printed: str) -> None:
     assert "-->" in printed and printed.count("clips/test-0000") >= 2
     assert "<html" in (folder / "test-00000.html").read_text(encoding="utf-8")[:400]
@@ -125,6 +134,7 @@ LOOKS = {
     "scoring.md": look_at_scoring,
     "report.md": look_at_report,
     "ablations.md": look_at_ablations,
+    "factorization.md": look_at_factorization,
     "translating.md": look_at_translating,
     "serving.md": look_at_serving,
     "sharing.md": look_at_sharing,
