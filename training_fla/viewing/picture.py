@@ -34,10 +34,10 @@ def draw_png(inspection: Inspection, file: Path | io.BytesIO) -> None:
         figure.suptitle(title, fontsize=11, wrap=True, x=0.01, horizontalalignment="left")
         frames, below = figure.subfigures(2, 1, height_ratios=[1.2, height])
         draw_frames(frames, inspection)
-        parts = below.subfigures(1, 2, width_ratios=[3, 2]) if inspection.words else [below]
+        left, right = below.subfigures(1, 2, width_ratios=[3, 2] if inspection.words else [2, 3])
         if inspection.words:
-            draw_attention(parts[0], inspection)
-        draw_similarity(parts[-1], inspection)
+            draw_attention(left, inspection)
+        draw_similarity(right if inspection.words else left, inspection)
         figure.savefig(file, format="png")
 
 
@@ -76,7 +76,7 @@ def draw_similarity(part, inspection: Inspection) -> None:
     time_axis(axis.xaxis, inspection)
     time_axis(axis.yaxis, inspection)
     axis.set_title(f"similarity of {inspection.features}, less their mean")
-    part.colorbar(image, ax=axis, pad=0.01, label="cosine")
+    part.colorbar(image, ax=axis, pad=0.01, label="cosine", shrink=0.8)
 
 
 def time_axis(axis, inspection: Inspection) -> None:

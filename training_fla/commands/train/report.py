@@ -6,7 +6,7 @@ also shown as mean and deviation. It holds sentences and frames of the corpus: m
 
 from pathlib import Path
 
-from training_fla.files import InputError, check_file
+from training_fla.files import Done, InputError, check_file
 
 EXAMPLE = "fla report runs/stage1 runs/stage2 --out report.html"
 
@@ -21,7 +21,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
-def run(args) -> int:
+def run(args) -> Done:
     """Write the page."""
     if args.out.suffix.lower() != ".html":
         raise InputError(f"--out {args.out}: its name must end in .html")
@@ -30,5 +30,4 @@ def run(args) -> int:
 
     write_report(args.runs, args.out, with_frames=not args.no_frames, overwrite=args.overwrite)
     held = "sentences" if args.no_frames else "sentences and frames (not with --no-frames)"
-    print(f"wrote {args.out}: it holds {held} of the corpus; pass it on only as the corpus's terms allow")
-    return 0
+    return Done(f"wrote {args.out}: it holds {held} of the corpus; pass it on only as the corpus's terms allow")
