@@ -250,7 +250,7 @@ def serve_once(words: list[str]) -> int:
             shown = "".join(iter(lambda: process.stdout.read(1), "\n"))
             address = re.search(r"https?://[^ ]+", shown)
             assert address, f"`fla serve` names no address: {shown}"
-            with urllib.request.urlopen(address[0], timeout=30) as page:
+            with urllib.request.urlopen(address[0], timeout=240) as page:
                 assert page.status == 200
         finally:
             process.send_signal(signal.SIGINT)

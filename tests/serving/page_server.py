@@ -1,6 +1,8 @@
 """A page of the tiny model, served in this process, and a translator that takes its time."""
 
+import json
 import threading
+import urllib.request
 from pathlib import Path
 
 from tests.processing.drawing import marked_frame, tiny_model, tiny_processor, write_video
@@ -68,6 +70,11 @@ class Server:
         states = list(self.page.state_holder.session_data.values())
         values = [component["props"].get("value") for state in states for component in state.components]
         return [value for value in values if isinstance(value, dict) and value]
+
+    def num_waiting(self) -> int:
+        """Clips in Gradio's queue, without the one that is being translated."""
+        with urllib.request.urlopen(f"{self.address}gradio_api/queue/status", timeout=60) as answer:
+            return json.load(answer)["queue_size"]
 
     def close(self) -> None:
         self.page.close(verbose=False)

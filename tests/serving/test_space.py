@@ -102,7 +102,7 @@ def test_the_app_starts_answers_and_leaves_nothing(space, tmp_path):
                     break
             address = re.search(r"http://127\.0\.0\.1:\d+/", lines[-1])
             assert address, "".join(lines)
-            page = urllib.request.urlopen(address[0], timeout=30).read().decode()
+            page = urllib.request.urlopen(address[0], timeout=240).read().decode()
             assert "Up to 7.5 seconds and 64 MB" in page and "My model" in page
             assert any(entry.name.startswith("fla-serve-") for entry in tmp_path.iterdir())
         finally:
