@@ -126,9 +126,9 @@ def test_without_a_clone_there_is_neither_demo_nor_ablation(tmp_path, monkeypatc
 
 
 def test_the_demo_takes_two_threads_only_where_two_cores_are_idle_and_the_users_number_wins(monkeypatch, tmp_path):
-    times = iter([[(0, 0), (0, 0)], [(95, 5), (90, 10)], [(0, 0), (0, 0)], [(0, 100), (95, 5)]])
-    monkeypatch.setattr(running, "_core_times", lambda: next(times))
-    monkeypatch.setattr(running.time, "sleep", lambda seconds: None)
+    loads = iter([(0.3, 0, 0), (0.9, 0, 0)])
+    monkeypatch.setattr(running.os, "getloadavg", lambda: next(loads))
+    monkeypatch.setattr(running.os, "cpu_count", lambda: 2)
     assert [running.num_threads(), running.num_threads()] == [2, 1]
 
     environments = []

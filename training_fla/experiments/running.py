@@ -5,7 +5,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,26 +34,8 @@ def run_command(words: Sequence[str], launcher: Sequence[str] = (), defaults: Ma
 
 def num_threads() -> int:
     """One thread, or two where two cores are idle: OpenMP threads spin while they wait, slow on busy cores."""
-    return 2 if idle_cores() >= 1.5 else 1
-
-
-def idle_cores(seconds: float = 0.5) -> float:
-    """Idle cores among those that this process may use, measured for some time; 0 where that is unknown."""
-    try:
-        before = _core_times()
-        time.sleep(seconds)
-        passed = [(idle - i, busy - b) for (idle, busy), (i, b) in zip(_core_times(), before, strict=True)]
-        return sum(idle / max(idle + busy, 1) for idle, busy in passed)
-    except (OSError, ValueError):  # not Linux
-        return (os.cpu_count() or 1) - os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-
-
-def _core_times() -> list[tuple[int, int]]:
-    """Idle and busy time of each core that this process may use."""
-    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
-    times = {words[0]: [int(word) for word in words[1:9]] for words in lines}
-    cores = [times[name] for name in (f"cpu{core}" for core in os.sched_getaffinity(0)) if name in times]
-    return [(idle + waiting, user + nice + system + sum(rest)) for user, nice, system, idle, waiting, *rest in cores]
+    idle = (os.cpu_count() or 1) - os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # none on Windows
+    return 2 if idle >= 1.5 else 1
 
 
 def own_folder(out: Path, kind: str, file: Path) -> None:
