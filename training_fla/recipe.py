@@ -84,51 +84,46 @@ LEAST = {
 LightTSize = Literal["tiny", "small", "base", "large"]
 
 
+def option(default: Any, text: str) -> Any:
+    """A line of a recipe: its default, and what `--help` says of it."""
+    return HfArg(default=default, help=text)
+
+
 @dataclass
 class DataArguments:
     """Which corpus, and how a video becomes frames."""
 
     _argument_group_name = "data"
 
-    dataset: str | None = HfArg(default=None, help="packed corpus folder, as `fla prepare` writes it")
-    manifest: str | None = HfArg(
-        default=None, help="instead of `dataset`: a table (CSV, TSV, JSONL) of videos and sentences"
+    dataset: str | None = option(None, "packed corpus folder, as `fla prepare` writes it")
+    manifest: str | None = option(None, "instead of `dataset`: a table (CSV, TSV, JSONL) of videos and sentences")
+    streaming: bool = option(False, "read training clips as they come: `dataset` is a folder, fsspec URL or Hub id")
+    shuffle_buffer: int = option(128, "of a stream: clips that a worker shuffles, about 2 MB each")
+    video_column: str = option("video", "column of `manifest` that holds the video's path")
+    sentence_column: str = option("sentence", "column of `manifest` that holds the sentence")
+    follow_links: bool = option(False, "trust symbolic links that lead out of the folder of `manifest`")
+    no_times: bool = option(False, "leave start and end of `manifest` unread: clips are cut already")
+    packed_dir: str | None = option(None, "where `manifest` is packed to; default: beside `output_dir`")
+    packed_size: int = option(256, "side in pixels of the frames packed from `manifest`")
+    on_error: Literal["fail", "skip"] = option("fail", "at a clip of `manifest` that cannot be packed")
+    train_split: str = option("train", "split that is trained on")
+    dev_split: str = option("dev", "split that chooses the model")
+    test_split: str = option("test", "split that is reported")
+    max_train_clips: int | None = option(None, "use only the first so many training clips")
+    max_eval_clips: int | None = option(None, "use only the first so many dev and test clips")
+    frame_stride: int | None = option(None, "keep one frame in so many; default: the paper's")
+    max_source_frames: int | None = option(None, "longer clips are first thinned to so many source frames")
+    frame_size: int = option(256, "frames are resized to this side in pixels ...")
+    crop_size: int = option(224, "... and this side is cut out: in the middle, or at random in training")
+    random_frame_phase: bool | None = option(None, "random frame of a stride; default: where the encoder is trained")
+    augmentation_probability: float | None = option(
+        None, "of each of the next four; default: 0.5 for a trained encoder"
     )
-    streaming: bool = HfArg(
-        default=False, help="read training clips as they come from `dataset`: a folder, a URL of fsspec or a Hub id"
-    )
-    shuffle_buffer: int = HfArg(default=128, help="of a stream: clips that a worker shuffles, about 2 MB each")
-    video_column: str = HfArg(default="video", help="column of `manifest` that holds the video's path")
-    sentence_column: str = HfArg(default="sentence", help="column of `manifest` that holds the sentence")
-    follow_links: bool = HfArg(default=False, help="trust symbolic links that lead out of the folder of `manifest`")
-    no_times: bool = HfArg(default=False, help="leave start and end of `manifest` unread: clips are cut already")
-    packed_dir: str | None = HfArg(default=None, help="where `manifest` is packed to; default: beside `output_dir`")
-    packed_size: int = HfArg(default=256, help="side in pixels of the frames packed from `manifest`")
-    on_error: Literal["fail", "skip"] = HfArg(
-        default="fail", help="at a clip of `manifest` that cannot be packed: fail, or skip it"
-    )
-    train_split: str = HfArg(default="train", help="split that is trained on")
-    dev_split: str = HfArg(default="dev", help="split that chooses the model")
-    test_split: str = HfArg(default="test", help="split that is reported")
-    max_train_clips: int | None = HfArg(default=None, help="use only the first so many training clips")
-    max_eval_clips: int | None = HfArg(default=None, help="use only the first so many dev and test clips")
-    frame_stride: int | None = HfArg(default=None, help="keep one frame in so many; default: the paper's")
-    max_source_frames: int | None = HfArg(default=None, help="longer clips are first thinned to so many source frames")
-    frame_size: int = HfArg(default=256, help="frames are resized to this side in pixels ...")
-    crop_size: int = HfArg(default=224, help="... and this side is cut out: in the middle, or at random in training")
-    random_frame_phase: bool | None = HfArg(
-        default=None, help="training keeps a random frame of each stride; default: where the encoder is trained"
-    )
-    augmentation_probability: float | None = HfArg(
-        default=None, help="of each of the next four, per clip; default: 0.5 where the encoder is trained"
-    )
-    rotate_degrees: float | None = HfArg(default=None, help="rotate by up to so many degrees; default: GFSLT-VLP's")
-    resize_factor: float | None = HfArg(default=None, help="resize by up to this share; default: GFSLT-VLP's")
-    translate_pixels: float | None = HfArg(default=None, help="shift by up to so many pixels; default: GFSLT-VLP's")
-    frames_per_batch: int | None = HfArg(
-        default=None, help="most frames of a training batch, padding included; null: a fixed number of clips"
-    )
-    score_convention: str = HfArg(default="auto", help="how sentences are scored; auto: by corpus, then by script")
+    rotate_degrees: float | None = option(None, "rotate by up to so many degrees; default: GFSLT-VLP's")
+    resize_factor: float | None = option(None, "resize by up to this share; default: GFSLT-VLP's")
+    translate_pixels: float | None = option(None, "shift by up to so many pixels; default: GFSLT-VLP's")
+    frames_per_batch: int | None = option(None, "most frames of a training batch, with padding; null: count clips")
+    score_convention: str = option("auto", "how sentences are scored; auto: by corpus, then by script")
 
 
 @dataclass
@@ -137,12 +132,10 @@ class TextArguments:
 
     _argument_group_name = "text"
 
-    tokenizer: str | None = HfArg(default=None, help="folder or Hub id of the (trimmed) tokenizer")
-    language_code: str | None = HfArg(
-        default=None, help="token a target ends with, e.g. de_DE; default: the tokenizer's"
-    )
-    max_target_tokens: int = HfArg(default=128, help="longer training targets are refused")
-    max_new_tokens: int | None = HfArg(default=None, help="longest translation, in tokens; default: the pipeline's")
+    tokenizer: str | None = option(None, "folder or Hub id of the (trimmed) tokenizer")
+    language_code: str | None = option(None, "token a target ends with, e.g. de_DE; default: the tokenizer's")
+    max_target_tokens: int = option(128, "longer training targets are refused")
+    max_new_tokens: int | None = option(None, "longest translation, in tokens; default: the pipeline's")
 
 
 @dataclass
@@ -151,19 +144,11 @@ class VisualArguments:
 
     _argument_group_name = "model"
 
-    stage1_checkpoint: str | None = HfArg(
-        default=None, help="folder or Hub id of a trained model whose visual encoder is taken; null: a new one"
-    )
-    vision_backbone: dict | None = HfArg(
-        default=None, help="config of a backbone, with `model_type`; default: ResNet18"
-    )
-    imagenet_weights: str | None = HfArg(
-        default=None, help="torchvision, microsoft/resnet-18, or a file; null: random weights"
-    )
-    visual_feature_size: int | None = HfArg(default=None, help="channels C of the sign features; default: 512")
-    temporal_kernel_size: int | None = HfArg(
-        default=None, help="width of the temporal convolution in sampled frames; default: 5"
-    )
+    stage1_checkpoint: str | None = option(None, "folder or Hub id whose visual encoder is taken; null: a new one")
+    vision_backbone: dict | None = option(None, "config of a backbone, with `model_type`; default: ResNet18")
+    imagenet_weights: str | None = option(None, "torchvision, microsoft/resnet-18, or a file; null: random weights")
+    visual_feature_size: int | None = option(None, "channels C of the sign features; default: 512")
+    temporal_kernel_size: int | None = option(None, "width of the temporal convolution in sampled frames; default: 5")
 
     def __post_init__(self):
         given = [f.name for f in dataclasses.fields(VisualArguments)[1:] if getattr(self, f.name) is not None]
@@ -175,51 +160,34 @@ class VisualArguments:
 class Stage1Arguments(VisualArguments):
     """Stage 1, visual initialing: what stands around the visual encoder."""
 
-    light_t: LightTSize = HfArg(default="base", help="size of Light-T (Table 7)")
+    light_t: LightTSize = option("base", "size of Light-T (Table 7)")
     light_t_overrides: dict = HfArg(default_factory=dict, help="fields of Light-T's config to change")
-    adapter_hidden_size: int | None = HfArg(default=None, help="hidden width of the VL-Adapter; default: D")
-    train_tokenizer_pieces: int | None = HfArg(
-        default=None, help="instead of `tokenizer`: train one of at most so many pieces"
-    )
+    adapter_hidden_size: int | None = option(None, "hidden width of the VL-Adapter; default: D")
+    train_tokenizer_pieces: int | None = option(None, "instead of `tokenizer`: train one of at most so many pieces")
 
 
 @dataclass
 class Stage2Arguments(VisualArguments):
     """Stage 2, LLM fine-tuning: which visual encoder, which language model, what is frozen."""
 
-    language_model: str | None = HfArg(default=None, help="folder or Hub id of the pre-trained language model")
-    language_model_config: dict | None = HfArg(
-        default=None, help="instead of `language_model`: config of a random one (Table 10)"
+    language_model: str | None = option(None, "folder or Hub id of the pre-trained language model")
+    language_model_config: dict | None = option(None, "instead of `language_model`: config of a random one (Table 10)")
+    language_model_dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "others where it is frozen")
+    language_model_quantization: dict | None = option(
+        None, "beside `peft`: fields of transformers' BitsAndBytesConfig, e.g. {load_in_4bit: true}"
     )
-    language_model_dtype: Literal["float32", "bfloat16", "float16"] = HfArg(
-        default="float32", help="another one only where it is frozen"
-    )
-    language_model_quantization: dict | None = HfArg(
-        default=None, help="beside `peft`: fields of transformers' BitsAndBytesConfig, e.g. {load_in_4bit: true}"
-    )
-    random_language_model: bool = HfArg(
-        default=False, help="take only the architecture of `language_model` (Table 10)"
-    )
+    random_language_model: bool = option(False, "take only the architecture of `language_model` (Table 10)")
     language_model_overrides: dict = HfArg(default_factory=dict, help="fields of its config to change, e.g. dropout")
-    peft: dict | None = HfArg(
-        default=None, help="freeze the language model beside an adapter: {type: lora, r: 8}; merged at the end"
-    )
-    one_run_light_t: LightTSize | None = HfArg(
-        default=None, help="size of a Light-T that teaches the encoder in the same run"
-    )
+    peft: dict | None = option(None, "freeze the language model and adapt it: {type: lora, r: 8}; merged at the end")
+    one_run_light_t: LightTSize | None = option(None, "size of a Light-T that teaches the encoder in the same run")
     one_run_light_t_overrides: dict = HfArg(default_factory=dict, help="fields of that Light-T's config to change")
-    input_features: Literal["frame", "sign", "hidden"] = HfArg(
-        default="sign", help="what the LLM-Adapter reads (Table 8)"
-    )
-    freeze_vision_backbone: bool = HfArg(default=True, help="keep the backbone still (Table 9)")
-    freeze_temporal_module: bool = HfArg(default=True, help="keep the temporal module still (Table 9)")
-    adapter_hidden_size: int | None = HfArg(default=None, help="hidden width of the LLM-Adapter; default: D")
-    input_embed_scale: float = HfArg(default=1.0, help="factor on the sign embeddings")
-    feature_cache: str | None = HfArg(
-        default="auto",
-        help="auto: where the encoder is frozen and nothing varies, store features; a folder; null: never",
-    )
-    feature_dtype: Literal["float32", "bfloat16"] = HfArg(default="float32", help="type of the stored features")
+    input_features: Literal["frame", "sign", "hidden"] = option("sign", "what the LLM-Adapter reads (Table 8)")
+    freeze_vision_backbone: bool = option(True, "keep the backbone still (Table 9)")
+    freeze_temporal_module: bool = option(True, "keep the temporal module still (Table 9)")
+    adapter_hidden_size: int | None = option(None, "hidden width of the LLM-Adapter; default: D")
+    input_embed_scale: float = option(1.0, "factor on the sign embeddings")
+    feature_cache: str | None = option("auto", "store features; auto: where they stay the same; a folder; null: never")
+    feature_dtype: Literal["float32", "bfloat16"] = option("float32", "type of the stored features")
 
     def __post_init__(self):
         super().__post_init__()
@@ -233,24 +201,14 @@ class OptimizationArguments:
 
     _argument_group_name = "optimization"
 
-    optimizer: Literal["sgd", "adam", "adamw"] = HfArg(
-        default="sgd", help="the paper's are sgd in stage 1 and adam in stage 2"
-    )
-    momentum: float = HfArg(default=0.9, help="of SGD")
-    nesterov: bool = HfArg(default=False, help="of SGD")
-    adapter_learning_rate: float | None = HfArg(default=None, help="of the adapter; default: `learning_rate`")
-    visual_learning_rate: float | None = HfArg(
-        default=None, help="of visual encoder and Light-T; default: `learning_rate`"
-    )
-    freeze_batch_norm_statistics: bool = HfArg(
-        default=False, help="train with BatchNorm's running statistics, not the batch's"
-    )
-    norm_logging_steps: int | None = HfArg(
-        default=None, help="every so many steps, norms of the last layers (Figure 2)"
-    )
-    early_stopping_patience: int | None = HfArg(
-        default=None, help="stop after so many evaluations without a better score"
-    )
+    optimizer: Literal["sgd", "adam", "adamw"] = option("sgd", "the paper's are sgd in stage 1 and adam in stage 2")
+    momentum: float = option(0.9, "of SGD")
+    nesterov: bool = option(False, "of SGD")
+    adapter_learning_rate: float | None = option(None, "of the adapter; default: `learning_rate`")
+    visual_learning_rate: float | None = option(None, "of visual encoder and Light-T; default: `learning_rate`")
+    freeze_batch_norm_statistics: bool = option(False, "train with BatchNorm's running statistics, not the batch's")
+    norm_logging_steps: int | None = option(None, "every so many steps, norms of the last layers (Figure 2)")
+    early_stopping_patience: int | None = option(None, "stop after so many evaluations without a better score")
 
 
 @dataclass
@@ -259,8 +217,8 @@ class RunArguments:
 
     _argument_group_name = "output folder"
 
-    resume: bool = HfArg(default=False, help="go on from the last whole checkpoint in `output_dir`")
-    overwrite: bool = HfArg(default=False, help="remove the run in `output_dir` and start anew")
+    resume: bool = option(False, "go on from the last whole checkpoint in `output_dir`")
+    overwrite: bool = option(False, "remove the run in `output_dir` and start anew")
 
 
 COMMON = (DataArguments, TextArguments, OptimizationArguments, RunArguments)
