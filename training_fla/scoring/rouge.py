@@ -6,7 +6,7 @@ tokens and in the F.
 """
 
 import functools
-import re
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,8 +45,14 @@ def f_score(prediction: Sequence[str], reference: Sequence[str], beta: float | N
 
 def google_tokens(sentence: str, stem: bool) -> list[str]:
     """Split as Google's `rouge-score` does: only a-z and 0-9, so umlauts and Chinese are deleted."""
-    tokens = re.findall("[a-z0-9]+", sentence.lower())
-    return list(map(_google_stem, tokens)) if stem else tokens
+    return _google_tokenizer(stem).tokenize(sentence)
+
+
+@functools.lru_cache
+def _google_tokenizer(stem: bool):
+    from rouge_score.tokenizers import DefaultTokenizer  # brings nltk, which takes a second to import
+
+    return DefaultTokenizer(use_stemmer=stem)
 
 
 def pypi_score(prediction: str, reference: str) -> float:
@@ -74,18 +80,6 @@ def _lcs_tokens(first: Sequence[str], second: Sequence[str]) -> set[str]:
     return tokens
 
 
-@functools.lru_cache(maxsize=1 << 16)
-def _google_stem(token: str) -> str:
-    return _google_tokenizer().tokenize(token)[0]
-
-
-@functools.lru_cache
-def _google_tokenizer():
-    from rouge_score.tokenizers import DefaultTokenizer  # brings nltk, which takes a second to import
-
-    return DefaultTokenizer(use_stemmer=True)
-
-
 ROUGE_VARIANTS = {
     # the evaluation code of MS COCO captions, which the tables of PHOENIX14T and CSL-Daily use
     "beta1.2": lambda prediction, reference: f_score(prediction.split(), reference.split(), 1.2),
@@ -98,12 +92,12 @@ ROUGE_VARIANTS = {
 }
 
 
-class RougeL(Metric):
-    """Mean ROUGE-L of the sentences; the base class and its tests ask for the five methods."""
+class SentenceRatio(Metric):
+    """A sum over the sentences divided by another; the base class and its tests ask for the private methods."""
 
-    def __init__(self, variant: str = "beta1.2"):
-        super().__init__()
-        self.variant = ROUGE_VARIANTS[variant]
+    @abstractmethod
+    def parts(self, prediction: str, reference: str) -> tuple[float, float]:
+        """What a sentence adds to the one sum and to the other."""
 
     def _preprocess_segment(self, sent: str) -> str:
         return sent
@@ -112,10 +106,21 @@ class RougeL(Metric):
         return {"reference": refs[0]}
 
     def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict) -> list[float]:
-        return [self.variant(hypothesis, ref_kwargs["reference"]), 1]
+        return list(self.parts(hypothesis, ref_kwargs["reference"]))
 
     def _compute_score_from_stats(self, stats) -> Score:
-        return Score("ROUGE-L", float(stats[0] / stats[1]))
+        return Score(type(self).__name__, float(stats[0] / stats[1]))
 
     def _aggregate_and_compute(self, stats) -> Score:
         return self._compute_score_from_stats(np.sum(stats, axis=0))
+
+
+class RougeL(SentenceRatio):
+    """Mean ROUGE-L of the sentences."""
+
+    def __init__(self, variant: str = "beta1.2"):
+        super().__init__()
+        self.variant = ROUGE_VARIANTS[variant]
+
+    def parts(self, prediction: str, reference: str) -> tuple[float, float]:
+        return self.variant(prediction, reference), 1

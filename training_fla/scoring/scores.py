@@ -1,13 +1,12 @@
 """BLEU-1..4, ROUGE-L and chrF of raw sentences in a text form, their confidence intervals, and a signature."""
 
 import importlib.metadata
-import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sacrebleu import __version__ as sacrebleu_version
 from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.metrics.base import Metric
+from sacrebleu.metrics.base import Metric, Score
 from sacrebleu.metrics.bleu import BLEUScore
 from sacrebleu.significance import PairedTest
 
@@ -24,13 +23,22 @@ def corpus_scores(
     predictions: Sequence[str], references: Sequence[str], form: TextForm, rouge: str = "beta1.2"
 ) -> dict[str, float]:
     """The figures of a whole file by `SCORE_NAMES`, 0 to 100, then the lengths that BLEU compares."""
-    whole = _bleu4(predictions, references, form)
-    texts = [[form.text(sentence) for sentence in side] for side in (predictions, references)]
-    scores = bleu_scores(whole) | {
-        "rouge_l": RougeL(rouge).corpus_score(texts[0], [texts[1]]).score,
-        "chrf": CHRF().corpus_score(texts[0], [texts[1]]).score,
-    }
-    return scores | {"prediction_length": whole.sys_len, "reference_length": whole.ref_len}
+    whole = _whole("bleu4", predictions, references, form)
+    others = {name: _whole(name, predictions, references, form, rouge).score for name in ("rouge_l", "chrf")}
+    return bleu_scores(whole) | others | {"prediction_length": whole.sys_len, "reference_length": whole.ref_len}
+
+
+def _metric(name: str, form: TextForm, rouge: str) -> tuple[Metric, Callable[[str], str]]:
+    """Sacrebleu's metric of one score, and what prepares its sentences."""
+    if name.startswith("bleu"):
+        return BLEU(tokenize=form.tokenize, max_ngram_order=int(name[-1]), force=True), form.bleu_text
+    return {"rouge_l": RougeL(rouge), "chrf": CHRF(), "gloss_errors": GlossErrorRate()}[name], form.text
+
+
+def _whole(name: str, predictions, references, form: TextForm, rouge: str = "beta1.2") -> Score:
+    """One score of a whole file."""
+    metric, prepare = _metric(name, form, rouge)
+    return metric.corpus_score(list(map(prepare, predictions)), [list(map(prepare, references))])
 
 
 def bleu_scores(whole: BLEUScore, **options) -> dict[str, float]:
@@ -44,31 +52,21 @@ def bleu_scores(whole: BLEUScore, **options) -> dict[str, float]:
     }
 
 
-def _bleu4(predictions: Sequence[str], references: Sequence[str], form: TextForm) -> BLEUScore:
-    texts = [[form.bleu_text(sentence) for sentence in side] for side in (predictions, references)]
-    return BLEU(tokenize=form.tokenize, force=True).corpus_score(texts[0], [texts[1]])
-
-
 def alternative_scores(
     predictions: Sequence[str], references: Sequence[str], convention: str
 ) -> dict[str, dict | float]:
     """What other papers would have printed: other text forms, BLEU without smoothing, other ROUGE-Ls."""
-
-    def rouge_l(form: TextForm, variant: str) -> float:
-        texts = [[form.text(sentence) for sentence in side] for side in (predictions, references)]
-        return RougeL(variant).corpus_score(texts[0], [texts[1]]).score
-
     form, found = CONVENTIONS[convention], {}
     for name, other in ALTERNATIVES.get(convention, {}).items():
-        scores = bleu_scores(_bleu4(predictions, references, other)) | {"rouge_l": rouge_l(other, "beta1.2")}
-        found[name] = scores | {"signature": signature_of(other)}
+        bleu, rouge_l = (_whole(score, predictions, references, other) for score in ("bleu4", "rouge_l"))
+        found[name] = bleu_scores(bleu) | {"rouge_l": rouge_l.score, "signature": signature_of(other)}
     # As neccam/slt scores: no smoothing, effective order.
     floor = {"smooth_method": "floor", "smooth_value": 0.0, "effective_order": True}
-    found["smooth_floor0"] = bleu_scores(_bleu4(predictions, references, form), **floor)
+    found["smooth_floor0"] = bleu_scores(_whole("bleu4", predictions, references, form), **floor)
     for variant in ROUGE_VARIANTS:
         if variant != "beta1.2" and not (form.characters and variant == "rouge_score_stem"):
             name = variant if variant.startswith("rouge_") else f"rouge_l_{variant}"
-            found[name] = rouge_l(form, variant)
+            found[name] = _whole("rouge_l", predictions, references, form, variant).score
     return found
 
 
@@ -83,8 +81,11 @@ def confidence_intervals(
     """95 % intervals of corpus scores by sacrebleu's bootstrap: low and high by name; 0 samples: as many as
     `num_samples` says. Beside `SCORE_NAMES` there is `gloss_errors`.
     """
-    found = _paired_tests([predictions], references, form, rouge, samples, names, test="bs")
-    return {name: _interval(results[0], 100.0 if name in SCORE_NAMES else math.inf) for name, results in found.items()}
+    found = {}
+    for name, (result,) in _paired_tests([predictions], references, form, rouge, samples, names, test="bs").items():
+        low, high = float(result.mean - result.ci), float(result.mean + result.ci)
+        found[name] = [max(0.0, low), min(100.0, high) if name in SCORE_NAMES else high]
+    return found
 
 
 def paired_significance(
@@ -125,17 +126,6 @@ def _paired_tests(
     return found
 
 
-def _metric(name: str, form: TextForm, rouge: str) -> tuple[Metric, object]:
-    """Sacrebleu's metric of one score, and what prepares its sentences."""
-    if name.startswith("bleu"):
-        return BLEU(tokenize=form.tokenize, max_ngram_order=int(name[-1]), force=True), form.bleu_text
-    return {"rouge_l": RougeL(rouge), "chrf": CHRF(), "gloss_errors": GlossErrorRate()}[name], form.text
-
-
-def _interval(result, most: float) -> list[float]:
-    return [float(max(0.0, result.mean - result.ci)), float(min(most, result.mean + result.ci))]
-
-
 def pooled(scores: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     """Mean and sample standard deviation of two or more seeds' `corpus_scores`."""
     return {
@@ -157,9 +147,7 @@ def signature_of(form: TextForm, rouge: str = "beta1.2", references: str = "raw"
 
 
 def check_sentences(predictions: Sequence[str], references: Sequence[str]) -> None:
-    """Refuse no sentences, unequal numbers, and what is not text (`None`, NaN)."""
-    if len(predictions) != len(references):
-        raise InputError(f"{len(predictions)} predictions and {len(references)} references: the numbers must be equal")
+    """Refuse no sentences, and what is not text (`None`, NaN); `evaluate` refuses unequal numbers."""
     if not len(predictions):
         raise InputError("there are no sentences to score")
     for name, sentences in (("prediction", predictions), ("reference", references)):
