@@ -16,8 +16,7 @@ from tests.hub_stand_in import HubStandIn, StoredRepository
 from tests.tiny_runs import ROOT, STAGE1, pack_demo
 from training_fla.cli import main
 from training_fla.corpora.registry import CORPORA
-from training_fla.files import InputError
-from training_fla.hub.card import _base_model, check_card, fill_card, find_template, training_facts
+from training_fla.hub.card import _base_model, fill_card, find_template, training_facts
 from training_fla.hub.push import refusal
 from training_fla.scoring.conventions import CONVENTIONS
 from training_fla.scoring.metric import SignTranslationMetric
@@ -100,11 +99,15 @@ def test_what_no_file_knows_is_left_out(copy):
     for name in ("metrics.json", "recipe.yaml", "generation_config.json"):
         (copy / name).unlink()
     card = fill_card(copy)
-    check_card(str(card))
-    assert card.data.eval_results is None and card.data.license is None and card.data.language is None
+    assert (
+        "{{" not in card.text
+        and card.data.eval_results is None
+        and card.data.license is None
+        and card.data.language is None
+    )
     for heading in ("## Results", "## Size and speed\n\n| | |\n|---|---|\n| parameters", "## Training\n", "searches"):
         assert heading not in card.text
-    assert "None" not in card.text and "left no description of its corpus" in card.text
+    assert not re.search("None|{{", card.text) and "left no description of its corpus" in card.text
 
 
 def test_a_score_on_the_training_clips_is_called_one(copy):
@@ -136,7 +139,7 @@ def test_a_base_model_whose_weights_were_not_taken_is_none():
     splits = SimpleNamespace(train=corpus, dev=corpus, test=corpus)
     for is_random in (False, True):
         stage = SimpleNamespace(language_model="facebook/mbart-large-cc25", random_language_model=is_random)
-        facts = training_facts(SimpleNamespace(stage=stage), splits)
+        facts = training_facts(SimpleNamespace(stage=stage, start=None), splits)
         assert ("base_model" in facts) != is_random
         assert facts["data"]["train"] == {"clips": 3, "frames": 12, "signers": 1}
 
@@ -147,21 +150,6 @@ def test_base_model_is_a_hub_id_or_nothing(tmp_path):
     assert _base_model(str(tmp_path)) is None
     (tmp_path / "trim_report.json").write_text(json.dumps({"model": "facebook/mbart-large-cc25"}))
     assert _base_model(str(tmp_path)) == "facebook/mbart-large-cc25"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("---\nlibrary_name: transformers\n---\n# A\n", "lacks `pipeline_tag`"),
-        ("---\n- a\n- list\n---\n", "should be a dict"),
-        ("---\nmodel-index:\n- name: a\n  results:\n  - {}\n---\n", "model_index"),
-        ("---\nlibrary_name: a: b\n---\n", "does not pass the Hub's check"),
-        ("---\nlibrary_name: t\npipeline_tag: p\ntags: [a]\n---\n{{ forgotten }}", "not filled in"),
-    ],
-)
-def test_a_bad_card_is_refused(text, message):
-    with pytest.raises(InputError, match=message):
-        check_card(text)
 
 
 def test_a_corpus_is_known_by_title_terms_address_and_languages():

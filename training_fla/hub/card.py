@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from training_fla.corpora.registry import CORPORA, Corpus
-from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.corpora.row import SPLITS
 from training_fla.files import InputError, atomic_file, one_line
 
 TASK = "video-text-to-text"  # the nearest task in the Hub's list
@@ -31,8 +31,10 @@ SENTENCE_LANGUAGES = {"de": "German", "zh": "Chinese", "en": "English"}
 def training_facts(recipe, splits) -> dict[str, Any]:
     """What `metrics.json` keeps for the card: corpus, language, counts, models that training began with."""
     data: dict[str, Any] = {"corpus": splits.train.corpus, "language": splits.train.language}
-    for name in ("train", "dev", "test"):
-        data[name] = _split_facts(getattr(splits, name))
+    for name in SPLITS:
+        corpus = getattr(splits, name)
+        signers = {signer for signer in corpus.signers if signer}
+        data[name] = {"clips": len(corpus), "frames": sum(corpus.num_frames), "signers": len(signers)}
     # A random language model takes only the architecture.
     is_random = getattr(recipe.stage, "random_language_model", False)
     base_model = None if is_random else _base_model(getattr(recipe.stage, "language_model", None))
@@ -40,11 +42,6 @@ def training_facts(recipe, splits) -> dict[str, Any]:
     start = recipe.start or (read_facts(Path(earlier) / "metrics.json").get("start") if earlier else None)
     facts = {"data": data, "base_model": base_model, "start": start}
     return {name: value for name, value in facts.items() if value}
-
-
-def _split_facts(corpus: PackedCorpus) -> dict[str, int]:
-    signers = {signer for signer in corpus.signers if signer}
-    return {"clips": len(corpus), "frames": sum(corpus.num_frames), "signers": len(signers)}
 
 
 def _base_model(name: str | None) -> str | None:
@@ -71,10 +68,11 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
     known = CORPORA.get(corpus)
     title = "The owner's own clips" if corpus == "manifest" else f"The owner's own corpus, `{corpus}`"
     scored = [split for split in ("dev", "test") if "bleu4" in metrics.get(split, {})]
-    splits = {name: {"label": _label(name, recipe), **data.get(name, {})} for name in ("train", "dev", "test")}
+    named = {split: recipe.get(f"{split}_split", split) for split in SPLITS}  # what the run took as each split
+    labels = {split: split if split == name else f"{split} ({name})" for split, name in named.items()}
     metadata = _metadata(metrics, recipe, known, license)
     metadata.model_name = repo_id.split("/")[-1] if repo_id else _public_name(str(folder))
-    metadata.eval_results = eval_results(metrics, known, recipe) or None
+    metadata.eval_results = eval_results(metrics, known, named) or None
     try:
         return ModelCard.from_template(
             metadata,
@@ -85,9 +83,9 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
             start=_public_name(metrics["start"]["model"]) if "start" in metrics else None,
             corpus=known,
             corpus_title=known.title if known else title,
-            splits=splits,
+            splits={split: {"label": labels[split], **data.get(split, {})} for split in SPLITS},
             scored=scored,
-            on_training_clips=[splits[name]["label"] for name in scored if _is_trained_on(name, recipe)],
+            on_training_clips=[labels[split] for split in scored if named[split] == named["train"]],
             titles=TITLES,
             text=config.get("text_config", {}),
             feature_size=config.get("sign_feature_size"),
@@ -111,35 +109,18 @@ def find_template() -> Path:
     raise InputError("hub_card.md, the template of the model card, is not installed")
 
 
-def write_card(folder: Path, repo_id: str | None = None) -> Path:
+def write_card(folder: Path, repo_id: str | None = None) -> None:
     """Fill the card and put it into the run's folder as `README.md`."""
-    card = fill_card(folder, repo_id)
-    check_card(str(card))
     with atomic_file(folder / "README.md", overwrite=True) as file:
-        file.write_text(str(card), encoding="utf-8")
-    return folder / "README.md"
+        file.write_text(str(fill_card(folder, repo_id)), encoding="utf-8")
 
 
-def check_card(text: str) -> ModelCard:
-    """Have `huggingface_hub` parse a card, as it does before it uploads one."""
-    try:
-        card = ModelCard(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"the model card does not pass the Hub's check: {one_line(error)}") from error
-    for name in ("library_name", "pipeline_tag", "tags"):
-        if not card.data.get(name):
-            raise InputError(f"the model card does not pass the Hub's check: its metadata lacks `{name}`")
-    if "{{" in text or "{%" in text:
-        raise InputError("the model card has a place that was not filled in")
-    return card
-
-
-def eval_results(metrics: dict, known: Corpus | None, recipe: dict) -> list[EvalResult]:
+def eval_results(metrics: dict, known: Corpus | None, named: dict[str, str]) -> list[EvalResult]:
     """The figures of test and dev in the form of the Hub's `model-index`; none for clips that were trained on."""
     corpus = metrics.get("data", {}).get("corpus")
     results = []
     for split in ("test", "dev") if corpus else ():
-        scores = {} if _is_trained_on(split, recipe) else metrics.get(split, {})
+        scores = metrics.get(split, {}) if named[split] != named["train"] else {}
         for name in filter(scores.__contains__, TITLES):
             order = {"max_order": int(name[-1])} if name.startswith("bleu") else {}
             result = EvalResult(
@@ -147,7 +128,7 @@ def eval_results(metrics: dict, known: Corpus | None, recipe: dict) -> list[Eval
                 task_name="Sign language translation",
                 dataset_type=corpus,
                 dataset_name=known.title.split(":")[0] if known else corpus,
-                dataset_split=recipe.get(f"{split}_split", split),
+                dataset_split=named[split],
                 metric_type=name.rstrip("1234").removesuffix("_l"),
                 metric_name=TITLES[name],
                 metric_value=scores[name],
@@ -175,15 +156,6 @@ def _metadata(metrics: dict, recipe: dict, known: Corpus | None, license: str | 
         metrics=["bleu", "rouge", "chrf"] if "test" in metrics else None,
         tags=TAGS,
     )
-
-
-def _label(split: str, recipe: dict) -> str:
-    name = recipe.get(f"{split}_split", split)
-    return split if name == split else f"{split} ({name})"
-
-
-def _is_trained_on(split: str, recipe: dict) -> bool:
-    return recipe.get(f"{split}_split", split) == recipe.get("train_split", "train")
 
 
 def costs(folder: Path, metrics: dict, recipe: dict, config: dict) -> dict[str, str]:

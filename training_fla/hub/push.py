@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from training_fla.files import InputError, damaged_weights, one_line, size_text
-from training_fla.hub.card import check_card, fill_card
+from training_fla.hub.card import fill_card
 
 # The base error of the HTTP client that `huggingface_hub` uses; which client that is depends on its version.
 HTTP_ERRORS = tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
@@ -43,13 +43,13 @@ class Upload:
     repo_id: str
     files: dict[str, str]
     left_out: list[str]
-    card: str
+    card: ModelCard
     tag: str
 
     def lines(self) -> list[str]:
         """A listing for people: one line a file with its size and kind, then the tag, then what stays."""
         sizes = {name: (self.folder / name).stat().st_size for name in self.files}
-        sizes["README.md"] = len(self.card.encode())
+        sizes["README.md"] = len(str(self.card).encode())
         kinds = self.files | {"README.md": "card"}
         lines = [f"{size_text(sizes[name]):>10}  {kind:<9}  {name}" for name, kind in kinds.items()]
         lines.append(f"{size_text(sum(sizes.values())):>10}  in {len(kinds)} files, tag {self.tag}")
@@ -64,8 +64,7 @@ def plan_upload(folder: Path, repo_id: str, tag: str | None = None, license: str
         raise InputError(f"{repo_id} is no repository id: {error}") from error
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    card = str(fill_card(folder, repo_id, license))
-    check_card(card)
+    card = fill_card(folder, repo_id, license)
     files = model_files(folder)
     check_whole(folder, set(files))
     left_out = sorted({entry.name for entry in folder.iterdir()} - {*files, "README.md"})
@@ -119,8 +118,7 @@ def weights_tag(folder: Path, files: dict[str, str]) -> str:
     digest = hashlib.sha256()
     for name in sorted(name for name, kind in files.items() if kind == "weights"):
         with open(folder / name, "rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+            hashlib.file_digest(file, lambda: digest)  # goes on with it from file to file
     return f"weights-{digest.hexdigest()[:8]}"
 
 
@@ -129,8 +127,6 @@ def hub_errors(repo_id: str, endpoint: str | None = None) -> Iterator[None]:
     """Turn what the Hub's client raises into one line with the remedy."""
     try:
         yield
-    except InputError:
-        raise
     except OfflineModeIsEnabled as error:
         raise InputError("the Hub is switched off: unset HF_HUB_OFFLINE to push") from error
     except LocalTokenNotFoundError as error:
@@ -150,9 +146,9 @@ def push(
     api = HfApi(token=token)
     # `upload_folder` would take the card from the folder; this one names the repository.
     operations = [CommitOperationAdd(name, str(upload.folder / name)) for name in upload.files]
-    operations.append(CommitOperationAdd("README.md", upload.card.encode()))
+    operations.append(CommitOperationAdd("README.md", str(upload.card).encode()))
     with hub_errors(upload.repo_id, api.endpoint):
-        check_card(upload.card).validate()  # by the Hub, before anything is made there
+        upload.card.validate()  # by the Hub, before anything is made there
         api.create_repo(upload.repo_id, private=private, exist_ok=True)
         if revision not in (None, "main"):
             api.create_branch(upload.repo_id, branch=revision, exist_ok=True)

@@ -45,14 +45,14 @@ def f_score(prediction: Sequence[str], reference: Sequence[str], beta: float | N
 
 def google_tokens(sentence: str, stem: bool) -> list[str]:
     """Split as Google's `rouge-score` does: only a-z and 0-9, so umlauts and Chinese are deleted."""
-    return _google_tokenizer(stem).tokenize(sentence)
+    return [token for word in sentence.split() for token in _google_tokens(word, stem)]
 
 
-@functools.lru_cache
-def _google_tokenizer(stem: bool):
+@functools.lru_cache(maxsize=1 << 16)
+def _google_tokens(word: str, stem: bool) -> list[str]:
     from rouge_score.tokenizers import DefaultTokenizer  # brings nltk, which takes a second to import
 
-    return DefaultTokenizer(use_stemmer=stem)
+    return DefaultTokenizer(stem).tokenize(word)
 
 
 def pypi_score(prediction: str, reference: str) -> float:
