@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from processing_fla.tokenization_fla import train_tokenizer
 from training_fla.cli import main
 from training_fla.scoring.predictions import read_predictions
 from training_fla.scoring.report import COLUMNS, align
@@ -111,20 +110,6 @@ def test_several_files_are_seeds(tmp_path, capsys):
     assert report["alternatives"]["none"]["bleu1"] < 100
     assert main(["score", *map(str, files), "--corpus", "words"]) == 0
     assert "over 2 seeds" in capsys.readouterr().out
-
-
-def test_decoded_references_hide_unknown_words_and_say_so(tmp_path, capsys):
-    train_tokenizer(["der wind weht", "regen"], vocab_size=60).save_pretrained(tmp_path / "tokenizer")
-    file = write(tmp_path / "p.tsv", [("a", "der wind", "der wind ÖÖ")])
-    raw = score_json(capsys, file, "--corpus", "words", "--samples", 0)
-    options = ["--references", "decoded", "--tokenizer", tmp_path / "tokenizer", "--samples", 0]
-    assert main(["score", str(file), "--corpus", "words", *map(str, options), "--json"]) == 0
-    out, err = capsys.readouterr()
-    decoded = json.loads(out)
-    assert decoded["rouge_l"] == 100 > raw["rouge_l"] and "|refs:decoded|" in decoded["signature"]
-    assert "1 of 1 differ from the raw ones" in err and "not comparable" in err
-    assert main(["score", str(file), "--corpus", "words", "--references", "decoded"]) == 2
-    assert "--references decoded needs --tokenizer" in capsys.readouterr().err
 
 
 HEADER = "id\tprediction\treference\n"

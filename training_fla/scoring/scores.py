@@ -137,11 +137,11 @@ def pooled(scores: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     }
 
 
-def signature_of(form: TextForm, rouge: str = "beta1.2", references: str = "raw") -> str:
+def signature_of(form: TextForm, rouge: str = "beta1.2") -> str:
     """What has to be known to compute the same figures: text form, smoothing, ROUGE-L's F and versions."""
     version = importlib.metadata.version("fla-llm")
     return (
-        f"nrefs:1|refs:{references}|{form.signature()}|smooth:exp|eff:no|rouge-l:{rouge},sentence-mean"
+        f"nrefs:1|refs:raw|{form.signature()}|smooth:exp|eff:no|rouge-l:{rouge},sentence-mean"
         f"|chrf:nc6,nw0,beta2|sacrebleu:{sacrebleu_version}|fla-llm:{version}"
     )
 

@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from training_fla.files import Done, InputError, check_file, note
+from training_fla.files import Done, InputError, check_file
 
 EXAMPLE = "fla score runs/stage2/predictions_test.tsv --corpus phoenix14t --html report.html"
 
@@ -28,13 +28,6 @@ def add_arguments(parser) -> None:
     add("--sentences", type=Path, metavar="OUT.tsv", help="write a score per sentence, worst first")
     add("--html", type=Path, metavar="OUT.html", help="write a page that shows every sentence")
     add("--rouge", default="beta1.2", metavar="VARIANT", help="which F `rouge_l` is [%(default)s]")
-    add(
-        "--references",
-        choices=("raw", "decoded"),
-        default="raw",
-        help="`decoded` passes references through --tokenizer, which hides unknown words: only to explain old numbers",
-    )
-    add("--tokenizer", metavar="ID_OR_DIR", help="the tokenizer of `--references decoded`")
     add("--samples", type=int, help="bootstrap samples; 0 for no intervals [1000, fewer above 4000 sentences]")
     add("--seed", type=int, help="of the bootstrap [12345]")
     add("--overwrite", action="store_true", help="replace existing output files")
@@ -50,10 +43,6 @@ def run(args) -> Done:
     tables = [read_predictions(file) for file in args.files]
     tables[1:] = [pair_up(tables[0], table) for table in tables[1:]]
     other = pair_up(tables[0], read_predictions(args.against)) if args.against else None
-    if args.references == "decoded":
-        decoded = decode_references(tables[0].references, args.tokenizer)
-        for table in (*tables, *([other] if other else [])):
-            table.references = decoded
     report = score_tables(tables, other, args)
     if args.json:
         print(json.dumps(report, ensure_ascii=False, indent=2))
@@ -75,8 +64,6 @@ def check_arguments(args) -> None:
         raise InputError(f"--corpus {args.corpus}: unknown; known are {', '.join(known)}")
     if args.rouge not in ROUGE_VARIANTS:
         raise InputError(f"--rouge {args.rouge}: unknown; known are {', '.join(ROUGE_VARIANTS)}")
-    if args.references == "decoded" and not args.tokenizer:
-        raise InputError("--references decoded needs --tokenizer, the one whose unknown words the old numbers hid")
     if args.samples is not None and args.samples < 0:
         raise InputError(f"--samples {args.samples}: must be 0 or more")
     if len(args.files) > 1 and (args.sentences or args.html or args.against):
@@ -100,10 +87,9 @@ def score_tables(tables: list, other, args) -> dict:
     form = CONVENTIONS[convention]
     scores = [scoring.corpus_scores(t.predictions, references, form, args.rouge) for t in tables]
     report = dict(scores[0]) | {
-        "signature": scoring.signature_of(form, args.rouge, args.references),
+        "signature": scoring.signature_of(form, args.rouge),
         "num_sentences": len(references),
         "convention": convention,
-        "references": args.references,
         "files": [str(table.path) for table in tables],
     }
     options = {"form": form, "rouge": args.rouge, "samples": args.samples or 0}
@@ -135,24 +121,6 @@ def mean_of(entries: list):
     if isinstance(entries[0], dict):
         return {name: mean_of([entry[name] for entry in entries]) for name in entries[0]}
     return entries[0] if isinstance(entries[0], str) else sum(entries) / len(entries)
-
-
-def decode_references(references: list[str], tokenizer_name: str) -> list[str]:
-    """The references as older evaluations saw them: encoded and decoded again, unknown words gone."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--tokenizer {tokenizer_name}: {str(error).splitlines()[0]}") from error
-    ids = tokenizer(text_target=list(references))["input_ids"]
-    decoded = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    changed = sum(a.split() != b.split() for a, b in zip(references, decoded, strict=True))
-    note(
-        f"note: scored against references decoded from label ids, {changed} of {len(references)} differ from the raw "
-        "ones. This explains old numbers; it is not comparable with scores against raw references."
-    )
-    return decoded
 
 
 def print_report(report: dict) -> None:
