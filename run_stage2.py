@@ -71,8 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     def work(words: list[str]) -> Done | None:
         recipe = parse_recipe(Stage2Arguments, words, __doc__)
         from training_fla.stage import run_stage
+        from training_fla.training.parts import sign_feature_fields
 
-        return run_stage(recipe, build_processor, build_model, f"fla translate {recipe.output_dir} VIDEO")
+        use = "fla push {} OWNER/NAME" if sign_feature_fields(recipe) else "fla translate {} VIDEO"
+        return run_stage(recipe, build_processor, build_model, use.format(recipe.output_dir))
 
     return exit_status(work, sys.argv[1:] if argv is None else argv, prog="run_stage2.py")
 

@@ -74,14 +74,13 @@ class SignTranslationPipeline(Pipeline):
         """
         if isinstance(videos, tuple) or (is_array(videos) and videos.ndim == 5):
             videos = list(videos)
-        if isinstance(videos, list):
-            if not videos:
-                return []
-            if not all(map(is_frame, videos)):
-                return super().__call__(videos, **kwargs)
-        elif isinstance(videos, Dataset):
+        is_list = isinstance(videos, list)
+        if is_list and not videos:
+            return []
+        if isinstance(videos, Dataset) or (is_list and not all(map(is_frame, videos))):
             return super().__call__(videos, **kwargs)
-        elif isinstance(videos, Iterable) and not (is_array(videos) or is_frame(videos) or is_one_video(videos)):
+        is_one = is_list or is_array(videos) or is_frame(videos) or is_one_video(videos)
+        if isinstance(videos, Iterable) and not is_one:
             return super().__call__((video for video in videos), **kwargs)
         return super().__call__([videos], **kwargs)[0]
 
@@ -116,6 +115,7 @@ class SignTranslationPipeline(Pipeline):
 
     def _features(self, array: Any) -> dict:
         features, size = torch.as_tensor(array, dtype=torch.float32), self.model.config.adapter_input_size
+        features = torch.atleast_2d(features.squeeze()) if features.ndim > 2 else features
         if features.ndim != 2 or features.shape[1] != size or not len(features) or not features.isfinite().all():
             raise ValueError(f"`sign_features` must be (N, {size}) and finite, got {tuple(features.shape)}.")
         batch = {"sign_features": features[None], "attention_mask": torch.ones(1, len(features), dtype=torch.long)}

@@ -32,9 +32,10 @@ NETWORK = (
     " decoder_layers: 1}'"
 )
 ONE_STEP = (
-    " --max_steps 1 --frame_size 24 --crop_size 20 --generation_num_beams 1 --max_new_tokens 4 --use_cpu true"
-    " --dataloader_num_workers 0 --disable_tqdm true"
+    " --max_steps 1 --generation_num_beams 1 --max_new_tokens 4 --use_cpu true --dataloader_num_workers 0"
+    " --disable_tqdm true"
 )
+FRAMES = " --frame_size 24 --crop_size 20"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class StandIn:
 # Every one that fits is applied, in this order.
 STAND_INS = (
     StandIn(
-        "fla prepare *", "a pool of processes takes longer to start than a few drawn clips to pack", "--workers 0"
+        "fla prepare [!f]*", "a pool of processes takes longer to start than a few drawn clips to pack", "--workers 0"
     ),
     StandIn(
         "fla prepare [pch]* --check*",
@@ -92,6 +93,13 @@ STAND_INS = (
     StandIn("fla denoise *", "pre-training takes minutes; test_denoising.py sees it learn", "--max-steps 2"),
     StandIn(
         "fla ablate dominance *", "ten encoders take minutes even so; these are three", "--recipes fewer_encoders"
+    ),
+    StandIn("*run_stage[12].py recipes/[!df]*", "frames of 224 pixels take minutes on a processor", FRAMES),
+    StandIn("*run_stage[12].py recipes/demo/stage*", "the drawn clips of the tests are smaller", FRAMES),
+    StandIn(
+        "*run_stage2.py recipes/demo/features.yaml *",
+        "the tiny demo begins with the base model as it is",
+        "--language_model facebook/mbart-large-cc25",
     ),
     StandIn("fla ablate *", "each run is one step, and so is each seed: test_ablation.py runs two", "--seeds 0"),
     StandIn(
@@ -118,6 +126,7 @@ NOT_TYPED = {
     "video,sentence,split": "a table of one's own clips; it is written to the place and prepared as it stands",
     "video;sentence;start": "the same as Excel writes it in many countries",
     "FROM python": "a Dockerfile",
+    "features,sentence,split": "the same of features",
     "@inproceedings": "how to cite",
 }
 
@@ -164,6 +173,10 @@ def make_place(folder: Path) -> None:
         (folder / "from_excel.csv").write_text(from_excel, encoding="utf-8-sig", newline="\r\n")
         for number, row in enumerate(table.strip().splitlines()[1:]):
             corpus_trees.write_video(folder / row.split(",")[0], 9 + number, number)
+        (table,) = {block.text for page in PAGES for block in read_blocks(page) if "features,sentence" in block.text}
+        (folder / "my_features.csv").write_text(table, encoding="utf-8")
+        for number, row in enumerate(table.strip().splitlines()[1:]):
+            save_features(folder / row.split(",")[0], 3 + number)
         save_base_model(folder / "facebook" / "mbart-large-cc25")
         save_mt0(folder / "bigscience" / "mt0-xl")
         make_tiny_demo(folder / "runs" / "demo")
@@ -290,6 +303,19 @@ RUNNERS = {
     "make": look_up_target,
     **dict.fromkeys(SETTING_UP, lambda words: 0),
 }
+
+
+def save_features(file: Path, length: int) -> None:
+    """Features as another program leaves them, in the format that the file's name says."""
+    import numpy as np
+    import torch
+
+    file.parent.mkdir(exist_ok=True)
+    features = np.arange(8 * length, dtype=np.float32).reshape(1, length, 8)
+    if file.suffix == ".pt":
+        torch.save({"features": torch.tensor(features)}, file)
+    else:
+        {".npy": np.save, ".npz": np.savez}[file.suffix](file, features)
 
 
 def save_base_model(folder: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.pages import NETWORK, ONE_STEP
+from tests.pages import FRAMES, NETWORK, ONE_STEP
 from tests.tiny_runs import ROOT, run
 from training_fla.cli import COMMANDS, exit_status, main
 from training_fla.files import Done, InputError, note, progress, size_text, time_text
@@ -61,9 +61,9 @@ ROAD = {
     "denoise": f"--text corpus/train.sentences.txt --out mbart {SMALL}",
     "trim": "--model mbart --sentences corpus/train.sentences.txt --language de_DE --out trimmed",
     "run_stage1": "recipes/demo/stage1.yaml --dataset corpus --tokenizer trimmed --output_dir stage1"
-    f" {NETWORK}{ONE_STEP}",
+    f" {NETWORK}{ONE_STEP}{FRAMES}",
     "run_stage2": "recipes/demo/stage2.yaml --dataset corpus --language_model trimmed --stage1_checkpoint stage1"
-    f" --output_dir stage2 {ONE_STEP}",
+    f" --output_dir stage2 {ONE_STEP}{FRAMES}",
     "score": "stage2/predictions_test.tsv --corpus demo --samples 20 --html report.html",
     "translate": "stage2 corpus/clips",
     "inspect": "corpus/clips/test-00000.mp4 --model stage2 --out picture.html",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.pages import (
+    FRAMES,
     MAKE,
     NOT_TYPED,
     ONE_STEP,
@@ -54,6 +55,15 @@ def look_at_corpora(folder: Path, printed: str) -> None:
     for name, counts in clips.items():
         splits = [PackedCorpus(folder / "data" / name, split) for split in ("train", "dev", "test")]
         assert tuple(len(split.sentences) for split in splits) == counts, name
+
+
+def look_at_features(folder: Path, printed: str) -> None:
+    for name in ("features/stage2", "demo/stage2-grey", "demo/stage2-features"):
+        config = json.loads((folder / "runs" / name / "config.json").read_text(encoding="utf-8"))
+        assert config["vision_config"] is None and "bleu4" in metrics(folder / "runs" / name)["test"]
+    card = (folder / "runs/features/stage2/README.md").read_text(encoding="utf-8")
+    assert "`(N, 8)`, made by: I3D trained on BOBSL, 16 frames at stride 2" in card
+    assert printed.splitlines()[-1] is not None
 
 
 def look_at_training(folder: Path, printed: str) -> None:
@@ -128,6 +138,7 @@ def look_at_extending(folder: Path, printed: str) -> None:
 LOOKS = {
     "README.md": look_at_readme,
     "corpora.md": look_at_corpora,
+    "features.md": look_at_features,
     "training.md": look_at_training,
     "warm_start.md": look_at_warm_start,
     "language_models.md": look_at_language_models,
@@ -179,7 +190,7 @@ def test_the_notebook_that_translates_runs(place, tmp_path, monkeypatch, capsys)
 
 def test_the_notebook_that_trains_runs(place, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(place, tmp_path / "place", symlinks=True)
-    more = shlex.split(ONE_STEP)
+    more = shlex.split(ONE_STEP + FRAMES)
     names = run_notebook("train_on_your_clips.ipynb", folder, monkeypatch, MORE=more)
     assert names["status"] == 0 and names["predictions"].references == ["The sun is out."]
     assert "95 % interval" in capsys.readouterr().out

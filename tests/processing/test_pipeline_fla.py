@@ -195,7 +195,7 @@ def test_sign_features_become_the_sentence_that_their_video_becomes(translate, c
         pixels = translate.processor(videos=clip, return_tensors="pt", do_rescale=False, do_normalize=False)
         features.append({"sign_features": translate.model.get_sign_features(pixels["pixel_values_videos"])[0]})
     expected = translate(clips, **SHORT)
-    as_numpy = {"sign_features": features[1]["sign_features"].detach().numpy()}
+    as_numpy = {"sign_features": features[1]["sign_features"].detach().numpy()[None, :, None]}
     for results in (
         [translate(clip, **SHORT) for clip in features],
         translate(features, batch_size=3, **SHORT),
@@ -210,7 +210,7 @@ def test_sign_features_become_the_sentence_that_their_video_becomes(translate, c
 
 
 @pytest.mark.parametrize(
-    "array", [torch.zeros(3, 19), torch.zeros(1, 3, 20), torch.zeros(0, 20), torch.full((3, 20), float("nan"))]
+    "array", [torch.zeros(3, 19), torch.zeros(2, 3, 20), torch.zeros(0, 20), torch.full((3, 20), float("nan"))]
 )
 def test_features_that_are_none_are_refused(translate, array):
     with pytest.raises(ValueError, match=r"`sign_features` must be \(N, 20\) and finite, got \("):
