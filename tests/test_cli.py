@@ -64,6 +64,7 @@ ROAD = {
     f" {NETWORK}{ONE_STEP}{FRAMES}",
     "run_stage2": "recipes/demo/stage2.yaml --dataset corpus --language_model trimmed --stage1_checkpoint stage1"
     f" --output_dir stage2 {ONE_STEP}{FRAMES}",
+    "features": "corpus --model stage1 --out stored",
     "score": "stage2/predictions_test.tsv --corpus demo --samples 20 --html report.html",
     "translate": "stage2 corpus/clips",
     "inspect": "corpus/clips/test-00000.mp4 --model stage2 --out picture.html",
