@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from tests.experiments.test_ablation import commands, tiny  # noqa: F401
+from tests.tiny_runs import ROOT
 from training_fla.cli import main
 from training_fla.experiments import ablation, probe
-from training_fla.experiments.dominance import gradient_ratio
+from training_fla.experiments.ablation import Ablation
+from training_fla.experiments.dominance import gradient_ratio, read_encoders
 from training_fla.experiments.probe import train_probe
+from training_fla.recipe import Stage1Arguments, Stage2Arguments, read_lines
 from training_fla.scoring.conventions import TextForm
 from training_fla.scoring.gloss_errors import GlossErrorRate, num_edits
 from training_fla.scoring.scores import confidence_intervals, paired_significance
@@ -74,6 +77,25 @@ def test_encoders_are_trained_probed_and_compared(recipes, tmp_path, commands, m
     assert rows[0][10:] == ["", ""] and rows[1][10] == "" and rows[2][10].count(",") == 1
     assert all(0 < float(p) <= 1 for p in rows[2][11].split(","))
     assert (tmp_path / "out/dominance.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("folder", ["phoenix_drawn", "phoenix_drawn/all"])
+def test_the_arms_of_the_recipes_see_the_same_clips_in_the_same_steps(folder):
+    recipes = ROOT / "recipes" / folder
+    encoders = read_encoders(Ablation(recipes, Path("out"), {}, [], [0, 1]))
+    assert [(encoder.rate, len(encoder.runs)) for encoder in encoders] == [
+        (0.0, 2), *((rate, 2) for rate in (1e-3, 1e-4, 1e-5) for _ in range(3))
+    ]  # fmt: skip
+    first = read_lines(Stage1Arguments, recipes / "stage1.yaml")
+    joint = read_lines(Stage2Arguments, recipes / "joint.yaml")
+    for line in (
+        "num_train_epochs", "per_device_train_batch_size", "optimizer", "weight_decay", "warmup_steps",
+        "lr_scheduler_type", "label_smoothing_factor", "frame_stride", "frame_size", "crop_size",
+        "rotate_degrees", "resize_factor", "translate_pixels", "dataset", "train_sampling_strategy", "max_grad_norm",
+        "visual_feature_size",
+    ):  # fmt: skip
+        assert first[line] == joint[line], line
+    assert first["vision_backbone"] == joint.get("vision_backbone") and first["tokenizer"] == joint["language_model"]
 
 
 def assert_encoder_stays(untrained: Path, trained: Path) -> None:
