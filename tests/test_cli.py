@@ -65,6 +65,7 @@ ROAD = {
     "run_stage2": "recipes/demo/stage2.yaml --dataset corpus --language_model trimmed --stage1_checkpoint stage1"
     f" --output_dir stage2 {ONE_STEP}{FRAMES}",
     "features": "corpus --model stage1 --out stored",
+    "report": "stage1 stage2 --out runs.html",
     "score": "stage2/predictions_test.tsv --corpus demo --samples 20 --html report.html",
     "translate": "stage2 corpus/clips",
     "inspect": "corpus/clips/test-00000.mp4 --model stage2 --out picture.html",
@@ -112,7 +113,7 @@ def test_a_command_ends_with_what_it_made_and_what_to_type_next(name, walked):
     assert status == 0
     last = err.splitlines()[-1]
     assert re.fullmatch(r"\S.* \((\d+\.\d s|\d+ min \d+ s)\)(; next: \S.*)?", last), last
-    assert "; next: " in last or name in ("score", "inspect", "ablate"), last
+    assert "; next: " in last or name in ("score", "inspect", "ablate", "report"), last
 
 
 @pytest.mark.parametrize("name", ROAD)
