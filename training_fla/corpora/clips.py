@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from training_fla.files import InputError, atomic_file
 
@@ -47,18 +47,7 @@ class ClipSource(ABC):
         """Every `stride`-th frame, `(H, W, 3)` or `(H, W, 4)`, whose last channel is unused; and, once read, `fps`."""
 
     def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
-        """Every `stride`-th frame.
-
-        Args:
-            stride (`int`): frames 0, `stride`, `2 * stride`, ... are given, the others are not converted.
-            size (`tuple[int, int]`, *optional*): height and width of the result; those of the source when absent.
-
-        Yields:
-            `np.ndarray` of shape `(H, W, 3)`: uint8 RGB, upright.
-
-        Raises:
-            ValueError: naming the file that cannot be read.
-        """
+        """Every `stride`-th frame, `(H, W, 3)` uint8 RGB, upright; `size` is another height and width."""
         with self.opened(stride, size) as clip:
             for frame in clip:
                 yield frame[..., :3]
@@ -86,11 +75,9 @@ class VideoFile(_OnDisk):
     start_seconds: float | None = None
     end_seconds: float | None = None
 
-    @contextmanager
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> AbstractContextManager[OpenedClip]:
         """As [`ClipSource.opened`]."""
-        with _opened(self.path, (self.start_seconds, self.end_seconds), stride, size) as clip:
-            yield clip
+        return _opened(self.path, (self.start_seconds, self.end_seconds), stride, size)
 
 
 @dataclass(frozen=True)
@@ -126,7 +113,6 @@ class DrawnVideo(ClipSource):
     draw: "Callable[[], np.ndarray]"
     fps: float = 25.0
     name: str = "drawn clip"
-    is_missing: ClassVar[bool] = False
 
     @contextmanager
     def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
@@ -144,13 +130,10 @@ class EmbeddedVideo(ClipSource):
     name: str
     start_seconds: float | None = None
     end_seconds: float | None = None
-    is_missing: ClassVar[bool] = False
 
-    @contextmanager
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
+    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> AbstractContextManager[OpenedClip]:
         """As [`ClipSource.opened`]."""
-        with _opened(self.load(), (self.start_seconds, self.end_seconds), stride, size) as clip:
-            yield clip
+        return _opened(self.load(), (self.start_seconds, self.end_seconds), stride, size)
 
 
 @contextmanager
@@ -170,14 +153,7 @@ def _opened(source: Path | bytes, times: tuple, stride: int, size: tuple[int, in
 
 
 def write_clip(file: Path, frames: "Iterable[np.ndarray]", fps: float, overwrite: bool = False) -> None:
-    """Write frames as an mp4 file that browsers play.
-
-    Args:
-        file (`Path`): the file to appear.
-        frames (`Iterable[np.ndarray]`): `(H, W, 3)` uint8 RGB, all of one size; at least one.
-        fps (`float`): frames per second.
-        overwrite (`bool`): whether a file in the way may be replaced.
-    """
+    """Write frames, `(H, W, 3)` uint8 RGB of one size, at least one, as an mp4 file that browsers play."""
     import av
     import numpy as np
 

@@ -16,10 +16,10 @@ from training_fla.files import InputError, atomic_folder, check_not_inside
 from training_fla.hub.card import HUB_ID
 from training_fla.hub.push import check_whole, model_files
 from training_fla.serving.limits import Limits
+from training_fla.serving.page import import_gradio
 from training_fla.viewing.loading import check_reads_videos
 
 PACKAGES = ("modeling_fla", "processing_fla", "training_fla")
-SOURCES = ("*.py", "*.html", "*.css", "*.js")
 MODEL_FOLDER = "model"
 TITLE = "Sign language translation"
 GIT_ATTRIBUTES = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
@@ -66,13 +66,15 @@ def write_space(
         check_not_inside([source], folder)
     elif not HUB_ID.fullmatch(model):
         raise InputError(f"`{model}` is neither the folder of a trained model nor a model's id on the Hub")
-    requirements, gradio_version = requirement_lines(), installed_version("gradio")
+    requirements = [line for line in metadata.requires("fla-llm") or [] if "extra ==" not in line]
+    gradio_version = import_gradio().__version__  # the Space's `sdk_version` brings it
     name = f'str(Path(__file__).resolve().parent / "{MODEL_FOLDER}")' if is_local else repr(model)
     with atomic_folder(folder, "space", overwrite) as work:
-        for package in PACKAGES:
-            copy_sources(package, work / package)
+        copy_sources(work)
         if is_local:
-            copy_model(source, work / MODEL_FOLDER)
+            (work / MODEL_FOLDER).mkdir()
+            for file in model_files(source):  # neither checkpoints nor predictions
+                shutil.copyfile(source / file, work / MODEL_FOLDER / file)
             (work / ".gitattributes").write_text(GIT_ATTRIBUTES, encoding="utf-8")
         files = {
             "app.py": APP.format(model=name, options=options_of(title, limits, search)),
@@ -91,23 +93,13 @@ def check_model(folder: Path) -> None:
     check_whole(folder, {entry.name for entry in folder.iterdir()})
 
 
-def copy_sources(package: str, target: Path) -> None:
-    """Copy a package's own files, from wherever it was imported, and the licence."""
-    source = Path(__file__).resolve().parents[2] / package
-    for file in (file for pattern in SOURCES for file in source.rglob(pattern)):
-        place = target / file.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
-    licence = source.parent / "LICENSE"  # beside the packages in the repository, not where they are installed
-    if licence.is_file():
-        shutil.copyfile(licence, target.parent / "LICENSE")
-
-
-def copy_model(source: Path, target: Path) -> None:
-    """Copy what a translation needs of a run's folder: neither checkpoints nor predictions."""
-    target.mkdir()
-    for name in model_files(source):
-        shutil.copyfile(source / name, target / name)
+def copy_sources(target: Path) -> None:
+    """Copy the packages, from wherever they were imported, and the licence."""
+    source = Path(__file__).resolve().parents[2]
+    for package in PACKAGES:
+        shutil.copytree(source / package, target / package, ignore=shutil.ignore_patterns("__pycache__"))
+    if (source / "LICENSE").is_file():  # in the repository, not where the packages are installed
+        shutil.copyfile(source / "LICENSE", target / "LICENSE")
 
 
 def options_of(title: str, limits: Limits, search: dict) -> list[str]:
@@ -118,22 +110,6 @@ def options_of(title: str, limits: Limits, search: dict) -> list[str]:
         if value is not None:
             options += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
     return options
-
-
-def requirement_lines() -> list[str]:
-    """What this package needs, from its own metadata; Gradio is brought by the Space's `sdk_version`."""
-    try:
-        requirements = metadata.requires("fla-llm") or []
-    except metadata.PackageNotFoundError as error:
-        raise InputError("`fla-llm` is not installed, so its requirements are not known") from error
-    return [line for line in requirements if "extra ==" not in line]
-
-
-def installed_version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError as error:
-        raise InputError(f'{package} is not installed: python -m pip install "fla-llm[serve]"') from error
 
 
 def space_card(model: str, title: str, limits: Limits, gradio_version: str) -> SpaceCard:

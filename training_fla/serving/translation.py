@@ -128,21 +128,11 @@ class ClipTranslator:
         self.limits.check_sampled(len(clip.pixels), clip.duration)
         return clip
 
-    def encode(self, frame_features: torch.Tensor):
-        """Encode a clip from the vision backbone's features, which are computed a few frames at a time.
+    def encode(self, features: torch.Tensor):
+        """The encoder's output, and the mask `(1, T)`, from the backbone's features `(1, T, C)` of a whole clip.
 
         What [`~modeling_fla.FlaForConditionalGeneration.get_sign_features`] does behind the backbone is done here.
-
-        Args:
-            frame_features (`torch.FloatTensor` of shape `(1, T, C)`): of the whole clip; all real.
-
-        Returns:
-            `tuple`: the encoder's `BaseModelOutput`, and the mask, `torch.LongTensor` of ones of shape `(1, T)`.
-
-        Raises:
-            RefusedError: it has more frames than the language model has positions.
         """
-        features = frame_features
         mask = torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
         if self.model.config.input_features != "frame":
             positions = torch.arange(mask.numel(), device=mask.device)
@@ -160,18 +150,7 @@ class ClipTranslator:
         return self.pipe.generate(encoded, mask, stopping_criteria=StoppingCriteriaList([watch]), **options)
 
     def result(self, sequences: torch.Tensor, scores: torch.Tensor, encoded, mask: torch.Tensor, clip) -> dict:
-        """What the last state has beyond the ones before: words and attention of the best sentence, and the others.
-
-        Args:
-            sequences (`torch.LongTensor` of shape `(R, L)`): best first, padded after the end token.
-            scores (`torch.FloatTensor` of shape `(R,)`): of the sentences, 0 to 1.
-            encoded (`BaseModelOutput`): from [`encode`].
-            mask (`torch.LongTensor` of shape `(1, T)`): from [`encode`]; all ones.
-            clip ([`ClipFrames`]): with T sampled frames.
-
-        Returns:
-            `dict`: see the top of this file.
-        """
+        """What the last state has beyond the ones before, from what [`write`] and [`encode`] gave."""
         sentences = self.processor.batch_decode(sequences, skip_special_tokens=True)
         best, *others = zip(sentences, [round(score, 4) for score in scores.tolist()], strict=True)
         words, attention = attended_words(self.model, self.processor.tokenizer, sequences[:1], encoded, mask)
@@ -193,17 +172,9 @@ class ClipTranslator:
 
 def describe_clip(clip: ClipFrames) -> dict:
     """`frames` and `clip` of a state."""
-    return {
-        "frames": [
-            {"image": thumbnail(clip, position), "seconds": round(seconds, 2)}
-            for position, seconds in enumerate(clip.seconds)
-        ],
-        "clip": {
-            "sampled": len(clip.pixels),
-            "source": clip.num_source_frames,
-            "seconds": round(clip.duration, 2),
-        },
-    }
+    frames = [{"image": thumbnail(clip, n), "seconds": round(when, 2)} for n, when in enumerate(clip.seconds)]
+    length = {"sampled": len(clip.pixels), "source": clip.num_source_frames, "seconds": round(clip.duration, 2)}
+    return {"frames": frames, "clip": length}
 
 
 def thumbnail(clip: ClipFrames, position: int) -> str:

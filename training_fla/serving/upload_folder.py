@@ -48,8 +48,7 @@ class UploadFolder:
         shutil.rmtree(self.path, ignore_errors=True)
         if self.lock is not None:
             os.close(self.lock)
-        if os.environ.get("GRADIO_TEMP_DIR") == str(self.path):
-            del os.environ["GRADIO_TEMP_DIR"]
+        os.environ.pop("GRADIO_TEMP_DIR", None)
 
     def claim(self, name: Any) -> Path:
         """The file that a name from the network stands for; anything but a file in this folder is refused."""
