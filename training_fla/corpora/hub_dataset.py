@@ -43,9 +43,7 @@ def read_dataset(
                     f"name the right one with --{kind}-column"
                 )
         rows += _rows(Path(root), table, split, found, language, reading)
-    if not rows and not reading.bad.found:
-        raise InputError(f"{root} has no rows in train, dev or test")
-    return reading.finished(rows)
+    return reading.finished(rows, f"{root} has no rows in train, dev or test")
 
 
 def _open(root: str | Path, revision: str | None) -> dict[str, Any]:

@@ -64,9 +64,7 @@ def read_manifest(
                 rows[row.split, row.id], places[row.split, row.id] = row, where
     if repeated:
         reading.notes.append(f"{len(repeated)} rows repeat others and are kept; the first, {repeated[0]}")
-    if not rows and not reading.bad.found:
-        raise InputError(f"{file} has no rows")
-    return reading.finished(list(rows.values()))
+    return reading.finished(list(rows.values()), f"{file} has no rows")
 
 
 def manifest_fingerprint(file: str | Path, rows: Sequence[CorpusRow], **options: object) -> str:

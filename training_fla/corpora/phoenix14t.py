@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training_fla.corpora.clips import FrameFolder
 from training_fla.corpora.row import SPLITS, CorpusRow, Reading, path_inside, release_folder
-from training_fla.files import InputError, one_line
+from training_fla.files import one_line
 from training_fla.tables import read_table
 
 LANGUAGE = "de_DE"
@@ -35,9 +35,7 @@ def read_phoenix14t(root: str | Path, reading: Reading | None = None) -> list[Co
                 what = (sentence, split, signer, LANGUAGE)
                 glosses = " ".join(cells.get("orth", "").split())
                 rows.append(CorpusRow(cells["name"].strip(), FrameFolder(path, FPS), *what, glosses=glosses))
-    if not rows and not reading.bad.found:
-        raise InputError(f"{folder / 'annotations/manual'} holds no PHOENIX-2014-T.<split>.corpus.csv")
-    return reading.finished(rows)
+    return reading.finished(rows, f"{folder / 'annotations/manual'} holds no PHOENIX-2014-T.<split>.corpus.csv")
 
 
 def media(root: str | Path) -> list[Path]:

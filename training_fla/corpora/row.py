@@ -46,8 +46,10 @@ class Reading:
         """The bad rows as rows of a packed folder's `skipped.tsv`: split, id and reason."""
         return [("", f"{file}, {row}", reason) for file, row, reason in self.bad.found]
 
-    def finished(self, rows: list[CorpusRow]) -> list[CorpusRow]:
-        """The rows split by split; raises one `InputError` that names all bad rows unless they are to be skipped."""
+    def finished(self, rows: list[CorpusRow], nothing: str = "") -> list[CorpusRow]:
+        """The rows split by split; raises `nothing` for no rows, and one error for all bad rows, unless skipped."""
+        if nothing and not rows and not self.bad.found:
+            raise InputError(nothing)
         if not self.skip_bad_rows:
             self.bad.refuse("`--on-error skip` goes on without them")
         return sorted(rows, key=lambda row: SPLITS.index(row.split))

@@ -70,7 +70,7 @@ class SignTranslationMetric(evaluate.Metric):
             "signature": signature_of(form, self.rouge),
         }
         if intervals:
-            scores["confidence_intervals"] = confidence_intervals(predictions, references, form, self.rouge)
+            scores["confidence_intervals"] = confidence_intervals(predictions, references, form, rouge=self.rouge)
         if alternatives:
             scores["alternatives"] = alternative_scores(predictions, references, convention)
         return scores

@@ -71,36 +71,22 @@ def alternative_scores(
 
 
 def confidence_intervals(
-    predictions: Sequence[str],
-    references: Sequence[str],
-    form: TextForm,
-    rouge: str = "beta1.2",
-    samples: int = 0,
-    names: Sequence[str] = SCORE_NAMES,
+    predictions: Sequence[str], references: Sequence[str], form: TextForm, **options
 ) -> dict[str, list[float]]:
-    """95 % intervals of corpus scores by sacrebleu's bootstrap: low and high by name; 0 samples: as many as
-    `num_samples` says. Beside `SCORE_NAMES` there is `gloss_errors`.
-    """
+    """95 % intervals of corpus scores by sacrebleu's bootstrap: low and high by name; options as `_paired_tests`."""
     found = {}
-    for name, (result,) in _paired_tests([predictions], references, form, rouge, samples, names, test="bs").items():
+    for name, (result,) in _paired_tests([predictions], references, form, "bs", **options).items():
         low, high = float(result.mean - result.ci), float(result.mean + result.ci)
         found[name] = [max(0.0, low), min(100.0, high) if name in SCORE_NAMES else high]
     return found
 
 
 def paired_significance(
-    predictions: Sequence[str],
-    others: Sequence[str],
-    references: Sequence[str],
-    form: TextForm,
-    rouge: str = "beta1.2",
-    samples: int = 0,
-    names: Sequence[str] = SCORE_NAMES,
+    predictions: Sequence[str], others: Sequence[str], references: Sequence[str], form: TextForm, **options
 ) -> dict[str, dict[str, float]]:
     """Is the first system better than the other? Difference and p-value of sacrebleu's approximate randomisation."""
     found = {}
-    results = _paired_tests([others, predictions], references, form, rouge, samples, names, test="ar")
-    for name, (other, system) in results.items():
+    for name, (other, system) in _paired_tests([others, predictions], references, form, "ar", **options).items():
         difference = system.score - other.score
         # sacrebleu gives two equal systems the smallest p-value there is.
         found[name] = {"difference": difference, "p_value": system.p_value if difference else 1.0}
@@ -113,9 +99,9 @@ def num_samples(num_sentences: int) -> int:
 
 
 def _paired_tests(
-    systems, references, form: TextForm, rouge: str, samples: int, names: Sequence[str], test: str
+    systems, references, form: TextForm, test: str, rouge: str = "beta1.2", samples: int = 0, names=SCORE_NAMES
 ) -> dict[str, list]:
-    """Sacrebleu's results of each system by score name."""
+    """Sacrebleu's results of each system by name, of `SCORE_NAMES` or `gloss_errors`; 0 samples: see `num_samples`."""
     found = {}
     for name in names:
         metric, prepare = _metric(name, form, rouge)
