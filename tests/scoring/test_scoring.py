@@ -1,7 +1,6 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import sacrebleu
 from hypothesis import given, settings
@@ -19,7 +18,6 @@ from training_fla.scoring.scores import (
     corpus_scores,
     num_samples,
     paired_significance,
-    pooled,
     signature_of,
 )
 
@@ -214,11 +212,6 @@ def test_significance_tells_a_better_system_from_an_equal_one():
         assert test[name]["difference"] > 0 and test[name]["p_value"] == pytest.approx(1 / 201)
     same = paired_significance(predictions, predictions, references, TextForm(), samples=50)["rouge_l"]
     assert same == {"difference": 0.0, "p_value": 1.0}
-
-
-def test_seeds_are_pooled_to_mean_and_sample_deviation():
-    scores = [dict.fromkeys(SCORE_NAMES, value) for value in (10.0, 12.0, 17.0)]
-    assert pooled(scores)["bleu4"] == {"mean": 13.0, "deviation": pytest.approx(np.std([10, 12, 17], ddof=1))}
 
 
 def test_the_metric_is_an_evaluate_metric():

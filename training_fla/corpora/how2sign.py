@@ -12,15 +12,7 @@ import re
 from pathlib import Path
 
 from training_fla.corpora.clips import VideoFile
-from training_fla.corpora.row import (
-    SPLITS,
-    CorpusRow,
-    Reading,
-    canonical_split,
-    clip_times,
-    files_below,
-    path_inside,
-)
+from training_fla.corpora.row import SPLITS, CorpusRow, Reading, canonical_split, clip_times, files_below, path_inside
 from training_fla.files import InputError, one_line
 from training_fla.tables import read_table
 

@@ -4,13 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .csl_daily import media as csl_daily_media
-from .csl_daily import read_csl_daily
-from .how2sign import media as how2sign_media
-from .how2sign import read_how2sign
-from .phoenix14t import media as phoenix14t_media
-from .phoenix14t import read_phoenix14t
-from .row import CorpusRow
+from training_fla.corpora import csl_daily, how2sign, phoenix14t
+from training_fla.corpora.row import CorpusRow
 
 
 @dataclass(frozen=True)
@@ -42,8 +37,8 @@ CORPORA = {
         languages=("gsg", "de"),
         convention="phoenix14t",
         expected={"train": 7096, "dev": 519, "test": 642},  # Paper: Table 1
-        read=read_phoenix14t,
-        media=phoenix14t_media,
+        read=phoenix14t.read_phoenix14t,
+        media=phoenix14t.media,
     ),
     "csl_daily": Corpus(
         title="CSL-Daily: Chinese Sign Language, daily life",
@@ -52,8 +47,8 @@ CORPORA = {
         languages=("csl", "zh"),
         convention="csl_daily",
         expected={"train": 18401, "dev": 1077, "test": 1176},  # Paper: Table 1
-        read=read_csl_daily,
-        media=csl_daily_media,
+        read=csl_daily.read_csl_daily,
+        media=csl_daily.media,
     ),
     "how2sign": Corpus(
         title="How2Sign: American Sign Language, instructions from How2's videos, recorded in studios",
@@ -67,8 +62,8 @@ CORPORA = {
             "the paper (Table 1) counts 31164, 1740 and 2356: one less than each file has rows, "
             "as happens when the header is taken off twice"
         ),
-        read=read_how2sign,
-        media=how2sign_media,
+        read=how2sign.read_how2sign,
+        media=how2sign.media,
     ),
     "demo": Corpus(
         title="The demo corpus of `fla-llm`: a drawn figure that makes invented signs, with German weather sentences",

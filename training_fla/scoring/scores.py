@@ -1,7 +1,6 @@
 """BLEU-1..4, ROUGE-L and chrF of raw sentences in a text form, their confidence intervals, and a signature."""
 
 import importlib.metadata
-import statistics
 from collections.abc import Callable, Sequence
 
 from sacrebleu import __version__ as sacrebleu_version
@@ -110,17 +109,6 @@ def _paired_tests(
         paired = PairedTest(named, {name: metric}, [sides[-1]], test, samples or num_samples(len(references)))
         found[name] = next(results for key, results in paired()[1].items() if key != "System")
     return found
-
-
-def pooled(scores: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean and sample standard deviation of two or more seeds' `corpus_scores`."""
-    return {
-        name: {
-            "mean": statistics.fmean(score[name] for score in scores),
-            "deviation": statistics.stdev(score[name] for score in scores),
-        }
-        for name in scores[0]
-    }
 
 
 def signature_of(form: TextForm, rouge: str = "beta1.2") -> str:

@@ -6,6 +6,7 @@ are the seeds of one system: mean and deviation are printed.
 
 import json
 import os
+import statistics
 from pathlib import Path
 
 from training_fla.files import Done, InputError, check_file
@@ -94,9 +95,8 @@ def score_tables(tables: list, other, args) -> dict:
     }
     options = {"form": form, "rouge": args.rouge, "samples": args.samples or 0}
     if len(tables) > 1:
-        seeds = scoring.pooled(scores)
-        report |= {name: seed["mean"] for name, seed in seeds.items()}
-        report |= {"deviation": {name: seeds[name]["deviation"] for name in scoring.SCORE_NAMES}, "seeds": scores}
+        deviation = {name: statistics.stdev(score[name] for score in scores) for name in scoring.SCORE_NAMES}
+        report |= mean_of(scores) | {"deviation": deviation, "seeds": scores}
     elif args.samples != 0:
         report["confidence_intervals"] = scoring.confidence_intervals(tables[0].predictions, references, **options)
     if other:
