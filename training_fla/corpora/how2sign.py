@@ -65,14 +65,7 @@ def _annotation_files(root: Path) -> list[Path]:
     return list(found.values())
 
 
-def _row(
-    root: Path,
-    split: str,
-    cells: dict[str, str],
-    videos: dict[str, list[Path]],
-    follow_links: bool,
-    released_clips: bool,
-) -> CorpusRow:
+def _row(root: Path, split: str, cells: dict, videos: dict, follow_links: bool, released_clips: bool) -> CorpusRow:
     name = cells["SENTENCE_NAME" if released_clips else "VIDEO_NAME"]
     # Some sentences are realigned to begin a little before their video.
     begins = "0" if cells["START_REALIGNED"].strip().startswith("-") else cells["START_REALIGNED"]

@@ -138,7 +138,4 @@ def space_card(model: str, title: str, limits: Limits, gradio_version: str) -> S
 def model_license(folder: Path) -> str | None:
     """The licence that a model's own card names; `None` where it names none."""
     card = folder / "README.md"
-    try:
-        return ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
-    except ValueError:
-        return None
+    return ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
