@@ -30,15 +30,12 @@ class FlaVisionConfig(PreTrainedConfig):
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
             Any vision model [`AutoModel`] or [`AutoBackbone`] can build: ResNet, ConvNeXt, DINOv2, ...
             Defaults to ResNet18.
-        hidden_size (`int`, *optional*, defaults to 512):
-            C, the channels of the sign features the temporal module gives.
+        hidden_size (`int`, *optional*, defaults to 512): C, the channels of the sign features.
         temporal_kernel_size (`int`, *optional*, defaults to 5):
             Frames under the temporal convolution. Odd, so that the convolution keeps the length (N = T).
         image_mean (`list[float]` or `float`, *optional*, defaults to ImageNet's):
             Means of R, G and B in [0, 1], or one for all; `uint8` pixels are normalised with it on the device.
         image_std (`list[float]` or `float`, *optional*, defaults to ImageNet's): Standard deviations, likewise.
-        initializer_range (`float`, *optional*, defaults to 0.02):
-            Read by transformers' generic initialisation; the layers of this package use their own rule.
 
     Raises:
         ValueError: if `temporal_kernel_size` is even or `hidden_size` is not positive.
@@ -60,7 +57,6 @@ class FlaVisionConfig(PreTrainedConfig):
     temporal_kernel_size: int = 5  # Unstated: the kernel of GFSLT-VLP's temporal convolutions
     image_mean: list[float] | tuple[float, ...] | float = (0.485, 0.456, 0.406)  # Paper: Sec. 5.2, ImageNet weights
     image_std: list[float] | tuple[float, ...] | float = (0.229, 0.224, 0.225)
-    initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
         _own_parts(self)
@@ -126,23 +122,16 @@ class FlaConfig(PreTrainedConfig):
         sign_feature_size (`int`, *optional*):
             C of sign features that another program makes; the model then has no visual encoder and reads those.
         sign_feature_extractor (`str`, *optional*): That program, in words.
-        adapter_hidden_size (`int`, *optional*):
-            Width of the adapter's one hidden layer. Defaults to D, the language model's width.
+        adapter_hidden_size (`int`, *optional*): Width of the adapter's one hidden layer. Defaults to D.
         input_embed_scale (`float`, *optional*, defaults to 1.0):
             Multiplies the adapter's output. Language models scale their word embeddings themselves but not
             `inputs_embeds`.
         freeze_vision_backbone (`bool`, *optional*, defaults to `False`):
             Freeze the vision backbone: no gradient, BatchNorm in evaluation mode (paper Table 9, VB).
-        freeze_temporal_module (`bool`, *optional*, defaults to `False`):
-            The same for the temporal module (paper Table 9, TM).
-        light_t_config (`PreTrainedConfig` or `dict`, *optional*):
-            With `input_features="hidden"`: the language model of stage 1, whose encoder gives the hidden states.
-        light_t_adapter_hidden_size (`int`, *optional*):
-            With `input_features="hidden"`: `adapter_hidden_size` of stage 1.
-        light_t_input_embed_scale (`float`, *optional*, defaults to 1.0):
-            With `input_features="hidden"`: `input_embed_scale` of stage 1.
-        initializer_range (`float`, *optional*, defaults to 0.02):
-            Read by transformers' generic initialisation; the layers of this package use their own rule.
+        freeze_temporal_module (`bool`, *optional*, defaults to `False`): The same (paper Table 9, TM).
+        light_t_config (`PreTrainedConfig` or `dict`, *optional*): For `"hidden"`: stage 1's language model.
+        light_t_adapter_hidden_size (`int`, *optional*): For `"hidden"`: `adapter_hidden_size` of stage 1.
+        light_t_input_embed_scale (`float`, *optional*, defaults to 1.0): For `"hidden"`: `input_embed_scale`.
 
     Raises:
         ValueError: if `input_features` is unknown or is `"hidden"` without `light_t_config`, `text_config` is no
@@ -171,7 +160,6 @@ class FlaConfig(PreTrainedConfig):
     light_t_adapter_hidden_size: int | None = None
     light_t_input_embed_scale: float = 1.0
     is_encoder_decoder: bool = True
-    initializer_range: float = 0.02
 
     vocab_size = _of_text_config("vocab_size")
     pad_token_id = _of_text_config("pad_token_id")

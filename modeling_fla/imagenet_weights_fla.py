@@ -46,20 +46,14 @@ def _read_weights(backbone: PreTrainedModel, source: str) -> dict[str, torch.Ten
     if source == "torchvision":
         return _converted(_torchvision_weights(backbone.config))
     if source.endswith((".pth", ".pt")) or os.path.isfile(source):
-        if not os.path.isfile(source):
-            raise FileNotFoundError(f"No weights file at {source}.")
         return _converted(torch.load(source, map_location="cpu", weights_only=True))
     try:
-        loaded = AutoModel.from_pretrained(source)
+        return AutoModel.from_pretrained(source).state_dict()
     except OSError as error:
         raise OSError(
             f"{source} is neither a folder nor to be had from the Hub. With a network, run `hf download {source}`; "
             f"without one, copy its folder (config.json and model.safetensors) here and give the folder's path."
         ) from error
-    kinds = loaded.config.model_type, backbone.config.model_type
-    if kinds[0] != kinds[1]:
-        raise ValueError(f"{source} is a `{kinds[0]}`, the vision backbone is a `{kinds[1]}`.")
-    return loaded.state_dict()
 
 
 def _torchvision_weights(config) -> dict[str, torch.Tensor]:

@@ -295,20 +295,15 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*):
                 `uint8`: raw RGB, 0 to 255. Floating point: already normalised. Padding frames may hold anything.
-            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
-                1 for a real frame, 0 for padding; all are real where it is absent.
-            decoder_input_ids (`torch.LongTensor` of shape `(B, L)`, *optional*):
-                Target tokens shifted right. Made from `labels` where absent.
-            decoder_attention_mask (`torch.Tensor` of shape `(B, L)`, *optional*):
-                1 for a target token, 0 for padding; causal anyway.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for a real frame; all are real without.
+            decoder_input_ids (`torch.LongTensor` of shape `(B, L)`, *optional*): Made from `labels` where absent.
+            decoder_attention_mask (`torch.Tensor` of shape `(B, L)`, *optional*): 1 for a target; causal anyway.
             labels (`torch.LongTensor` of shape `(B, L)`, *optional*):
                 Target token ids as the tokenizer writes them, e.g. MBart's `tokens </s> <language>`; -100 at padding.
             sign_features (`torch.FloatTensor` of shape `(B, N, C)`, *optional*):
                 Instead of pixels: what `get_sign_features` gave. Padding may hold anything.
-            encoder_outputs (`BaseModelOutput`, *optional*):
-                The language model's encoder states, if they are known; pixels and sign features are then ignored.
-            cache (`Cache`, *optional*):
-                Keys and values of the decoder's earlier steps; `past_key_values` until transformers 5.23.
+            encoder_outputs (`BaseModelOutput`, *optional*): Known encoder states, instead of pixels or features.
+            cache (`Cache`, *optional*): Of the decoder's earlier steps; `past_key_values` until transformers 5.23.
             decoder_inputs_embeds (`torch.FloatTensor` of shape `(B, L, D)`, *optional*): Instead of token ids.
             use_cache (`bool`, *optional*): Whether to return `cache`.
             num_items_in_batch (`torch.LongTensor` of shape `()` or `int`, *optional*):
@@ -434,9 +429,10 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         if self.visual_encoder is None:
             made_by = self.config.sign_feature_extractor or "another program"
             raise ValueError(f"This model reads sign features of {made_by}, not videos: it has no visual encoder.")
+        outputs = self.visual_encoder(pixel_values_videos, attention_mask, positions)
         if self.config.input_features == "frame":
-            return self.visual_encoder.get_frame_features(pixel_values_videos, attention_mask, positions)
-        sign_features = self.visual_encoder(pixel_values_videos, attention_mask, positions).last_hidden_state
+            return outputs.frame_features
+        sign_features = outputs.last_hidden_state
         if self.light_t_encoder is None:
             return sign_features
         mask = real_positions_mask(sign_features.shape[:2], attention_mask, sign_features.device)

@@ -208,31 +208,6 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         Raises:
             ValueError: if a shape, the channel count or the pixel dtype is wrong, or a video has no real frame.
         """
-        frame_features, positions = self._frame_features(pixel_values_videos, attention_mask, positions)
-        return FlaVisualEncoderOutput(
-            last_hidden_state=self.temporal_module(_of_any_length(frame_features, 0, 1), _of_any_length(positions)),
-            frame_features=frame_features,
-        )
-
-    def get_frame_features(
-        self,
-        pixel_values_videos: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        positions: torch.LongTensor | None = None,
-    ) -> torch.FloatTensor:
-        """The vision backbone's features alone. Errors as in `forward`.
-
-        Args:
-            pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`): as in `forward`.
-            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for a real frame, 0 for padding.
-            positions (`torch.LongTensor` of shape `(R,)`, *optional*): as in `forward`.
-
-        Returns:
-            `torch.FloatTensor` of shape `(B, T, C)`: zeros at padding.
-        """
-        return self._frame_features(pixel_values_videos, attention_mask, positions)[0]
-
-    def _frame_features(self, pixel_values_videos, attention_mask, positions):
         if pixel_values_videos.ndim != 5 or pixel_values_videos.shape[2] != self.config.num_channels:
             raise ValueError(
                 f"`pixel_values_videos` must be (B, T, {self.config.num_channels}, H, W), "
@@ -247,11 +222,18 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         # Channels last while the frames are gathered: one copy of them, not two.
         frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1)
         parts = [self._pooled(frames.index_select(0, part).permute(0, 3, 1, 2)) for part in run.split(at_once)]
-        return _spread(torch.cat(parts)[: len(positions)], positions, (B, T)), positions
+        frame_features = _spread(torch.cat(parts)[: len(positions)], positions, (B, T))
+        return FlaVisualEncoderOutput(
+            last_hidden_state=self.temporal_module(_of_any_length(frame_features, 0, 1), _of_any_length(positions)),
+            frame_features=frame_features,
+        )
 
     def _normalized(self, frames: torch.Tensor) -> torch.FloatTensor:
-        """Frames in the backbone's dtype and memory format; `uint8` ones are normalised."""
-        memory_format = self._memory_format(frames.device)
+        """Frames in the dtype of the backbone and in `channels_last`, the fastest; `uint8` ones are normalised."""
+        # oneDNN 3.13 (torch 2.15) writes out of bounds in the backward pass of a strided 1 x 1 convolution in
+        # channels_last of fewer than 16 channels, on several threads.
+        unsafe = frames.device.type == "cpu" and self.has_narrow_shortcut
+        memory_format = torch.contiguous_format if unsafe else torch.channels_last
         if frames.dtype == torch.uint8:
             scale, shift = self.pixel_normalization.view(torch.float32)
             frames = torch.addcmul(shift, frames.to(torch.float32, memory_format=memory_format), scale)
@@ -261,13 +243,6 @@ class FlaVisualEncoder(FlaPreTrainedModel):
                 f"got {frames.dtype}."
             )
         return frames.to(self.vision_backbone.dtype, memory_format=memory_format)
-
-    def _memory_format(self, device: torch.device) -> torch.memory_format:
-        """`channels_last`, the fastest for convolutions, unless it is not safe for a narrow backbone on the CPU."""
-        # oneDNN 3.13 (torch 2.15) writes out of bounds in the backward pass of a strided 1 x 1 convolution in
-        # channels_last of fewer than 16 channels, on several threads.
-        unsafe = device.type == "cpu" and self.has_narrow_shortcut
-        return torch.contiguous_format if unsafe else torch.channels_last
 
     def _pooled(self, frames: torch.Tensor) -> torch.FloatTensor:
         """One feature vector `(R, C)` a frame, whatever the backbone calls it."""

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import torch
 from tokenizers import pre_tokenizers
-from transformers import MBartTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import M2M100Tokenizer, MBartTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES
 
-KEEP_CHARACTERS = ("train", "all")
 SUPPORTED_MODELS = ("Unigram", "BPE")
 METASPACE = "\u2581"
 WORD = re.compile(r"[\u2e80-\U0010ffff]|[^\s\u2e80-\U0010ffff]+")
@@ -33,7 +32,6 @@ def trim_tokenizer(
     tokenizer: PreTrainedTokenizerBase,
     sentences: Iterable[str],
     min_count: int = 1,
-    keep_characters: str = "train",
     extra_token_ids: Iterable[int] = (),
 ) -> tuple[PreTrainedTokenizerBase, list[int]]:
     """Cut a tokenizer down to the pieces that `sentences` use.
@@ -48,9 +46,6 @@ def trim_tokenizer(
             The training sentences; NFKC is applied to them here.
         min_count (`int`, *optional*, defaults to 1):
             Keep a piece only if the sentences use it at least so often. Above 1 rare words are split more finely.
-        keep_characters (`str`, *optional*, defaults to `"train"`):
-            Which pieces of one character to keep beside the used ones: `"train"`, those the sentences contain;
-            `"all"`, all that the vocabulary has, so that no character of another split becomes unknown.
         extra_token_ids (`Iterable[int]`, *optional*):
             Old ids to keep in any case, e.g. those that a model's configuration names.
 
@@ -73,18 +68,15 @@ def trim_tokenizer(
     """
     if min_count < 1:
         raise ValueError(f"`min_count` must be at least 1, got {min_count}.")
-    if keep_characters not in KEEP_CHARACTERS:
-        raise ValueError(f"`keep_characters` must be one of {', '.join(KEEP_CHARACTERS)}, got {keep_characters!r}.")
-    if _is_m2m100(tokenizer):
-        return _trim_m2m100(tokenizer, _normalized(sentences), min_count, keep_characters, set(extra_token_ids))
-    backend = _backend_description(tokenizer)
     texts = _normalized(sentences)
-
-    vocabulary = _model_vocabulary(backend)
+    if isinstance(tokenizer, M2M100Tokenizer):
+        return _trim_m2m100(tokenizer, texts, min_count, set(extra_token_ids))
+    backend = _backend_description(tokenizer)
+    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     symbols = _symbols(tokenizer, texts)
     kept = {token["id"] for token in backend["added_tokens"]} | set(tokenizer.all_special_ids) | set(extra_token_ids)
     kept |= {piece for piece, count in count_pieces(tokenizer, texts).items() if count >= min_count}
-    kept |= _character_ids(backend, vocabulary, symbols if keep_characters == "train" else None)
+    kept |= _character_ids(backend, vocabulary, symbols)
     kept |= _fallback_ids(backend["model"], vocabulary)
     if backend["model"]["type"] == "Unigram":
         kept |= _penalty_ids(backend["model"], symbols)
@@ -165,7 +157,7 @@ def set_start_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
 
 def vocabulary_length(tokenizer: PreTrainedTokenizerBase) -> int:
     """The largest token id plus 1: the rows a model needs."""
-    if _is_m2m100(tokenizer):  # its languages stand behind its vocabulary
+    if isinstance(tokenizer, M2M100Tokenizer):  # its languages stand behind its vocabulary
         return tokenizer.encoder_size + len(tokenizer.lang_token_to_id)
     return max(tokenizer.get_vocab().values()) + 1
 
@@ -231,25 +223,14 @@ def _token_ids(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> 
     return tokenizer(texts, add_special_tokens=False, truncation=False, padding=False, verbose=False)["input_ids"]
 
 
-def _model_vocabulary(backend: dict) -> dict[str, int]:
-    vocab = backend["model"]["vocab"]
-    return vocab if isinstance(vocab, dict) else {piece: index for index, (piece, _) in enumerate(vocab)}
-
-
 def _sorted_known(ids: set[int], known: Iterable[int]) -> list[int]:
     if unknown := sorted(ids - set(known)):
         raise ValueError(f"`extra_token_ids` names ids that the tokenizer does not have: {unknown[:5]}.")
     return sorted(ids)
 
 
-def _is_m2m100(tokenizer: PreTrainedTokenizerBase) -> bool:
-    from transformers import M2M100Tokenizer
-
-    return isinstance(tokenizer, M2M100Tokenizer)
-
-
 def _trim_m2m100(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], min_count: int, keep_characters: str, kept: set[int]
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], min_count: int, kept: set[int]
 ) -> tuple[PreTrainedTokenizerBase, list[int]]:
     """Trim a tokenizer whose SentencePiece model splits text, and whose vocabulary only numbers the pieces.
 
@@ -259,9 +240,7 @@ def _trim_m2m100(
     kept |= {index for index, count in count_pieces(tokenizer, texts).items() if count >= min_count}
     kept |= {vocabulary[str(token)] for token in tokenizer.all_special_tokens if str(token) in vocabulary}
     kept |= set(tokenizer.lang_token_to_id.values())
-    kept |= {
-        i for piece, i in vocabulary.items() if len(piece) == 1 and (keep_characters == "all" or piece in symbols)
-    }
+    kept |= {vocabulary[symbol] for symbol in symbols & vocabulary.keys()}
     kept_token_ids = _sorted_known(kept, range(vocabulary_length(tokenizer)))
     pieces = [tokenizer.decoder[index] for index in kept_token_ids if index in tokenizer.decoder]
     new_vocabulary = {piece: index for index, piece in enumerate(pieces)}
@@ -275,33 +254,19 @@ def _symbols(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> set[st
     for text in texts:
         if backend.normalizer is not None:
             text = backend.normalizer.normalize_str(text)
-        words = (
-            [text] if backend.pre_tokenizer is None else [w for w, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
-        )
-        for word in words:
-            symbols.update(word)
+        words = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
+        symbols.update(*(word for word, _ in words))
     return symbols
 
 
-def _character_ids(backend: dict, vocabulary: dict[str, int], symbols: set[str] | None) -> set[int]:
-    """Ids of the pieces of one character: those in `symbols`, or all of them where it is `None`."""
-    prefix = backend["model"].get("continuing_subword_prefix") or ""
+def _character_ids(backend: dict, vocabulary: dict[str, int], symbols: set[str]) -> set[int]:
+    """Ids of the pieces of one of the characters, alone or with what marks the end of a word."""
     suffix = backend["model"].get("end_of_word_suffix") or ""
-    if _is_byte_level(backend):
+    if '"ByteLevel"' in json.dumps(backend.get("pre_tokenizer")):
         # Such a model has no unknown token, and drops a byte without a piece in silence.
-        symbols = None if symbols is None else symbols | set(pre_tokenizers.ByteLevel.alphabet())
-    ids = set()
-    for piece, index in vocabulary.items():
-        character = piece.removeprefix(prefix) if len(piece) > len(prefix) else piece
-        character = character.removesuffix(suffix) if len(character) > len(suffix) else character
-        if len(character) == 1 and (symbols is None or character in symbols):
-            ids.add(index)
-    return ids
-
-
-def _is_byte_level(backend: dict) -> bool:
-    part = backend.get("pre_tokenizer") or {}
-    return any(p.get("type") == "ByteLevel" for p in (part, *part.get("pretokenizers", ())))
+        symbols = symbols | set(pre_tokenizers.ByteLevel.alphabet())
+    pieces = symbols | {symbol + suffix for symbol in symbols}
+    return {vocabulary[piece] for piece in pieces & vocabulary.keys()}
 
 
 def _fallback_ids(model: dict, vocabulary: dict[str, int]) -> set[int]:
@@ -320,17 +285,15 @@ def _penalty_ids(model: dict, symbols: set[str]) -> set[int]:
     and a segmentation with one could then beat that of the full vocabulary.
     """
     pieces = {piece for piece, _ in model["vocab"]}
-    if symbols <= pieces:
-        return set()
-    return {min(range(len(model["vocab"])), key=lambda index: model["vocab"][index][1])}
+    scores = [score for _, score in model["vocab"]]
+    return set() if symbols <= pieces else {scores.index(min(scores))}
 
 
 def _merge_part_ids(kept: set[int], model: dict, vocabulary: dict[str, int]) -> set[int]:
     """Ids of every piece that BPE can pass through on its way to a kept piece."""
-    prefix = model.get("continuing_subword_prefix") or ""
     parts: dict[str, set[str]] = {}
     for left, right in model["merges"]:
-        parts.setdefault(left + right.removeprefix(prefix), set()).update((left, right))
+        parts.setdefault(left + right, set()).update((left, right))
     found: set[str] = set()
     waiting = [piece for piece, index in vocabulary.items() if index in kept]
     while waiting:
@@ -349,13 +312,8 @@ def _cut_backend(backend: dict, kept_token_ids: list[int]) -> dict:
         model["unk_id"] = new_ids.get(model.get("unk_id"))
     else:
         kept = {piece: new_ids[index] for piece, index in model["vocab"].items() if index in new_ids}
-        prefix = model.get("continuing_subword_prefix") or ""
         model["vocab"] = kept
-        model["merges"] = [
-            (left, right)
-            for left, right in model["merges"]
-            if left in kept and right in kept and left + right.removeprefix(prefix) in kept
-        ]
+        model["merges"] = [(a, b) for a, b in model["merges"] if {a, b, a + b} <= kept.keys()]
     added = [{**token, "id": new_ids[token["id"]]} for token in backend["added_tokens"]]
     cut = {**backend, "model": model, "added_tokens": added, "truncation": None, "padding": None}
     cut["post_processor"] = _renumber_post_processor(backend.get("post_processor"), new_ids)

@@ -91,7 +91,7 @@ def test_a_video_file_is_opened_once(model, clips, capsys, monkeypatch, form):
 
 def test_a_bad_clip_is_one_line_and_status_2_and_the_others_are_translated(model, clips, capsys):
     (clips / "broken.mp4").write_bytes(b"no video")
-    for output in ("tsv", "jsonl", "table"):
+    for output in ("tsv", "jsonl"):
         assert main(["translate", model, "broken.mp4", "plain.mp4", "gone.mp4", "--format", output, *SHORT]) == 2
         captured = capsys.readouterr()
         errors = [line for line in captured.err.splitlines() if line.startswith("fla translate: error:")]

@@ -15,10 +15,9 @@ from training_fla.viewing.pauses import (
     PauseRules,
     cut_longer,
     find_segments,
-    join,
     measure_motion,
     motion_between,
-    moving,
+    signed,
     two_levels,
     with_margins,
     without_spikes,
@@ -130,8 +129,10 @@ def test_the_parts():
     assert two_levels(np.array([1.0, 5.0, 1.0, 4.0, 1.0])) == (1.0, 4.5) and two_levels(np.array([3.0])) == (3.0, 3.0)
     assert without_spikes(np.array([1.0, 9.0, 1.0, 2.0, 2.0])).tolist() == [1, 1, 2, 2, 2]
     seconds, level = np.arange(6) * 0.08, np.array([0.0, 6.0, 4.0, 4.0, 1.0, 4.0])
-    assert moving(seconds, level, begins=5, ends=3) == [pytest.approx((0.04, 0.28))], "4 goes on, but does not begin"
-    assert join([(0, 1), (1.2, 2), (3, 3.1)], PauseRules(min_pause=0.5, min_length=0.5)) == [(0, 2)]
+    rules = PauseRules(min_pause=0, min_length=0)
+    assert signed(seconds, level, 5, 3, rules) == [pytest.approx((0.04, 0.28))], "4 goes on, but does not begin"
+    seconds, rules = np.array([0.0, 0.08, 0.24, 0.8]), PauseRules(min_pause=0.1, min_length=0.2)
+    assert signed(seconds, np.array([6.0, 6.0, 6.0, 6.0]), 5, 3, rules) == [pytest.approx((-0.04, 0.28))]
     assert with_margins([(0.1, 1.0), (1.2, 2.0)], 0.0, 2.1) == [pytest.approx((0, 1.1)), pytest.approx((1.1, 2.1))]
     still = Motion(np.arange(1, 10) * 1.0, np.array([1, 1, 1, 1, 1, 0.5, 1, 0, 1]), 0.0, 10.0)
     assert list(cut_longer((0.0, 10.0), still.seconds, still.energy, 8.0)) == [(0.0, 6.0), (6.0, 10.0)]

@@ -94,7 +94,7 @@ class ClipTranslator:
         for part in clip.pixels.split(FRAMES_AT_ONCE):
             clock.check()
             tell(state | {"progress": round(len(features) * FRAMES_AT_ONCE / len(clip.pixels), 2)})
-            features.append(self.model.visual_encoder.get_frame_features(part[None].to(self.model.device)))
+            features.append(self.model.visual_encoder(part[None].to(self.model.device)).frame_features)
         encoded, mask = self.encode(torch.cat(features, dim=1))
 
         def tell_draft(ids: torch.Tensor) -> None:

@@ -91,7 +91,7 @@ def find_segments(motion: Motion, rules: PauseRules) -> list[tuple[float, float]
         segments = [(motion.start, motion.end)]
     else:
         begins, ends = (resting + share * (signing - resting) for share in (BEGINS, ENDS))
-        segments = join(moving(motion.seconds, level, begins, ends), rules)
+        segments = signed(motion.seconds, level, begins, ends, rules)
         segments = with_margins(segments, motion.start, motion.end)
     return [part for segment in segments for part in cut_longer(segment, motion.seconds, level, rules.max_length)]
 
@@ -115,8 +115,10 @@ def two_levels(values: np.ndarray) -> tuple[float, float]:
     return float(lower[best]), float(upper[best])
 
 
-def moving(seconds: np.ndarray, level: np.ndarray, begins: float, ends: float) -> list[tuple[float, float]]:
-    """Segments that begin where the level rises above `begins` and end where it falls below `ends`."""
+def signed(
+    seconds: np.ndarray, level: np.ndarray, begins: float, ends: float, rules: PauseRules
+) -> list[tuple[float, float]]:
+    """Segments from where the level rises above `begins` to where it falls below `ends`, but for short rests."""
     segments: list[tuple[float, float]] = []
     is_moving = False
     for moment, value in zip(seconds.tolist(), level.tolist(), strict=True):
@@ -124,20 +126,10 @@ def moving(seconds: np.ndarray, level: np.ndarray, begins: float, ends: float) -
         if not is_moving:
             continue
         first, last = moment - STEP_SECONDS / 2, moment + STEP_SECONDS / 2
-        if segments and first - segments[-1][1] < STEP_SECONDS / 2:
+        if segments and first - segments[-1][1] < max(rules.min_pause, STEP_SECONDS / 2):
             first = segments.pop()[0]
         segments.append((first, last))
-    return segments
-
-
-def join(segments: list[tuple[float, float]], rules: PauseRules) -> list[tuple[float, float]]:
-    """Join what short rests part, then leave out what is too short to be signed."""
-    joined: list[tuple[float, float]] = []
-    for first, last in segments:
-        if joined and first - joined[-1][1] < rules.min_pause:
-            first = joined.pop()[0]
-        joined.append((first, last))
-    return [(first, last) for first, last in joined if last - first >= rules.min_length]
+    return [(first, last) for first, last in segments if last - first >= rules.min_length]
 
 
 def with_margins(segments: list[tuple[float, float]], start: float, end: float) -> list[tuple[float, float]]:

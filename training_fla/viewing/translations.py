@@ -33,40 +33,22 @@ def list_clips(arguments: list[str]) -> Iterator[str]:
 
 
 def print_translations(translate, clips: list[str], form: str, **options) -> int:
-    """Translate clips and print each result as it comes (`table`: all at the end); how many were not translated."""
+    """Translate clips and print each result as it comes; how many were not translated."""
     from transformers.pipelines.pt_utils import KeyDataset
 
     # Of a dataset the pipeline makes an iterator, and several processes may read it.
     results = translate(KeyDataset([{"video": clip} for clip in clips], "video"), on_error="skip", **options)
     bar = progress(zip(clips, results, strict=True), total=len(clips), desc="translating", unit="clip")
-    rows = []
+    num_failed = 0
     for clip, result in bar:
         if "error" in result:
+            num_failed += 1
             bar.write(f"fla translate: error: {result['error']}", file=sys.stderr)
         elif form == "tsv":
             bar.write(f"{printable(clip)}\t{one_line(result['translation_text'])}", file=sys.stdout)
         if form == "jsonl":
             bar.write(json.dumps({"video": printable(clip), **result}, ensure_ascii=False), file=sys.stdout)
-        rows.append((printable(clip), result))
-    if form == "table":
-        print_table(rows)
-    return sum("error" in result for _, result in rows)
-
-
-def print_table(rows: list[tuple[str, dict]]) -> None:
-    """Paths, lengths, scores and sentences in columns."""
-    lines = [("video", "frames", "seconds", "score", "sentence")]
-    for clip, result in rows:
-        if "error" in result:
-            lines.append((clip, "", "", "", "(not translated)"))
-            continue
-        seconds = "" if result["seconds"] is None else f"{result['seconds']:.2f}"
-        sentence = one_line(result["translation_text"])
-        lines.append((clip, str(result["num_frames"]), seconds, f"{result['score']:.3f}", sentence))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        numbers = [cell.rjust(width) for cell, width in zip(line[1:4], widths[1:4], strict=True)]
-        print("  ".join([line[0].ljust(widths[0]), *numbers, line[4]]))
+    return num_failed
 
 
 def printable(path: str) -> str:

@@ -29,12 +29,6 @@ def add_arguments(parser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
     parser.add_argument("--min-count", type=int, default=1, metavar="N", help="keep pieces used N times (default 1)")
     parser.add_argument(
-        "--keep-characters",
-        choices=("train", "all"),
-        default="train",
-        help="single characters to keep: those of the sentences (default), or all of the vocabulary",
-    )
-    parser.add_argument(
         "--language", metavar="CODE", help="target language, e.g. de_DE; generation then starts with it"
     )
     parser.add_argument("--dev", type=Path, metavar="FILE", help="report the unknown words of these sentences")
@@ -122,7 +116,7 @@ def trim(model, tokenizer, sentences: list[str], args):
             if name.endswith("_token_id") and value is not None:
                 named |= set(value) if isinstance(value, list) else {value}
     try:
-        trimmed, kept = trim_tokenizer(tokenizer, sentences, args.min_count, args.keep_characters, named)
+        trimmed, kept = trim_tokenizer(tokenizer, sentences, args.min_count, named)
         trim_token_embeddings(model, kept)
     except ValueError as error:
         raise InputError(str(error)) from error

@@ -5,7 +5,6 @@ are the seeds of one system: mean and deviation are printed.
 """
 
 import json
-import os
 import statistics
 from pathlib import Path
 
@@ -30,7 +29,6 @@ def add_arguments(parser) -> None:
     add("--html", type=Path, metavar="OUT.html", help="write a page that shows every sentence")
     add("--rouge", default="beta1.2", metavar="VARIANT", help="which F `rouge_l` is [%(default)s]")
     add("--samples", type=int, help="bootstrap samples; 0 for no intervals [1000, fewer above 4000 sentences]")
-    add("--seed", type=int, help="of the bootstrap [12345]")
     add("--overwrite", action="store_true", help="replace existing output files")
 
 
@@ -39,8 +37,6 @@ def run(args) -> Done:
     check_arguments(args)
     from training_fla.scoring.predictions import pair_up, read_predictions
 
-    if args.seed is not None:
-        os.environ["SACREBLEU_SEED"] = str(args.seed)
     tables = [read_predictions(file) for file in args.files]
     tables[1:] = [pair_up(tables[0], table) for table in tables[1:]]
     other = pair_up(tables[0], read_predictions(args.against)) if args.against else None

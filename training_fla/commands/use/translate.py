@@ -23,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that decode (default 0)")
     parser.add_argument(
         "--format",
-        choices=("tsv", "jsonl", "table", "srt", "vtt"),
+        choices=("tsv", "jsonl", "srt", "vtt"),
         default="tsv",
-        help="tsv: path, tab, sentence (default); jsonl: score, length and errors besides; table: in columns; "
+        help="tsv: path, tab, sentence (default); jsonl: score, length and errors besides; "
         "srt, vtt: subtitles for one long recording",
     )
     add_subtitle_arguments(parser)
