@@ -7,15 +7,6 @@ import torch
 from huggingface_hub import is_offline_mode
 from transformers import AutoModel, PreTrainedModel
 
-# torchvision's networks by the depths and the layer type of a `ResNetConfig`.
-TORCHVISION = {
-    ((2, 2, 2, 2), "basic"): "ResNet18",
-    ((3, 4, 6, 3), "basic"): "ResNet34",
-    ((3, 4, 6, 3), "bottleneck"): "ResNet50",
-    ((3, 4, 23, 3), "bottleneck"): "ResNet101",
-    ((3, 8, 36, 3), "bottleneck"): "ResNet152",
-}
-
 
 def load_imagenet_weights(model: PreTrainedModel, source: str | os.PathLike = "torchvision") -> None:
     r"""Start the vision backbone of a model from ImageNet weights, converted exactly.
@@ -32,12 +23,11 @@ def load_imagenet_weights(model: PreTrainedModel, source: str | os.PathLike = "t
         ValueError: if they do not fit the backbone.
     """
     backbone = getattr(model, "visual_encoder", model).vision_backbone
-    state_dict, expected = _read_weights(backbone, os.fspath(source)), backbone.state_dict()
-    wrong = sorted(set(state_dict) ^ set(expected)) or sorted(
-        key for key in expected if state_dict[key].shape != expected[key].shape
-    )
-    if wrong:
-        raise ValueError(f"The weights of {source} do not fit this vision backbone; the first to differ: {wrong[0]}.")
+    state_dict = _read_weights(backbone, os.fspath(source))
+    ours, theirs = ({(key, tensor.shape) for key, tensor in d.items()} for d in (backbone.state_dict(), state_dict))
+    if ours != theirs:
+        first = min(ours ^ theirs)[0]
+        raise ValueError(f"The weights of {source} do not fit this vision backbone; the first to differ: {first}.")
     backbone.load_state_dict(state_dict)
 
 
@@ -60,13 +50,15 @@ def _torchvision_weights(config) -> dict[str, torch.Tensor]:
     """Torchvision's ImageNet weights for this ResNet, from `torch.hub`'s cache or the network."""
     from torchvision import models
 
-    name = TORCHVISION.get((tuple(getattr(config, "depths", ())), getattr(config, "layer_type", None)))
-    if config.model_type != "resnet" or name is None:
+    # Convolutions of a block, and the first and the last layer, give a ResNet its name.
+    each = 2 if getattr(config, "layer_type", None) == "basic" else 3
+    weights = getattr(models, f"ResNet{sum(getattr(config, 'depths', ())) * each + 2}_Weights", None)
+    if config.model_type != "resnet" or weights is None:
         raise ValueError(
             f"torchvision has no ImageNet weights for this `{config.model_type}` backbone; "
             f"give a Hub id or a folder instead."
         )
-    weights = getattr(models, f"{name}_Weights").IMAGENET1K_V1
+    weights = weights.IMAGENET1K_V1
     file = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
     try:
         if is_offline_mode() and not file.is_file():

@@ -158,26 +158,14 @@ class SignTranslationPipeline(Pipeline):
 
         Returns:
             `tuple`: ids, `torch.LongTensor` of shape `(B * R, L)`, R for each video, padded after their end token; and
-                their scores, `torch.FloatTensor` of shape `(B * R,)`, see [`sentence_scores`].
+                `torch.FloatTensor` of shape `(B * R,)`, how probable the model finds them, whatever way they were
+                searched for: geometric means of the token probabilities up to the end token.
         """
         options = self._prepare_generate_kwargs(generate_kwargs)
         positions = getattr(self.model.config.text_config, "max_position_embeddings", None)
         if positions and (options.get("max_new_tokens") or 0) > positions:
             options["max_new_tokens"] = positions  # no longer sentence has a place in the decoder
         sequences = self.model.generate(encoder_outputs=encoder_outputs.copy(), attention_mask=mask, **options)
-        return sequences, self.sentence_scores(sequences, encoder_outputs, mask)
-
-    def sentence_scores(self, sequences: torch.Tensor, encoder_outputs, mask: torch.Tensor) -> torch.Tensor:
-        """How probable the model finds generated sentences, whatever way they were searched for.
-
-        Args:
-            sequences (`torch.LongTensor` of shape `(B * R, L)`): generated ids, R for each video.
-            encoder_outputs (`BaseModelOutput`): of the B videos.
-            mask (`torch.LongTensor` of shape `(B, T)`): of the videos.
-
-        Returns:
-            `torch.FloatTensor` of shape `(B * R,)`: geometric means of the token probabilities up to the end token.
-        """
         each = len(sequences) // len(mask)
         states = type(encoder_outputs)(encoder_outputs.last_hidden_state.repeat_interleave(each, dim=0))
         logits = self.model(
@@ -191,7 +179,7 @@ class SignTranslationPipeline(Pipeline):
         end = self.model.generation_config.eos_token_id
         is_end = torch.isin(sequences[:, 1:], torch.tensor([] if end is None else end, device=sequences.device))
         counts = is_end.cumsum(1) - is_end.long() == 0  # up to the first end token
-        return (log_probabilities * counts).sum(1).div(counts.sum(1).clamp(min=1)).exp()
+        return sequences, (log_probabilities * counts).sum(1).div(counts.sum(1).clamp(min=1)).exp()
 
     def postprocess(self, clip: dict) -> dict | list[dict]:
         """Turn ids into a result, or several where several sentences were asked for: see [`__call__`]."""

@@ -25,8 +25,7 @@ class FlaProcessorKwargs(ProcessingKwargs, total=False):
 def normalize_text(text: str) -> str:
     """A sentence in Unicode's NFKC form, as the tokenizers of MBart and MT5 were trained to expect.
 
-    transformers' `MBartTokenizer` no longer does it: full-width punctuation, ligatures and the like would become
-    unknown.
+    transformers' `MBartTokenizer` no longer does it: full-width punctuation and ligatures would become unknown.
 
     Args:
         text (`str`): a sentence.
@@ -132,13 +131,3 @@ class FlaProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """`list[str]`: what the model's `forward` takes of a batch of videos and sentences."""
         return [*self.video_processor.model_input_names, "labels"]
-
-    @property
-    def pad_token_id(self) -> int | None:
-        """`int`: the tokenizer's; the Trainer asks its processing class for it when it pads predictions."""
-        return self.tokenizer.pad_token_id
-
-    @property
-    def eos_token_id(self) -> int | None:
-        """`int`: the tokenizer's; asked for by the Trainer."""
-        return self.tokenizer.eos_token_id

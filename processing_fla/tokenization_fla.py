@@ -190,16 +190,11 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) 
 
 def _backend_description(tokenizer: PreTrainedTokenizerBase) -> dict:
     """The tokenizer's `tokenizer.json`, if it is of a supported kind."""
-    name = type(tokenizer).__name__
-    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not hasattr(tokenizer, "backend_tokenizer"):
+    backend = json.loads(tokenizer.backend_tokenizer.to_str()) if hasattr(tokenizer, "backend_tokenizer") else None
+    if backend is None or backend["model"].get("type") not in SUPPORTED_MODELS:
         raise UnsupportedTokenizerError(
-            f"{name} cannot be trimmed: it is not a tokenizer of the `tokenizers` backend, which has a tokenizer.json."
-        )
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    if backend["model"].get("type") not in SUPPORTED_MODELS:
-        raise UnsupportedTokenizerError(
-            f"{name} cannot be trimmed: its model is {backend['model'].get('type')}, supported are "
-            f"{' and '.join(SUPPORTED_MODELS)}."
+            f"{type(tokenizer).__name__} cannot be trimmed: supported are {' and '.join(SUPPORTED_MODELS)} of the "
+            f"`tokenizers` backend."
         )
     return backend
 

@@ -4,9 +4,8 @@ PyAV decodes; its wheel brings FFmpeg. Times are seconds from the container's st
 
 A file that is damaged or cut off is refused where FFmpeg notices it: a packet or a frame is marked corrupt, the
 demuxer logs an error, or the container's index lists more frames than can be decoded. FFmpeg does not notice a cut
-that leaves a whole, shorter video (between two packets of a transport stream, MPEG program stream, FLV, ASF or Ogg
-file, between two fragments of an MP4 file, between two blocks of a Matroska file of unknown length), nor damage that
-is itself a valid stream, such as a wrong number in an index.
+that leaves a whole, shorter video (between two packets of a transport stream, between two fragments of an MP4 file),
+nor damage that is itself a valid stream, such as a wrong number in an index.
 """
 
 import contextlib
@@ -463,11 +462,8 @@ def read_chosen_frames(
     expected: int,
     size: SizeRule = None,
 ) -> tuple[np.ndarray, TimedVideoMetadata]:
-    """Read frames whose choice depends on the length of the video: in one pass where it can be guessed.
-
-    `choose` is given the number of source frames and their rate, and says which are wanted: rising int64 `(T,)`, the
-    same at every call. `expected` source frames are assumed where the container has no index. Returns the frames,
-    `(T, H, W, 3)` in uint8, upright RGB, chosen for the true length and rate, and what is known of the video.
+    """Read frames, `(T, H, W, 3)` in uint8, upright RGB, that are chosen by the video's length: `choose` maps source
+    frames and their rate to rising places. Where the container has no index, `expected` frames are tried first.
     """
     guess: tuple[int, float | None] | None = None
     while True:

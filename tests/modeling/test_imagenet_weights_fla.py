@@ -107,7 +107,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_weights_that_do_not_fit_are_refused(resnet18, tmp_path):
     torch.save(resnet18.state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(ValueError, match="do not fit this vision backbone; the first to differ: encoder.stages"):
+    with pytest.raises(ValueError, match="do not fit this vision backbone; the first to differ: embedder"):
         load_imagenet_weights(FlaVisualEncoder(tiny_vision_config()), tmp_path / "resnet18.pth")
 
 

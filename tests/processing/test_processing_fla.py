@@ -71,11 +71,6 @@ def test_lists_are_decoded_as_the_tokenizer_does_unless_told_otherwise(processor
     assert processor.batch_decode(ids) == processor.tokenizer.batch_decode(ids) == ["am</s>"]
 
 
-def test_the_trainer_finds_the_padding_token(processor):
-    assert processor.pad_token_id == processor.tokenizer.pad_token_id == 1
-    assert processor.eos_token_id == processor.tokenizer.eos_token_id == 2
-
-
 def test_options_reach_the_part_they_belong_to(processor, videos):
     batch = processor(
         videos=videos, text=["am", "tag"], frame_stride=1, padding="max_length", max_length=7, return_tensors="pt"

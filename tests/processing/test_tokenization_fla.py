@@ -312,12 +312,11 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 def test_other_kinds_of_tokenizers_are_refused():
-    with pytest.raises(
-        UnsupportedTokenizerError, match="ByT5Tokenizer cannot be trimmed: it is not a tokenizer of the"
-    ):
+    message = "cannot be trimmed: supported are Unigram and BPE of the `tokenizers` backend"
+    with pytest.raises(UnsupportedTokenizerError, match=f"ByT5Tokenizer {message}"):
         trim_tokenizer(ByT5Tokenizer(), CORPUS)
     word_level = Tokenizer(models.WordLevel({"<unk>": 0, "regen": 1}, unk_token="<unk>"))
-    with pytest.raises(UnsupportedTokenizerError, match="its model is WordLevel, supported are Unigram and BPE"):
+    with pytest.raises(UnsupportedTokenizerError, match=message):
         trim_tokenizer(PreTrainedTokenizerFast(tokenizer_object=word_level), CORPUS)
 
 

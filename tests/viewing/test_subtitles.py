@@ -3,6 +3,7 @@
 import re
 import weakref
 from fractions import Fraction
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from tests.processing.drawing import marked_frame, tiny_model, tiny_processor, write_video
 from training_fla.cli import main
-from training_fla.viewing.subtitles import Windows, cut_windows, print_subtitles, subtitle, timestamp
+from training_fla.viewing.subtitles import cut_windows, print_subtitles, subtitle, timestamp
 
 LIVE = {"live": "1"}
 
@@ -24,12 +25,13 @@ def seen(cues) -> list[tuple]:
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 24, 25, 61])
-@pytest.mark.parametrize(("length", "stride"), [(2.0, 2.0), (2.0, 0.8), (0.05, 0.05), (99, 99)])
-def test_windows_hold_every_frame_once_or_where_they_overlap_more_often(count, length, stride):
-    cues = seen(cut_windows(numbered([2 + number / 10 for number in range(count)]), Windows(length, stride)))
-    assert sorted({number for *_, numbers in cues for number in numbers}) == list(range(count))
+@pytest.mark.parametrize("length", [2.0, 0.05, 99])
+def test_windows_hold_every_frame_once_and_do_not_overlap(count, length):
+    cues = seen(cut_windows(numbered([2 + number / 10 for number in range(count)]), length))
+    assert [number for *_, numbers in cues for number in numbers] == list(range(count))
+    assert all(before[1] <= after[0] for before, after in pairwise(cues))
     for place, (start, end, numbers) in enumerate(cues):
-        assert start == pytest.approx(2 + max(place * stride, numbers[0] / 10), abs=0.1)
+        assert start == pytest.approx(2 + max(place * length, numbers[0] / 10), abs=0.1)
         assert numbers == list(range(numbers[0], numbers[-1] + 1)) and numbers[-1] / 10 + 2 < end
     assert cues[-1][1] == pytest.approx(2 + (count / 10 if count > 1 else 0.04))
 
@@ -37,8 +39,8 @@ def test_windows_hold_every_frame_once_or_where_they_overlap_more_often(count, l
 def test_windows_follow_the_frame_times():
     # A telephone's frames do not follow evenly, and nothing is shown for a while.
     times = [0.0, 0.04, 0.9, 1.0, 1.9, 2.01, 7.5, 7.54, 7.6]
-    cues = seen(cut_windows(numbered(times), Windows(2.0, 1.0)))
-    assert cues == [(0.0, 2.0, [0, 1, 2, 3, 4]), (1.0, 3.0, [3, 4, 5]), (7.5, 7.66, [6, 7, 8])]
+    cues = seen(cut_windows(numbered(times), 2.0))
+    assert cues == [(0.0, 2.0, [0, 1, 2, 3, 4]), (2.01, 4.0, [5]), (7.5, 7.66, [6, 7, 8])]
 
 
 def test_forms():
@@ -75,7 +77,7 @@ class Translator:
 def cues_of(video, capsys, length=6.0) -> list[tuple[str, str]]:
     """First and last second of each cue, and how many frames it has."""
     translate = Translator(["a sentence"] * 9)
-    print_subtitles(translate, str(video), "vtt", Windows(length, length))
+    print_subtitles(translate, str(video), "vtt", length)
     times = re.findall(r"00:00:(\S+) --> 00:00:(\S+)", capsys.readouterr().out)
     return [(*map(float, pair), shape[0]) for pair, shape in zip(times, translate.shapes, strict=True)]
 
@@ -141,24 +143,24 @@ def test_a_long_recording_keeps_memory_flat(tmp_path, capsys):
             yield result
 
     watched.processor = translate.processor
-    print_subtitles(watched, str(video), "srt", Windows(1.0, 1.0))
+    print_subtitles(watched, str(video), "srt", 1.0)
     assert len(alive) == 8 and max(alive) <= 2, "frames of cues that are translated are let go"
 
 
 @pytest.mark.parametrize(("form", "mark"), [("srt", ","), ("vtt", ".")])
 def test_a_recording_becomes_subtitles(saved, capsys, form, mark):
-    words = ["--format", form, "--window", "2", "--stride", "1", "--batch-size", "2", "--max-new-tokens", "6"]
+    words = ["--format", form, "--window", "1", "--batch-size", "2", "--max-new-tokens", "6"]
     assert main(["translate", str(saved), str(saved / "long.mp4"), *words]) == 0
     out = capsys.readouterr().out
     assert out.startswith("WEBVTT\n\n") == (form == "vtt")
     times = re.findall(r"(\S+) --> (\S+)", out)
     starts = [f"00:00:0{second}{mark}000" for second in range(5)]
-    assert times == list(zip(starts[:4], [*starts[1:4], f"00:00:04{mark}400"], strict=True))
+    assert times == list(zip(starts, [*starts[1:], f"00:00:04{mark}400"], strict=True))
 
 
 def test_a_window_without_a_sentence_gets_no_subtitle(saved, capsys):
     translate = Translator(["one", " ", "three"])
-    print_subtitles(translate, str(saved / "long.mp4"), "srt", Windows(1.6, 1.6))
+    print_subtitles(translate, str(saved / "long.mp4"), "srt", 1.6)
     assert re.findall(r"^(?:\d+|[a-z]+)$", capsys.readouterr().out, re.MULTILINE) == ["1", "one", "2", "three"]
 
 
@@ -175,7 +177,6 @@ def test_one_window_says_what_the_whole_clip_says(saved, capsys):
     [
         (["{0}/long.mp4", "--window", "2"], "add --format srt"),
         (["{0}/long.mp4", "{0}/long.mp4", "--format", "srt"], "one video file at a time"),
-        (["{0}/long.mp4", "--format", "srt", "--window", "2", "--stride", "3"], "would be lost"),
     ],
 )
 def test_bad_options_are_refused(saved, words, message, capsys):

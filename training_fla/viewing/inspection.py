@@ -78,7 +78,7 @@ def data_url(image: Image.Image, quality: int = 85) -> str:
 
 def inspect_frames(path: str, video_processor) -> Inspection:
     """Look at a clip without a model: the frames that are sampled, and how alike their pixels are."""
-    clip = _readable(path, video_processor)
+    clip = read_clip(path, video_processor)
     small = F.adaptive_avg_pool2d(clip.pixels.float().mean(1, keepdim=True), (16, 16))
     return Inspection(clip, centred_cosines(small.flatten(1)), "grey values, 16 x 16")
 
@@ -86,7 +86,7 @@ def inspect_frames(path: str, video_processor) -> Inspection:
 @torch.no_grad()
 def inspect_translation(path: str, pipe, **generate_options) -> Inspection:
     """Translate a clip by a pipeline, whose language model is switched to eager attention, and keep the attention."""
-    clip = _readable(path, pipe.processor)
+    clip = read_clip(path, pipe.processor)
     model, tokenizer = pipe.model.eval(), pipe.processor.tokenizer
     model.language_model.set_attn_implementation("eager")  # the only one that says what was attended to
     try:
@@ -188,10 +188,3 @@ def centred_cosines(features: torch.Tensor) -> np.ndarray:
     """
     centred = F.normalize(features - features.mean(0), dim=1)
     return (centred @ centred.T).clamp(-1, 1).numpy()
-
-
-def _readable(path: str, processor) -> ClipFrames:
-    try:
-        return read_clip(path, processor)
-    except (ValueError, OSError) as error:
-        raise InputError(one_line(error)) from error

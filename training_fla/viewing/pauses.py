@@ -83,7 +83,7 @@ def find_segments(motion: Motion, rules: PauseRules) -> list[tuple[float, float]
 
     Where rests and signing cannot be told apart it is the whole recording, cut at its stillest moments.
     """
-    if not len(motion.energy):
+    if len(motion.energy) < 2:
         return [(motion.start, motion.end)]
     level = np.log(without_spikes(motion.energy) + STILL)
     resting, signing = two_levels(level)
@@ -106,8 +106,6 @@ def two_levels(values: np.ndarray) -> tuple[float, float]:
     """Means of the lower and the upper part of M values, split where they tell most of the spread (Otsu)."""
     values = np.sort(values)
     count, total = len(values), values.sum()
-    if count < 2:
-        return float(total), float(total)
     below = np.arange(1, count)
     lower = np.cumsum(values)[:-1] / below
     upper = (total - lower * below) / (count - below)

@@ -4,9 +4,9 @@ All times are the frames' own, in seconds from the start of the file, as players
 than those of the cues that are translated at once, and these at the size the model reads.
 """
 
+import html
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, count, pairwise
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from processing_fla.video_reading_fla import TIME_TOLERANCE, RgbConverter, Video
 from training_fla.files import InputError, one_line, progress
 from training_fla.viewing.pauses import PICTURE_SIZE, STEP_SECONDS, PauseRules, find_segments, measure_motion
 
+WINDOW_SECONDS = 6.0  # Unstated: a sentence of middling length
 TimedFrame = tuple[float, np.ndarray]  # seconds, and (H, W, 3) in uint8 RGB
 
 
@@ -26,31 +27,23 @@ class Cue:
     frames: np.ndarray  # (S, H, W, 3), uint8 RGB: every source frame
 
 
-@dataclass(frozen=True)
-class Windows:
-    """How a recording is cut into windows of equal length, in seconds."""
-
-    length: float = 6.0  # Unstated: a sentence of middling length
-    stride: float = 6.0  # from one window's start to the next one's, at most a length
-
-
-def print_subtitles(translate, video: str, form: str, cut: Windows | PauseRules, **options) -> int:
-    """Translate a video cue by cue and print each subtitle once the start of the next one is known; how many."""
+def print_subtitles(translate, video: str, form: str, cut: float | PauseRules, **options) -> int:
+    """Translate a video cue by cue, windows of so many seconds or by pauses, and print each subtitle; how many."""
     total, cues = open_cues(video, translate, cut)
     if form == "vtt":
         print("WEBVTT\n")
-    numbers = count(1)
+    number = 0
     translated = progress(translate_cues(translate, cues, options), total=total, desc="translating", unit="cue")
     try:
-        for (start, end, sentence), following in pairwise(chain(translated, [None])):
-            if sentence.strip():  # no two subtitles are shown at once, and none is empty
-                end = end if following is None else min(end, following[0])
-                print(subtitle(next(numbers), start, end, sentence, form), flush=True)
+        for start, end, sentence in translated:
+            if sentence.strip():
+                number += 1
+                print(subtitle(number, start, end, sentence, form), flush=True)
     except VideoDecodeError:
         raise
     except ValueError as error:
         raise InputError(f"{video} cannot be translated: {error}") from error
-    return next(numbers) - 1
+    return number
 
 
 def translate_cues(translate, cues: Iterable[Cue], options: dict) -> Iterator[tuple[float, float, str]]:
@@ -66,11 +59,11 @@ def translate_cues(translate, cues: Iterable[Cue], options: dict) -> Iterator[tu
         yield *times[place], result["translation_text"]
 
 
-def open_cues(video: str, translate, cut: Windows | PauseRules) -> tuple[int | None, Iterator[Cue]]:
+def open_cues(video: str, translate, cut: float | PauseRules) -> tuple[int | None, Iterator[Cue]]:
     """The cues of a video file, and how many there are where that is known beforehand."""
     processor = translate.processor.video_processor
     frames = read_frames(video, processor.target_size if processor.do_resize else None)
-    if isinstance(cut, Windows):
+    if not isinstance(cut, PauseRules):
         return None, cut_windows(frames, cut)
     most = getattr(translate.model.config.get_text_config(), "max_position_embeddings", None)
     segments = read_segments(video, cut, most and (most - 1) * processor.frame_stride)
@@ -85,21 +78,20 @@ def read_frames(video: str, size) -> Iterator[TimedFrame]:
         yield from opened.rgb_frames(size=size)
 
 
-def cut_windows(frames: Iterable[TimedFrame], cut: Windows) -> Iterator[Cue]:
-    """Windows of a recording by rising start; together they hold every frame, the last may be shorter."""
+def cut_windows(frames: Iterable[TimedFrame], length: float) -> Iterator[Cue]:
+    """Windows of a recording, one behind the other; each frame is in one, the last may be shorter."""
     held: list[TimedFrame] = []
-    start, is_new, last_times = None, False, []
+    start, last_times = None, []
     for seconds, frame in frames:
         start = seconds if start is None else start
-        while seconds >= start + cut.length - TIME_TOLERANCE:
-            if is_new:
-                yield cue_of(held, start + cut.length)
-            start, is_new = start + cut.stride, False
-            held = [item for item in held if item[0] >= start - TIME_TOLERANCE]
+        while seconds >= start + length - TIME_TOLERANCE:
+            if held:
+                yield cue_of(held, max(start, held[0][0]), start + length)
+            start, held = start + length, []
         held.append((seconds, frame))
-        is_new, last_times = True, [*last_times[-1:], seconds]
-    if is_new:
-        yield cue_of(held, end_of(last_times))
+        last_times = [*last_times[-1:], seconds]
+    if held:
+        yield cue_of(held, max(start, held[0][0]), end_of(last_times))
 
 
 def cut_segments(frames: Iterable[TimedFrame], segments: Iterable[tuple[float, float]]) -> Iterator[Cue]:
@@ -113,11 +105,11 @@ def cut_segments(frames: Iterable[TimedFrame], segments: Iterable[tuple[float, f
                 held.append(ahead)
             ahead = next(frames, None)
         if held:
-            yield replace(cue_of(held, end), start=start)
+            yield cue_of(held, start, end)
 
 
-def cue_of(held: list[TimedFrame], end: float) -> Cue:
-    return Cue(held[0][0], end, np.stack([frame for _, frame in held]))
+def cue_of(held: list[TimedFrame], start: float, end: float) -> Cue:
+    return Cue(start, end, np.stack([frame for _, frame in held]))
 
 
 def read_segments(video: str, rules: PauseRules, max_frames: int | None = None) -> list[tuple[float, float]]:
@@ -152,7 +144,7 @@ def subtitle(number: int, start: float, end: float, sentence: str, form: str) ->
     times = [timestamp(seconds, "," if form == "srt" else ".") for seconds in (start, end)]
     text = one_line(sentence)
     if form == "vtt":
-        text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        text = html.escape(text, quote=False)
     return f"{number}\n{times[0]} --> {times[1]}\n{text}\n"
 
 

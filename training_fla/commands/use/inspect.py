@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training_fla.files import Done, InputError, atomic_file
 
-from .translate import add_model_arguments, positive
+from .translate import add_model_arguments
 
 EXAMPLE = "fla inspect clip.mp4 --model runs/stage2 --out clip.html"
 
@@ -19,8 +19,6 @@ def add_arguments(parser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="folder of a trained model, or its Hub id")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".png or .html (default: the clip's name, .png)")
     add_model_arguments(parser)
-    stride = "without --model: keep one frame in N (default: the processor's)"
-    parser.add_argument("--frame-stride", type=positive, metavar="N", help=stride)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
@@ -44,9 +42,7 @@ def run(args) -> Done:
         else:
             from processing_fla import FlaVideoProcessor
 
-            inspection = inspect_frames(
-                args.clip, FlaVideoProcessor(frame_stride=args.frame_stride or FlaVideoProcessor.frame_stride)
-            )
+            inspection = inspect_frames(args.clip, FlaVideoProcessor())
         (write_page if out.suffix.lower() == ".html" else draw_png)(inspection, file)
     if inspection.sentence:
         print(inspection.sentence)

@@ -10,7 +10,7 @@ import os
 from training_fla.files import Done, InputError
 
 EXAMPLE = "fla translate runs/stage2 clips/*.mp4 --num-beams 5 --batch-size 4"
-CUTS = {"windows": ("window", "stride"), "pauses": ("min_pause", "min_length", "max_length")}
+CUTS = {"windows": ("window",), "pauses": ("min_pause", "min_length", "max_length")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,6 @@ def add_subtitle_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cut", choices=tuple(CUTS), help="where a cue ends (default windows)")
     for option, default, text in (
         ("--window", "6", "windows: seconds translated at once"),
-        ("--stride", "--window", "windows: seconds between their starts"),
         ("--min-pause", "0.4", "pauses: a shorter rest lies within a sentence"),
         ("--min-length", "0.3", "pauses: shorter signing is left out"),
         ("--max-length", "15, or the model's", "pauses: longer signing is cut at its stillest moment"),
@@ -108,7 +107,7 @@ def run(args) -> Done:
 def chosen_cut(args, clips: list[str]):
     """The rules by which a recording is cut into cues, or `None` where no subtitles are asked for."""
     from training_fla.viewing.pauses import PauseRules
-    from training_fla.viewing.subtitles import Windows
+    from training_fla.viewing.subtitles import WINDOW_SECONDS
 
     given = {name: getattr(args, name) for names in CUTS.values() for name in names}
     given = {name: value for name, value in given.items() if value is not None}
@@ -127,7 +126,4 @@ def chosen_cut(args, clips: list[str]):
         if rules.min_length > rules.max_length:
             raise InputError(f"--min-length {rules.min_length:g} is longer than --max-length {rules.max_length:g}")
         return rules
-    length = args.window or Windows.length
-    if (args.stride or length) > length:
-        raise InputError(f"--stride {args.stride:g} is longer than the window: what lies between would be lost")
-    return Windows(length, args.stride or length)
+    return args.window or WINDOW_SECONDS
