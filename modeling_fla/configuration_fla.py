@@ -28,11 +28,9 @@ class FlaVisionConfig(PreTrainedConfig):
 
     Args:
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
-            Any vision model [`AutoModel`] or [`AutoBackbone`] can build: ResNet, ConvNeXt, DINOv2, ...
-            Defaults to ResNet18.
+            Any vision model [`AutoModel`] or [`AutoBackbone`] can build: ResNet18 (the default), ConvNeXt, DINOv2, ...
         hidden_size (`int`, *optional*, defaults to 512): C, the channels of the sign features.
-        temporal_kernel_size (`int`, *optional*, defaults to 5):
-            Frames under the temporal convolution. Odd, so that the convolution keeps the length (N = T).
+        temporal_kernel_size (`int`, *optional*, defaults to 5): Frames under the convolution. Odd, so that N = T.
         image_mean (`list[float]` or `float`, *optional*, defaults to ImageNet's):
             Means of R, G and B in [0, 1], or one for all; `uint8` pixels are normalised with it on the device.
         image_std (`list[float]` or `float`, *optional*, defaults to ImageNet's): Standard deviations, likewise.

@@ -177,8 +177,7 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         config ([`FlaConfig`]): The configuration.
         visual_encoder ([`FlaVisualEncoder`], *optional*): A ready one to build around.
         language_model (`PreTrainedModel`, *optional*): A ready one to build around.
-        light_t_encoder ([`FlaLightTEncoder`], *optional*):
-            A ready one to build around, with `input_features="hidden"`.
+        light_t_encoder ([`FlaLightTEncoder`], *optional*): Likewise, with `input_features="hidden"`.
     """
 
     def __init__(

@@ -101,12 +101,5 @@ def write_page(inspection: Inspection, file: Path) -> None:
             draw(figure, inspection)
             pictures.append((name, inline_svg(figure)))
     frames = [(clip.when(position), data_url(clip.image(position))) for position in shown_positions(inspection)]
-    page = render(
-        "inspection.html",
-        inspection=inspection,
-        heading=heading(inspection),
-        frames=frames,
-        words=words,
-        pictures=pictures,
-    )
-    file.write_text(page, encoding="utf-8")
+    content = {"heading": heading(inspection), "frames": frames, "words": words, "pictures": pictures}
+    file.write_text(render("inspection.html", inspection=inspection, **content), encoding="utf-8")
