@@ -53,7 +53,7 @@ def main(args: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "corpus")
         rows = read_demo(num_train=CLIPS, num_dev=1, num_test=1, size=32)
-        pack(rows, folder, size=32, progress=False)
+        pack(rows, folder, size=32)
         tokenizer = train_tokenizer([row.sentence for row in rows], 120, ("de_DE",))
         processor = FlaProcessor(video_processor=FlaVideoProcessor(), tokenizer=tokenizer)
         SignVideoDataset(PackedCorpus(folder, "train"), processor)  # what is imported and set up once

@@ -201,7 +201,7 @@ class Bench:
         from training_fla.data.packing import pack
 
         workers = 0 if self.quick else os.cpu_count()
-        pack(rows, self.folder / name, size=size, num_workers=workers, progress=False, corpus="drawn")
+        pack(rows, self.folder / name, size=size, num_workers=workers, corpus="drawn")
 
     def make_trainer(self, stage: str, lines: dict):
         """The trainer that `run_stage1.py` or `run_stage2.py` would make of a recipe."""

@@ -63,7 +63,7 @@ def make_trainer(folder: Path, size: Size):
     from training_fla.recipe import Stage2Arguments, parse_recipe
 
     rows = read_demo(num_train=size.clips, num_dev=2, num_test=2, size=40)
-    pack(rows, folder / "corpus", size=40, num_workers=0, progress=False, corpus="demo")
+    pack(rows, folder / "corpus", size=40, num_workers=0, corpus="demo")
     lines = {**RECIPE, "dataset": str(folder / "corpus"), "output_dir": str(folder / "run")}
     lines["per_device_train_batch_size"] = size.batch
     (folder / "recipe.yaml").write_text(yaml.safe_dump(lines))

@@ -136,7 +136,7 @@ def measure_reading(folder: Path, quick: bool, repeats: int) -> tuple[dict, list
         (folder / f"png{number}").mkdir(parents=True)
         for frame, pixels in enumerate(clip, start=1):
             Image.fromarray(pixels).save(folder / f"png{number}" / f"images{frame:04d}.png")
-    corpus = PackedCorpus(pack(rows, folder / "packed", size=SIZE, num_workers=0, progress=False), "train")
+    corpus = PackedCorpus(pack(rows, folder / "packed", size=SIZE, num_workers=0), "train")
     sampled = [(index, range(0, corpus.num_frames[index], STRIDE)) for index in range(len(corpus))]
     jpegs = [bytes(jpeg) for index, frames in sampled for jpeg in corpus.read_jpegs(index, frames)]
     tensors = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
@@ -207,7 +207,7 @@ def measure_packing(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     clips = files * max(1, min_frames // sum(map(bare_video_decode, files)))
     rows = [CorpusRow(f"{number}", VideoFile(file), "x", "train") for number, file in enumerate(clips)]
-    options = {"size": SIZE, "num_workers": cores, "shard_clips": SHARD_CLIPS, "progress": False}
+    options = {"size": SIZE, "num_workers": cores, "shard_clips": SHARD_CLIPS}
     outs = (folder / f"packed{number}" for number in range(10**6))
     num_frames = bare_video_decode_all(clips, cores)
     works = {

@@ -32,7 +32,6 @@ def packed_demo(tmp_path_factory) -> Path:
         folder,
         size=32,
         num_workers=0,
-        progress=False,
         corpus="demo",
     )
     return folder

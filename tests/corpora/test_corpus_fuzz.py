@@ -175,7 +175,7 @@ def run_all(tmp_path: Path, count: int) -> None:
     video = write_video(tmp_path / "whole.mp4", 12)
     labels = csl_daily(tmp_path / "csl") / "sentence_label/csl2020ct_v2.pkl"
     packed = tmp_path / "packed"
-    pack(drawn_rows(4, 0, 0), packed, size=16, shard_clips=4, num_workers=0, progress=False)
+    pack(drawn_rows(4, 0, 0), packed, size=16, shard_clips=4, num_workers=0)
     phoenix, train = phoenix14t(tmp_path / "phoenix"), "annotations/manual/PHOENIX-2014-T.train.corpus.csv"
     groups = [
         damage("video", video, "", tmp_path / "videos", count),

@@ -35,7 +35,7 @@ def test_phoenix14t_is_read_from_the_release_or_the_folder_above(tmp_path, video
 
 def test_phoenix14t_packs_and_comes_back(tmp_path):
     rows = read_phoenix14t(phoenix14t(tmp_path / "root"))
-    pack(rows, tmp_path / "out", size=16, num_workers=0, progress=False, corpus="phoenix14t")
+    pack(rows, tmp_path / "out", size=16, num_workers=0, corpus="phoenix14t")
     corpus = PackedCorpus(tmp_path / "out", "train")
     assert corpus.num_frames == [5, 6]
     assert corpus.read_frames(1, [5]).shape == (1, 3, 16, 16)

@@ -55,7 +55,7 @@ def packed(clips, processor, tmp_path_factory) -> SignVideoDataset:
         for number, kind in enumerate(KINDS)
     ]
     out = tmp_path_factory.mktemp("packed") / "corpus"
-    pack(rows, out, size=SIZE, num_workers=0, progress=False)
+    pack(rows, out, size=SIZE, num_workers=0)
     return SignVideoDataset(PackedCorpus(out, "train"), processor)
 
 

@@ -27,13 +27,8 @@ class ClipAugmentation:
     probability: float = 0.5
 
     def __post_init__(self):
-        bounds = {
-            "crop_size": (1, math.inf),
-            "rotate_degrees": (0, 180),
-            "resize_factor": (0, 0.9),
-            "translate_pixels": (0, math.inf),
-            "probability": (0, 1),
-        }
+        bounds = {"crop_size": (1, math.inf), "rotate_degrees": (0, 180), "resize_factor": (0, 0.9)}
+        bounds |= {"translate_pixels": (0, math.inf), "probability": (0, 1)}
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
@@ -54,19 +49,10 @@ class ClipAugmentation:
         return warp(frames, self.draw_geometry(*frames.shape[-2:], generator), self.crop_size)
 
     def draw_geometry(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
-        """Where each pixel of the result comes from.
+        """A float64 matrix `(2, 3)`: where in a frame each pixel of the result comes from.
 
-        Args:
-            height (`int`): of the frames, in pixels.
-            width (`int`): of the frames, in pixels.
-            generator (`np.random.Generator`): draws.
-
-        Returns:
-            `np.ndarray` of shape `(2, 3)`, float64: takes a column and row of the result, counted in pixels from the
-                middle of the crop, to a column and row of the frame, counted in pixels from its upper left corner.
-
-        Raises:
-            InputError: the frames are smaller than the crop.
+        It takes a column and row, counted in pixels from the middle of the crop, to those of the frame, counted in
+        pixels from its upper left corner.
         """
         if self.crop_size > min(height, width):
             raise InputError(

@@ -16,16 +16,7 @@ SPARE_BATCHES = 0.02
 
 
 def windows_by_length(order: np.ndarray, lengths: np.ndarray, window: int) -> list[np.ndarray]:
-    """Cut an order into windows and sort the clips of each.
-
-    Args:
-        order (`np.ndarray` of shape `(clips,)`): places of clips.
-        lengths (`np.ndarray` of shape `(clips,)`): of each clip, in the order of places.
-        window (`int`): clips in a window.
-
-    Returns:
-        `list[np.ndarray]`: places, shortest clip first.
-    """
+    """Cut an order of places into windows of so many clips, and sort each; `lengths` are in the order of places."""
     windows = np.split(order, range(window, len(order), window))
     return [part[np.argsort(lengths[part], kind="stable")] for part in windows]
 
@@ -79,16 +70,12 @@ class FrameBudgetSampler(Sampler[list[int]]):
         process_index: int = 0,
     ):
         self.lengths = np.asarray(lengths, dtype=np.int64)
-        if max_frames < 1:
-            raise InputError(f"a budget of {max_frames} frames a batch holds none")
         if len(self.lengths) and self.lengths.max() > max_frames:
             longest = int(self.lengths.argmax())
             raise InputError(
                 f"clip {longest if names is None else names[longest]} has {self.lengths[longest]} frames, more than "
                 f"the budget of {max_frames} a batch: raise it, or thin long clips with max_source_frames"
             )
-        if max_clips is not None and max_clips < 1:
-            raise InputError(f"a batch needs at least one clip, not {max_clips}")
         self.max_frames, self.max_clips, self.seed, self.epoch = max_frames, max_clips, seed, 0
         self.batches_a_step = accumulation * num_processes
         self.num_processes, self.process_index = num_processes, process_index
@@ -138,11 +125,8 @@ class FrameBudgetSampler(Sampler[list[int]]):
         for part in windows_by_length(order, -self.lengths, window):
             batch: list[int] = []
             for clip in part.tolist():
-                if (
-                    not batch
-                    or (len(batch) + 1) * self.lengths[batch[0]] > self.max_frames
-                    or (len(batch) == self.max_clips)
-                ):
+                is_full = batch and (len(batch) + 1) * self.lengths[batch[0]] > self.max_frames
+                if not batch or is_full or len(batch) == self.max_clips:
                     batch = []
                     batches.append(batch)
                 batch.append(clip)
@@ -153,10 +137,8 @@ def check_batching(args, frames_per_batch: int | None) -> None:
     """Refuse a recipe's line by which Accelerate would cut batches anew."""
     for name in ("split_batches", "dispatch_batches"):
         if frames_per_batch is not None and getattr(args.accelerator_config, name):
-            line = f"accelerator_config.{name}"
-            raise InputError(
-                f"{line} is for batches of equally many clips, not for frames_per_batch {frames_per_batch}"
-            )
+            reason = f"is for batches of equally many clips, not for frames_per_batch {frames_per_batch}"
+            raise InputError(f"accelerator_config.{name} {reason}")
 
 
 def placed_loader(loader: DataLoader, accelerator: Accelerator) -> DataLoader:

@@ -87,8 +87,7 @@ def check_corpus(
     named = {os.path.abspath(row.video.path) for row in rows if isinstance(row.video, FrameFolder | VideoFile)}
     report.extra = [str(path) for path in on_disk if os.path.abspath(path) not in named]
     present = [row for row in rows if not row.video.is_missing]
-    workers = os.cpu_count() or 1 if num_workers is None else num_workers
-    findings = in_workers(examine, present, workers, _lost)
+    findings = in_workers(examine, present, num_workers, _lost)
     findings = progress(findings, total=len(present), desc="checking", unit="clip")
     for row, found in zip(present, findings, strict=True):
         if found.fault:

@@ -63,7 +63,7 @@ class SignTranslationCollator:
             ValueError: an example has neither frames nor features, or more than one clip.
         """
         name = "sign_features" if "sign_features" in examples[0] else "pixel_values_videos"
-        clips = [real_positions(example, name) for example in examples]
+        clips = [_real_positions(example, name) for example in examples]
         lengths = torch.tensor([len(clip) for clip in clips])
         batch = empty_batch(clips)
         for row, clip in zip(batch, clips, strict=True):
@@ -84,19 +84,8 @@ class SignTranslationCollator:
         return inputs
 
 
-def real_positions(example: dict, name: str) -> torch.Tensor:
-    """The frames or features of an example, without padding.
-
-    Args:
-        example (`dict`): see [`SignTranslationCollator`].
-        name (`str`): of its input.
-
-    Returns:
-        `torch.Tensor` of shape `(T, 3, H, W)` or `(N, C)`.
-
-    Raises:
-        ValueError: it has no such input, or more than one clip.
-    """
+def _real_positions(example: dict, name: str) -> torch.Tensor:
+    """The frames `(T, 3, H, W)` or features `(N, C)` of an example, without padding."""
     if name not in example:
         raise ValueError(f"An example needs `pixel_values_videos` or `sign_features`, got {', '.join(example)}.")
     clip = example[name]
@@ -108,7 +97,6 @@ def real_positions(example: dict, name: str) -> torch.Tensor:
         clip = clip[0]
     if clip.dim() != dims:
         raise ValueError(f"`{name}` of an example must be one clip of {dims} dimensions, got {tuple(clip.shape)}.")
-    mask = example.get("attention_mask")
-    return (
-        clip if mask is None else clip[torch.as_tensor(mask[0] if isinstance(mask, list) else mask).flatten().bool()]
-    )
+    if example.get("attention_mask") is None:
+        return clip
+    return clip[torch.as_tensor(np.asarray(example["attention_mask"])).flatten().bool()]

@@ -98,15 +98,7 @@ class SignVideoDataset(Dataset):
         self._epoch.fill_(epoch)
 
     def kept(self, num_frames: int, generator: np.random.Generator | None = None) -> np.ndarray:
-        """Which packed frames of a clip are kept.
-
-        Args:
-            num_frames (`int`): packed frames of the clip.
-            generator (`np.random.Generator`, *optional*): draws the phase; without it the phase is fixed.
-
-        Returns:
-            `np.ndarray` of shape `(T,)`, int64: ascending.
-        """
+        """Which packed frames of a clip of so many are kept; `generator` draws their phase, which else is fixed."""
         return self.video_processor.sample_frame_indices(num_frames, generator, self.corpus.frame_stride)
 
     epoch = property(lambda self: int(self._epoch))
@@ -120,22 +112,14 @@ class SignVideoDataset(Dataset):
         kept = self.kept(self.corpus.num_frames[index], generator if self.random_frame_phase else None)
         frames = self.corpus.read_frames(index, kept, clip)  # (T, 3, H, W)
         if self.augmentation is not None:
-            frames = self.augmentation(resized_frames(frames, self.video_processor), generator)
+            frames = self.augmentation(_resized(frames, self.video_processor), generator)
         else:
             frames = evaluation_frames(frames, self.video_processor)
         return {"index": index, "pixel_values_videos": frames, "labels": self.targets[index]}
 
 
-def resized_frames(frames: torch.Tensor, video_processor: FlaVideoProcessor) -> torch.Tensor:
-    """Scale packed frames as the processor scales a video; usually they have the right size already.
-
-    Args:
-        frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8 RGB as packed.
-        video_processor ([`~processing_fla.FlaVideoProcessor`]): the size.
-
-    Returns:
-        `torch.Tensor` of shape `(T, 3, height, width)`: uint8 RGB.
-    """
+def _resized(frames: torch.Tensor, video_processor: FlaVideoProcessor) -> torch.Tensor:
+    """Scale packed frames `(T, 3, H, W)` as the processor scales a video; most have the right size already."""
     pixels = scaled(frames.permute(0, 2, 3, 1).numpy(), video_processor.target_size)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
@@ -150,7 +134,7 @@ def evaluation_frames(frames: torch.Tensor, video_processor: FlaVideoProcessor) 
     Returns:
         `torch.Tensor` of shape `(T, 3, crop, crop)`: uint8 RGB; a view where the packed size is the right one already.
     """
-    frames, crop = resized_frames(frames, video_processor), video_processor.crop_size
+    frames, crop = _resized(frames, video_processor), video_processor.crop_size
     H, W = frames.shape[-2:]
     top, left = round((H - crop["height"]) / 2), round((W - crop["width"]) / 2)
     return frames[..., top : top + crop["height"], left : left + crop["width"]]

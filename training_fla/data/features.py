@@ -81,7 +81,7 @@ class FeatureCache:
             features = stored.get_tensor(str(index))
         except SafetensorError:
             features = None
-        if features is None or checksum(features) != checksums.get(str(index)):
+        if features is None or _checksum(features) != checksums.get(str(index)):
             raise InputError(f"{self.file(number)} is damaged at clip {index}; {self.remedy}")
         return features
 
@@ -115,35 +115,19 @@ class FeatureCache:
         return True
 
     def write(self, number: int, clips: dict[int, torch.Tensor]) -> None:
-        """Write a shard, which appears when it is whole.
-
-        Args:
-            number (`int`): of the shard.
-            clips (`dict[int, torch.Tensor]`): `(N, C)` features in the type to store, by place in the split.
-
-        Raises:
-            InputError: it cannot be written.
-        """
+        """Write a shard, features `(N, C)` by place in the split; it appears when it is whole."""
         tensors = {str(index): clips[index].contiguous() for index in self.shards[number]}
-        checksums = json.dumps({name: checksum(features) for name, features in tensors.items()})
+        checksums = json.dumps({name: _checksum(features) for name, features in tensors.items()})
         try:
             with atomic_file(self.file(number), overwrite=True) as work:
                 save_file(tensors, work, {"cache": self.folder.name, "checksums": checksums})
         except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"cannot write {self.file(number)}: {error}; make room, then give the same command again"
-            ) from error
+            remedy = "make room, then give the same command again"
+            raise InputError(f"cannot write {self.file(number)}: {error}; {remedy}") from error
 
 
-def checksum(features: torch.Tensor) -> int:
-    """CRC-32 of a tensor's type, shape and bytes.
-
-    Args:
-        features (`torch.Tensor` of shape `(N, C)`): contiguous, on the CPU.
-
-    Returns:
-        `int`: below 2 to the power of 32.
-    """
+def _checksum(features: torch.Tensor) -> int:
+    """CRC-32 of the type, shape and bytes of features `(N, C)`, which are contiguous and on the CPU."""
     return zlib.crc32(features.view(torch.uint8).numpy(), zlib.crc32(f"{features.dtype} {features.shape}".encode()))
 
 

@@ -96,11 +96,9 @@ class PackedCorpus:
         self.shard_clips: list[int] = [shard["clips"] for shard in self._entry["shards"]]
         for shard in self._entry["shards"] if has_frames else ():
             _check_size(self.folder, shard)
-        if (
-            "index" in self._entry
-            and file_sha256(_check_size(self.folder, self._entry["index"])) != (self._entry["index"]["sha256"])
-        ):
-            raise InputError(f"{self.folder / self._entry['index']['file']} is damaged: pack the corpus again")
+        index = self._entry.get("index")
+        if index and file_sha256(_check_size(self.folder, index)) != index["sha256"]:
+            raise InputError(f"{self.folder / index['file']} is damaged: pack the corpus again")
         self._shards: dict[int, pa.Buffer] = {}
         self._index: pa.Table | None = None
         self._index = self._read_index(check=True)
@@ -167,9 +165,13 @@ class PackedCorpus:
         self, index: int, frame_indices: Sequence[int], clip: pa.RecordBatch | None = None
     ) -> list[memoryview]:
         """The JPEG bytes of some frames of a clip, where they lie, checked."""
-        clip = self._checked(index, self._read_clip(index) if clip is None else clip)
+        clip = self._read_clip(index) if clip is None else clip
         checksums, frames = (clip.column(name).flatten() for name in ("frame_crc32", "frames"))
-        checksums, num_frames, jpegs = checksums.to_numpy(), self.num_frames[index], []
+        num_frames, jpegs = self.num_frames[index], []
+        is_whole = len(frames) == len(checksums) == num_frames and clip.num_rows == 1
+        if not is_whole or clip.column("id")[0].as_py() != self.ids[index]:
+            raise self._damaged(index, 0)
+        checksums = checksums.to_numpy()
         for frame in map(int, frame_indices):
             if not 0 <= frame < num_frames:
                 raise IndexError(f"{self.ids[index]!r} has {num_frames} frames, frame {frame} was asked for")
@@ -193,16 +195,6 @@ class PackedCorpus:
             clip.validate(full=True)
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._damaged(index, 0) from error
-        return clip
-
-    def _checked(self, index: int, clip: pa.RecordBatch) -> pa.RecordBatch:
-        frames = [len(clip.column(name).flatten()) for name in ("frames", "frame_crc32")]
-        if (
-            clip.num_rows != 1
-            or clip.column("id")[0].as_py() != self.ids[index]
-            or frames != 2 * [self.num_frames[index]]
-        ):
-            raise self._damaged(index, 0)
         return clip
 
     def _damaged(self, index: int, frame: int) -> InputError:

@@ -75,30 +75,29 @@ class ShardPlan:
     rows: Sequence[CorpusRow]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Packing:
     """One packing, by this process and others: what is packed, how, and where."""
 
     plans: Sequence[ShardPlan]
     out: Path
-    size: tuple[int, int] | None
-    quality: int
-    frame_stride: int
-    on_error: str
-    corpus: str
-    source: str
-    progress: bool
-    left_out: Sequence[tuple[str, str, str]] = ()
+    size: int | tuple[int, int] | None = 256  # height and width, or both at once; `None` keeps the source's
+    quality: int = 95
+    frame_stride: int = 1
+    on_error: str = "fail"  # or "skip": leave bad clips out and list them in `skipped.tsv`
+    corpus: str = ""
+    source: str = ""  # fingerprint of what the rows were read from; another one packs anew
+    left_out: Sequence[tuple[str, str, str]] = ()  # more for `skipped.tsv`: rows that no clip could be made of
 
     def __post_init__(self):
+        if isinstance(self.size, int):
+            self.size = (self.size, self.size)
         if self.size is not None and not all(1 <= side <= 4096 for side in self.size):
             raise InputError(f"size must be 1 to 4096 pixels, not {self.size}")
         if not 1 <= self.quality <= 100:
             raise InputError(f"JPEG quality must be 1 to 100, not {self.quality}")
         if self.frame_stride < 1:
             raise InputError(f"frame_stride must be at least 1, not {self.frame_stride}")
-        if self.on_error not in ("fail", "skip"):
-            raise InputError(f"on_error must be 'fail' or 'skip', not {self.on_error!r}")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -122,10 +121,9 @@ class Packing:
         digest = hashlib.sha256(json.dumps([FORMAT, self.parameters, self.source]).encode())
         for shard in self.plans:
             for row in shard.rows:
-                video = row.video
-                times = (getattr(video, "start_seconds", None), getattr(video, "end_seconds", None))
-                times = times if isinstance(video, VideoFile) or times != (None, None) else ()
-                fields = [shard.file, row.id, row.sentence, row.signer, row.language, video.name, *times]
+                times = [getattr(row.video, name, None) for name in ("start_seconds", "end_seconds")]
+                times = times if isinstance(row.video, VideoFile) or times != [None, None] else ()
+                fields = [shard.file, row.id, row.sentence, row.signer, row.language, row.video.name, *times]
                 fields += [row.glosses] if row.glosses else []
                 digest.update(json.dumps(fields).encode())
         return digest.hexdigest()[:32]
@@ -152,28 +150,21 @@ def pack(
     rows: Sequence[CorpusRow],
     out: str | os.PathLike,
     *,
-    size: int | tuple[int, int] | None = 256,  # height and width, or both at once; `None` keeps the source's
-    quality: int = 95,
-    frame_stride: int = 1,
     num_workers: int | None = None,  # processes; 0 works in this one, `None` takes one a core
     shard_clips: int | None = None,
-    on_error: str = "fail",  # or "skip": leave bad clips out and list them in `skipped.tsv`
-    progress: bool = True,
     overwrite: bool = False,
     wait: bool = False,  # for another process that writes `out`, instead of failing
-    corpus: str = "",
-    source: str = "",  # fingerprint of what the rows were read from; another one packs anew
-    left_out: Sequence[tuple[str, str, str]] = (),  # more for `skipped.tsv`: rows that no clip could be made of
     # (i, n): pack the i-th of n parts; the run that finds all parts done makes `out`
     machine: tuple[int, int] = (1, 1),
     add_files: Callable[[Path], None] | None = None,  # called with the folder before it appears
+    **how,
 ) -> Path | None:
-    """Write a packed folder, or the part of this machine (then `None` while others are missing)."""
-    if not 1 <= machine[0] <= machine[1]:
-        raise InputError(f"shard must be i/n with 1 <= i <= n, not {machine[0]}/{machine[1]}")
-    plans, size = plan_shards(rows, shard_clips), (size, size) if isinstance(size, int) else size
-    how = (size, quality, frame_stride, on_error, corpus, source, progress, left_out)
-    packing = Packing(plans, Path(out).resolve(), *how)
+    """Write a packed folder, or the part of this machine (then `None` while others are missing).
+
+    `how` are the fields of [`Packing`] from `size` on.
+    """
+    plans = plan_shards(rows, shard_clips)
+    packing = Packing(plans, Path(out).resolve(), **how)
     if not packing.is_done():
         _check_before(packing, rows, overwrite)
         is_alone = machine == (1, 1)
@@ -201,7 +192,7 @@ def ensure_packed(
 
     Every process of a run may call it. `options` are those of `read_manifest`.
     """
-    kept = {name: value for name, value in pack_options.items() if name not in ("num_workers", "progress")}
+    kept = {name: value for name, value in pack_options.items() if name != "num_workers"}
     reading = Reading(follow_links, skip_bad_rows=kept.get("on_error") == "skip")
     rows = read_manifest(manifest, reading=reading, **options)
     source = f"{manifest_fingerprint(manifest, rows, **options)} {sorted(kept.items())!r}"
@@ -259,7 +250,7 @@ def _where(row: CorpusRow) -> str:
 def _locked(packing: Packing, wait: bool) -> Iterator[None]:
     """Hold the work folder against other processes."""
     with contextlib.ExitStack() as stack:
-        announced = not packing.progress
+        announced = False
         while True:
             try:
                 stack.enter_context(locked_folder(packing.work, packing.out))
@@ -294,16 +285,13 @@ def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: in
     write_marker(packing.work, "corpus")
     shards = [shard for shard in shards if packing.entry(shard) is None]
     rows = [row for shard in shards for row in shard.rows]
-    if num_workers is None:
-        num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if any(isinstance(row.video, VideoFile) for row in rows):  # once here, not in every process that is forked
         import av.video.reformatter  # noqa: F401
 
         import processing_fla.video_reading_fla  # noqa: F401
     num_bytes = num_clips = 0
-    bar = progress(total=len(rows), desc="packing", unit="clip", disable=not (packing.progress and shards))
-    encode = partial(_encoded, packing)
-    with bar, contextlib.closing(in_workers(encode, rows, num_workers, _lost)) as clips:
+    bar = progress(total=len(rows), desc="packing", unit="clip", disable=not shards)
+    with bar, contextlib.closing(in_workers(partial(_encoded, packing), rows, num_workers, _lost)) as clips:
         for shard in shards:
             entry = _write_shard(packing, shard, clips, bar)
             num_bytes, num_clips = num_bytes + entry["bytes"], num_clips + len(shard.rows)
@@ -314,7 +302,7 @@ def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: in
 def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBatch | str], bar) -> dict[str, Any]:
     """Write a shard, which appears when it is whole, and a note of its hash, which is what makes it count."""
     num_clips = num_frames = 0
-    skipped: list[list[str]] = []
+    skipped: list[tuple[str, str]] = []
     with atomic_file(packing.work / "folder" / shard.file, overwrite=True) as work:
         with pa.OSFile(str(work), "wb") as sink, pa.ipc.new_stream(sink, packing.schema) as stream:
             for row in shard.rows:
@@ -328,15 +316,14 @@ def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBa
                         f"{clip}; --on-error skip leaves such clips out, and goes on from what {packing.work} holds"
                     )
                 else:
-                    skipped.append([row.id, clip])
+                    skipped.append((row.id, clip))
         table = pa.ipc.open_stream(pa.memory_map(str(work), "r")).read_all()
         entry = {"file": shard.file, "bytes": os.path.getsize(work), "sha256": file_sha256(work)}
         entry |= {"index_sha256": index_digest(table), "clips": num_clips, "frames": num_frames}
     if skipped:
         bar.set_description(f"packing, {len(skipped)} bad clips in {shard.file}", refresh=False)
-    _write_text(
-        packing.work / "notes" / f"{shard.file}.json", json.dumps(entry | {"plan": packing.plan, "skipped": skipped})
-    )
+    text = json.dumps(entry | {"plan": packing.plan, "skipped": skipped})
+    (packing.work / "notes" / f"{shard.file}.json").write_text(text, encoding="utf-8")
     return entry
 
 
@@ -402,15 +389,7 @@ def _refuse_cut_off(video: Any, clip: Any) -> None:
 
 
 def encode_frame(frame: np.ndarray, quality: int) -> bytes:
-    """Compress a frame to JPEG, chroma at half size as video has it: a third fewer bytes and a faster decode.
-
-    Args:
-        frame (`np.ndarray` of shape `(H, W, 3)` or `(H, W, 4)`): uint8 RGB; a fourth channel is ignored.
-        quality (`int`): 1 to 100.
-
-    Returns:
-        `bytes`: a JPEG file.
-    """
+    """JPEG of a uint8 RGB frame `(H, W, 3 or 4)`, chroma at half size: a third fewer bytes and a faster decode."""
     height, width, channels = frame.shape
     mode = "RGBX" if channels == 4 else "RGB"  # four bytes a pixel is how Pillow has it, so nothing is copied
     image = Image.frombuffer(mode, (width, height), np.ascontiguousarray(frame), "raw", mode, 0, 1)
@@ -437,10 +416,8 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
     skipped = [*packing.left_out, *skipped]
     facts = {"corpus": packing.corpus, "source": packing.source, "plan": packing.plan}
     describe_corpus(folder, indexes, splits, skipped, _card(splits), parameters=packing.parameters, **facts)
-    if packing.progress:
-        counts = ", ".join(f"{name} {split['clips']:,}" for name, split in splits.items())
-        left_out = f"; {len(skipped)} skipped, see skipped.tsv" if skipped else ""
-        note(f"packed clips: {counts}{left_out}")
+    counts = ", ".join(f"{name} {split['clips']:,}" for name, split in splits.items())
+    note(f"packed clips: {counts}" + (f"; {len(skipped)} skipped, see skipped.tsv" if skipped else ""))
     if add_files is not None:
         add_files(folder)
     replace_folder(folder, packing.out, "corpus")
@@ -452,13 +429,12 @@ def _summary(packing: Packing) -> tuple[dict[str, dict[str, Any]], list[tuple[st
     skipped: list[tuple[str, str, str]] = []
     for shard in packing.plans:
         entry = packing.entry(shard)
-        left_out = dict(entry.pop("skipped"))
+        skipped += [(shard.split, id_, reason) for id_, reason in entry.pop("skipped")]
         del entry["plan"]
         split = splits.setdefault(shard.split, {"clips": 0, "frames": 0, "shards": []})
         split["shards"].append(entry)
         split["clips"] += entry["clips"]
         split["frames"] += entry["frames"]
-        skipped += [(shard.split, id_, reason) for id_, reason in left_out.items()]
     return splits, skipped
 
 
@@ -469,27 +445,20 @@ def describe_corpus(
     for name, index in indexes.items():
         hashes = "".join(shard["sha256"] for shard in splits[name]["shards"])
         splits[name]["fingerprint"] = hashlib.sha256(hashes.encode()).hexdigest()[:32]
-        splits[name]["index"] = _write_index(folder / f"{name}.index.arrow", index)
-        sentences = index["sentence"].to_pylist()
-        _write_text(folder / f"{name}.sentences.txt", "".join(f"{line}\n" for line in sentences))
+        file = folder / f"{name}.index.arrow"
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, index.schema) as writer:
+            writer.write_table(index)
+        splits[name]["index"] = {"file": file.name, "bytes": file.stat().st_size, "sha256": file_sha256(file)}
+        sentences = "".join(f"{sentence}\n" for sentence in index["sentence"].to_pylist())
+        (folder / f"{name}.sentences.txt").write_text(sentences, encoding="utf-8")
     if skipped:
         write_table(folder / "skipped.tsv", ("split", "id", "reason"), skipped, overwrite=True)
-    _write_text(folder / "README.md", card)
+    (folder / "README.md").write_text(card, encoding="utf-8")
     languages = {language for index in indexes.values() for language in index["language"].unique().to_pylist()}
     manifest = {"format": FORMAT, "splits": splits, "skipped": len(skipped), **facts}
     manifest["language"] = languages.pop() if len(languages) == 1 else ""
-    _write_text(folder / MANIFEST, json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n")
-
-
-def _write_index(file: Path, index: pa.Table) -> dict[str, Any]:
-    """Write what a reader wants to know of all clips at once; its entry in the manifest."""
-    with (
-        atomic_file(file, overwrite=True) as work,
-        pa.OSFile(str(work), "wb") as sink,
-        pa.ipc.new_file(sink, index.schema) as writer,
-    ):
-        writer.write_table(index)
-    return {"file": file.name, "bytes": file.stat().st_size, "sha256": file_sha256(file)}
+    text = json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
 def _card(splits: dict[str, dict[str, Any]]) -> str:
@@ -498,8 +467,3 @@ def _card(splits: dict[str, dict[str, Any]]) -> str:
     for name in splits:
         lines += [f"  - split: {name}", f'    path: "{name}-*.arrow"']
     return "\n".join([*lines, "---", "", "Sign language clips as JPEG frames, packed by `fla prepare`.", ""])
-
-
-def _write_text(file: Path, text: str) -> None:
-    with atomic_file(file, overwrite=True) as work:
-        work.write_text(text, encoding="utf-8")

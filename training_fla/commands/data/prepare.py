@@ -6,9 +6,10 @@ owners allow that, and `hf download NAME/REPO --repo-type dataset --local-dir DI
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
-from training_fla.files import Done, InputError, note, size_text
+from training_fla.files import Done, InputError, check_folder, check_not_inside, note, one_line, size_text
 
 EXAMPLE = "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t"
 DATASET_COLUMNS = ("video", "sentence", "start", "end")
@@ -17,6 +18,7 @@ FEATURE_COLUMNS = ("features", "sentence", "split", "id", "signer", "language")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the corpora and their options."""
+    from training_fla.corpora.manifest import COLUMNS
     from training_fla.corpora.registry import CORPORA
 
     corpora = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True, title="corpora")
@@ -24,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_demo_arguments(demo)
     _add_packing_arguments(demo, size=64)
     manifest = corpora.add_parser("manifest", help="your own videos and a table of their sentences")
-    _add_manifest_arguments(manifest)
+    _add_table_arguments(manifest, "video")
+    _add_own_arguments(manifest, COLUMNS)
     for name, corpus in CORPORA.items():
         if corpus.read:
             release = corpora.add_parser(name, help=corpus.title)
@@ -56,13 +59,6 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", default="de_DE", help="MBart code of the --pairs sentences [%(default)s]")
 
 
-def _add_manifest_arguments(parser: argparse.ArgumentParser) -> None:
-    from training_fla.corpora.manifest import COLUMNS
-
-    _add_table_arguments(parser, "video")
-    _add_own_arguments(parser, COLUMNS)
-
-
 def _add_table_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     text = "table (CSV, TSV, JSON Lines), or a folder with one or with train.tsv, dev.tsv, test.tsv"
     parser.add_argument("--root", type=Path, metavar="FILE_OR_DIR", help=text)
@@ -77,6 +73,7 @@ def _add_feature_arguments(parser: argparse.ArgumentParser) -> None:
 
     _add_table_arguments(parser, "features")
     _add_columns(parser, FEATURE_COLUMNS)
+    parser.set_defaults(start_column="", end_column="", fps_column="")
     parser.add_argument("--extractor", default="", metavar="TEXT", help="what made the features, for the model's card")
     text = "corpus that the clips are of: its terms and its scoring convention"
     parser.add_argument("--of", choices=CORPORA, default="manifest", help=text)
@@ -90,7 +87,8 @@ def _add_feature_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_columns(parser: argparse.ArgumentParser, columns: tuple[str, ...]) -> None:
     for column in columns:
-        parser.add_argument(f"--{column}-column", default=column, metavar="NAME", help=argparse.SUPPRESS)
+        dest = "video_column" if column == "features" else f"{column}_column"
+        parser.add_argument(f"--{column}-column", dest=dest, default=column, metavar="NAME", help=argparse.SUPPRESS)
     parser.add_argument("--language", default="", help="MBart code of the sentences, such as en_XX")
 
 
@@ -140,19 +138,31 @@ def _part(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> Done:
     """Read the corpus and pack it, or check the one or the other."""
+    from training_fla.corpora.row import Reading
+
+    are_features, workers = args.corpus == "features", getattr(args, "workers", None) or 0
     if args.check and args.verify:
         raise InputError("--check looks at the corpus, --verify at what was packed: give one of them")
-    if (getattr(args, "workers", None) or 0) < 0:
-        raise InputError(f"--workers {args.workers}: must be 0 or more")
+    if workers < 0:
+        raise InputError(f"--workers {workers}: must be 0 or more")
     if args.out is None and not args.check:
         raise InputError("--out DIR is missing: the folder to write")
     if args.verify:
         return _verify(args)
     if args.corpus != "demo" and args.root is None:
         raise InputError("--root is missing: where the corpus is")
-    if args.corpus == "features":
-        return _store_features(args)
-    return _check(args) if args.check else _pack(args)
+    if are_features and args.frame_stride < 1:
+        raise InputError(f"--frame-stride {args.frame_stride}: must be at least 1")
+    if not args.check:
+        check_not_inside([getattr(args, name, None) for name in ("root", "video_root", "pairs")], args.out)
+        if are_features or not (args.out / "manifest.json").is_file():  # packing knows what it has finished
+            check_folder(args.out, "corpus", args.overwrite)
+    # Bad rows are named together with what else is bad.
+    reading = Reading(getattr(args, "follow_links", False), args.check or are_features or args.on_error == "skip")
+    rows, source = _read(args, reading)
+    if are_features:
+        return _store_features(args, rows, reading)
+    return _check(args, rows, reading) if args.check else _pack(args, rows, source, reading)
 
 
 def _verify(args: argparse.Namespace) -> Done:
@@ -163,13 +173,11 @@ def _verify(args: argparse.Namespace) -> Done:
     return Done(f"verified {args.out}", "packing again with --overwrite" if wrong else "", int(bool(wrong)))
 
 
-def _check(args: argparse.Namespace) -> Done:
+def _check(args: argparse.Namespace, rows: list, reading) -> Done:
     from training_fla.corpora.registry import CORPORA
-    from training_fla.corpora.row import Reading
     from training_fla.data.checking import check_corpus
 
-    reading, corpus = Reading(getattr(args, "follow_links", False), skip_bad_rows=True), CORPORA.get(args.corpus)
-    rows, _ = _read(args, reading)
+    corpus = CORPORA.get(args.corpus)
     expected, on_disk = (corpus.expected, corpus.media(args.root)) if corpus and corpus.media else ({}, ())
     report = check_corpus(rows, expected, on_disk, args.workers)
     report.bad_rows += reading.bad.lines()
@@ -182,38 +190,20 @@ def _check(args: argparse.Namespace) -> Done:
     return Done(f"checked {len(rows):,} rows", "mend what is listed, or pack with --on-error skip", 1)
 
 
-def _pack(args: argparse.Namespace) -> Done:
-    from training_fla.corpora.row import Reading
+def _pack(args: argparse.Namespace, rows: list, source: str, reading) -> Done:
     from training_fla.data.packing import pack
-    from training_fla.files import check_folder, check_not_inside
     from training_fla.tables import ROWS_NAMED
 
-    check_not_inside([getattr(args, name, None) for name in ("root", "video_root", "pairs")], args.out)
-    if not (args.out / "manifest.json").is_file():  # packing knows whether it is this packing, finished before
-        check_folder(args.out, "corpus", args.overwrite)
-    reading = Reading(getattr(args, "follow_links", False), skip_bad_rows=args.on_error == "skip")
-    rows, source = _read(args, reading)
     left_out = [f"left out: {line}" for line in reading.bad.lines()]
     if len(left_out) > ROWS_NAMED:
         left_out[ROWS_NAMED:] = [f"left out: {len(left_out) - ROWS_NAMED} more rows, see skipped.tsv"]
     for text in [*reading.notes, *left_out]:
         note(f"note: {text}")
-    done = pack(
-        rows,
-        args.out,
-        size=args.size,
-        quality=args.quality,
-        frame_stride=args.frame_stride,
-        num_workers=args.workers,
-        shard_clips=args.shard_clips,
-        on_error=args.on_error,
-        overwrite=args.overwrite,
-        corpus=args.corpus,
-        source=source,
-        left_out=reading.left_out(),
-        machine=args.shard,
-        add_files=(lambda folder: _add_demo(args, folder)) if args.corpus == "demo" else None,
-    )
+    names = ("size", "quality", "frame_stride", "shard_clips", "on_error", "overwrite", "corpus")
+    options = {name: getattr(args, name) for name in names}
+    options |= {"num_workers": args.workers, "machine": args.shard, "source": source, "left_out": reading.left_out()}
+    add_files = partial(_add_demo, args) if args.corpus == "demo" else None
+    done = pack(rows, args.out, add_files=add_files, **options)
     if not done:
         return Done(f"packed part {args.shard[0]} of {args.shard[1]}", "the other parts; the last makes the folder")
     size = size_text(sum(file.stat().st_size for file in done.rglob("*") if file.is_file()))
@@ -229,22 +219,10 @@ def _next_command(args: argparse.Namespace, language: str) -> str:
     return f"{trim} --sentences {args.out}/train.sentences.txt --out models/mbart-{args.corpus}"
 
 
-def _store_features(args: argparse.Namespace) -> Done:
-    from training_fla.corpora.manifest import read_manifest
-    from training_fla.corpora.row import Reading
+def _store_features(args: argparse.Namespace, rows: list, reading) -> Done:
     from training_fla.data.features import check_feature_files, write_feature_table
-    from training_fla.files import InputError, check_folder, check_not_inside, note, one_line
 
-    if args.frame_stride < 1:
-        raise InputError(f"--frame-stride {args.frame_stride}: must be at least 1")
-    if not args.check:
-        check_not_inside([args.root, args.video_root], args.out)
-        check_folder(args.out, "corpus", args.overwrite)
-    reading = Reading(args.follow_links, skip_bad_rows=True)  # rows and files that are bad are named together
-    options = {name: value for name, value in vars(args).items() if name.endswith("_column")}
-    options |= {"video_column": options.pop("features_column"), "start_column": "", "end_column": "", "fps_column": ""}
-    options |= {name: getattr(args, name) for name in ("video_root", "default_split", "language")}
-    clips, size = check_feature_files(read_manifest(args.root, reading, **options), reading, args.frame_stride)
+    clips, size = check_feature_files(rows, reading, args.frame_stride)
     for text in reading.notes:
         note(f"note: {text}")
     if args.check:
@@ -257,22 +235,23 @@ def _store_features(args: argparse.Namespace) -> Done:
     parameters |= {"frame_stride": args.frame_stride}
     options = {"corpus": args.of, "skipped": reading.left_out(), "overwrite": args.overwrite}
     write_feature_table(args.out, clips, parameters, **options)
-    return Done(
-        f"stored {len(clips)} clips, C = {size}, in {args.out}",
-        f"python run_stage2.py RECIPE.yaml --dataset {args.out}",
-    )
+    next_command = f"python run_stage2.py RECIPE.yaml --dataset {args.out}"
+    return Done(f"stored {len(clips)} clips, C = {size}, in {args.out}", next_command)
 
 
 def _read(args: argparse.Namespace, reading) -> tuple[list, str]:
     """The rows of the corpus, and a fingerprint of what they were read from."""
     from training_fla.corpora.registry import CORPORA
+    from training_fla.data.packed_corpus import file_sha256
 
     if args.corpus == "demo":
-        return _read_demo(args, reading)
+        table = file_sha256(Path(args.pairs))[:32] if Path(args.pairs or "").is_file() else ""
+        source = f"seed {args.seed} clips {args.clips} of {args.clip_size} pixels {table}"
+        return _demo_rows(args, args.size, reading), source
     options = {name: value for name, value in vars(args).items() if name.endswith("_column")}
     if getattr(args, "no_times", False):
         options |= {"start_column": "", "end_column": ""}
-    if args.corpus == "manifest":
+    if args.corpus in ("manifest", "features"):
         from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
 
         options |= {name: getattr(args, name) for name in ("video_root", "default_split", "language")}
@@ -289,18 +268,9 @@ def _read(args: argparse.Namespace, reading) -> tuple[list, str]:
     return rows, ""
 
 
-def _read_demo(args: argparse.Namespace, reading) -> tuple[list, str]:
-    import hashlib
-
-    table = hashlib.sha256(Path(args.pairs).read_bytes()).hexdigest()[:32] if Path(args.pairs or "").is_file() else ""
-    rows = _demo_rows(args, args.size, reading)
-    return rows, f"seed {args.seed} clips {args.clips} of {args.clip_size} pixels {table}"
-
-
 def _demo_rows(args: argparse.Namespace, size: int, reading=None) -> list:
     from training_fla.corpora.drawn.demo import read_demo
     from training_fla.corpora.drawn.pairs import read_pairs, read_phoenix_pairs
-    from training_fla.files import InputError
 
     if args.pairs == "phoenix14t":
         if args.root is None:
