@@ -55,9 +55,8 @@ class ClipAugmentation:
         pixels from its upper left corner.
         """
         if self.crop_size > min(height, width):
-            raise InputError(
-                f"frames of {height} x {width} pixels are smaller than crop_size {self.crop_size}: pack them larger"
-            )
+            frames = f"frames of {height} x {width} pixels"
+            raise InputError(f"{frames} are smaller than crop_size {self.crop_size}: pack them larger")
         # Every draw is made whether it is used or not, so that a clip's crop does not depend on the other options.
         happens = generator.random(3) < self.probability
         angle, zoom, shift_x, shift_y, crop_x, crop_y = generator.uniform(-1, 1, 6)

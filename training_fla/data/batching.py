@@ -72,10 +72,9 @@ class FrameBudgetSampler(Sampler[list[int]]):
         self.lengths = np.asarray(lengths, dtype=np.int64)
         if len(self.lengths) and self.lengths.max() > max_frames:
             longest = int(self.lengths.argmax())
-            raise InputError(
-                f"clip {longest if names is None else names[longest]} has {self.lengths[longest]} frames, more than "
-                f"the budget of {max_frames} a batch: raise it, or thin long clips with max_source_frames"
-            )
+            clip = f"clip {longest if names is None else names[longest]} has {self.lengths[longest]} frames"
+            remedy = "raise it, or thin long clips with max_source_frames"
+            raise InputError(f"{clip}, more than the budget of {max_frames} a batch: {remedy}")
         self.max_frames, self.max_clips, self.seed, self.epoch = max_frames, max_clips, seed, 0
         self.batches_a_step = accumulation * num_processes
         self.num_processes, self.process_index = num_processes, process_index
@@ -94,10 +93,9 @@ class FrameBudgetSampler(Sampler[list[int]]):
         wanted = fewest + int(np.ceil(SPARE_BATCHES * fewest))
         steps = min(-(-wanted // self.batches_a_step), len(self.lengths) // self.batches_a_step)
         if steps * self.batches_a_step < fewest:
-            raise InputError(
-                f"{len(self.lengths)} clips make {fewest} batches of {self.max_frames} frames and cannot be dealt out "
-                f"to steps of {self.batches_a_step}: give a larger budget, or take fewer batches to a step"
-            )
+            batches = f"{len(self.lengths)} clips make {fewest} batches of {self.max_frames} frames"
+            remedy = "give a larger budget, or take fewer batches to a step"
+            raise InputError(f"{batches} and cannot be dealt out to steps of {self.batches_a_step}: {remedy}")
         return steps * self.batches_a_step
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -143,13 +141,6 @@ def check_batching(args, frames_per_batch: int | None) -> None:
 
 def placed_loader(loader: DataLoader, accelerator: Accelerator) -> DataLoader:
     """Put batches that are dealt out to processes already on this one's device; a trainer can resume in an epoch."""
-    return prepare_data_loader(
-        loader,
-        accelerator.device,
-        num_processes=1,
-        process_index=0,
-        dispatch_batches=False,
-        put_on_device=True,
-        rng_types=list(accelerator.rng_types),
-        non_blocking=accelerator.non_blocking,
-    )
+    undivided = {"num_processes": 1, "process_index": 0, "dispatch_batches": False}
+    moved = {"device": accelerator.device, "put_on_device": True, "non_blocking": accelerator.non_blocking}
+    return prepare_data_loader(loader, rng_types=list(accelerator.rng_types), **undivided, **moved)

@@ -16,7 +16,7 @@ from training_fla.corpora.row import SPLITS, CorpusRow
 from training_fla.files import InputError, one_line, progress
 from training_fla.scoring.conventions import convention_for
 
-from .worker_processes import SILENCE_SECONDS, in_workers
+from .worker_processes import LOST, in_workers
 
 # Times in annotations are rounded, and a video's last frame is shown for a while.
 END_TOLERANCE_SECONDS = 0.2
@@ -87,7 +87,7 @@ def check_corpus(
     named = {os.path.abspath(row.video.path) for row in rows if isinstance(row.video, FrameFolder | VideoFile)}
     report.extra = [str(path) for path in on_disk if os.path.abspath(path) not in named]
     present = [row for row in rows if not row.video.is_missing]
-    findings = in_workers(examine, present, num_workers, _lost)
+    findings = in_workers(examine, present, num_workers, lost=lambda _: Finding(fault=LOST))
     findings = progress(findings, total=len(present), desc="checking", unit="clip")
     for row, found in zip(present, findings, strict=True):
         if found.fault:
@@ -127,10 +127,6 @@ class Finding:
     fault: str = ""
     difference: str = ""
     warning: str = ""
-
-
-def _lost(row: CorpusRow) -> Finding:
-    return Finding(fault=f"the process that decodes it crashes, or makes no progress in {SILENCE_SECONDS} seconds")
 
 
 def examine(row: CorpusRow) -> Finding:

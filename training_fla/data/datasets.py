@@ -37,11 +37,9 @@ class Targets:
     def __init__(self, corpus: PackedCorpus, count: int, processor: FlaProcessor, max_tokens: int):
         self.corpus, self.tokenizer, self.max_tokens = corpus, processor.tokenizer, max_tokens
         texts = pc.utf8_normalize(corpus.sentences.array[:count], form="NFKC")
-        doubtful = pc.or_(
-            pc.equal(pc.utf8_trim_whitespace(texts), ""),
-            pc.greater(pc.binary_length(texts), max_tokens - SPECIAL_TOKENS),
-        )
-        for index in pc.indices_nonzero(doubtful).to_pylist():
+        is_empty = pc.equal(pc.utf8_trim_whitespace(texts), "")
+        may_be_long = pc.greater(pc.binary_length(texts), max_tokens - SPECIAL_TOKENS)
+        for index in pc.indices_nonzero(pc.or_(is_empty, may_be_long)).to_pylist():
             self[index]
 
     def __getitem__(self, index: int) -> list[int]:
@@ -50,9 +48,8 @@ class Targets:
             raise InputError(f"clip {name} has an empty sentence")
         ids = self.tokenizer(text_target=text)["input_ids"]
         if len(ids) > self.max_tokens:
-            raise InputError(
-                f"clip {name}: its sentence has {len(ids)} tokens, more than max_target_tokens {self.max_tokens}"
-            )
+            limit = f"max_target_tokens {self.max_tokens}"
+            raise InputError(f"clip {name}: its sentence has {len(ids)} tokens, more than {limit}")
         return ids
 
 
@@ -75,11 +72,9 @@ class SignVideoDataset(Dataset):
         self.corpus, self.video_processor, self.augmentation = corpus, processor.video_processor, augmentation
         self.random_frame_phase, self.seed = random_frame_phase, seed
         # A corpus may have been packed thinned already; what is left to thin is the rest.
-        if self.video_processor.frame_stride % corpus.frame_stride:
-            raise InputError(
-                f"{corpus.folder} keeps one frame in {corpus.frame_stride}, which does not fit "
-                f"frame_stride {self.video_processor.frame_stride}; pack it with every frame"
-            )
+        if (stride := self.video_processor.frame_stride) % corpus.frame_stride:
+            kept = f"{corpus.folder} keeps one frame in {corpus.frame_stride}"
+            raise InputError(f"{kept}, which does not fit frame_stride {stride}; pack it with every frame")
         self.count = len(corpus) if max_clips is None else min(max_clips, len(corpus))
         self.targets = Targets(corpus, self.count, processor, max_target_tokens)
         counts, places = np.unique(corpus.num_frames.array[: self.count].to_numpy(), return_inverse=True)
@@ -218,16 +213,13 @@ def uses_feature_cache(recipe: Recipe, model) -> bool:
     """Whether the recipe asks for stored features and nothing visual is trained or varied."""
     setting = getattr(recipe.stage, "feature_cache", None)
     augmentation, _ = clip_augmentation(recipe.data, learns=False)
-    if setting not in (None, "auto"):
-        if not model.visual_encoder_is_frozen:
-            raise InputError(
-                f"feature_cache {setting}: features can be stored only where the whole visual encoder is frozen"
-            )
-        if augmentation is not None:
-            raise InputError(
-                f"feature_cache {setting}: features are stored once, so clips cannot vary; drop "
-                "`random_frame_phase` and `augmentation_probability`, or set feature_cache: null"
-            )
+    is_given = setting not in (None, "auto")
+    if is_given and not model.visual_encoder_is_frozen:
+        reason = "features can be stored only where the whole visual encoder is frozen"
+        raise InputError(f"feature_cache {setting}: {reason}")
+    if is_given and augmentation is not None:
+        remedy = "drop `random_frame_phase` and `augmentation_probability`, or set feature_cache: null"
+        raise InputError(f"feature_cache {setting}: features are stored once, so clips cannot vary; {remedy}")
     is_possible = model.visual_encoder_is_frozen and augmentation is None and not recipe.data.streaming
     return setting is not None and is_possible
 
@@ -238,11 +230,9 @@ def stored(recipe: Recipe, args, model, videos: SignVideoDataset) -> SignFeature
     root = recipe.output_dir.parent / "features" if setting == "auto" else Path(setting)
     how = {"dtype": recipe.stage.feature_dtype, "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"}
     folder = root / fingerprint(model, videos, **how)
-    how["batch_size"] = args.per_device_eval_batch_size
-    cache = store_features(
-        model, videos, folder, args.distributed_state, **how, num_workers=args.dataloader_num_workers
-    )
-    check_against_pixels(model, videos, cache, args.distributed_state, **how)
+    how["batch_size"], state = args.per_device_eval_batch_size, args.distributed_state
+    cache = store_features(model, videos, folder, state, **how, num_workers=args.dataloader_num_workers)
+    check_against_pixels(model, videos, cache, state, **how)
     return SignFeatureDataset(cache, videos.targets, videos.lengths)
 
 

@@ -12,7 +12,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -64,26 +64,14 @@ class FeatureCache:
         return self.shards[-1].stop
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """Read the features of a clip.
-
-        Args:
-            index (`int`): its place in the split.
-
-        Returns:
-            `torch.Tensor` of shape `(N, C)`: in the stored type.
-
-        Raises:
-            InputError: they are not as they were written.
-        """
+        """The features `(N, C)` of a clip, in the stored type; refused where they are not as they were written."""
         number = index // len(self.shards[0])
         stored, checksums = self.open(number)
-        try:
+        with suppress(SafetensorError):
             features = stored.get_tensor(str(index))
-        except SafetensorError:
-            features = None
-        if features is None or _checksum(features) != checksums.get(str(index)):
-            raise InputError(f"{self.file(number)} is damaged at clip {index}; {self.remedy}")
-        return features
+            if _checksum(features) == checksums.get(str(index)):
+                return features
+        raise InputError(f"{self.file(number)} is damaged at clip {index}; {self.remedy}")
 
     def file(self, number: int) -> Path:
         """The file of a shard."""
@@ -173,11 +161,9 @@ def store_features(
     state: PartialState,
     *,
     dtype: str = "float32",
-    precision: str = "fp32",
-    batch_size: int = 8,
-    num_workers: int = 0,
+    **how,
 ) -> FeatureCache:
-    """Run the frozen visual encoder over a split, shard by shard, all processes sharing the work."""
+    """Run the frozen visual encoder over a split, all processes sharing the work; `how` is of [`encode_clips`]."""
     cache = FeatureCache(folder, len(videos))
     missing = [number for number in range(len(cache.shards)) if not cache.has(number)]
     state.wait_for_everyone()  # all have looked before one changes anything
@@ -192,7 +178,7 @@ def store_features(
             numbers = missing[state.process_index :: state.num_processes]
             shards = [cache.shards[number] for number in numbers]
             with encoder_on(model, state.device):
-                encoded = encode_clips(model, videos, shards, state.device, precision, batch_size, num_workers)
+                encoded = encode_clips(model, videos, shards, state.device, **how)
                 quiet = not state.is_local_main_process
                 write_shards(cache, numbers, encoded, getattr(torch, dtype), videos.corpus.split, quiet)
             state.wait_for_everyone()
@@ -222,28 +208,15 @@ def write_shards(
 
 @torch.inference_mode()
 def encode_clips(
-    model: nn.Module,
-    videos,
-    shards: Iterable[Iterable[int]],
-    device,
-    precision: str,
-    batch_size: int,
-    num_workers: int,
+    model: nn.Module,  # frozen visually
+    videos,  # a `SignVideoDataset`
+    shards: Iterable[Iterable[int]],  # which of its clips
+    device: torch.device,
+    precision: str = "fp32",  # or `bf16` or `fp16`
+    batch_size: int = 8,  # clips a forward
+    num_workers: int = 0,  # processes that decode frames
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Encode the clips of shards, one shard after the other, in batches of similar length.
-
-    Args:
-        model ([`~modeling_fla.FlaForConditionalGeneration`]): frozen visually.
-        videos ([`~training_fla.data.datasets.SignVideoDataset`]): the clips.
-        shards (`Iterable[Iterable[int]]`): which of them.
-        device (`torch.device`): where to encode.
-        precision (`str`): `fp32`, `bf16` or `fp16`.
-        batch_size (`int`): clips a forward.
-        num_workers (`int`): processes that decode frames.
-
-    Yields:
-        `tuple[int, torch.Tensor]`: a clip and its `(N, C)` features, on the CPU; of a shard in any order.
-    """
+    """Encode clips shard by shard, in batches of similar length: their places and features `(N, C)`, on the CPU."""
     batches = []
     for shard in shards:
         by_length = sorted(shard, key=lambda index: videos.lengths[index])
@@ -292,14 +265,12 @@ def check_against_pixels(
     if dtype == "bfloat16" or precision in AUTOCAST:
         tolerance = 5e-2
     with encoder_on(model, state.device):
-        for index, now in encode_clips(model, videos, [clips], state.device, precision, batch_size, num_workers=0):
+        for index, now in encode_clips(model, videos, [clips], state.device, precision, batch_size):
             stored = cache[index].to(now)
             atol = tolerance * float(now.abs().max())
             if stored.shape != now.shape or not torch.allclose(stored, now, rtol=tolerance, atol=atol):
-                raise InputError(
-                    f"the feature cache {cache.folder} does not match the visual encoder at clip {videos.ids[index]}; "
-                    "delete it"
-                )
+                place = f"the visual encoder at clip {videos.ids[index]}"
+                raise InputError(f"the feature cache {cache.folder} does not match {place}; delete it")
 
 
 # ----------------------------------------------------------------------------------------------------- feature corpora

@@ -304,14 +304,9 @@ def verify_packed(folder: str | os.PathLike) -> list[str]:
 
 
 def decode_jpeg_into(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
-    """Decode one frame: in place by simplejpeg, or by torchvision, which takes a third longer for the same pixels.
+    """Decode a frame as RGB into `pixels`, uint8 `(H, W, 3)`; refused if it is no JPEG or of another size.
 
-    Args:
-        jpeg (`bytes` or `memoryview`): the file's bytes.
-        pixels (`np.ndarray` of shape `(H, W, 3)`): uint8, contiguous; receives RGB, 0 to 255.
-
-    Raises:
-        InputError: if it is no JPEG, or not of that height and width.
+    simplejpeg decodes in place; torchvision takes a third longer for the same pixels.
     """
     try:
         if simplejpeg is None:
@@ -320,12 +315,14 @@ def decode_jpeg_into(jpeg: bytes | memoryview, pixels: np.ndarray) -> None:
 
             image = decode_jpeg(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8), mode=ImageReadMode.RGB)
             image = image.permute(1, 2, 0).numpy()
-        is_size = (image.shape if simplejpeg is None else simplejpeg.decode_jpeg_header(jpeg))[:2]
-        if is_size != pixels.shape[:2]:
-            raise InputError("{} x {} pixels instead of {} x {}".format(*is_size, *pixels.shape))
-        if simplejpeg is None:
-            np.copyto(pixels, image)
+            size = image.shape[:2]
         else:
+            size = simplejpeg.decode_jpeg_header(jpeg)[:2]
+        if size == pixels.shape[:2] and simplejpeg is None:
+            np.copyto(pixels, image)
+        elif size == pixels.shape[:2]:
             simplejpeg.decode_jpeg(jpeg, colorspace="RGB", fastdct=False, fastupsample=False, buffer=pixels)
     except (RuntimeError, ValueError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"not a JPEG: {error}") from error
+        raise InputError(f"not a JPEG: {error}") from error
+    if size != pixels.shape[:2]:
+        raise InputError("{} x {} pixels instead of {} x {}".format(*size, *pixels.shape))

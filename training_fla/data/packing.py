@@ -55,7 +55,7 @@ from .packed_corpus import (
     read_packed_manifest,
     read_shards,
 )
-from .worker_processes import SILENCE_SECONDS, in_workers, still_working
+from .worker_processes import LOST, in_workers, still_working
 
 # Unstated: a shard of PHOENIX14T is then about 270 MB and a minute or two of a core, which is what a kill costs.
 MAX_SHARD_CLIPS = 128
@@ -236,10 +236,9 @@ def _check_before(packing: Packing, rows: Sequence[CorpusRow], overwrite: bool) 
     missing = [row for row in rows if row.video.is_missing]
     if missing and packing.on_error == "fail":
         named = "; ".join(f"{_where(row)}: {row.video.path} is not there" for row in missing[:CLIPS_NAMED])
-        rest = f"; and {len(missing) - CLIPS_NAMED} more" if len(missing) > CLIPS_NAMED else ""
-        raise InputError(
-            f"{len(missing)} of {len(rows)} clips are missing; {named}{rest}; --on-error skip leaves them out"
-        )
+        named += f"; and {len(missing) - CLIPS_NAMED} more" if len(missing) > CLIPS_NAMED else ""
+        counts = f"{len(missing)} of {len(rows)} clips are missing"
+        raise InputError(f"{counts}; {named}; --on-error skip leaves them out")
 
 
 def _where(row: CorpusRow) -> str:
@@ -267,15 +266,14 @@ def _locked(packing: Packing, wait: bool) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if not packing.is_done():  # where a file system has no locks, another process may have been first
-                raise _explained(error, packing.work) from error
-
-
-def _explained(error: OSError, work: Path) -> InputError:
-    reason = f"cannot write {work}: {error.strerror or error}"
-    if disk_is_full(error):
-        reason = f"the disk of {work.parent} is full ({size_text(shutil.disk_usage(work).free)} free): make room"
-    return InputError(f"{reason}; run the same command again, it goes on from the shards that are finished")
+            if packing.is_done():  # where a file system has no locks, another process may have been first
+                return
+            reason = f"cannot write {packing.work}: {error.strerror or error}"
+            if disk_is_full(error):
+                free = size_text(shutil.disk_usage(packing.work).free)
+                reason = f"the disk of {packing.out.parent} is full ({free} free): make room"
+            remedy = "run the same command again, it goes on from the shards that are finished"
+            raise InputError(f"{reason}; {remedy}") from error
 
 
 def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: int | None) -> bool:
@@ -291,7 +289,8 @@ def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: in
         import processing_fla.video_reading_fla  # noqa: F401
     num_bytes = num_clips = 0
     bar = progress(total=len(rows), desc="packing", unit="clip", disable=not shards)
-    with bar, contextlib.closing(in_workers(partial(_encoded, packing), rows, num_workers, _lost)) as clips:
+    clips = in_workers(partial(_encoded, packing), rows, num_workers, lost=lambda row: f"{_where(row)}: {LOST}")
+    with bar, contextlib.closing(clips):
         for shard in shards:
             entry = _write_shard(packing, shard, clips, bar)
             num_bytes, num_clips = num_bytes + entry["bytes"], num_clips + len(shard.rows)
@@ -312,9 +311,8 @@ def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBa
                     stream.write_batch(clip)
                     num_clips, num_frames = num_clips + 1, num_frames + clip.column("num_frames")[0].as_py()
                 elif packing.on_error == "fail":
-                    raise InputError(
-                        f"{clip}; --on-error skip leaves such clips out, and goes on from what {packing.work} holds"
-                    )
+                    remedy = f"--on-error skip leaves such clips out, and goes on from what {packing.work} holds"
+                    raise InputError(f"{clip}; {remedy}")
                 else:
                     skipped.append((row.id, clip))
         table = pa.ipc.open_stream(pa.memory_map(str(work), "r")).read_all()
@@ -332,10 +330,9 @@ def _check_room(packing: Packing, needed: float, bar) -> None:
     free = shutil.disk_usage(packing.work).free
     bar.set_postfix_str(f"{size_text(needed)} to write, {size_text(free)} free", refresh=False)
     if needed > 1.5 * free:
-        raise InputError(
-            f"packing needs about {size_text(needed)} more and {packing.work.parent} has {size_text(free)} free: "
-            "choose another disk, a smaller --size or --quality, or a larger --frame-stride"
-        )
+        there = f"{packing.work.parent} has {size_text(free)} free"
+        remedy = "choose another disk, a smaller --size or --quality, or a larger --frame-stride"
+        raise InputError(f"packing needs about {size_text(needed)} more and {there}: {remedy}")
 
 
 def _encoded(packing: Packing, row: CorpusRow) -> pa.RecordBatch | str:
@@ -351,10 +348,6 @@ def _encoded(packing: Packing, row: CorpusRow) -> pa.RecordBatch | str:
         if disk_is_full(error):
             raise
         return f"{_where(row)}: {one_line(error) or type(error).__name__}"
-
-
-def _lost(row: CorpusRow) -> str:
-    return f"{_where(row)}: the process that decodes it crashes, or makes no progress in {SILENCE_SECONDS} seconds"
 
 
 def _record(packing: Packing, row: CorpusRow) -> pa.RecordBatch:
@@ -382,10 +375,8 @@ def _refuse_cut_off(video: Any, clip: Any) -> None:
     if isinstance(video, VideoFile) and video.end_seconds is not None:
         middle = ((video.start_seconds or 0.0) + video.end_seconds) / 2
         if clip.last_seconds + 1 / (clip.fps or 25) < middle:
-            raise InputError(
-                f"its frames end at {clip.last_seconds:.2f} s, but it is to end at {video.end_seconds} s, "
-                "after the end of its video"
-            )
+            where = f"{clip.last_seconds:.2f} s, but it is to end at {video.end_seconds} s, after the end of its video"
+            raise InputError(f"its frames end at {where}")
 
 
 def encode_frame(frame: np.ndarray, quality: int) -> bytes:
@@ -403,12 +394,8 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
     if packing.is_done():
         return
     folder = packing.work / "folder"
-    keep = {shard.file for shard in packing.plans}
-    for leftover in list(folder.iterdir()):  # of a run that was killed
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        elif leftover.name not in keep:
-            leftover.unlink()
+    for leftover in set(folder.iterdir()) - {folder / shard.file for shard in packing.plans}:  # of a killed run
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     splits, skipped = _summary(packing)
     if not any(split["clips"] for split in splits.values()):
         raise InputError(f"every clip was bad, the first: {skipped[0][2]}")

@@ -26,11 +26,10 @@ def check_streaming(recipe: Recipe) -> None:
     data, cache = recipe.data, getattr(recipe.stage, "feature_cache", None)
     lines = {name: getattr(data, name) for name in ("manifest", "frames_per_batch", "max_train_clips")}
     lines["feature_cache"] = None if cache == "auto" else cache
-    if recipe.training["train_sampling_strategy"] != "random":
-        lines["train_sampling_strategy"] = recipe.training["train_sampling_strategy"]
+    lines["train_sampling_strategy"] = recipe.training["train_sampling_strategy"]
     for name, value in lines.items():
-        if value is not None:
-            remedy = "random" if name == "train_sampling_strategy" else "null"
+        remedy = "random" if name == "train_sampling_strategy" else "null"
+        if value not in (None, remedy):
             raise InputError(f"`{name}: {value}` needs all clips, which a stream does not have: set it to {remedy}")
 
 

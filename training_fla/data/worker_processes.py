@@ -13,6 +13,7 @@ from typing import Any
 
 # Unstated: longer than any decoder takes for 64 frames, short enough that a night's packing does not hang.
 SILENCE_SECONDS = 120
+LOST = f"the process that decodes it crashes, or makes no progress in {SILENCE_SECONDS} seconds"
 CLIPS_A_WORKER = 4  # that are handed out at a time: a worker need not wait for the longest clip
 PR_SET_PDEATHSIG = 1  # of Linux's prctl()
 

@@ -13,29 +13,24 @@ EXAMPLE = "fla denoise --text runs/demo/corpus/demo_text.txt --out runs/demo/mba
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--text", nargs="+", type=Path, required=True, metavar="FILE", help="UTF-8 text, one sentence a line"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new model")
-    parser.add_argument("--model", metavar="ID_OR_DIR", help="model to continue; without it a small MBart is made")
-    parser.add_argument(
-        "--vocab-text", nargs="*", type=Path, default=[], metavar="FILE", help="more text for a new tokenizer"
-    )
-    parser.add_argument("--vocab-size", type=int, default=4000, help="pieces of a new tokenizer [%(default)s]")
-    parser.add_argument("--language", default="de_DE", metavar="CODE", help="language token [%(default)s]")
-    parser.add_argument("--width", type=int, default=256, help="d_model of a new model [%(default)s]")
-    parser.add_argument(
-        "--layers", type=int, default=3, help="encoder and decoder layers of a new model [%(default)s]"
-    )
-    parser.add_argument("--max-steps", type=int, default=1000, help="optimizer steps [%(default)s]")
-    parser.add_argument("--batch-size", type=int, default=32, help="sentences a step [%(default)s]")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak rate [%(default)s]")
-    parser.add_argument("--warmup-steps", type=int, default=100, help="steps of warm-up [%(default)s]")
-    parser.add_argument("--max-tokens", type=int, default=128, help="longer sentences are cut [%(default)s]")
-    parser.add_argument("--save-steps", type=int, default=500, help="steps between checkpoints [%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, noise and order [%(default)s]")
-    parser.add_argument("--resume", action="store_true", help="go on where a killed run stopped")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
+    add = parser.add_argument
+    add("--text", nargs="+", type=Path, required=True, metavar="FILE", help="UTF-8 text, one sentence a line")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the new model")
+    add("--model", metavar="ID_OR_DIR", help="model to continue; without it a small MBart is made")
+    add("--vocab-text", nargs="*", type=Path, default=[], metavar="FILE", help="more text for a new tokenizer")
+    add("--vocab-size", type=int, default=4000, help="pieces of a new tokenizer [%(default)s]")
+    add("--language", default="de_DE", metavar="CODE", help="language token [%(default)s]")
+    add("--width", type=int, default=256, help="d_model of a new model [%(default)s]")
+    add("--layers", type=int, default=3, help="encoder and decoder layers of a new model [%(default)s]")
+    add("--max-steps", type=int, default=1000, help="optimizer steps [%(default)s]")
+    add("--batch-size", type=int, default=32, help="sentences a step [%(default)s]")
+    add("--learning-rate", type=float, default=1e-3, help="peak rate [%(default)s]")
+    add("--warmup-steps", type=int, default=100, help="steps of warm-up [%(default)s]")
+    add("--max-tokens", type=int, default=128, help="longer sentences are cut [%(default)s]")
+    add("--save-steps", type=int, default=500, help="steps between checkpoints [%(default)s]")
+    add("--seed", type=int, default=0, help="of weights, noise and order [%(default)s]")
+    add("--resume", action="store_true", help="go on where a killed run stopped")
+    add("--overwrite", action="store_true", help="replace an existing folder")
 
 
 def run(args: argparse.Namespace) -> Done:
@@ -46,9 +41,8 @@ def run(args: argparse.Namespace) -> Done:
     sentences, vocab_sentences = read_sentences(args.text), read_sentences(args.vocab_text)
     from training_fla.training.denoising import denoise
 
-    options = {
-        name: value for name, value in vars(args).items() if name not in ("text", "out", "vocab_text", "language")
-    }
+    given = ("text", "out", "vocab_text", "language")
+    options = {name: value for name, value in vars(args).items() if name not in given}
     report = denoise(sentences, args.out, language_code=args.language, vocab_sentences=vocab_sentences, **options)
     return Done(
         f"{args.out}: {report['parameters'] / 1e6:.2f} M parameters, {report['vocab_size']:,} pieces, "

@@ -14,18 +14,17 @@ EXAMPLE = "fla features data/mine --model runs/stage1 --out data/mine-features"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `fla features`."""
+    add = parser.add_argument
     text = "packed corpus, or a table of clips and sentences as `fla prepare manifest` reads it"
-    parser.add_argument("clips", type=Path, metavar="CLIPS", help=text)
-    parser.add_argument("--model", required=True, metavar="MODEL", help="folder of a trained model, or its Hub id")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="clips at once [%(default)s]")
-    parser.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that decode [%(default)s]")
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the encoder [%(default)s]"
-    )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="to store [%(default)s]")
-    parser.add_argument("--overwrite", action="store_true", help="replace the corpus at --out")
+    add("clips", type=Path, metavar="CLIPS", help=text)
+    add("--model", required=True, metavar="MODEL", help="folder of a trained model, or its Hub id")
+    add("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    add("--batch-size", type=positive, default=8, metavar="N", help="clips at once [%(default)s]")
+    add("--num-workers", type=int, default=0, metavar="N", help="processes that decode [%(default)s]")
+    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the encoder [%(default)s]")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="to store [%(default)s]")
+    add("--overwrite", action="store_true", help="replace the corpus at --out")
 
 
 def run(args: argparse.Namespace) -> Done:

@@ -45,39 +45,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     text = "draw this table of gloss<TAB>sentence instead; or phoenix14t: its glosses and sentences"
-    parser.add_argument("--pairs", metavar="FILE.tsv", help=text)
+    add("--pairs", metavar="FILE.tsv", help=text)
     text = "of --pairs phoenix14t: the unpacked release, of which only the annotation files are read"
-    parser.add_argument("--root", type=Path, metavar="DIR", help=text)
-    text = "of --pairs phoenix14t: only clips of its N commonest glosses"
-    parser.add_argument("--glosses", type=int, metavar="N", help=text)
-    parser.add_argument("--seed", type=int, default=0, help="everything drawn follows from it [%(default)s]")
+    add("--root", type=Path, metavar="DIR", help=text)
+    add("--glosses", type=int, metavar="N", help="of --pairs phoenix14t: only clips of its N commonest glosses")
+    add("--seed", type=int, default=0, help="everything drawn follows from it [%(default)s]")
     for split, count in (("train", 800), ("dev", 80), ("test", 100)):
-        parser.add_argument(f"--num-{split}", type=int, default=count, help=f"{split} clips [%(default)s]")
-    parser.add_argument("--clips", type=int, default=5, help="test clips also written as mp4 files [%(default)s]")
-    parser.add_argument("--clip-size", type=int, default=160, help="side of those mp4 files in pixels [%(default)s]")
-    parser.add_argument("--language", default="de_DE", help="MBart code of the --pairs sentences [%(default)s]")
+        add(f"--num-{split}", type=int, default=count, help=f"{split} clips [%(default)s]")
+    add("--clips", type=int, default=5, help="test clips also written as mp4 files [%(default)s]")
+    add("--clip-size", type=int, default=160, help="side of those mp4 files in pixels [%(default)s]")
+    add("--language", default="de_DE", help="MBart code of the --pairs sentences [%(default)s]")
 
 
 def _add_table_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    add = parser.add_argument
     text = "table (CSV, TSV, JSON Lines), or a folder with one or with train.tsv, dev.tsv, test.tsv"
-    parser.add_argument("--root", type=Path, metavar="FILE_OR_DIR", help=text)
+    add("--root", type=Path, metavar="FILE_OR_DIR", help=text)
     text = f"folder that {what} paths are relative to [that of the table]"
-    parser.add_argument(f"--{what}-root", dest="video_root", type=Path, metavar="DIR", help=text)
-    text = "split of rows that name none [%(default)s]"
-    parser.add_argument("--default-split", default="train", metavar="SPLIT", help=text)
+    add(f"--{what}-root", dest="video_root", type=Path, metavar="DIR", help=text)
+    add("--default-split", default="train", metavar="SPLIT", help="split of rows that name none [%(default)s]")
 
 
 def _add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     from training_fla.corpora.registry import CORPORA
 
+    add = parser.add_argument
     _add_table_arguments(parser, "features")
     _add_columns(parser, FEATURE_COLUMNS)
     parser.set_defaults(start_column="", end_column="", fps_column="")
-    parser.add_argument("--extractor", default="", metavar="TEXT", help="what made the features, for the model's card")
+    add("--extractor", default="", metavar="TEXT", help="what made the features, for the model's card")
     text = "corpus that the clips are of: its terms and its scoring convention"
-    parser.add_argument("--of", choices=CORPORA, default="manifest", help=text)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="to store [%(default)s]")
+    add("--of", choices=CORPORA, default="manifest", help=text)
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="to store [%(default)s]")
     parser.epilog = (
         f"columns: features and sentence; if they are there also {', '.join(FEATURE_COLUMNS[2:])}. A features file is "
         "a .npy, .npz or .pt file with one array (N, C). Other names are given with --features-column NAME and so on."
@@ -112,21 +113,20 @@ def _add_reading_arguments(parser: argparse.ArgumentParser, size: int | None = N
 
 def _add_packing_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
     """Declare what is written; `size` is the default of the frames', and features have none."""
-    group = parser.add_argument_group("packing")
-    group.add_argument("--out", type=Path, metavar="DIR", help="the folder to write")
-    group.add_argument("--check", action="store_true", help="only look the corpus over and report; write nothing")
-    group.add_argument("--verify", action="store_true", help="only compare --out, packed before, with its hashes")
-    text = "store one source frame in so many; 1 stores all [%(default)s]"
-    group.add_argument("--frame-stride", type=int, default=1, help=text)
+    add = parser.add_argument_group("packing").add_argument
+    add("--out", type=Path, metavar="DIR", help="the folder to write")
+    add("--check", action="store_true", help="only look the corpus over and report; write nothing")
+    add("--verify", action="store_true", help="only compare --out, packed before, with its hashes")
+    add("--frame-stride", type=int, default=1, help="store one source frame in so many; 1 stores all [%(default)s]")
     text = "at bad rows and clips: fail, or skip and list them [%(default)s]"
-    group.add_argument("--on-error", choices=("fail", "skip"), default="fail", help=text)
-    group.add_argument("--overwrite", action="store_true", help="replace the packed corpus at --out")
+    add("--on-error", choices=("fail", "skip"), default="fail", help=text)
+    add("--overwrite", action="store_true", help="replace the packed corpus at --out")
     if size is not None:
-        group.add_argument("--size", type=int, default=size, help="side of the stored frames in pixels [%(default)s]")
-        group.add_argument("--quality", type=int, default=95, help="JPEG quality [%(default)s]")
-        group.add_argument("--workers", type=int, help="processes [one a core]")
-        group.add_argument("--shard-clips", type=int, help="clips in a shard [2 to 128, by the size of the split]")
-        group.add_argument("--shard", type=_part, default=(1, 1), metavar="I/N", help="pack only the I-th of N parts")
+        add("--size", type=int, default=size, help="side of the stored frames in pixels [%(default)s]")
+        add("--quality", type=int, default=95, help="JPEG quality [%(default)s]")
+        add("--workers", type=int, help="processes [one a core]")
+        add("--shard-clips", type=int, help="clips in a shard [2 to 128, by the size of the split]")
+        add("--shard", type=_part, default=(1, 1), metavar="I/N", help="pack only the I-th of N parts")
 
 
 def _part(text: str) -> tuple[int, int]:

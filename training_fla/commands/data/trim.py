@@ -20,24 +20,19 @@ MADE_UP_WORDS = {"m2m_100": 8, "nllb-moe": 8}
 
 def add_arguments(parser) -> None:
     """Declare the options of `fla trim`."""
-    parser.add_argument("--model", required=True, metavar="ID_OR_DIR", help="an encoder-decoder language model")
-    parser.add_argument("--tokenizer", metavar="ID_OR_DIR", help="its tokenizer, where it is not with the model")
-    parser.add_argument(
-        "--sentences", required=True, nargs="+", type=Path, metavar="FILE", help="training sentences, one a line"
-    )
-    parser.add_argument("--column", help="the sentence files are tables: take this column")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
-    parser.add_argument("--min-count", type=int, default=1, metavar="N", help="keep pieces used N times (default 1)")
-    parser.add_argument(
-        "--language", metavar="CODE", help="target language, e.g. de_DE; generation then starts with it"
-    )
-    parser.add_argument("--dev", type=Path, metavar="FILE", help="report the unknown words of these sentences")
-    parser.add_argument("--test", type=Path, metavar="FILE", help="report the unknown words of these sentences")
-    parser.add_argument("--check", nargs="+", type=Path, default=[], metavar="FILE", help="the same for other files")
-    parser.add_argument(
-        "--allow-unused-rows", action="store_true", help="the model may have more rows than the tokenizer has tokens"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that fla wrote")
+    add = parser.add_argument
+    add("--model", required=True, metavar="ID_OR_DIR", help="an encoder-decoder language model")
+    add("--tokenizer", metavar="ID_OR_DIR", help="its tokenizer, where it is not with the model")
+    add("--sentences", required=True, nargs="+", type=Path, metavar="FILE", help="training sentences, one a line")
+    add("--column", help="the sentence files are tables: take this column")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to make")
+    add("--min-count", type=int, default=1, metavar="N", help="keep pieces used N times (default 1)")
+    add("--language", metavar="CODE", help="target language, e.g. de_DE; generation then starts with it")
+    add("--dev", type=Path, metavar="FILE", help="report the unknown words of these sentences")
+    add("--test", type=Path, metavar="FILE", help="report the unknown words of these sentences")
+    add("--check", nargs="+", type=Path, default=[], metavar="FILE", help="the same for other files")
+    add("--allow-unused-rows", action="store_true", help="the model may have more rows than the tokenizer has tokens")
+    add("--overwrite", action="store_true", help="replace a model that fla wrote")
 
 
 def run(args) -> Done:
