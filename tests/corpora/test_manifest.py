@@ -79,7 +79,7 @@ def test_a_folder_with_a_table_a_split_is_read(tmp_path):
     [
         (
             "file\tsentence\na\tb\n",
-            "line 1: no column 'video', only 'file', 'sentence'; name .*--video-column",
+            "line 1: no column 'video', only 'file', 'sentence'; name the right one with its option",
         ),
         ("video\tsentence\na.mp4\n", "line 2: the row has 1 cells, the header 2"),
         ("video\tsentence\tsplit\na.mp4\tx\ttrial\n", "line 2: unknown split 'trial'"),

@@ -99,7 +99,8 @@ def test_damage_is_named_with_its_remedy(table, tmp_path, capsys):
 
 
 BAD = {
-    "nan.npy": (lambda file: np.save(file, np.array([[1.0] * C, [np.nan] * C])), "holds NaN or infinity"),
+    "nan.npy": (lambda file: np.save(file, np.array([[1.0] * C, [np.nan] * C])), "holds NaN, infinity or"),
+    "complex.npy": (lambda file: np.save(file, np.ones((2, C), complex)), "holds NaN, infinity or complex numbers"),
     "rank.npy": (lambda file: np.save(file, np.zeros((2, 3, C))), r"has shape (2, 3, 5), not (N, C)"),
     "vector.npy": (lambda file: np.save(file, np.zeros(C)), r"has shape (5,), not (N, C)"),
     "empty.npy": (lambda file: np.save(file, np.zeros((0, C))), r"has shape (0, 5), not (N, C)"),
@@ -127,20 +128,23 @@ def test_all_bad_rows_are_named_at_once_or_left_out(table, tmp_path, capsys):
     for line, (name, (_, reason)) in enumerate(BAD.items(), start=7):
         assert f"line {line}: {clips / name} {reason}" in error or f"line {line}: {reason} {clips / name}" in error
     assert f"line {len(BAD) + 7}: the sentence is empty" in error
-    assert "14 bad rows in all; `--on-error skip` goes on without them" in error
+    assert "15 bad rows in all; `--on-error skip` goes on without them" in error
     assert main(["prepare", "features", "--root", str(table), "--check"]) == 1
     checked = capsys.readouterr()
-    assert len(checked.out.splitlines()) == 14 and "checked 5 good clips, C = 5" in checked.err
+    assert len(checked.out.splitlines()) == 15 and "checked 5 good clips, C = 5" in checked.err
     assert prepare(table, tmp_path / "out", "--on-error", "skip") == 0
-    assert len((tmp_path / "out" / "skipped.tsv").read_text().splitlines()) == 15
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"] == 14
+    assert len((tmp_path / "out" / "skipped.tsv").read_text().splitlines()) == 16
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"] == 15
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--frame-stride", 0), "--frame-stride 0: must be at least 1"),
-        (("--features-column", "video"), "no column 'video', only 'features', 'sentence', 'split', 'signer'"),
+        (
+            ("--features-column", "video"),
+            "no column 'video', only 'features', 'sentence', 'split', 'signer'; name the right one with its option",
+        ),
         (("--check", "--verify"), "give one of them"),
     ],
 )

@@ -246,6 +246,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(runs, tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
     assert (tmp_path / "there.html").read_text() == "mine" and not (tmp_path / "report.html").exists()
-    (unfinished / "metrics.json").write_text("{")
-    with pytest.raises(InputError, match="metrics.json cannot be read"):
-        read_runs([unfinished])
+    for text in ("{", "[1]"):
+        (unfinished / "metrics.json").write_text(text)
+        with pytest.raises(InputError, match="metrics.json cannot be read"):
+            read_runs([unfinished])

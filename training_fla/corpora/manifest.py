@@ -109,7 +109,7 @@ def _cells(table: Path, names: dict[str, str], reading: Reading) -> list[tuple[i
         [name for name in names.values() if name and name not in required],
         reading.bad,
         {"video": "file_name"},  # of the `metadata.csv` of `datasets`
-        remedy="name the right one with --video-column, --sentence-column and so on",
+        remedy="name the right one with its option, such as --sentence-column",
     )
     return [(line, {kind: cells.get(name, "").strip() for kind, name in names.items()}) for line, cells in found]
 

@@ -301,7 +301,7 @@ def load_features(file: Path, stride: int = 1) -> torch.Tensor:
             if len(names) != 1 and "features" not in names:
                 raise InputError(f"{file} holds {', '.join(map(str, names)) or 'nothing'}: call one array `features`")
             content = content["features" if "features" in names else names[0]]
-        features = torch.as_tensor(content, dtype=torch.float32)
+        features = torch.as_tensor(content)
     except InputError:
         raise
     except Exception as error:  # zip, zlib, pickle, numpy and torch raise errors of many kinds at a damaged file
@@ -310,9 +310,9 @@ def load_features(file: Path, stride: int = 1) -> torch.Tensor:
     features = torch.atleast_2d(features.squeeze()) if features.dim() > 2 else features
     if features.dim() != 2 or not features.numel():
         raise InputError(f"{file} has shape {shape}, not (N, C)")
-    if not features.isfinite().all():
-        raise InputError(f"{file} holds NaN or infinity")
-    return features[::stride]
+    if features.is_complex() or not features.float().isfinite().all():
+        raise InputError(f"{file} holds NaN, infinity or complex numbers")
+    return features[::stride].float()
 
 
 def check_feature_files(

@@ -194,6 +194,6 @@ def read_facts(file: Path) -> dict:
         return {}
     try:
         text = file.read_text(encoding="utf-8")
-        return (yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)) or {}
-    except (ValueError, yaml.YAMLError) as error:
+        return dict((yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)) or {})
+    except (ValueError, TypeError, yaml.YAMLError) as error:  # TypeError: it holds no names with values
         raise InputError(f"{file} cannot be read: {one_line(error)}") from error
