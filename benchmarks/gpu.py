@@ -7,8 +7,8 @@ to the file as soon as it is known: a part that fails, or that the minutes do no
 named under `failed`. Five parts:
 
 1. stage 1: a training step on clips of PHOENIX14T's lengths (224 pixels, random frames) against bare ResNet18 on as
-   many real frames: fp32 with TF32, bf16, and compiled with and without frames in multiples of 32; operations that
-   wait for the device, a step; evaluation of 519 clips from frames
+   many real frames: fp32 with TF32, bf16, and compiled; operations that wait for the device, a step;
+   evaluation of 519 clips from frames
 2. the loader: augmented training frames a second from packed JPEG
 3. stage 2: a step of MBart-large with a trimmed vocabulary from stored features against the bare language model, and
    the evaluation of 519 clips by beam search
@@ -20,7 +20,6 @@ named under `failed`. Five parts:
 """
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -30,7 +29,6 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -41,12 +39,10 @@ from transformers import TrainerCallback
 # PHOENIX14T's clips have 27 to 475 source frames, 116 on the average, 9 in 10 between 50 and 200.
 MEAN_FRAMES, DEVIATION = 116, 45
 WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")
-NOT_PADDED = "bf16, compiled, frames as they come"
 MODES = {
     "fp32 (TF32)": {"tf32": True},
     "bf16": {"bf16": True, "tf32": True},
     "bf16, compiled": {"bf16": True, "tf32": True, "torch_compile": True},
-    NOT_PADDED: {"bf16": True, "tf32": True, "torch_compile": True},
 }
 TINY = {
     "vision_backbone": {
@@ -241,9 +237,7 @@ class Bench:
             lines = {"torch_compile": True, "torch_compile_backend": "eager"} if "torch_compile" in lines else {}
         self.forget_memory()
         torch.compiler.reset()
-        pads = patch("training_fla.training.compiling.pad_frames") if name == NOT_PADDED else contextlib.nullcontext()
-        with pads:
-            trainer = self.stage1_trainer(lines)
+        trainer = self.stage1_trainer(lines)
         seconds, first = self.train(trainer)
         self.report.add("stage 1", f"step of 8 clips, {name}", seconds, "s")
         self.report.add("stage 1", f"first step, {name}", first, "s")

@@ -180,7 +180,6 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         )
         self.register_buffer("pixel_normalization", _pixel_normalization(config), persistent=False)
         self.frozen_parts: tuple[str, ...] = ()
-        self.pad_positions = None  # what training may set: positions to those of the frames to run
         self.gradient_checkpointing = False
         self.post_init()
         self.train(self.training)
@@ -216,13 +215,12 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         B, T = pixel_values_videos.shape[:2]
         if positions is None:
             positions = _positions(real_positions_mask((B, T), attention_mask, pixel_values_videos.device))
-        run = positions if self.pad_positions is None else self.pad_positions(positions)
         # In training the batch statistics need all frames at once.
-        at_once = len(run) if self.vision_backbone.training else FRAMES_AT_ONCE
+        at_once = len(positions) if self.vision_backbone.training else FRAMES_AT_ONCE
         # Channels last while the frames are gathered: one copy of them, not two.
         frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1)
-        parts = [self._pooled(frames.index_select(0, part).permute(0, 3, 1, 2)) for part in run.split(at_once)]
-        frame_features = _spread(torch.cat(parts)[: len(positions)], positions, (B, T))
+        parts = [self._pooled(frames.index_select(0, part).permute(0, 3, 1, 2)) for part in positions.split(at_once)]
+        frame_features = _spread(torch.cat(parts), positions, (B, T))
         return FlaVisualEncoderOutput(
             last_hidden_state=self.temporal_module(_of_any_length(frame_features, 0, 1), _of_any_length(positions)),
             frame_features=frame_features,

@@ -1,4 +1,4 @@
-"""`torch_compile`: one graph for batches of every size, the same numbers, and frames added that count for nothing."""
+"""`torch_compile`: one graph for batches of every size, and the same numbers."""
 
 import copy
 import os
@@ -12,7 +12,7 @@ from transformers import ResNetConfig
 from modeling_fla import FlaVisionConfig, FlaVisualEncoder
 from tests.tiny_runs import STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.files import InputError
-from training_fla.training.compiling import FRAMES_MULTIPLE, compile_visual_encoder, pad_frames
+from training_fla.training.compiling import compile_visual_encoder
 
 
 @pytest.fixture
@@ -27,87 +27,18 @@ def encoder():
     return encoder.train()
 
 
-def batch(lengths, dtype=torch.uint8, left=False):
-    """Videos, where their frames are real, and the places of those; what is not real is not a number."""
+def batch(lengths):
+    """Videos, where their frames are real, and the places of those."""
     longest = max(lengths)
     mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
-    mask = mask.flip(1) if left else mask
     video = torch.randint(0, 256, (len(lengths), longest, 3, 40, 32), dtype=torch.uint8)
-    if dtype.is_floating_point:
-        video = (video / 255).masked_fill(~mask[:, :, None, None, None], float("nan"))
     return video, mask.long(), mask.flatten().nonzero().squeeze(1)
 
 
-def learn(encoder, videos):
-    """Features and gradients of some forward and backward passes."""
-    features = [encoder(*video).last_hidden_state for video in videos]
-    for feature in features:
-        (feature * torch.linspace(-1, 1, feature.shape[-1])).square().sum().backward()
-    return features, [parameter.grad for parameter in encoder.parameters() if parameter.requires_grad]
-
-
-@pytest.mark.parametrize("lengths", [(7, 4), (20, 12), (33, 31), (1,), (32,), (1, 1)])
-def test_frames_added_to_a_batch_change_no_feature_gradient_or_statistic(encoder, lengths):
-    # Of one or two frames BatchNorm1d has no statistics worth the name; BatchNorm2d has, over their pixels.
-    encoder.freeze(vision_backbone=False, temporal_module=sum(lengths) < 3)
-    plain = copy.deepcopy(encoder).double()
-    pad_frames(encoder)
-    seen = []
-    encoder.vision_backbone.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
-    videos = [batch(lengths, torch.float32, left=True), batch(lengths)]  # two: gradients and statistics add up
-    (ours, gradients), (true, true_gradients) = learn(encoder, videos), learn(plain, videos)
-    assert seen == 2 * [-(-sum(lengths) // FRAMES_MULTIPLE) * FRAMES_MULTIPLE]
-    for values, expected in [*zip(ours, true, strict=True), *zip(gradients, true_gradients, strict=True)]:
-        scale = expected.abs().max()
-        torch.testing.assert_close(values / scale, (expected / scale).float(), atol=2e-5, rtol=0)
-    for (name, values), expected in zip(encoder.named_buffers(), plain.buffers(), strict=True):
-        torch.testing.assert_close(values.double(), expected.double(), msg=name, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("how", ["evaluation", "frozen", "fixed statistics"])
-def test_frames_added_count_for_nothing_where_statistics_are_not_learnt(encoder, how):
-    plain = copy.deepcopy(encoder)
-    pad_frames(encoder)
-    for network in (encoder, plain):
-        if how == "evaluation":
-            network.eval()
-        elif how == "frozen":
-            network.freeze(temporal_module=False)
-        else:  # as `freeze_batch_norm_statistics`
-            for norm in network.vision_backbone.modules():
-                if isinstance(norm, torch.nn.BatchNorm2d):
-                    norm.eval()
-    video = batch((7, 4))
-    torch.testing.assert_close(encoder(*video).last_hidden_state, plain(*video).last_hidden_state)
-    assert all(torch.equal(a, b) for a, b in zip(encoder.buffers(), plain.buffers(), strict=True))
-
-
-def test_statistics_of_a_padded_batch_in_bf16_are_fp32(encoder):
-    plain = copy.deepcopy(encoder)
-    pad_frames(encoder)
-    video = batch((20, 9))
-    outputs = []
-    for network in (encoder, plain):
-        with torch.autocast("cpu", torch.bfloat16):
-            outputs.append(network(*video).last_hidden_state)
-    torch.testing.assert_close(*outputs, atol=0.05, rtol=0.05)
-    for ours, true in zip(encoder.vision_backbone.buffers(), plain.vision_backbone.buffers(), strict=True):
-        assert ours.dtype == true.dtype
-        torch.testing.assert_close(ours, true, atol=1e-3, rtol=1e-2)
-
-
-def test_a_backbone_whose_norms_cannot_leave_frames_out_is_not_padded(encoder):
-    pad_frames(torch.nn.SyncBatchNorm.convert_sync_batchnorm(encoder))
-    assert encoder.pad_positions is None
-
-
-@pytest.mark.parametrize("padded", [False, True], ids=["as they come", "padded"])
-def test_one_graph_of_each_part_serves_fifty_shapes(encoder, padded):
+def test_one_graph_of_each_part_serves_fifty_shapes(encoder):
     """No graph break (`fullgraph` raises), no recompilation, and the features of the plain encoder."""
     plain = copy.deepcopy(encoder)
     names = list(plain.state_dict())
-    if padded:
-        pad_frames(encoder)
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     compile_visual_encoder(types.SimpleNamespace(visual_encoder=encoder), False, backend=counter, fullgraph=True)

@@ -2,56 +2,10 @@
 
 import os
 
-import torch
-from torch import nn
 from transformers import Seq2SeqTrainingArguments
 
-from modeling_fla import FlaForConditionalGeneration, FlaVisualEncoder
+from modeling_fla import FlaForConditionalGeneration
 from training_fla.files import InputError
-
-FRAMES_MULTIPLE = 32
-
-
-class FramePadding:
-    """Repeats a frame until their number is a multiple of 32: cuDNN then plans for a few sizes, not for hundreds."""
-
-    def __call__(self, positions: torch.LongTensor) -> torch.LongTensor:
-        """Positions `(R,)` of the real frames to those `(P,)` of the frames to run; notes R on the device."""
-        self.num_real = torch.full((), float(len(positions)), device=positions.device)
-        return torch.cat([positions, positions[:1].expand(-len(positions) % FRAMES_MULTIPLE)])
-
-
-class RealFramesBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation whose fp32 statistics leave repeated frames out; compiled, it takes as long as any."""
-
-    padding: FramePadding
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """As of [`~torch.nn.BatchNorm2d`], for `(P, C, H, W)` of which the first frames are real."""
-        if not self.training:
-            return super().forward(input)
-        count = self.padding.num_real * input.shape[2] * input.shape[3]
-        share = (torch.arange(len(input), device=input.device) < self.padding.num_real) / count
-        hidden, share = input.float(), share[:, None, None, None]
-        mean = (hidden * share).sum((0, 2, 3))
-        hidden = hidden - mean[:, None, None]
-        variance = (hidden.square() * share).sum((0, 2, 3))
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (hidden * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
-
-
-def pad_frames(encoder: FlaVisualEncoder) -> None:
-    """Run frames in multiples of 32, where every norm of the backbone can leave those added out."""
-    norms = [m for m in encoder.vision_backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if all(type(norm) is nn.BatchNorm2d for norm in norms):
-        encoder.pad_positions = FramePadding()
-        for norm in norms:
-            norm.__class__, norm.padding = RealFramesBatchNorm2d, encoder.pad_positions
-
 
 def take_compile_options(args: Seq2SeqTrainingArguments) -> dict | None:
     """What a recipe says of `torch_compile`, taken from transformers, which would compile the whole model."""
@@ -70,9 +24,6 @@ def compile_visual_encoder(model: FlaForConditionalGeneration, is_in_shards: boo
     """Compile backbone and temporal module in place; names of weights, saving and copying stay as they are."""
     if is_in_shards:
         raise InputError("torch_compile and FSDP cannot be combined: set torch_compile to false")
-    encoder = model.visual_encoder
-    if encoder is not None:  # None: the model reads features
-        if encoder.device.type == "cuda":
-            pad_frames(encoder)
-        for part in (encoder.vision_backbone, encoder.temporal_module):
-            part.compile(**options)
+    if model.visual_encoder is not None:  # None: the model reads features
+        model.visual_encoder.vision_backbone.compile(**options)
+        model.visual_encoder.temporal_module.compile(**options)
