@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 from huggingface_hub.errors import StrictDataclassError
-from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, set_seed
+from transformers import Seq2SeqTrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaForConditionalGeneration
@@ -46,32 +46,19 @@ from training_fla.scoring.scores import SCORE_NAMES
 from training_fla.tables import write_table
 from training_fla.training.adapters import FOLDER as PEFT_FOLDER
 from training_fla.training.adapters import is_peft, merge_peft, save_peft
-from training_fla.training.callbacks import (
-    EvaluationLines,
-    LayerNorms,
-    RecipeReport,
-    check_report_to,
-    run_facts,
-    show_progress,
-)
+from training_fla.training.callbacks import add_callbacks, check_report_to, run_facts
 from training_fla.training.one_run import OneRunModel, without_light_t
 from training_fla.training.parts import set_language
 from training_fla.training.plots import SAMPLES, curve_panels, save_picture, save_sample_frames
 from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
 
 # All that a run writes into `output_dir`: what `--overwrite` removes.
-RUN_FILES = ("checkpoint-[0-9]*", "broken-checkpoint-[0-9]*", "runs", PEFT_FOLDER, ".model.partial", ".*.writing")
-RUN_FILES += ("recipe.yaml", "metrics.json", "evaluations.txt", "predictions_*.tsv", "bad_batch_*.json", "README.md")
-RUN_FILES += (
-    "trainer_state.json",
-    SAMPLES,
-    "training_curve.png",
-    "norms.tsv",
-    "norms.png",
-    "config.json",
-    "generation_config.json",
-)
-RUN_FILES += ("processor_config.json", "*tokenizer*", "special_tokens_map.json", "model*.safetensors*", "*_fla.py")
+RUN_FILES = (
+    "checkpoint-[0-9]*", "broken-checkpoint-[0-9]*", "runs", PEFT_FOLDER, ".model.partial", ".*.writing", SAMPLES,
+    "recipe.yaml", "metrics.json", "evaluations.txt", "predictions_*.tsv", "bad_batch_*.json", "README.md",
+    "trainer_state.json", "training_curve.png", "norms.tsv", "norms.png", "config.json", "generation_config.json",
+    "processor_config.json", "*tokenizer*", "special_tokens_map.json", "model*.safetensors*", "*_fla.py",
+)  # fmt: skip
 
 
 @dataclass
@@ -262,9 +249,7 @@ def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable,
     rows, tokens = model.get_output_embeddings().weight.shape[0], len(processor.tokenizer)
     # T5 and MT5 pad their embedding to a round number, so a few spare rows are fine; another vocabulary is not.
     if tokens > rows or rows - tokens > 256:
-        raise InputError(
-            f"tokenizer and language model do not belong together: {tokens} tokens against {rows} embeddings"
-        )
+        raise InputError(f"tokenizer and language model do not belong together: {tokens} tokens, {rows} embeddings")
     return processor, model
 
 
@@ -332,19 +317,6 @@ def check_training(trainer: SignTranslationTrainer) -> None:
     except (ValueError, TypeError) as error:
         raise InputError(f"the recipe's training fields do not fit together: {first_line(error)}") from error
     trainer.optimizer = trainer.lr_scheduler = None
-
-
-def add_callbacks(trainer: SignTranslationTrainer, recipe: Recipe) -> None:
-    """What a recipe asks for beside the training itself."""
-    optimization = recipe.optimization
-    trainer.add_callback(EvaluationLines(trainer, recipe.output_dir))
-    if optimization.early_stopping_patience:
-        trainer.add_callback(EarlyStoppingCallback(optimization.early_stopping_patience))
-    if optimization.norm_logging_steps:
-        trainer.add_callback(LayerNorms(trainer, recipe.output_dir, optimization.norm_logging_steps))
-    if trainer.args.report_to:
-        trainer.add_callback(RecipeReport(trainer, recipe.resolved))
-    show_progress(trainer)
 
 
 def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> dict:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,14 +33,17 @@ from training_fla.training.plots import (
     spread,
     styled,
 )
+from training_fla.training.trainer import SignTranslationTrainer
 
 
 def test_an_evaluation_is_one_line_and_two_translations(tmp_path, capsys):
+    state = SimpleNamespace(is_world_process_zero=True, epoch=1.5, global_step=7)
     trainer = SimpleNamespace(
         last_translations=[f"guess {i}" for i in range(6)],
         eval_dataset=SimpleNamespace(sentences=[f"truth {i}" for i in range(6)]),
+        state=state,
     )
-    state = SimpleNamespace(is_world_process_zero=True, epoch=1.5, global_step=7)
+    trainer.samples = partial(SignTranslationTrainer.samples, trainer)
     figures = {"eval_bleu4": 12.345, "eval_rouge_l": 40.0, "eval_runtime": 3.2}
     EvaluationLines(trainer, tmp_path).on_evaluate(None, state, None, figures)
     shown = capsys.readouterr().err
@@ -237,8 +241,8 @@ def test_what_cannot_be_reported_to_is_one_line_before_training(recipe, tmp_path
 
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "trackio", Missing)
     for name, message in (
-        ("trackio", "trackio needs its package; pip install trackio"),
-        ("paper", "paper is unknown"),
+        ("trackio", "requires trackio to be installed"),
+        ("paper", "paper is not supported, only "),
     ):
         assert run("run_stage1", recipe, "--report_to", name, "--output_dir", tmp_path / "o") == 2
         assert f"run_stage1.py: error: report_to: {message}" in capsys.readouterr().err.splitlines()[-1]

@@ -69,9 +69,8 @@ def merge_peft(model: nn.Module, folder: Path) -> None:
     (wrapper,) = model.peft_wrapper
     del model.peft_wrapper
     model._keys_to_ignore_on_save = set()
-    if getattr(
-        model.language_model, "is_quantized", False
-    ):  # merged into 4 bits, most of what was learnt is rounded off
+    if getattr(model.language_model, "is_quantized", False):
+        # Merged into 4 bits, most of what was learnt would be rounded off.
         model.language_model = wrapper.unload().dequantize()
         load_peft(model, folder)
     else:

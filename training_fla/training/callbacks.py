@@ -12,11 +12,12 @@ import torch
 import yaml
 from accelerate.utils import reduce
 from torch import nn
-from transformers import Seq2SeqTrainingArguments, TrainerCallback
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
 from training_fla.files import InputError, note, progress
+from training_fla.recipe import Recipe
 from training_fla.tables import write_table
 
 from .plots import norm_panels, save_picture
@@ -30,13 +31,11 @@ class TrainingProgress(ProgressCallback):
     """A bar of the steps with the latest loss beside it; evaluations have lines of their own."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Begin the bar."""
         self.current_step = 0
         if state.is_world_process_zero:
             self.training_bar = progress(total=state.max_steps, desc="training", unit="step")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Show the loss of `logs`, in nats per token."""
         if self.training_bar is not None and logs and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
 
@@ -56,23 +55,16 @@ class EvaluationLines(TrainerCallback):
         self.trainer, self.folder = trainer, folder
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        """Print the line; `metrics` are the evaluation's figures."""
         if not state.is_world_process_zero or not metrics:
             return
         figures = {name.split("_", 1)[1]: value for name, value in metrics.items()}
         shown = "  ".join(f"{n} {figures[n]:.2f}" for n in ("bleu1", "bleu4", "rouge_l", "loss") if n in figures)
         line = f"epoch {state.epoch or 0:.2f}  step {state.global_step}  {shown}  ({figures.get('runtime', 0):.0f} s)"
-        translations, sentences = self.trainer.last_translations, self.trainer.eval_dataset.sentences
-        for place in sample_places(state.global_step, len(translations)):
-            line += f"\n    {translations[place]!r}\n    for {sentences[place]!r}"
+        for ours, true in self.trainer.samples(self.trainer.eval_dataset):
+            line += f"\n    {ours!r}\n    for {true!r}"
         note("\n" + line)
         with open(self.folder / "evaluations.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
-
-
-def sample_places(step: int, count: int) -> list[int]:
-    """One or two of `count` places, spread over a split and moving with the step."""
-    return sorted({step % count, (step + count // 2) % count}) if count else []
 
 
 class Throughput(TrainerCallback, ExportableState):
@@ -99,7 +91,6 @@ class Throughput(TrainerCallback, ExportableState):
             self.own[name] = self.own[name] + number if name in self.own else number
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Start the clock."""
         self.since = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -118,9 +109,7 @@ class Throughput(TrainerCallback, ExportableState):
         self.gather()
         self.since = time.perf_counter()
 
-    def on_save(self, args, state, control, **kwargs):
-        """Leave out what a checkpoint took."""
-        self.since = time.perf_counter()
+    on_save = on_train_begin  # what a checkpoint took is left out
 
     def gather(self) -> None:
         """Sum over the processes; every process must call this."""
@@ -128,7 +117,6 @@ class Throughput(TrainerCallback, ExportableState):
         self.counts = {name: self.earlier_counts.get(name, 0) + total for name, total in totals.items()}
 
     def state(self) -> dict:
-        """What a checkpoint keeps."""
         seconds = self.earlier_seconds + time.perf_counter() - self.began
         kept = {"earlier_counts": self.counts, "seconds": self.seconds, "earlier_seconds": seconds}
         return {"args": {}, "attributes": kept}
@@ -177,13 +165,13 @@ class LayerNorms(TrainerCallback):
             self.rows = [row for row in read_norms(self.file) if row[0] <= state.global_step]
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        """Add a row; `model` holds the gradients."""
         if (state.global_step + 1) % self.every or not state.is_world_process_zero:
             return
         parameters = [list(layer.parameters()) for layer in last_layers(model)]
         gradients = [[p.grad for p in layer if p.grad is not None] for layer in parameters]
-        values = [norm(layer) for layer in gradients] + [norm([p.detach() for p in layer]) for layer in parameters]
-        self.rows.append([state.global_step + 1, *values])
+        values = [[p.detach() for p in layer] for layer in parameters]
+        norms = [float(nn.utils.get_total_norm(tensors)) for tensors in gradients + values]  # of no tensor: 0
+        self.rows.append([state.global_step + 1, *norms])
 
     def on_step_end(self, args, state, control, **kwargs):
         """Put the row into the trainer's log."""
@@ -198,7 +186,6 @@ class LayerNorms(TrainerCallback):
             write_table(self.file, NORMS, ([int(row[0]), *map(repr, row[1:])] for row in self.rows), overwrite=True)
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Write the rows and draw the figure."""
         self.on_save(args, state, control)
         if state.is_world_process_zero and self.rows:
             save_picture(norm_panels(self.rows), self.figure)
@@ -213,18 +200,6 @@ def last_layers(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     return visual, (decoder.block if layers is None else layers)[-1]
 
 
-def norm(tensors: list[torch.Tensor]) -> float:
-    """The Euclidean norm of tensors taken together.
-
-    Args:
-        tensors (`list[torch.Tensor]`): of any shapes, floating, on one device.
-
-    Returns:
-        `float`: 0 for no tensor, as a frozen layer has no gradient.
-    """
-    return float(nn.utils.get_total_norm(tensors)) if tensors else 0.0
-
-
 def read_norms(file: Path) -> list[list[float]]:
     """The rows of `norms.tsv`, in the order of `NORMS`."""
     return [[float(cell) for cell in line.split("\t")] for line in file.read_text().splitlines()[1:]]
@@ -232,13 +207,11 @@ def read_norms(file: Path) -> list[list[float]]:
 
 def check_report_to(args: Seq2SeqTrainingArguments) -> None:
     """Refuse, before anything is trained, a place to report to that is unknown or not installed."""
-    for name in args.report_to:
-        if name not in INTEGRATION_TO_CALLBACK:
-            raise InputError(f"report_to: {name} is unknown; choose of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
-        try:
-            INTEGRATION_TO_CALLBACK[name]()
-        except (RuntimeError, ImportError):
-            raise InputError(f"report_to: {name} needs its package; pip install {name}, or report_to: none") from None
+    try:
+        for callback in get_reporting_integration_callbacks(args.report_to):
+            callback()
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise InputError(f"report_to: {error}") from None
     # trackio reads `project` from the arguments, wandb from here.
     os.environ.setdefault("WANDB_PROJECT", args.project)
 
@@ -250,7 +223,6 @@ class RecipeReport(TrainerCallback):
         self.trainer, self.recipe = trainer, recipe
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Write the recipe; the integrations have just begun their runs."""
         if not state.is_world_process_zero:
             return
         for callback in self.trainer.callback_handler.callbacks:
@@ -261,3 +233,16 @@ class RecipeReport(TrainerCallback):
             elif kind in ("WandbCallback", "TrackioCallback"):
                 package = importlib.import_module(kind.removesuffix("Callback").lower())
                 package.config.update({"recipe": self.recipe}, allow_val_change=True)
+
+
+def add_callbacks(trainer, recipe: Recipe) -> None:
+    """What a recipe asks for beside the training itself."""
+    optimization = recipe.optimization
+    trainer.add_callback(EvaluationLines(trainer, recipe.output_dir))
+    if optimization.early_stopping_patience:
+        trainer.add_callback(EarlyStoppingCallback(optimization.early_stopping_patience))
+    if optimization.norm_logging_steps:
+        trainer.add_callback(LayerNorms(trainer, recipe.output_dir, optimization.norm_logging_steps))
+    if trainer.args.report_to:
+        trainer.add_callback(RecipeReport(trainer, recipe.resolved))
+    show_progress(trainer)

@@ -7,6 +7,7 @@ from transformers import Seq2SeqTrainingArguments
 from modeling_fla import FlaForConditionalGeneration
 from training_fla.files import InputError
 
+
 def take_compile_options(args: Seq2SeqTrainingArguments) -> dict | None:
     """What a recipe says of `torch_compile`, taken from transformers, which would compile the whole model."""
     options = {"backend": args.torch_compile_backend, "mode": args.torch_compile_mode}

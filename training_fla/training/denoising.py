@@ -139,7 +139,10 @@ def denoise(
             network: PreTrainedModel = small_mbart(tokenizer, width, layers)
         else:
             tokenizer, network = released_model(model, language_code)
-        begin_checkpoints(checkpoints, resume)
+        if checkpoints.exists() and not resume:
+            shutil.rmtree(checkpoints)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        write_marker(checkpoints, "run")
         schedule = {"max_steps": max_steps, "per_device_train_batch_size": batch_size, "save_steps": save_steps}
         schedule |= {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "seed": seed}
         ids = tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
@@ -153,14 +156,6 @@ def denoise(
     loss = [row["loss"] for row in trainer.state.log_history if "loss" in row][-1]
     sizes = {"vocab_size": len(tokenizer), "parameters": network.num_parameters()}
     return {"loss": loss, "sentences": len(dataset), **sizes}
-
-
-def begin_checkpoints(folder: Path, resume: bool) -> None:
-    """Make and mark the folder of checkpoints, empty unless the run is resumed."""
-    if folder.exists() and not resume:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_marker(folder, "run")
 
 
 def infilling_trainer(

@@ -45,11 +45,7 @@ class OneRunModel(FlaForConditionalGeneration):
         logits = self.light_t(sign_features=sign_features, **kwargs).logits
         labels, num_items = kwargs.get("labels"), kwargs.get("num_items_in_batch")
         outputs.loss = outputs.loss + self.loss_function(
-            logits=logits,
-            labels=None,
-            shift_labels=labels,
-            vocab_size=logits.shape[-1],
-            num_items_in_batch=num_items,
+            logits=logits, labels=None, shift_labels=labels, vocab_size=logits.shape[-1], num_items_in_batch=num_items
         )
         return outputs
 

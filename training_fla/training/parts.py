@@ -157,10 +157,10 @@ def start_from(
         + tuple((name, tensor.shape) for name, tensor in part.state_dict().items() if not name.startswith("visual_"))
         for part in (start, model)
     )
-    if load_tokenizer(folder).get_vocab() != processor.tokenizer.get_vocab():
-        return {"model": folder, "taken": "visual encoder", "new": "VL-Adapter and Light-T (of another tokenizer)"}
-    if old != new:
-        return {"model": folder, "taken": "visual encoder", "new": "VL-Adapter and Light-T (of other sizes)"}
+    has_same_tokens = load_tokenizer(folder).get_vocab() == processor.tokenizer.get_vocab()
+    if not has_same_tokens or old != new:
+        why = "of other sizes" if has_same_tokens else "of another tokenizer"
+        return {"model": folder, "taken": "visual encoder", "new": f"VL-Adapter and Light-T ({why})"}
     model.load_state_dict(start.state_dict())
     return {"model": folder, "taken": "visual encoder, VL-Adapter and Light-T", "new": "nothing"}
 

@@ -105,8 +105,6 @@ def save_sample_frames(corpus, count: int, folder: Path) -> None:
 
     Their names are `CLIP_FRAME_WHEN.jpg`: the row of the clip in the predictions, its rank, its time or number.
     """
-    if corpus.feature_size is not None:
-        return
     folder.mkdir(exist_ok=True)
     with suppress(OSError, InputError):  # a run that is done does not fail for want of pictures
         for place in spread(count, SAMPLE_CLIPS):

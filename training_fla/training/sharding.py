@@ -15,16 +15,12 @@ def check_sharding(accelerator: Accelerator, optimization: OptimizationArguments
     """Refuse what reads whole weights in the middle of a step, and checkpoints that would not load again."""
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
-        raise InputError(
-            f"fsdp_version is {plugin.fsdp_version}: only 2 is supported, see recipes/accelerate/fsdp.yaml"
-        )
+        raise InputError(f"fsdp_version is {plugin.fsdp_version}: only 2 is supported (recipes/accelerate/fsdp.yaml)")
     if optimization.norm_logging_steps:
         raise InputError("norm_logging_steps needs whole weights; a run with FSDP has shards of them")
     if "SHARDED" not in str(plugin.state_dict_type):
         # Whole ones cannot be read again where a head is tied: torch looks for one name of each tensor only.
-        raise InputError(
-            "fsdp_state_dict_type must be SHARDED_STATE_DICT: checkpoints of tied weights load from shards"
-        )
+        raise InputError("fsdp_state_dict_type must be SHARDED_STATE_DICT: tied weights load from shards")
 
 
 def share_tied_tables(language_model: PreTrainedModel) -> None:

@@ -30,7 +30,7 @@ from training_fla.data.batching import EpochSampler, FrameBudgetSampler, check_b
 from training_fla.files import InputError, damaged_weights, note, progress
 from training_fla.recipe import OptimizationArguments
 
-from .callbacks import Throughput, sample_places
+from .callbacks import Throughput
 from .compiling import compile_visual_encoder, take_compile_options
 from .optimization import build_optimizer
 from .sharding import check_sharding, gather, share_tied_tables, without_weights
@@ -38,13 +38,7 @@ from .sharding import check_sharding, gather, share_tied_tables, without_weights
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def token_loss(
-    logits: torch.Tensor,
-    shift_labels: torch.Tensor,
-    num_items_in_batch: torch.Tensor | int | None = None,
-    smoothing: float = 0.0,
-    **_,
-) -> torch.Tensor:
+def token_loss(logits, shift_labels, num_items_in_batch=None, smoothing: float = 0.0, **_) -> torch.Tensor:
     """Mean label-smoothed negative log-likelihood per target token, in nats, over the whole accumulated batch.
 
     Unstated: the paper says "label smoothing of 0.2"; spread over all V tokens as PyTorch does, padding left out.
@@ -73,15 +67,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     and `ids`.
     """
 
-    def __init__(
-        self,
-        *,
-        optimization: OptimizationArguments,
-        metric,
-        generation: GenerationConfig,
-        frames_per_batch: int | None = None,
-        **kwargs,
-    ):
+    def __init__(self, *, optimization: OptimizationArguments, metric, generation, frames_per_batch=None, **kwargs):
         args = kwargs["args"]
         check_batching(args, frames_per_batch)
         compile_options = take_compile_options(args)
@@ -142,24 +128,24 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         """Batches of equally many clips or within a budget of frames; the order follows from seed and epoch."""
         dataset, args = self.train_dataset, self.args
         seed = args.seed if args.data_seed is None else args.data_seed
-        options = {"persistent_workers": args.dataloader_persistent_workers}
+        batches = {"batch_size": args.train_batch_size}
         if isinstance(dataset, IterableDataset):
             self.train_sampler = None
-            loader = self.make_loader(dataset, batch_size=args.train_batch_size, **options)
-            return placed_loader(loader, self.accelerator)
-        if self.frames_per_batch is not None:
+        elif self.frames_per_batch is not None:
             self.train_sampler = FrameBudgetSampler(
                 dataset.lengths, self.frames_per_batch, args.train_batch_size, seed, names=dataset.ids,
                 accumulation=args.gradient_accumulation_steps,
                 num_processes=args.world_size, process_index=args.process_index,
             )  # fmt: skip
-            loader = self.make_loader(dataset, batch_sampler=self.train_sampler, **options)
-            return placed_loader(loader, self.accelerator)
-        groups = args.train_sampling_strategy == "group_by_length"
-        total = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
-        loader = self.make_loader(dataset, batch_size=args.train_batch_size, sampler=self.train_sampler, **options)
-        return self.accelerator.prepare(loader)
+            batches = {"batch_sampler": self.train_sampler}
+        else:
+            groups = args.train_sampling_strategy == "group_by_length"
+            total = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
+            batches["sampler"] = self.train_sampler
+        loader = self.make_loader(dataset, persistent_workers=args.dataloader_persistent_workers, **batches)
+        is_dealt_out = not isinstance(self.train_sampler, EpochSampler)
+        return placed_loader(loader, self.accelerator) if is_dealt_out else self.accelerator.prepare(loader)
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """This process's share of a split, longest clips first: little padding, and a lack of memory shows at once."""
@@ -281,12 +267,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
                 # In shards, a process whose sentences have ended must still take part in the others' steps.
                 synced_gpus=self.is_fsdp_enabled,
             )
-        losses = F.cross_entropy(
-            outputs.logits.float().transpose(1, 2),
-            labels,
-            label_smoothing=self.args.label_smoothing_factor,
-            reduction="none",
-        ).sum(1)  # (B,): (B, L) is 0 at padding
+        logits, smoothing = outputs.logits.float().transpose(1, 2), self.args.label_smoothing_factor
+        losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none").sum(1)  # 0 at padding
         sentences = self.processing_class.batch_decode(ids, skip_special_tokens=True)
         counts = labels.ne(-100).sum(1)
         return dict(zip(indices.tolist(), zip(sentences, losses.tolist(), counts.tolist(), strict=True), strict=True))
@@ -300,15 +282,16 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         figures = {name: value for name, value in scores.items() if isinstance(value, int | float)}
         figures |= {"loss": loss, "runtime": round(time.perf_counter() - start, 2)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        self.log(metrics | (self.samples(dataset, metric_key_prefix) if self.args.report_to else {}))
+        texts = [f"{ours!r} for {true!r}" for ours, true in self.samples(dataset)] if self.args.report_to else []
+        self.log(metrics | {f"{metric_key_prefix}_sample_{n}": text for n, text in enumerate(texts, start=1)})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def samples(self, dataset, prefix: str) -> dict[str, str]:
-        """Two translations as texts for the log, as a person would read them."""
-        places = sample_places(self.state.global_step, len(dataset.sentences))
-        pairs = [(self.last_translations[place], dataset.sentences[place]) for place in places]
-        return {f"{prefix}_sample_{n}": f"{ours!r} for {true!r}" for n, (ours, true) in enumerate(pairs, start=1)}
+    def samples(self, dataset) -> list[tuple[str, str]]:
+        """One or two of the last translations, each with its sentence: spread over a split, and others each step."""
+        step, count = self.state.global_step, len(self.last_translations)
+        places = sorted({step % count, (step + count // 2) % count})
+        return [(self.last_translations[place], dataset.sentences[place]) for place in places]
 
 
 def forget_unsaved_weights(model: nn.Module, incompatible_keys) -> None:
