@@ -130,7 +130,7 @@ def test_stage2_reads_stored_features(stage2):
 def test_a_folder_that_holds_a_run_is_left_alone(recipes, stage1, capsys):
     before = (stage1 / "metrics.json").read_bytes()
     assert run("run_stage1", recipes / "stage1.yaml", "--output_dir", stage1) == 2
-    assert "already holds a run: give --resume to go on, --overwrite to start anew" in capsys.readouterr().err
+    assert "holds a training run already: give --resume to go on, --overwrite to start anew" in capsys.readouterr().err
     assert (stage1 / "metrics.json").read_bytes() == before
 
 

@@ -206,7 +206,9 @@ def check_folder(path: str | os.PathLike, kind: str, overwrite: bool = False) ->
     if marker["kind"] != kind:
         raise InputError(f"{path} holds {KINDS[marker['kind']]}, not {KINDS[kind]}: choose another folder")
     if not overwrite:
-        raise InputError(f"{path} holds {KINDS[kind]} already: choose another folder or pass --overwrite")
+        remedies = {"run": "give --resume to go on, --overwrite to start anew"}
+        remedy = remedies.get(kind, "choose another folder or pass --overwrite")
+        raise InputError(f"{path} holds {KINDS[kind]} already: {remedy}")
     foreign = _files(path) - {MARKER, *marker["files"]} if "files" in marker else set()
     if foreign:
         raise InputError(f"{path} also holds {_listed(foreign)}, which we did not write: move it elsewhere first")

@@ -34,7 +34,6 @@ from training_fla.files import (
     first_line,
     locked_folder,
     note,
-    read_marker,
     write_marker,
 )
 from training_fla.hub.card import training_facts, write_card
@@ -182,11 +181,8 @@ def check_output_folder(recipe: Recipe) -> None:
     for name, place in stored.items():  # filled before the folder is a run's
         if place and Path(place).resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{name} {place} lies in output_dir {folder}: name a folder outside it")
-    marker = read_marker(folder)
-    if marker and marker["kind"] == "run" and not (run.resume or run.overwrite):
-        raise InputError(f"output_dir {folder} already holds a run: give --resume to go on, --overwrite to start anew")
     if not (run.resume and (folder / "recipe.yaml").is_file()):  # runs of 0.1.0 have no marker
-        check_folder(folder, "run", overwrite=True)
+        check_folder(folder, "run", overwrite=run.resume or run.overwrite)
         return
     before, now = read_lines(type(recipe.stage), folder / "recipe.yaml"), recipe.resolved
     free = {"resume", "overwrite", "output_dir"}

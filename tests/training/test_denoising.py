@@ -87,7 +87,7 @@ def test_an_interrupted_run_is_kept_until_it_is_resumed_or_given_up(tmp_path, mo
         patch.setattr(Seq2SeqTrainer, "train", stop_after)
         denoise(SENTENCES, out, **SMALL, max_steps=4, save_steps=2)
     assert (tmp_path / "mbart.checkpoints" / "checkpoint-4").is_dir() and not out.exists()
-    with pytest.raises(InputError, match="mbart.checkpoints holds an interrupted run: give --resume to go on"):
+    with pytest.raises(InputError, match="mbart.checkpoints holds a training run already: give --resume to go on"):
         denoise(SENTENCES, out, **SMALL, max_steps=4)
     assert (tmp_path / "mbart.checkpoints" / "checkpoint-4").is_dir()
     denoise(SENTENCES, out, **SMALL, max_steps=6, save_steps=2, resume=True)

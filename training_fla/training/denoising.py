@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from processing_fla import train_tokenizer
-from training_fla.files import InputError, atomic_folder, check_folder, loading, read_marker, write_marker
+from training_fla.files import InputError, atomic_folder, check_folder, loading, write_marker
 
 from .callbacks import show_progress
 from .parts import load_tokenizer, set_language, special_token_ids
@@ -131,7 +131,7 @@ def denoise(
     if not sentences:
         raise InputError("--text holds no sentence")
     checkpoints = out.with_name(out.name + ".checkpoints")
-    check_checkpoints(checkpoints, resume, overwrite)
+    check_folder(checkpoints, "run", overwrite=resume or overwrite)
     with atomic_folder(out, "model", overwrite=overwrite) as folder:
         set_seed(seed)
         if model is None:
@@ -172,11 +172,3 @@ def infilling_trainer(
     trainer = Seq2SeqTrainer(network, args, train_dataset=dataset, data_collator=collator, processing_class=tokenizer)
     show_progress(trainer)
     return trainer
-
-
-def check_checkpoints(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder of others, and an earlier run without `--resume` or `--overwrite`."""
-    marker = read_marker(folder)
-    if marker and marker["kind"] == "run" and not (resume or overwrite):
-        raise InputError(f"{folder} holds an interrupted run: give --resume to go on, --overwrite to start anew")
-    check_folder(folder, "run", overwrite=True)
