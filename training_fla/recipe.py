@@ -116,9 +116,7 @@ class DataArguments:
     frame_size: int = option(256, "frames are resized to this side in pixels ...")
     crop_size: int = option(224, "... and this side is cut out: in the middle, or at random in training")
     random_frame_phase: bool | None = option(None, "random frame of a stride; default: where the encoder is trained")
-    augmentation_probability: float | None = option(
-        None, "of each of the next four; default: 0.5 for a trained encoder"
-    )
+    augmentation_probability: float | None = option(None, "of the next four, each; default: 0.5 for a trained encoder")
     rotate_degrees: float | None = option(None, "rotate by up to so many degrees; default: GFSLT-VLP's")
     resize_factor: float | None = option(None, "resize by up to this share; default: GFSLT-VLP's")
     translate_pixels: float | None = option(None, "shift by up to so many pixels; default: GFSLT-VLP's")
@@ -174,7 +172,7 @@ class Stage2Arguments(VisualArguments):
     language_model_config: dict | None = option(None, "instead of `language_model`: config of a random one (Table 10)")
     language_model_dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "others where it is frozen")
     language_model_quantization: dict | None = option(
-        None, "beside `peft`: fields of transformers' BitsAndBytesConfig, e.g. {load_in_4bit: true}"
+        None, "beside `peft`, of BitsAndBytesConfig: {load_in_4bit: true}"
     )
     random_language_model: bool = option(False, "take only the architecture of `language_model` (Table 10)")
     language_model_overrides: dict = HfArg(default_factory=dict, help="fields of its config to change, e.g. dropout")

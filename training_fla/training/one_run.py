@@ -58,12 +58,8 @@ def add_light_t(model: OneRunModel, size: str, overrides: dict, special_token_id
             "false, and input_features to sign"
         )
     check_fields({"model_type": "mbart"} | overrides, "one_run_light_t_overrides")
-    config = FlaConfig.light_t(
-        size,
-        vocab_size=model.config.text_config.vocab_size,
-        vision_config=model.config.vision_config,
-        **special_token_ids | overrides,
-    )
+    shared = {"vocab_size": model.config.text_config.vocab_size, "vision_config": model.config.vision_config}
+    config = FlaConfig.light_t(size, **shared, **special_token_ids | overrides)
     model.light_t = FlaForConditionalGeneration(config)
     model.light_t.visual_encoder = None  # it reads the features of the encoder it teaches
     # Saving and loading follow this map: a shared table is stored once.

@@ -307,7 +307,6 @@ class Epochs(TrainerCallback):
         self.trainer, self.began_at = trainer, -1
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        """Set the epoch that `state` is in."""
         epoch, self.began_at = int(state.epoch or 0), state.global_step
         for part in (self.trainer.train_sampler, self.trainer.train_dataset):
             if hasattr(part, "set_epoch"):
@@ -360,7 +359,6 @@ class LossCheck(TrainerCallback):
             self.look()
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """The same at the end of an epoch, and of the run."""
         self.look()
 
 
@@ -368,9 +366,8 @@ def step_of(checkpoint: Path) -> int | None:
     """The step of a checkpoint, or `None` where it was not written to its end or a file is cut off."""
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # its last file
-        states = [
-            file for name in ("optimizer.pt", "scheduler.pt", "rng_state*.pth") for file in checkpoint.glob(name)
-        ]
+        names = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
+        states = [file for name in names for file in checkpoint.glob(name)]
         is_whole = all(map(zipfile.is_zipfile, states)) and not damaged_weights(checkpoint)
         return int(state["global_step"]) if is_whole else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
