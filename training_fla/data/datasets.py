@@ -180,18 +180,13 @@ def make_datasets(recipe: Recipe, args, splits, processor: FlaProcessor, model) 
         options["train"] |= {"augmentation": augmentation, "random_frame_phase": phase, "seed": args.seed}
     make = prepared if are_features else SignVideoDataset
     datasets = {name: make(getattr(splits, name), processor, **given) for name, given in options.items()}
-    for name, dataset in datasets.items():
-        if not len(dataset):
-            raise InputError(f"the {name} split holds no clip")
     check_lengths(datasets, model)
     if not are_features and uses_feature_cache(recipe, model):
         return {name: stored(recipe, args, model, videos) for name, videos in datasets.items()}
     return datasets
 
 
-def prepared(
-    corpus: PackedCorpus, processor: FlaProcessor, max_target_tokens: int, max_clips: int | None
-) -> SignFeatureDataset:
+def prepared(corpus: PackedCorpus, processor: FlaProcessor, max_target_tokens: int, max_clips: int | None) -> Dataset:
     """A split of a feature corpus."""
     count = len(corpus) if max_clips is None else min(max_clips, len(corpus))
     targets = Targets(corpus, count, processor, max_target_tokens)
@@ -199,10 +194,12 @@ def prepared(
 
 
 def check_lengths(datasets: dict[str, Dataset], model) -> None:
-    """Refuse a clip that is longer than the language model's position table; relative positions have no end."""
+    """Refuse an empty split, and a clip longer than the language model's position table, if it has one."""
     table = getattr(model.language_model.get_encoder(), "embed_positions", None)
     limit = table.num_embeddings - getattr(table, "offset", 0) if isinstance(table, torch.nn.Embedding) else np.inf
     for name, dataset in datasets.items():
+        if not len(dataset):
+            raise InputError(f"the {name} split holds no clip")
         place = int(np.argmax(dataset.lengths))
         if dataset.lengths[place] > limit:
             clip = f"{name} clip {dataset.ids[place]} has {dataset.lengths[place]} sampled frames"

@@ -24,14 +24,11 @@ _work: tuple[Callable[[Any], Any], Sequence[Any]] | None = None
 def in_workers(
     work: Callable[[Any], Any], items: Sequence[Any], num_workers: int | None, lost: Callable[[Any], Any]
 ) -> Iterator[Any]:
-    """Yield `work(item)` for each item, in order; `lost(item)` for one that ends its process even when tried alone.
-
-    `num_workers` 0 works in this process, `None` takes one a core.
-    """
+    """Yield `work(item)` for each item, in order; `lost(item)` for one that ends its process even when tried alone."""
     if num_workers == 0 or sys.platform != "linux":  # elsewhere forking is not safe
         yield from map(work, items)
         return
-    num_workers = len(os.sched_getaffinity(0)) if num_workers is None else num_workers
+    num_workers = num_workers or len(os.sched_getaffinity(0))  # None: one a core
     done = alone_until = 0
     while done < len(items):
         alone = done < alone_until
