@@ -224,6 +224,7 @@ def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
     ("lines", "message"),
     [
         (["--dataset", "nowhere"], "there is no packed corpus nowhere"),
+        (["--dataset", "file:///x", "--streaming=true"], "no packed corpus file:///x; make it with `fla prepare`"),
         (["--dataset", "s3://bucket/x"], "there is no packed corpus s3://bucket/x; add `streaming: true`"),
         (["--resume", "--save_only_model", "true"], "--resume needs the optimizer, which `save_only_model: true`"),
         (["--resume", "--overwrite"], "--resume and --overwrite contradict each other"),

@@ -220,7 +220,8 @@ def open_splits(recipe: Recipe) -> Splits:
     else:
         folder = local_copy(data, recipe.output_dir.parent) if data.streaming else Path(data.dataset)
         if not folder.is_dir():
-            remedy = "add `streaming: true`" if "://" in data.dataset else "make it with `fla prepare`"
+            is_unread_url = "://" in data.dataset and not data.streaming
+            remedy = "add `streaming: true`" if is_unread_url else "make it with `fla prepare`"
             raise InputError(f"there is no packed corpus {data.dataset}; {remedy}")
     there = packed_splits(folder)
     wanted = {"train_split": data.train_split, "dev_split": data.dev_split, "test_split": data.test_split}
