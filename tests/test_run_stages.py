@@ -251,7 +251,7 @@ def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
             "early_stopping_patience needs evaluations",
         ),
         (["--train_sampling_strategy", "sequential"], "sequential would have no effect"),
-        (["--imagenet_weights", "gone.pth"], "cannot load ImageNet weights from gone.pth: No weights file"),
+        (["--imagenet_weights", "gone.pth"], "cannot load ImageNet weights from gone.pth: [Errno 2] No such file"),
         (["--eval_steps", 2], "do not fit together: --load_best_model_at_end requires"),
     ],
 )
