@@ -272,6 +272,12 @@ def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Pa
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file in one step, in the place of one that is there."""
+    with atomic_file(path, overwrite=True) as work:
+        work.write_text(text, encoding="utf-8")
+
+
 @contextlib.contextmanager
 def locked_folder(work: Path, path: Path) -> Iterator[None]:
     """Make the folder `work` and hold it against other runs that want to write `path`."""

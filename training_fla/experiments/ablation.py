@@ -8,19 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training_fla.experiments import running
 from training_fla.experiments.paper_tables import SCORES, TABLES, Row
-from training_fla.experiments.running import (
-    ROOT,
-    check_clone,
-    markdown,
-    mean_and_deviation,
-    moments,
-    own_folder,
-    run_command,
-)  # fmt: skip
-from training_fla.files import InputError, atomic_file
+from training_fla.experiments.running import ROOT, check_clone, mean_and_deviation, own_folder, run_command, show_table
+from training_fla.files import InputError, write_text
+from training_fla.hub.card import read_facts
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, VisualArguments, read_lines, read_overrides
-from training_fla.training.plots import Panel, save_picture
+from training_fla.training.plots import Panel
 
 # The differences are the same lines for every corpus; they are written where the paper made its tables.
 DIFFERENCES = ROOT / "recipes" / "phoenix14t" / "ablations"
@@ -60,7 +54,7 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """What the finished run left in `metrics.json`."""
-        return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        return read_facts(self.folder / "metrics.json")
 
 
 def make_ablation(recipes: Path, out: Path, words: list[str], launcher: str, seeds: list[int]) -> Ablation:
@@ -73,7 +67,7 @@ def make_ablation(recipes: Path, out: Path, words: list[str], launcher: str, see
     for name in ("seed", "output_dir", "resume", "overwrite", "stage1_checkpoint"):
         if name in overrides:
             raise InputError(f"{name} is chosen by `fla ablate`; see its --out and --seeds")
-    for stage in ("stage1", "stage2"):
+    for stage in STAGES:
         if not (recipes / f"{stage}.yaml").is_file():
             raise InputError(f"{recipes} has no {stage}.yaml")
     return Ablation(recipes, out, overrides, shlex.split(launcher), seeds)
@@ -81,7 +75,7 @@ def make_ablation(recipes: Path, out: Path, words: list[str], launcher: str, see
 
 def differences(name: str) -> dict[str, Any]:
     """The lines in which a recipe of `DIFFERENCES` differs from its stage's; none for `stage1` and `stage2`."""
-    if name in ("stage1", "stage2"):
+    if name in STAGES:
         return {}
     stage = STAGES[name[:6]]
     whole = read_lines(stage, DIFFERENCES / f"{name}.yaml")
@@ -117,13 +111,11 @@ def stage2_lines(row: Row, ablation: Ablation) -> dict[str, Any]:
 
 def plan(folder: Path, name: str, ablation: Ablation, seed: int, lines: dict[str, Any]) -> Run:
     """One run of a named recipe on the ablation's corpus; what makes the row wins over everything else."""
-    difference = differences(name)
+    stage, difference = name[:6], differences(name)
     if "imagenet_weights" in lines:  # the corpus's own start of the backbone, which may be none
         difference.pop("imagenet_weights", None)
-    recipe = ablation.recipes / f"{name[:6]}.yaml"
-    return Run(
-        folder, f"run_{name[:6]}.py", recipe, lines | given_lines(name[:6], ablation) | {"seed": seed} | difference
-    )
+    lines = lines | given_lines(stage, ablation) | {"seed": seed} | difference
+    return Run(folder, f"run_{stage}.py", ablation.recipes / f"{stage}.yaml", lines)
 
 
 def given_lines(stage: str, ablation: Ablation) -> dict[str, Any]:
@@ -145,43 +137,33 @@ def run_table(table: str, ablation: Ablation) -> int:
     if table == "figure4":
         scores = {row.label: [runs[-1].report()["test"]["bleu4"] for runs in _seeds(row, ablation)] for row in rows}
         panels.append(epoch_panel(scores))
-    show_table(table, table_lines(table, ablation), panels, ablation)
+    title = f"{table}: {TABLES[table].title}; {len(ablation.seeds)} seed(s)"
+    show_table(ablation.out / f"{table}.md", table_rows(table, ablation), title, panels)
     return 0
-
-
-def show_table(name: str, lines: list[str], panels: list[Panel], ablation: Ablation) -> None:
-    """Write a table, print it, and draw what belongs to it."""
-    with atomic_file(ablation.out / f"{name}.md", overwrite=True) as file:
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n" + "\n".join(lines))
-    if panels:
-        save_picture(panels, ablation.out / f"{name}.png")
-        print(f"\ndrawn as {ablation.out / name}.png")
 
 
 def run_once(run: Run, ablation: Ablation) -> int:
     """Run, resume or skip, and note what was run; the exit status, 0 for a run that is already done."""
     journal = ablation.out / JOURNAL
-    noted = json.loads(journal.read_text()) if journal.exists() else {}
+    noted = read_facts(journal)
     key, command = str(run.folder.relative_to(ablation.out)), run.command()
     if noted.get(key, command) != command:
         raise InputError(f"{run.folder} was run with other arguments ({shlex.join(noted[key])}); choose another --out")
     if (run.folder / "metrics.json").is_file():
         return 0
-    with atomic_file(journal, overwrite=True) as file:
-        file.write_text(json.dumps(noted | {key: command}, indent=1))
+    write_text(journal, json.dumps(noted | {key: command}, indent=1))
     status = run_command(command + (["--resume"] if run.folder.exists() else []), ablation.launcher)
     if status:
         print(f"fla ablate: {run.folder} ended with status {status}; the same command goes on", file=sys.stderr)
     return status
 
 
-def table_lines(table: str, ablation: Ablation) -> list[str]:
-    """The table in Markdown: the paper's figures, then ours as mean ± deviation over the seeds."""
+def table_rows(table: str, ablation: Ablation) -> list[list[str]]:
+    """The table, its head first: the paper's figures, then ours as mean ± deviation over the seeds."""
     hours = TABLES[table].stage1_hours
     head = ["", *(f"{name} paper" for name in SCORES), *(f"{name} ours" for name in SCORES)]
     head += ["stage 1 hours paper", "stage 1 hours ours"] if hours else []
-    table_rows = [head]
+    rows = [head]
     for row in TABLES[table].rows:
         reports = [[run.report() for run in runs] for runs in _seeds(row, ablation)]
         cells = [row.label, *(f"{row.paper_scores[n]:.2f}" if n in row.paper_scores else "" for n in SCORES)]
@@ -189,8 +171,8 @@ def table_lines(table: str, ablation: Ablation) -> list[str]:
         if hours:
             ours = mean_and_deviation([report[0]["train"]["seconds"] / 3600 for report in reports])
             cells += [f"{hours[row.label]:.2f}", ours]
-        table_rows.append(cells)
-    return [f"{table}: {TABLES[table].title}; {len(ablation.seeds)} seed(s)", "", *markdown(table_rows)]
+        rows.append(cells)
+    return rows
 
 
 def _seeds(row: Row, ablation: Ablation) -> list[list[Run]]:
@@ -202,5 +184,5 @@ def epoch_panel(scores: dict[str, list[float]]) -> Panel:
     lines = {}
     for stage, name in {"stage 1": "visual initialing stage", "stage 2": "LLM fine-tuning stage"}.items():
         points = {int(label.split(",")[0]): v for label, v in scores.items() if label.endswith(stage)}
-        lines[name] = [(epochs, *moments(values)) for epochs, values in points.items()]
+        lines[name] = [(epochs, *running.moments(values)) for epochs, values in points.items()]
     return Panel("test BLEU-4 (0 to 100)", "epochs of visual initialing", lines)

@@ -4,24 +4,13 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from training_fla.experiments.running import (
-    check_clone,
-    markdown,
-    mean_and_deviation,
-    num_threads,
-    own_folder,
-    run_command,
-)  # fmt: skip
-from training_fla.files import (
-    InputError,
-    atomic_file,
-    locked_folder,
-    note,
-    time_text,
-)
+from training_fla.experiments import running
+from training_fla.experiments.running import check_clone, mean_and_deviation, own_folder, run_command, show_table
+from training_fla.files import InputError, locked_folder, note, time_text, write_text
+from training_fla.hub.card import read_facts
 from training_fla.scoring.predictions import read_predictions
 
 SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l")
@@ -45,22 +34,6 @@ class Step:
     name: str
     command: list[str]
     output: Path | None = None
-
-
-@dataclass
-class Journal:
-    """The finished steps of a demo, kept in `steps.json`."""
-
-    folder: Path
-    seed: int
-    seconds: dict[str, float] = field(default_factory=dict)  # of the steps that are done
-    started: list[str] = field(default_factory=list)
-
-    def save(self) -> None:
-        """Write `steps.json`."""
-        content = {"seed": self.seed, "seconds": self.seconds, "started": self.started}
-        with atomic_file(self.folder / "steps.json", overwrite=True) as file:
-            file.write_text(json.dumps(content))
 
 
 def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
@@ -101,60 +74,54 @@ def run_demo(out: Path, seed: int = 0, ablations: bool = False, overwrite: bool 
     own_folder(out, "demo", out / "steps.json")
     with locked_folder(out, out):
         journal = open_demo(out, seed, overwrite)
-        if set(ROWS if ablations else STAGES) <= read_summary(out).keys():
+        if set(ROWS if ablations else STAGES) <= read_facts(out / "summary.json").keys():
             note(f"{out} holds a finished demo of seed {seed}; --overwrite runs it again.")
         else:
-            status = run_steps(demo_steps(out, seed, ablations), journal)
+            status = run_steps(demo_steps(out, seed, ablations), journal, out / "steps.json")
             if status:
                 return status
-            write_summary(out, journal.seconds)
+            write_summary(out, journal["seconds"])
     show(out)
     return 0
 
 
-def run_steps(steps: list[Step], journal: Journal) -> int:
+def open_demo(out: Path, seed: int, overwrite: bool) -> dict:
+    """What a demo keeps in `steps.json`: its seed, seconds of the steps that are done, and those that began."""
+    kept = read_facts(out / "steps.json")
+    if kept and not overwrite:
+        if kept["seed"] != seed:
+            other = f"{out} holds a demo of seed {kept['seed']}, not {seed}"
+            raise InputError(f"{other}: choose another --out or pass --overwrite")
+        return {"started": list(kept["seconds"])} | kept
+    (out / "summary.json").unlink(missing_ok=True)
+    return {"seed": seed, "seconds": {}, "started": []}
+
+
+def run_steps(steps: list[Step], journal: dict, file: Path) -> int:
     """Run the steps that are not done yet; the exit status of the one that failed, or 0."""
     for step in steps:
-        if step.name in journal.seconds:
+        if step.name in journal["seconds"]:
             continue
-        start = time.perf_counter()
-        status = run_step(step, journal)
+        start, is_again = time.perf_counter(), step.name in journal["started"]
+        journal["started"].append(step.name)
+        write_text(file, json.dumps(journal))
+        status = run_step(step, is_again)
         if status:
             print(f"fla demo: `{step.name}` ended with status {status}; the same command goes on", file=sys.stderr)
             return status
-        journal.seconds[step.name] = round(time.perf_counter() - start, 1)
-        journal.save()
+        journal["seconds"][step.name] = round(time.perf_counter() - start, 1)
+        write_text(file, json.dumps(journal))
     return 0
 
 
-def open_demo(out: Path, seed: int, overwrite: bool) -> Journal:
-    """The journal of a new or an existing demo; another seed is refused."""
-    file = out / "steps.json"
-    if file.exists():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if not overwrite and kept["seed"] != seed:
-            raise InputError(
-                f"{out} holds a demo of seed {kept['seed']}, not {seed}: choose another --out or pass --overwrite"
-            )
-        if not overwrite:
-            return Journal(out, seed, kept["seconds"], kept.get("started", list(kept["seconds"])))
-        (out / "summary.json").unlink(missing_ok=True)
-    journal = Journal(out, seed)
-    journal.save()
-    return journal
-
-
-def run_step(step: Step, journal: Journal) -> int:
+def run_step(step: Step, is_again: bool) -> int:
     """Run one command; what an earlier try left of it is resumed or replaced by the command itself."""
     words = list(step.command)
     if step.output is not None and step.output.exists():
-        resumes = words[0].endswith(".py") and step.name in journal.started
-        words.append("--resume" if resumes else "--overwrite")
-    journal.started.append(step.name)
-    journal.save()
+        words.append("--resume" if is_again and words[0].endswith(".py") else "--overwrite")
     defaults = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "0"}
     if "OMP_NUM_THREADS" not in os.environ:
-        defaults["OMP_NUM_THREADS"] = str(num_threads())
+        defaults["OMP_NUM_THREADS"] = str(running.num_threads())
     return run_command(words, defaults=defaults)
 
 
@@ -167,37 +134,29 @@ def run_seeds(out: Path, seeds: list[int], ablations: bool = False, overwrite: b
         status = run_demo(out / f"seed-{seed}", seed, ablations, overwrite)
         if status:
             return status
-    summaries = [read_summary(out / f"seed-{seed}") for seed in seeds]
+    summaries = [read_facts(out / f"seed-{seed}" / "summary.json") for seed in seeds]
     rows = [[f"test split, seeds {', '.join(map(str, seeds))}", *COLUMNS]]
     for name in (name for name in ROWS if all(name in summary for summary in summaries)):
         rows.append([ROWS[name], *(mean_and_deviation([s[name][column] for s in summaries]) for column in COLUMNS)])
-    with atomic_file(out / "seeds.md", overwrite=True) as file:
-        file.write_text("\n".join(markdown(rows)) + "\n", encoding="utf-8")
-    print("\n" + "\n".join(markdown(rows)) + "\n\nmean ± sample deviation; summary.json of each seed has every figure")
+    show_table(out / "seeds.md", rows)
+    print("\nmean ± sample deviation; summary.json of each seed has every figure")
     return 0
-
-
-def read_summary(folder: Path) -> dict:
-    """The `summary.json` of a demo; empty where it has not ended."""
-    file = folder / "summary.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def write_summary(out: Path, seconds: dict[str, float]) -> None:
     """Write `summary.json` of a demo whose steps are done."""
     summary: dict = {}
     for name in filter(seconds.__contains__, ROWS):
-        scores = json.loads((out / name / "metrics.json").read_text(encoding="utf-8"))["test"]
+        scores = read_facts(out / name / "metrics.json")["test"]
         summary[name] = {score: round(scores[score], 2) for score in SCORES} | {"seconds": seconds[name]}
     of_demo = [value for name, value in seconds.items() if name in STAGES or name not in ROWS]
     summary |= {"seconds": round(sum(of_demo), 1), "steps": seconds}
-    with atomic_file(out / "summary.json", overwrite=True) as file:
-        file.write_text(json.dumps(summary, indent=2) + "\n")
+    write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 def show(out: Path) -> None:
     """Print the table of a finished demo and five translations."""
-    summary = read_summary(out)
+    summary = read_facts(out / "summary.json")
     print(f"\n{'test split':<52}" + "".join(f"{column:>9}" for column in COLUMNS))
     for name in filter(summary.__contains__, ROWS):
         print(f"{ROWS[name]:<52}" + "".join(f"{summary[name][column]:9.1f}" for column in COLUMNS))

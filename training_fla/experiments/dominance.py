@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from training_fla.experiments.ablation import JOURNAL, Ablation, Run, given_lines, run_once, show_table
-from training_fla.experiments.running import markdown, mean_and_deviation, moments, own_folder
-from training_fla.files import InputError, atomic_file
+from training_fla.experiments.ablation import JOURNAL, Ablation, Run, given_lines, run_once
+from training_fla.experiments.running import mean_and_deviation, moments, own_folder, show_table
+from training_fla.files import InputError, write_text
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
 from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_for
 from training_fla.scoring.gloss_errors import GlossErrorRate
@@ -97,13 +97,11 @@ def run_dominance(ablation: Ablation) -> int:
                     return status
             probe_once(encoder.glosses(place), *encoder.runs[place])
     found = [outcome(encoder) for encoder in encoders]
-    title = (
-        f"test split, {len(ablation.seeds)} seed(s), mean ± sample deviation; intervals and p: the clips of all seeds"
-    )
+    seeds = f"test split, {len(ablation.seeds)} seed(s)"
+    title = f"{seeds}, mean ± sample deviation; intervals and p: the clips of all seeds"
     peers = [next(other for other in found if other["rate"] == own["rate"]) for own in found]
     rows = [cells_of(own, peer, found[0]) for own, peer in zip(found, peers, strict=True)]
-    lines = [title, "", *markdown([COLUMNS, *rows])]
-    show_table("dominance", lines, [panel(found, key) for key in PROBES], ablation)
+    show_table(ablation.out / "dominance.md", [COLUMNS, *rows], title, [panel(found, key) for key in PROBES])
     return 0
 
 
@@ -114,8 +112,7 @@ def probe_once(file: Path, run: Run, stage2: Run) -> None:
 
         dataset = Path(read_lines(Stage2Arguments, stage2.folder / "recipe.yaml")["dataset"])
         found = probe_glosses(run.folder, dataset, run.folder.with_name("features"), seed=run.lines["seed"])
-        with atomic_file(file) as work:
-            work.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+        write_text(file, json.dumps(found, ensure_ascii=False))
 
 
 def outcome(encoder: Encoder) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from training_fla.files import InputError, check_folder, note, read_marker, write_marker
+from training_fla.files import InputError, check_folder, note, read_marker, write_marker, write_text
+from training_fla.training.plots import Panel, save_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,9 +25,8 @@ def run_command(words: Sequence[str], launcher: Sequence[str] = (), defaults: Ma
     is_script = words[0].endswith(".py")
     note(f"\n$ {shlex.join([*(launcher or ['python']), *words] if is_script else words)}")
     program = [str(ROOT / words[0])] if is_script else ["-m", "training_fla.cli"]
-    arguments = [
-        str(ROOT / word) if word.startswith("recipes/") and not Path(word).exists() else word for word in words
-    ]
+    is_ours = [word.startswith("recipes/") and not Path(word).exists() for word in words]
+    arguments = [str(ROOT / word) if ours else word for word, ours in zip(words, is_ours, strict=True)]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**(defaults or {}), **os.environ, "PYTHONPATH": path}
     return subprocess.run([*(launcher or [sys.executable]), *program, *arguments[1:]], env=environment).returncode
@@ -46,10 +46,15 @@ def own_folder(out: Path, kind: str, file: Path) -> None:
     write_marker(out, kind)
 
 
-def markdown(rows: list[list[str]]) -> list[str]:
-    """A table, its head first."""
+def show_table(file: Path, rows: list[list[str]], title: str = "", panels: Sequence[Panel] = ()) -> None:
+    """Write a table, its head first, in Markdown, print it, and draw what belongs to it."""
     head, *others = ("| " + " | ".join(row) + " |" for row in rows)
-    return [head, "|---" * len(rows[0]) + "|", *others]
+    lines = [*([title, ""] if title else []), head, "|---" * len(rows[0]) + "|", *others]
+    write_text(file, "\n".join(lines) + "\n")
+    print("\n" + "\n".join(lines))
+    if panels:
+        save_picture(panels, file.with_suffix(".png"))
+        print(f"\ndrawn as {file.with_suffix('.png')}")
 
 
 def moments(values: list[float]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """The demo corpus: a drawn signer reports the weather. `demo_text` has sentences to pre-train a language model on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -22,11 +22,7 @@ NUM_SIGNERS = {"train": 48, "dev": 6, "test": 8}
 
 
 def read_demo(
-    seed: int = 0,
-    num_train: int = 800,
-    num_dev: int = 80,
-    num_test: int = 100,
-    size: int = 64,
+    seed: int = 0, num_train: int = 800, num_dev: int = 80, num_test: int = 100, size: int = 64
 ) -> list[CorpusRow]:
     """The demo corpus: weather reports in signs, drawn when their frames are asked for."""
     counts = {"train": num_train, "dev": num_dev, "test": num_test}
@@ -40,8 +36,9 @@ def read_demo(
         reports = _reports_of_split(rng, split, count)
         signers = rng.permutation(np.arange(count) % NUM_SIGNERS[split])
         for index, (report, signer) in enumerate(zip(reports, signers, strict=True)):
-            what = (report.sentence, split, f"{split}-signer-{signer:02d}")
-            rows.append(drawn_row(f"{split}-{index:05d}", report.glosses, DEMO_SIGNS, *what, size, seed))
+            cells = {"id": f"{split}-{index:05d}", "signer": f"{split}-signer-{signer:02d}", "split": split}
+            cells |= {"glosses": " ".join(report.glosses), "sentence": report.sentence}
+            rows.append(drawn_row(cells, DEMO_SIGNS, size, seed))
     return rows
 
 
@@ -65,20 +62,13 @@ def _reports_of_split(rng: np.random.Generator, split: str, count: int) -> list[
 
 
 def drawn_row(
-    clip_id: str,
-    glosses: Sequence[str],
-    signs: Mapping[str, Sign],
-    sentence: str,
-    split: str,
-    signer: str,
-    size: int,
-    seed: int,
-    language: str = LANGUAGE,
+    cells: dict[str, str], signs: Mapping[str, Sign], size: int, seed: int, language: str = LANGUAGE
 ) -> CorpusRow:
-    """A clip that is drawn when its frames are asked for."""
-    signing = Signing(tuple(signs[gloss] for gloss in glosses), signer, clip_id, size, seed)
-    video = DrawnVideo(signing, fps=FRAMES_PER_SECOND, name=clip_id)
-    return CorpusRow(clip_id, video, sentence, split, signer, language, signing.num_frames, " ".join(glosses))
+    """A clip that is drawn when its frames are asked for; `cells` are fields of `CorpusRow`."""
+    glosses = cells["glosses"].split()
+    signing = Signing(tuple(signs[gloss] for gloss in glosses), cells["signer"], cells["id"], size, seed)
+    known = cells | {"glosses": " ".join(glosses), "language": language, "num_frames": signing.num_frames}
+    return CorpusRow(video=DrawnVideo(signing, fps=FRAMES_PER_SECOND, name=cells["id"]), **known)
 
 
 def check_drawing(seed: int, size: int) -> None:

@@ -15,15 +15,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from training_fla.corpora.drawn.signs import (
-    BASE_PLACE,
     HAND_SHAPES,
-    MIRRORED_CLEARANCE,
     MOVEMENT_REACH,
     MOVEMENTS,
     PALM_HEIGHTS,
     PLACES,
-    REST_FORM,
-    REST_PLACE,
     HandForm,
     Point,
     Sign,
@@ -32,6 +28,11 @@ from training_fla.corpora.drawn.signs import (
 
 FRAMES_PER_SECOND = 25.0  # as PHOENIX14T
 SUPERSAMPLING = 2  # frames are drawn twice as large and then averaged, which smooths every edge
+
+BASE_PLACE: Point = (0.20, 0.76)  # where the other hand stands still while the dominant hand signs beside it
+REST_PLACES = np.array([(-0.16, 0.98), (0.16, 0.98)])  # of the dominant and the other hand
+REST_FORM = HandForm("fist")
+MIRRORED_CLEARANCE = 0.14  # hands that mirror each other keep this far from the middle, or one would hide the other
 
 Color = tuple[int, int, int]
 
@@ -55,8 +56,7 @@ class SignerLook:
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Color:
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue % 1, saturation, value))
 
 
 def _blend(first: Color, second: Color, share: float) -> Color:
@@ -97,42 +97,29 @@ class Signing:
     @property
     def num_frames(self) -> int:
         """The number of frames the clip has, known without drawing it."""
-        timing = self._timing()
-        return sum(timing.strokes) + sum(timing.transitions)
+        return sum(map(sum, self.timing()))
 
     def __call__(self) -> np.ndarray:
         """Draw the clip: `np.ndarray` of uint8 RGB, shape `(S, H, W, 3)`."""
         look = look_of_signer(self.signer, self.seed)
         rng = self._generator("picture")
-        tracks = [_hand_track(self.signs, hand, self._timing(), look, rng) for hand in (0, 1)]
+        tracks = [_hand_track(self, hand, look, rng) for hand in (0, 1)]
         return _draw_frames(tracks, look, self.size, rng)
 
     def _generator(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, stable_integer(purpose, self.signer, self.clip_id)])
 
-    def _timing(self) -> "_Timing":
+    def timing(self) -> tuple[list[int], list[int]]:
+        """Frames of each sign, and of the way to the first sign, between signs, and back to rest."""
         rng = self._generator("timing")
         speed = look_of_signer(self.signer, self.seed).speed * rng.uniform(0.93, 1.07)
         strokes = [max(10, round(12 / speed * rng.uniform(0.93, 1.07))) for _ in self.signs]
         between = [max(3, round(4.5 / speed * rng.uniform(0.85, 1.15))) for _ in self.signs[1:]]
-        return _Timing(strokes, [round(4 / speed), *between, round(4 / speed)])
+        return strokes, [round(4 / speed), *between, round(4 / speed)]
 
 
-@dataclass(frozen=True)
-class _Timing:
-    """Source frames of each sign, and of the way to the first sign, between signs, and back to rest."""
-
-    strokes: list[int]
-    transitions: list[int]
-
-
-@dataclass
-class _HandTrack:
-    """One hand through a clip: `positions` (S, 2) as fractions of the picture, its form and its tilt in degrees."""
-
-    positions: np.ndarray
-    forms: list[HandForm]
-    tilts: np.ndarray
+# One hand through a clip: positions (S, 2) as fractions of the picture, its forms, and its tilts in degrees.
+_HandTrack = tuple[np.ndarray, list[HandForm], np.ndarray]
 
 
 def _trace(movement: str, num_frames: int, backwards: bool = False) -> np.ndarray:
@@ -145,7 +132,7 @@ def _trace(movement: str, num_frames: int, backwards: bool = False) -> np.ndarra
 def _stroke(sign: Sign, hand: int, num_frames: int, reach: float) -> tuple[np.ndarray, list[HandForm]]:
     """Positions and forms of one hand (0 dominant, 1 other) while a sign is made."""
     if hand == 1 and sign.hands == "one":
-        return np.tile(_rest_place(hand), (num_frames, 1)), [REST_FORM] * num_frames
+        return np.tile(REST_PLACES[hand], (num_frames, 1)), [REST_FORM] * num_frames
     if hand == 1 and sign.hands == "base":
         return np.tile(BASE_PLACE, (num_frames, 1)), [sign.base_form or REST_FORM] * num_frames
 
@@ -159,24 +146,19 @@ def _stroke(sign: Sign, hand: int, num_frames: int, reach: float) -> tuple[np.nd
     return positions, [sign.form] * turn + [sign.end_form or sign.form] * (num_frames - turn)
 
 
-def _rest_place(hand: int) -> np.ndarray:
-    return np.array(REST_PLACE) * ((1, 1) if hand == 0 else (-1, 1))
-
-
-def _hand_track(
-    signs: tuple[Sign, ...], hand: int, timing: _Timing, look: SignerLook, rng: np.random.Generator
-) -> _HandTrack:
+def _hand_track(signing: Signing, hand: int, look: SignerLook, rng: np.random.Generator) -> _HandTrack:
     """Join the signs of a clip: from rest to the first, from each to the next, and back to rest."""
+    signs, (strokes, transitions) = signing.signs, signing.timing()
     positions, forms, tilts = [], [], []
-    place, form, tilt = _rest_place(hand), REST_FORM, 0.0
-    for index, num_steps in enumerate(timing.transitions):
+    place, form, tilt = REST_PLACES[hand], REST_FORM, 0.0
+    for index, num_steps in enumerate(transitions):
         if index < len(signs):
             reach = look.reach * rng.uniform(0.95, 1.05)
-            stroke, stroke_forms = _stroke(signs[index], hand, timing.strokes[index], reach)
+            stroke, stroke_forms = _stroke(signs[index], hand, strokes[index], reach)
             stroke = stroke + rng.uniform(-0.018, 0.018, 2)
             next_tilt = rng.uniform(-10, 10)
         else:
-            stroke, stroke_forms, next_tilt = _rest_place(hand)[None], [REST_FORM], 0.0
+            stroke, stroke_forms, next_tilt = REST_PLACES[hand][None], [REST_FORM], 0.0
         share = np.arange(1, num_steps + 1) / (num_steps + 1)
         share = share * share * (3 - 2 * share)  # the hand starts and stops softly
         positions.append(place + share[:, None] * (stroke[0] - place))
@@ -188,12 +170,8 @@ def _hand_track(
             tilts.append(np.full(len(stroke), next_tilt))
             place, form, tilt = stroke[-1], stroke_forms[-1], next_tilt
     tremor = rng.normal(0, 0.003, (len(forms), 2))
-    return _HandTrack(np.concatenate(positions) + tremor, forms, np.concatenate(tilts))
+    return np.concatenate(positions) + tremor, forms, np.concatenate(tilts)
 
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Drawing
-# ---------------------------------------------------------------------------------------------------------------------
 
 OUTLINE: Color = (28, 22, 32)
 PALM: Color = (255, 250, 240)
@@ -316,7 +294,7 @@ def _draw_frames(tracks: list[_HandTrack], look: SignerLook, size: int, rng: np.
     camera = _Camera(pixels, rng.uniform(0.89, 0.98), 0.5 + rng.uniform(-0.03, 0.03), rng.uniform(-0.02, 0.02))
     room, body = _draw_room(pixels, rng), _draw_body(camera, look)
     brightness = [min(255, round(level * light)) for light in (rng.uniform(0.88, 1.08),) for level in range(256)] * 3
-    sway_phase, num_frames = rng.uniform(0, 2 * math.pi), len(tracks[0].forms)
+    sway_phase, num_frames = rng.uniform(0, 2 * math.pi), len(tracks[0][0])
 
     @functools.cache
     def signer_without_arms(sway: int) -> Image.Image:
@@ -334,10 +312,10 @@ def _draw_frames(tracks: list[_HandTrack], look: SignerLook, size: int, rng: np.
         canvas = signer_without_arms(round(0.008 * pixels * math.sin(sway_phase + 0.15 * index))).copy()
         draw = ImageDraw.Draw(canvas)
         for hand in (1, 0):
-            track = tracks[hand]
-            _draw_arm(draw, camera, look, hand, track.positions[index])
-            picture = hand_picture(track.forms[index], TILT_STEP * round(track.tilts[index] / TILT_STEP), hand)
-            x, y = camera.point(*track.positions[index])
+            positions, forms, tilts = tracks[hand]
+            _draw_arm(draw, camera, look, hand, positions[index])
+            picture = hand_picture(forms[index], TILT_STEP * round(tilts[index] / TILT_STEP), hand)
+            x, y = camera.point(*positions[index])
             canvas.paste(picture, (round(x - picture.width / 2), round(y - picture.height / 2)), picture)
         frames[index] = np.asarray(canvas.reduce(SUPERSAMPLING).point(brightness))
     return frames

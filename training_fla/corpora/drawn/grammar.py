@@ -43,16 +43,6 @@ POLARITIES = {"NICHT": "nicht", "MÖGLICH": "möglich"}
 NUMBERS = {"FÜNF": "fünf", "ZEHN": "zehn", "ZWANZIG": "zwanzig", "DREISSIG": "dreißig"}
 DEGREES_OF = {"WARM": ("ZEHN", "ZWANZIG", "DREISSIG"), "KALT": ("FÜNF", "ZEHN")}
 
-GLOSSES: tuple[str, ...] = (
-    *WEATHER,
-    *(gloss for glosses in (*TIMES, *PLACES) if len(glosses) == 1 for gloss in glosses),
-    *STRENGTHS,
-    *DURATIONS,
-    *POLARITIES,
-    *NUMBERS,
-    "GRAD",
-)
-
 
 @dataclass(frozen=True)
 class Statement:
@@ -104,18 +94,16 @@ class Report:
     sentence: str
 
 
+# What each sign means on its own.
+WORDS = {gloss: Statement(gloss).sentence() for gloss in WEATHER}
+WORDS |= {glosses[0]: words for glosses, words in (TIMES | PLACES).items() if len(glosses) == 1}
+WORDS |= STRENGTHS | DURATIONS | POLARITIES | NUMBERS | {"GRAD": "grad"}
+GLOSSES = tuple(WORDS)
+
+
 def single_sign_reports() -> list[Report]:
     """Each sign on its own, with the words it stands for: what a learner would look up."""
-    words = {
-        **{gloss: Statement(gloss).sentence() for gloss in WEATHER},
-        **{glosses[0]: words for glosses, words in (*TIMES.items(), *PLACES.items()) if len(glosses) == 1},
-        **STRENGTHS,
-        **DURATIONS,
-        **POLARITIES,
-        **NUMBERS,
-        "GRAD": "grad",
-    }
-    return [Report((gloss,), words[gloss]) for gloss in GLOSSES]
+    return [Report((gloss,), words) for gloss, words in WORDS.items()]
 
 
 def split_of_sentence(sentence: str) -> str:
@@ -124,22 +112,22 @@ def split_of_sentence(sentence: str) -> str:
     return "dev" if share < 26 else "test" if share < 52 else "train"
 
 
-def _choose(rng: np.random.Generator, options):
+def choose(rng: np.random.Generator, options):
     return options[rng.integers(len(options))]
 
 
 def _sample_statement(rng: np.random.Generator, has_time: float, has_place: float, has_modifier: float) -> Statement:
-    weather = _choose(rng, tuple(WEATHER))
-    time = _choose(rng, tuple(TIMES)) if rng.random() < has_time else ()
-    place = _choose(rng, tuple(PLACES)) if rng.random() < has_place else ()
-    number = _choose(rng, DEGREES_OF[weather]) if weather in DEGREES_OF and rng.random() < 0.6 else ""
+    weather = choose(rng, tuple(WEATHER))
+    time = choose(rng, tuple(TIMES)) if rng.random() < has_time else ()
+    place = choose(rng, tuple(PLACES)) if rng.random() < has_place else ()
+    number = choose(rng, DEGREES_OF[weather]) if weather in DEGREES_OF and rng.random() < 0.6 else ""
     duration = strength = polarity = ""
     if rng.random() < has_modifier:
-        polarity = _choose(rng, ("", "", *POLARITIES))
+        polarity = choose(rng, ("", "", *POLARITIES))
     if rng.random() < has_modifier and not number and polarity != "NICHT":
-        strength = _choose(rng, ("", *STRENGTHS))
+        strength = choose(rng, ("", *STRENGTHS))
     if rng.random() < has_modifier and not number and polarity != "NICHT" and weather not in ("STURM", "WOLKE"):
-        duration = _choose(rng, ("", *DURATIONS))
+        duration = choose(rng, ("", *DURATIONS))
     if polarity == "NICHT":
         number = ""
     return Statement(weather, time, place, number, strength, duration, polarity)

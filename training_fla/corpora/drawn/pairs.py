@@ -72,8 +72,8 @@ def _drawn(table: list[dict[str, str]], size: int, seed: int, language: str) -> 
     signs, rows = signs_of_glosses(gloss for cells in table for gloss in cells["glosses"].split()), []
     for cells in table:
         split, number = cells["split"], stable_integer("signer of", cells["id"]) % NUM_SIGNERS[cells["split"]]
-        what = (cells["sentence"], split, cells.get("signer") or f"{split}-signer-{number:02d}")
-        rows.append(drawn_row(cells["id"], cells["glosses"].split(), signs, *what, size, seed, language))
+        signer = cells.get("signer") or f"{split}-signer-{number:02d}"
+        rows.append(drawn_row(cells | {"signer": signer}, signs, size, seed, language))
     return rows
 
 

@@ -4,6 +4,7 @@ Directions are those of the dominant hand, the one on the left of the picture: +
 """
 
 import hashlib
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,6 @@ PLACES: dict[str, Point] = {
     "belly": (-0.02, 0.77),
     "hip": (-0.22, 0.81),
 }
-BASE_PLACE: Point = (0.20, 0.76)  # where the other hand stands still while the dominant hand signs beside it
-REST_PLACE: Point = (-0.16, 0.98)
-MIRRORED_CLEARANCE = 0.14  # hands that mirror each other keep this far from the middle, or one would hide the other
 
 # One way to trace each movement, in units of `MOVEMENT_REACH`: points the hand passes at an even pace. Every movement
 # shows in three samples of a sign, which is what a frame stride of 4 leaves of it; +x is towards the other hand.
@@ -72,24 +70,13 @@ class HandForm:
 
 
 # Only what can be told apart: a ring has no direction, and a palm shows only where a shape has an area.
+DIRECTIONS = {"fist": ["up"], "flat": ["up", "side"], "ring": ["up"], "horns": ["up", "side"]}
 HAND_FORMS: tuple[HandForm, ...] = tuple(
     HandForm(shape, direction, palm)
-    for shape, directions, palms in (
-        ("fist", ("up",), (False, True)),
-        ("flat", ("up", "side"), (False, True)),
-        ("point", ("up", "side", "down"), (False,)),
-        ("vee", ("up", "side", "down"), (False,)),
-        ("spread", ("up", "side", "down"), (False, True)),
-        ("ring", ("up",), (False,)),
-        ("cee", ("up", "side", "down"), (False,)),
-        ("ell", ("up", "side", "down"), (False,)),
-        ("horns", ("up", "side"), (False,)),
-        ("wedge", ("up", "side", "down"), (False, True)),
-    )
-    for direction in directions
-    for palm in palms
+    for shape in HAND_SHAPES
+    for direction in DIRECTIONS.get(shape, ["up", "side", "down"])
+    for palm in ([False, True] if shape in PALM_HEIGHTS else [False])
 )
-REST_FORM = HandForm("fist")
 
 
 @dataclass(frozen=True)
@@ -131,15 +118,11 @@ def sign_of_gloss(gloss: str, attempt: int = 0) -> Sign:
 
 def signs_of_glosses(glosses) -> dict[str, Sign]:
     """One sign for each distinct gloss of a table, no two alike."""
-    signs: dict[str, Sign] = {}
-    taken: set[Sign] = set()
+    glosses_of: dict[Sign, str] = {}
     for gloss in sorted(set(glosses)):
-        attempt = 0
-        while (sign := sign_of_gloss(gloss, attempt)) in taken:
-            attempt += 1
-        signs[gloss] = sign
-        taken.add(sign)
-    return signs
+        candidates = (sign_of_gloss(gloss, attempt) for attempt in itertools.count())
+        glosses_of[next(sign for sign in candidates if sign not in glosses_of)] = gloss
+    return {gloss: sign for sign, gloss in glosses_of.items()}
 
 
 def _hand_form(words: str) -> HandForm:
