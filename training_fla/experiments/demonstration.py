@@ -60,9 +60,8 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
         Step("inspect", ["fla", "inspect", corpus / CLIP, "--model", stage2, "--out", out / PICTURE], out / PICTURE),
     ]  # fmt: skip
     # Joint and one-run training take as long as both stages together; the others as long as stage 2.
-    inputs = {"joint": with_text, "untrained_encoder": with_text}
-    inputs |= {"random_language_model": with_encoder, "one_run": with_text}
-    for name, words in inputs.items() if ablations else ():
+    for name in [name for name in ROWS if ablations and name not in STAGES]:
+        words = with_encoder if name == "random_language_model" else with_text
         command = ["run_stage2.py", f"recipes/demo/{name}.yaml", *words, "--output_dir", out / name]
         steps.append(Step(name, command, out / name))
     return [Step(step.name, [str(word) for word in step.command], step.output) for step in steps]

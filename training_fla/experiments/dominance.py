@@ -4,6 +4,7 @@ Encoders are trained beside different language models at equal rates of the enco
 fresh stage 2, and by a linear layer that reads glosses.
 """
 
+import itertools
 import json
 import math
 import statistics
@@ -15,7 +16,8 @@ import yaml
 
 from training_fla.experiments.ablation import JOURNAL, Ablation, Run, given_lines, run_once
 from training_fla.experiments.running import mean_and_deviation, moments, own_folder, show_table
-from training_fla.files import InputError, write_text
+from training_fla.files import InputError, one_line, write_text
+from training_fla.hub.card import read_facts
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
 from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_for
 from training_fla.scoring.gloss_errors import GlossErrorRate
@@ -54,22 +56,16 @@ def read_encoders(ablation: Ablation) -> list[Encoder]:
     file = ablation.recipes / "dominance.yaml"
     try:
         plan = yaml.load(file.read_text(encoding="utf-8"), RecipeLoader)
-        arms = [
-            (label, rate, lines) for rate in plan["visual_learning_rates"] for label, lines in plan["arms"].items()
-        ]
-        encoders = [
-            Encoder("untrained encoder", 0.0, plan_runs("untrained-encoder", plan["untrained"], 0.0, ablation))
-        ]
-        for label, rate, lines in arms:
+        untrained = plan_runs("untrained-encoder", plan["untrained"], 0.0, ablation)
+        encoders = [Encoder("untrained encoder", 0.0, untrained)]
+        for rate, (label, lines) in itertools.product(plan["visual_learning_rates"], plan["arms"].items()):
             name = "-".join([*label.replace(",", "").split(), f"{rate:g}"])
             encoders.append(Encoder(label, rate, plan_runs(name, lines, rate, ablation)))
         return encoders
     except FileNotFoundError:
         raise InputError(f"{ablation.recipes} has no dominance.yaml; recipes/phoenix_drawn has one") from None
     except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{file} is not as recipes/phoenix_drawn/dominance.yaml: {' '.join(str(error).split())}"
-        ) from None
+        raise InputError(f"{file} is not as recipes/phoenix_drawn/dominance.yaml: {one_line(error)}") from None
 
 
 def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation) -> list[tuple[Run, Run]]:
@@ -117,16 +113,14 @@ def probe_once(file: Path, run: Run, stage2: Run) -> None:
 
 def outcome(encoder: Encoder) -> dict[str, Any]:
     """All figures of an encoder, a value a seed, and what both probes said of the test split, all seeds in a row."""
-    glosses = [json.loads(encoder.glosses(p).read_text(encoding="utf-8")) for p, _ in enumerate(encoder.runs)]
-    first, second = ([pair[number].report()["test"] for pair in encoder.runs] for number in (0, 1))
-    tables = [vars(read_predictions(stage2.folder / "predictions_test.tsv")) for _, stage2 in encoder.runs]
+    glosses = [read_facts(encoder.glosses(place)) for place, _ in enumerate(encoder.runs)]
+    own, stage2 = zip(*encoder.runs, strict=True)
+    test = [run.report()["test"] for run in stage2]
+    tables = [vars(read_predictions(run.folder / "predictions_test.tsv")) for run in stage2]
     pooled = [[[line for each in read for line in each[side]] for side in ("predictions", "references")]
               for read in ([each["test"] for each in glosses], tables)]  # fmt: skip
-    wanted = read_lines(Stage2Arguments, encoder.runs[0][1].folder / "recipe.yaml").get("score_convention")
-    form, norms = (
-        CONVENTIONS[convention_for(wanted, pooled[1][1])],
-        [run.folder / "norms.tsv" for run, _ in encoder.runs],
-    )
+    wanted = read_lines(Stage2Arguments, stage2[0].folder / "recipe.yaml").get("score_convention")
+    form, norms = CONVENTIONS[convention_for(wanted, pooled[1][1])], [run.folder / "norms.tsv" for run in own]
 
     def error_rates(split: str) -> list[float]:
         read = [each[split] for each in glosses]
@@ -137,9 +131,9 @@ def outcome(encoder: Encoder) -> dict[str, Any]:
         "rate": encoder.rate,
         "gloss_errors_dev": error_rates("dev"),
         "gloss_errors": error_rates("test"),
-        "bleu4": [test["bleu4"] for test in second],
-        "rouge_l": [test["rouge_l"] for test in second],
-        "as_trained": [test["bleu4"] for test in first],
+        "bleu4": [scores["bleu4"] for scores in test],
+        "rouge_l": [scores["rouge_l"] for scores in test],
+        "as_trained": [run.report()["test"]["bleu4"] for run in own],
         "norms": [gradient_ratio(file) for file in norms if file.exists()],
         "read": {"gloss_errors": (*pooled[0], TextForm()), "bleu4": (*pooled[1], form)},
     }

@@ -1,6 +1,5 @@
 """`fla report`: one page of some runs beside the paper's figures, made from their folders alone."""
 
-import dataclasses
 import json
 import os
 import re
@@ -11,11 +10,11 @@ from typing import Any
 
 from training_fla.corpora.registry import CORPORA
 from training_fla.experiments import paper_tables
-from training_fla.experiments.ablation import DIFFERENCES, STAGES, mean_and_deviation
-from training_fla.experiments.running import ROOT
+from training_fla.experiments.ablation import DIFFERENCES, STAGES
+from training_fla.experiments.running import ROOT, mean_and_deviation
 from training_fla.files import InputError, atomic_file
 from training_fla.hub.card import TITLES, costs, read_facts
-from training_fla.recipe import COMMON, TRAINING_DEFAULTS, read_lines, recipe_parser
+from training_fla.recipe import TRAINING_DEFAULTS, read_lines, recipe_parser
 from training_fla.tables import read_table
 from training_fla.training import plots
 from training_fla.training.callbacks import read_norms
@@ -114,14 +113,13 @@ class Run:
         file = next(filter(Path.is_file, places), None)
         if file is None:  # installed without a clone
             return "", []
-        stage = STAGES[self.stage]
-        fields = [f for cls in (stage, *COMMON) for f in dataclasses.fields(cls)]
-        own = {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
-        defaults = recipe_parser(stage)[2] | own | TRAINING_DEFAULTS
-        lines = read_lines(stage, file), self.recipe
-        names = [name for name in {**lines[0], **lines[1]} if name not in NO_MATTER]
-        rows = [(name, *(written(given.get(name, defaults.get(name))) for given in lines)) for name in names]
-        return str(file.relative_to(ROOT)), [row for row in rows if row[1] != row[2]]
+        lines, parser, rows = read_lines(STAGES[self.stage], file), recipe_parser(STAGES[self.stage])[0], []
+        for name in lines | self.recipe:
+            default = TRAINING_DEFAULTS.get(name, parser.get_default(name))
+            there, here = (written(given.get(name, default)) for given in (lines, self.recipe))
+            if name not in NO_MATTER and there != here:
+                rows.append((name, there, here))
+        return str(file.relative_to(ROOT)), rows
 
 
 def written(value: Any) -> str:

@@ -16,33 +16,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     from training_fla.experiments.paper_tables import TABLES
 
+    add = parser.add_argument
     text = f"one of {', '.join(TABLES)}; or dominance: which language model teaches the visual encoder best"
-    parser.add_argument("table", choices=[*TABLES, "dominance"], metavar="TABLE", help=text)
-    parser.add_argument(
-        "--recipes",
-        type=Path,
-        default=Path("recipes/phoenix14t"),
-        metavar="DIR",
-        help="stage1.yaml and stage2.yaml of a corpus; the rows differ from them as on PHOENIX14T [%(default)s]",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/ablations"), metavar="DIR", help="where the runs go [%(default)s]"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="run each row with each [0]")
-    parser.add_argument(
-        "--launcher", default="", metavar="WORDS", help="before the script, e.g. 'accelerate launch --num_processes 2'"
-    )
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="recipe lines for all runs that know them"
-    )
+    add("table", choices=[*TABLES, "dominance"], metavar="TABLE", help=text)
+    text = "stage1.yaml and stage2.yaml of a corpus; the rows differ from them as on PHOENIX14T [%(default)s]"
+    add("--recipes", type=Path, default=Path("recipes/phoenix14t"), metavar="DIR", help=text)
+    add("--out", type=Path, default=Path("runs/ablations"), metavar="DIR", help="where the runs go [%(default)s]")
+    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="run each row with each [0]")
+    text = "before the script, e.g. 'accelerate launch --num_processes 2'"
+    add("--launcher", default="", metavar="WORDS", help=text)
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="recipe lines for all runs that know them")
 
 
 def run(args: argparse.Namespace) -> int | Done:
     """Run the table."""
-    from training_fla.experiments.ablation import make_ablation, run_table
+    from training_fla.experiments import ablation, dominance
 
-    ablation = make_ablation(args.recipes, args.out, args.set, args.launcher, args.seeds)
-    if args.table == "dominance":
-        from training_fla.experiments.dominance import run_dominance
-    status = run_dominance(ablation) if args.table == "dominance" else run_table(args.table, ablation)
+    plan = ablation.make_ablation(args.recipes, args.out, args.set, args.launcher, args.seeds)
+    is_table = args.table != "dominance"
+    status = ablation.run_table(args.table, plan) if is_table else dominance.run_dominance(plan)
     return status or Done(f"wrote {args.out / args.table}.md")

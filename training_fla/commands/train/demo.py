@@ -14,21 +14,13 @@ EXAMPLE = "fla demo --out runs/demo"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder of all results [%(default)s]"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of corpus, weights and order [%(default)s]")
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        metavar="SEED",
-        help="one demo a seed in DIR/seed-SEED; rows as mean and deviation",
-    )
-    parser.add_argument(
-        "--ablations", action="store_true", help="add joint and one-run training and two more rows of tables"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="run all steps again; each replaces what it wrote")
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder of all results [%(default)s]")
+    add("--seed", type=int, default=0, help="of corpus, weights and order [%(default)s]")
+    text = "one demo a seed in DIR/seed-SEED; rows as mean and deviation"
+    add("--seeds", type=int, nargs="+", metavar="SEED", help=text)
+    add("--ablations", action="store_true", help="add joint and one-run training and two more rows of tables")
+    add("--overwrite", action="store_true", help="run all steps again; each replaces what it wrote")
 
 
 def run(args: argparse.Namespace) -> int | Done:

@@ -13,12 +13,11 @@ EXAMPLE = "fla report runs/stage1 runs/stage2 --out report.html"
 
 def add_arguments(parser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="output folder of run_stage1.py or run_stage2.py"
-    )
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="[%(default)s]")
-    parser.add_argument("--no-frames", action="store_true", help="leave out the frames of the sample clips")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="output folder of run_stage1.py or run_stage2.py")
+    add("--out", type=Path, default=Path("report.html"), metavar="FILE", help="[%(default)s]")
+    add("--no-frames", action="store_true", help="leave out the frames of the sample clips")
+    add("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run(args) -> Done:

@@ -17,12 +17,8 @@ def add_arguments(parser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="predictions; several are seeds")
-    add(
-        "--corpus",
-        required=True,
-        metavar="NAME",
-        help="phoenix14t, csl_daily, how2sign, demo; for an own corpus words, characters, or auto (by script)",
-    )
+    text = "phoenix14t, csl_daily, how2sign, demo; for an own corpus words, characters, or auto (by script)"
+    add("--corpus", required=True, metavar="NAME", help=text)
     add("--against", type=Path, metavar="OTHER", help="test the difference to these predictions")
     add("--json", action="store_true", help="print one JSON object instead of a table")
     add("--sentences", type=Path, metavar="OUT.tsv", help="write a score per sentence, worst first")
@@ -99,9 +95,8 @@ def score_tables(tables: list, other, args) -> dict:
         theirs = scoring.corpus_scores(other.predictions, references, form, args.rouge)
         test = scoring.paired_significance(tables[0].predictions, other.predictions, references, **options)
         report["against"] = {"file": str(other.path), **theirs, "significance": test}
-    report["alternatives"] = mean_of(
-        [scoring.alternative_scores(t.predictions, references, convention) for t in tables]
-    )
+    alternatives = [scoring.alternative_scores(t.predictions, references, convention) for t in tables]
+    report["alternatives"] = mean_of(alternatives)
     if args.sentences or args.html:
         sentences = pages.scored_sentences(tables[0], form, args.rouge)
     if args.sentences:
@@ -131,9 +126,8 @@ def print_report(report: dict) -> None:
         if "deviation" in report:
             line += f"   deviation {report['deviation'][name]:.2f} over {len(report['seeds'])} seeds"
         print(line)
-    print(
-        f"  lengths  {report['prediction_length']:.0f} predicted, {report['reference_length']:.0f} in the references"
-    )
+    lengths = [report["prediction_length"], report["reference_length"]]
+    print("  lengths  {:.0f} predicted, {:.0f} in the references".format(*lengths))
     print(f"  {report['signature']}")
     if "against" in report:
         print(f"against {report['against']['file']}")

@@ -72,18 +72,12 @@ class Statement:
         if self.polarity == "NICHT":
             what = weather.negated
         degrees = f"bei {NUMBERS[self.number]} grad" if self.number else ""
+        verb, end = weather.finite, weather.particle
         if self.polarity == "MÖGLICH":
             verb, end = weather.modal, weather.infinitive
-        else:
-            verb, end = weather.finite, weather.particle
-        words = [verb, weather.subject, place, DURATIONS.get(self.duration, ""), degrees, what, end]
-        if first:
-            words = [first, *words]
-        elif weather.subject:
-            words = [weather.subject, verb, *words[2:]]
-        else:
-            words = ["es", *words]
-        return " ".join(word for word in words if word)
+        beginning = [first, verb, weather.subject] if first else [weather.subject or "es", verb]
+        words = [*beginning, place, DURATIONS.get(self.duration, ""), degrees, what, end]
+        return " ".join(filter(None, words))
 
 
 @dataclass(frozen=True)
