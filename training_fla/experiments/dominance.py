@@ -56,9 +56,10 @@ def read_encoders(ablation: Ablation) -> list[Encoder]:
     file = ablation.recipes / "dominance.yaml"
     try:
         plan = yaml.load(file.read_text(encoding="utf-8"), RecipeLoader)
+        arms = itertools.product(plan["visual_learning_rates"], plan["arms"].items())
         untrained = plan_runs("untrained-encoder", plan["untrained"], 0.0, ablation)
         encoders = [Encoder("untrained encoder", 0.0, untrained)]
-        for rate, (label, lines) in itertools.product(plan["visual_learning_rates"], plan["arms"].items()):
+        for rate, (label, lines) in arms:
             name = "-".join([*label.replace(",", "").split(), f"{rate:g}"])
             encoders.append(Encoder(label, rate, plan_runs(name, lines, rate, ablation)))
         return encoders
