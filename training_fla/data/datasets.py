@@ -151,10 +151,7 @@ class SignFeatureDataset(Dataset):
 
 
 def clip_augmentation(data: DataArguments, learns: bool) -> tuple[ClipAugmentation | None, bool]:
-    """What varies a training clip from epoch to epoch, and whether the phase of its frames does.
-
-    A frozen visual encoder is shown clips as they are, unless the recipe says otherwise.
-    """
+    """What varies a training clip from epoch to epoch, and whether the phase of its frames does."""
     phase = learns if data.random_frame_phase is None else data.random_frame_phase
     probability = data.augmentation_probability
     if probability is None:

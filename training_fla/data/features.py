@@ -155,13 +155,7 @@ def fingerprint(model: nn.Module, videos, dtype: str, precision: str) -> str:
 
 
 def store_features(
-    model: nn.Module,
-    videos,
-    folder: Path,
-    state: PartialState,
-    *,
-    dtype: str = "float32",
-    **how,
+    model: nn.Module, videos, folder: Path, state: PartialState, *, dtype: str = "float32", **how
 ) -> FeatureCache:
     """Run the frozen visual encoder over a split, all processes sharing the work; `how` is of [`encode_clips`]."""
     cache = FeatureCache(folder, len(videos))
@@ -188,14 +182,9 @@ def store_features(
 
 
 def write_shards(
-    cache: FeatureCache,
-    numbers: list[int],
-    encoded: Iterator[tuple[int, torch.Tensor]],
-    dtype: torch.dtype,
-    split: str,
-    quiet: bool = False,
-) -> None:
-    """Write shards as their clips and features `(N, C)` come, in the type to store."""
+    cache: FeatureCache, numbers: list[int], encoded: Iterator, dtype: torch.dtype, split: str, quiet=False
+):
+    """Write shards as their places and features `(N, C)` come, in the type to store."""
     total = sum(len(cache.shards[number]) for number in numbers)
     with progress(total=total, desc=f"sign features of {split}", unit="clip", disable=quiet) as bar:
         for number in numbers:
@@ -271,9 +260,6 @@ def check_against_pixels(
             if stored.shape != now.shape or not torch.allclose(stored, now, rtol=tolerance, atol=atol):
                 place = f"the visual encoder at clip {videos.ids[index]}"
                 raise InputError(f"the feature cache {cache.folder} does not match {place}; delete it")
-
-
-# ----------------------------------------------------------------------------------------------------- feature corpora
 
 
 def load_features(file: Path, stride: int = 1) -> torch.Tensor:

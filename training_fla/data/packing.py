@@ -159,10 +159,7 @@ def pack(
     add_files: Callable[[Path], None] | None = None,  # called with the folder before it appears
     **how,
 ) -> Path | None:
-    """Write a packed folder, or the part of this machine (then `None` while others are missing).
-
-    `how` are the fields of [`Packing`] from `size` on.
-    """
+    """Write a packed folder, or the part of this machine (then `None` while others are missing), by [`Packing`]."""
     plans = plan_shards(rows, shard_clips)
     packing = Packing(plans, Path(out).resolve(), **how)
     if not packing.is_done():
@@ -188,10 +185,7 @@ def ensure_packed(
     follow_links: bool = False,
     **options,
 ) -> Path:
-    """The packed folder of a manifest in `packed_dir`, named by its fingerprint; packed first where it is missing.
-
-    Every process of a run may call it. `options` are those of `read_manifest`.
-    """
+    """The packed folder of a manifest, by its fingerprint; packed first where it is missing, by one of all callers."""
     kept = {name: value for name, value in pack_options.items() if name != "num_workers"}
     reading = Reading(follow_links, skip_bad_rows=kept.get("on_error") == "skip")
     rows = read_manifest(manifest, reading=reading, **options)

@@ -66,10 +66,7 @@ def local_copy(data: DataArguments, parent: Path) -> Path:
 
 
 class SignVideoStream(IterableDataset):
-    """The examples of a [`SignVideoDataset`] in the order in which their shards arrive, shuffled in a buffer.
-
-    Its length is what its loader announces: as many batches for every process, whose workers end on smaller ones.
-    """
+    """The examples of a [`SignVideoDataset`] in the order in which their shards arrive, shuffled in a buffer."""
 
     def __init__(self, videos: SignVideoDataset, data: DataArguments, args):
         self.videos, self.ids, self.set_epoch = videos, videos.ids, videos.set_epoch

@@ -22,10 +22,7 @@ EPOCHS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 160, 32, 2e-2, 5e-2
 
 
 def probe_glosses(run: Path, dataset: Path, features: Path, seed: int = 0) -> dict[str, dict[str, list[str]]]:
-    """What the probe reads in the dev and test split of a corpus from the encoder of a run, and what was signed.
-
-    The encoder's features are stored below `features`, as stage 2 stores them.
-    """
+    """What the probe reads in dev and test from a run's encoder, whose features are stored below `features`."""
     with loading(str(run)):
         model = FlaForConditionalGeneration.from_pretrained(run).requires_grad_(False)
         processor = FlaProcessor.from_pretrained(run)

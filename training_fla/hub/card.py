@@ -53,7 +53,7 @@ def _base_model(name: str | None) -> str | None:
     return name if name and HUB_ID.fullmatch(name) else None
 
 
-def _public_name(name: str) -> str:
+def public_name(name: str) -> str:
     """A Hub id as it is; of a folder its last two parts, since its place is nobody's business."""
     return "-".join(Path(name).absolute().parts[-2:]) if Path(name).is_absolute() or Path(name).is_dir() else name
 
@@ -71,7 +71,7 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
     named = {split: recipe.get(f"{split}_split", split) for split in SPLITS}  # what the run took as each split
     labels = {split: split if split == name else f"{split} ({name})" for split, name in named.items()}
     metadata = _metadata(metrics, recipe, known, license)
-    metadata.model_name = repo_id.split("/")[-1] if repo_id else _public_name(str(folder))
+    metadata.model_name = repo_id.split("/")[-1] if repo_id else public_name(str(folder))
     metadata.eval_results = eval_results(metrics, known, named) or None
     try:
         return ModelCard.from_template(
@@ -80,7 +80,7 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
             model_name=metadata.model_name,
             repo_id=repo_id or str(folder),
             metrics=metrics,
-            start=_public_name(metrics["start"]["model"]) if "start" in metrics else None,
+            start=public_name(metrics["start"]["model"]) if "start" in metrics else None,
             corpus=known,
             corpus_title=known.title if known else title,
             splits={split: {"label": labels[split], **data.get(split, {})} for split in SPLITS},

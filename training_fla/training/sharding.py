@@ -24,11 +24,7 @@ def check_sharding(accelerator: Accelerator, optimization: OptimizationArguments
 
 
 def share_tied_tables(language_model: PreTrainedModel) -> None:
-    """Make token embeddings that are one tensor one module too, in place.
-
-    FSDP manages a tensor in one place and would refuse a second module that shares it. The encoder's table is never
-    read here, and the decoder's is the shared one.
-    """
+    """Make token embeddings that are one tensor one module too: FSDP would refuse a second one that shares it."""
     shared = getattr(language_model.base_model, "shared", None)
     if shared is None:
         return

@@ -140,10 +140,7 @@ def attended_words(
 
 
 def words_of(ids: list[int], tokenizer) -> tuple[list[str], list[list[int]]]:
-    """Join generated pieces to words, and say which pieces each is made of; special tokens are in none.
-
-    In scripts without spaces each piece stands for itself.
-    """
+    """Join generated pieces to words (without spaces: each for itself), and say which pieces each is made of."""
     words: list[str] = []
     groups: list[list[int]] = []
     special = set(tokenizer.all_special_ids)

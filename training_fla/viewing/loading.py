@@ -1,4 +1,4 @@
-"""Loading a trained model to translate with, and its name."""
+"""Loading a trained model to translate with."""
 
 from pathlib import Path
 
@@ -36,9 +36,3 @@ def check_reads_videos(model: str) -> None:
             f"`{model}` reads sign features of {config.sign_feature_extractor or 'another program'}, not videos: "
             'translate them in Python, pipeline("sign-language-translation", model=...)({"sign_features": array})'
         )
-
-
-def model_name(model: str) -> str:
-    """A Hub id as it is, a folder by the last two parts of its path."""
-    path = Path(model)
-    return "/".join(path.resolve().parts[-2:]) if path.exists() else model

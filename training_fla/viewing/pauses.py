@@ -79,10 +79,7 @@ def motion_between(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def find_segments(motion: Motion, rules: PauseRules) -> list[tuple[float, float]]:
-    """First and last second of each segment of signing, rising, without overlap.
-
-    Where rests and signing cannot be told apart it is the whole recording, cut at its stillest moments.
-    """
+    """First and last second of each segment; without any rest the whole recording, cut at its stillest moments."""
     if len(motion.energy) < 2:
         return [(motion.start, motion.end)]
     level = np.log(without_spikes(motion.energy) + STILL)

@@ -12,10 +12,7 @@ from training_fla.files import InputError, one_line, progress
 
 
 def list_clips(arguments: list[str]) -> Iterator[str]:
-    """Video files and folders of frames that files, folders and patterns stand for.
-
-    A file that does not exist is passed on, to be reported beside the others.
-    """
+    """Video files and folders of frames that arguments stand for; a file that does not exist is passed on."""
     for argument in arguments:
         matches = [argument]
         if not os.path.exists(argument) and glob.has_magic(argument):

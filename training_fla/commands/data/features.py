@@ -35,13 +35,14 @@ def run(args: argparse.Namespace) -> Done:
     from training_fla.data.packed_corpus import MANIFEST
     from training_fla.data.packing import ensure_packed
     from training_fla.files import check_folder, check_not_inside
-    from training_fla.viewing.loading import load_pipeline, model_name
+    from training_fla.hub.card import public_name
+    from training_fla.viewing.loading import load_pipeline
 
     check_not_inside([args.clips, args.model], args.out)
     check_folder(args.out, "corpus", args.overwrite)
     pipe = load_pipeline(args.model, args.device)
     how = {name: getattr(args, name) for name in ("dtype", "precision", "batch_size", "num_workers")}
-    how |= {"extractor": f"the visual encoder of {model_name(args.model)}", "overwrite": args.overwrite}
+    how |= {"extractor": f"the visual encoder of {public_name(args.model)}", "overwrite": args.overwrite}
     with TemporaryDirectory(prefix="fla-features-") as packed:
         is_packed = (args.clips / MANIFEST).is_file()
         folder = args.clips if is_packed else ensure_packed(args.clips, packed, pack_options={})

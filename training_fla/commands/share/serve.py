@@ -32,11 +32,11 @@ def run(args) -> Done:
     """Serve until Ctrl-C, or write the Space."""
     if not 0 <= args.port < 65536:
         raise InputError(f"--port {args.port}: must be 0 to 65535")
+    from training_fla.hub.card import public_name
     from training_fla.serving.limits import Limits
-    from training_fla.viewing.loading import model_name
 
     limits = Limits(args.max_megabytes, args.max_seconds, args.time_limit, args.max_waiting)
-    title = args.title or model_name(args.model)
+    title = args.title or public_name(args.model)
     search = {"num_beams": args.num_beams, "dtype": args.dtype}
     if args.write_space:
         from training_fla.serving.space import write_space
