@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
 
         source = ("--dataset", recipe.data.dataset) if recipe.data.dataset else ("--manifest", recipe.data.manifest)
         second = f"{words[0][:-11]}stage2.yaml" if words[0].endswith("stage1.yaml") else "RECIPE.yaml"
-        next_words = ["python", "run_stage2.py", second, *map(str, source)]
+        streaming = ["--streaming", "true"] if recipe.data.streaming else []
+        next_words = ["python", "run_stage2.py", second, *map(str, source), *streaming]
         next_command = shlex.join([*next_words, "--stage1_checkpoint", str(recipe.output_dir)])
         return run_stage(recipe, build_processor, build_model, next_command)
 

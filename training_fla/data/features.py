@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -290,6 +291,8 @@ def load_features(file: Path, stride: int = 1) -> torch.Tensor:
         features = torch.as_tensor(content)
     except InputError:
         raise
+    except UnpicklingError:  # torch's own words advise to load it all the same
+        raise InputError(f"{file} holds more than tensors: save its array alone") from None
     except Exception as error:  # zip, zlib, pickle, numpy and torch raise errors of many kinds at a damaged file
         raise InputError(f"{file} cannot be read: {first_line(error)}") from error
     shape = tuple(features.shape)
