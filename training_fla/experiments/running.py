@@ -5,6 +5,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from training_fla.files import InputError, check_folder, note, read_marker, writ
 from training_fla.training.plots import Panel, save_picture
 
 ROOT = Path(__file__).resolve().parents[2]
+LOAD = Path("/proc/loadavg")  # on Linux alone
 
 
 def check_clone(command: str) -> None:
@@ -34,8 +36,11 @@ def run_command(words: Sequence[str], launcher: Sequence[str] = (), defaults: Ma
 
 def num_threads() -> int:
     """One thread, or two where two cores are idle: OpenMP threads spin while they wait, slow on busy cores."""
-    idle = (os.cpu_count() or 1) - os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # none on Windows
-    return 2 if idle >= 1.5 else 1
+    cores, running = os.cpu_count() or 1, []
+    for _ in range(5 if LOAD.exists() else 0):
+        running.append(int(LOAD.read_text().split()[3].partition("/")[0]) - 1)  # without this process
+        time.sleep(0.1)
+    return 2 if cores - min(running, default=cores) >= 2 else 1
 
 
 def own_folder(out: Path, kind: str, file: Path) -> None:

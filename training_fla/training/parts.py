@@ -58,10 +58,7 @@ def set_language(tokenizer: PreTrainedTokenizerBase, code: str, name: str) -> No
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """The token ids a language model's config must agree on with its tokenizer.
-
-    MBart starts a sentence with its language, mBART-50 and NLLB with `</s>`, T5 and Marian with padding.
-    """
+    """The token ids a language model's config must agree on with its tokenizer; models begin sentences differently."""
     languages = getattr(tokenizer, "tgt_lang", None) is not None
     start = tokenizer(text_target="")["input_ids"][-1] if languages else tokenizer.pad_token_id
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
