@@ -65,6 +65,7 @@ def main(args: list[str] | None = None) -> int:
     }
     with TemporaryDirectory() as folder:
         schedule |= {"save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
+        schedule["train_sampling_strategy"] = "group_by_length"  # as the pre-trained one of docs/factorization.md
         infilling_trainer(models["of Light-T's size"], tokenizer, ids, Path(folder), schedule).train()
     found = {name: perplexity(model, tokenizer, sentences) for name, model in models.items()}
     own, rows = found["pre-trained"], []

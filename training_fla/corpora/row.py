@@ -113,10 +113,7 @@ def path_inside(root: Path, written: str, follow_links: bool = False) -> Path:
 
 
 def release_folder(root: str | Path, marker: str) -> Path:
-    """The folder of a release: `root`, or the only one below it, to two levels, that has `marker`.
-
-    Archives unpack to `Name-release-v3/Name/`, and either of the two is what people point to.
-    """
+    """The folder of a release: `root`, or the only one to two levels below it (`Name-v3/Name/`), that has `marker`."""
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root} is not a folder")

@@ -123,6 +123,7 @@ def denoise(
     warmup_steps: int = 100,
     max_tokens: int = 128,
     save_steps: int = 500,
+    group_by_length: bool = False,
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
@@ -145,6 +146,7 @@ def denoise(
         write_marker(checkpoints, "run")
         schedule = {"max_steps": max_steps, "per_device_train_batch_size": batch_size, "save_steps": save_steps}
         schedule |= {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "seed": seed}
+        schedule["train_sampling_strategy"] = "group_by_length" if group_by_length else "random"
         ids = tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
         dataset = [{"input_ids": sentence[:max_tokens]} for sentence in ids if sentence]
         trainer = infilling_trainer(network, tokenizer, dataset, checkpoints, schedule)
@@ -154,8 +156,8 @@ def denoise(
         tokenizer.save_pretrained(folder)
     shutil.rmtree(checkpoints)
     loss = [row["loss"] for row in trainer.state.log_history if "loss" in row][-1]
-    sizes = {"vocab_size": len(tokenizer), "parameters": network.num_parameters()}
-    return {"loss": loss, "sentences": len(dataset), **sizes}
+    counts = {"sentences": len(dataset), "vocab_size": len(tokenizer), "parameters": network.num_parameters()}
+    return {"loss": loss, **counts}
 
 
 def infilling_trainer(
@@ -165,8 +167,7 @@ def infilling_trainer(
     args = Seq2SeqTrainingArguments(
         output_dir=str(folder), lr_scheduler_type="cosine", weight_decay=0.01, max_grad_norm=1.0,
         optim="adamw_torch_fused", save_total_limit=1, logging_steps=max(1, schedule["max_steps"] // 10),
-        report_to="none", dataloader_pin_memory=torch.cuda.is_available(), remove_unused_columns=False,
-        train_sampling_strategy="group_by_length", **schedule,
+        report_to="none", dataloader_pin_memory=torch.cuda.is_available(), remove_unused_columns=False, **schedule,
     )  # fmt: skip
     collator = InfillingCollator(tokenizer)
     trainer = Seq2SeqTrainer(network, args, train_dataset=dataset, data_collator=collator, processing_class=tokenizer)

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--warmup-steps", type=int, default=100, help="steps of warm-up [%(default)s]")
     add("--max-tokens", type=int, default=128, help="longer sentences are cut [%(default)s]")
     add("--save-steps", type=int, default=500, help="steps between checkpoints [%(default)s]")
+    add("--group-by-length", action="store_true", help="batches of similar length: faster, and less random")
     add("--seed", type=int, default=0, help="of weights, noise and order [%(default)s]")
     add("--resume", action="store_true", help="go on where a killed run stopped")
     add("--overwrite", action="store_true", help="replace an existing folder")
