@@ -86,7 +86,7 @@ def test_a_table_of_clips_gives_the_features_of_its_packed_corpus(folder, tmp_pa
 def test_the_pipeline_writes_the_sentence_of_the_predictions(folder, model):
     config = json.loads((model / "config.json").read_text())
     assert config["vision_config"] is None and config["sign_feature_size"] == 16
-    assert config["sign_feature_extractor"] == f"the visual encoder of {folder.name}/stage1"
+    assert config["sign_feature_extractor"] == f"the visual encoder of {folder.name}-stage1"
     translate, corpus = pipeline("sign-language-translation", model=model), PackedCorpus(folder / "stored", "test")
     clips = [{"sign_features": np.asarray(features)} for features in map(open_features(corpus).__getitem__, range(4))]
     lines = (model / "predictions_test.tsv").read_text().splitlines()[1:]
@@ -98,7 +98,7 @@ def test_the_pipeline_writes_the_sentence_of_the_predictions(folder, model):
 
 def test_the_card_says_which_features_the_model_reads(folder, model):
     card = (model / "README.md").read_text()
-    assert f"features of shape `(N, 16)`, made by: the visual encoder of {folder.name}/stage1" in card
+    assert f"features of shape `(N, 16)`, made by: the visual encoder of {folder.name}-stage1" in card
     assert 'translate({"sign_features": np.load("clip.npy")})' in card
     assert 'translate("clip.mp4")' not in card and "one frame in" not in card
     assert not (model / "sample_frames").exists()
