@@ -28,13 +28,13 @@ from training_fla.data.streaming import SignVideoStream, check_streaming, local_
 from training_fla.files import (
     Done,
     InputError,
-    atomic_file,
     check_folder,
     check_not_inside,
     first_line,
     locked_folder,
     note,
     write_marker,
+    write_text,
 )
 from training_fla.hub.card import training_facts, write_card
 from training_fla.hub.push import make_repository, push_trained
@@ -199,8 +199,7 @@ def begin_output_folder(recipe: Recipe) -> None:
         for old in {path for pattern in RUN_FILES for path in folder.glob(pattern)}:
             shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
     write_marker(folder, "run")
-    with atomic_file(folder / "recipe.yaml", overwrite=True) as file:
-        file.write_text(yaml.safe_dump(recipe.resolved, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    write_text(folder / "recipe.yaml", yaml.safe_dump(recipe.resolved, allow_unicode=True, sort_keys=False))
 
 
 def open_splits(recipe: Recipe) -> Splits:
@@ -339,8 +338,7 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
         return
     save_picture(curve_panels({"": trainer.state.log_history}), folder / "training_curve.png")
     trainer.save_state()
-    with atomic_file(folder / "metrics.json", overwrite=True) as file:
-        file.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
+    write_text(folder / "metrics.json", json.dumps(report, indent=2, ensure_ascii=False, default=float) + "\n")
     write_card(folder, trainer.hub_model_id if args.push_to_hub else None)
     for split in ("dev", "test"):
         scores = report[split]

@@ -1,5 +1,6 @@
 """A packed folder as a stream: the same examples as from disk, every clip once, and both stages train from it."""
 
+import json
 import math
 import shutil
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 from tests.data.test_packing import without_index
 from tests.tiny_runs import STAGE1, STAGE2, losses, pack_demo, run, stage1_of_one_step, weights
 from training_fla.data import datasets as clips
-from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.data.packed_corpus import MANIFEST, PackedCorpus, manifest_digest
 from training_fla.data.streaming import SignVideoStream, local_copy
 from training_fla.files import InputError
 from training_fla.recipe import DataArguments
@@ -124,6 +125,22 @@ def test_a_local_folder_is_not_copied_and_unreachable_ones_are_one_line(packed, 
     fsspec.filesystem("memory").put(f"{without_index(packed, tmp_path / 'old')}/", "/old/", recursive=True)
     with pytest.raises(InputError, match="memory://old was packed by version 0.1.0: pack it again to stream it"):
         local_copy(DataArguments(dataset="memory://old", dev_split="dev", streaming=True), tmp_path)
+
+
+def test_a_manifest_that_names_a_file_outside_the_corpus_writes_nothing(packed, tmp_path):
+    """Whoever made a corpus on the Hub must not reach the files of whoever streams it."""
+    folder = shutil.copytree(packed, tmp_path / "made" / "corpus")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["splits"]["dev"]["shards"][0]["file"] = "../stolen.arrow"
+    manifest.pop("sha256")
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "sha256": manifest_digest(manifest)}))
+    (folder.parent / "stolen.arrow").write_bytes(b"theirs")
+    fsspec.filesystem("memory").put(f"{folder.parent}/", "/made/", recursive=True)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "stolen.arrow").write_bytes(b"mine")
+    with pytest.raises(InputError, match="memory://made/corpus: its manifest names ../stolen.arrow, which does not"):
+        local_copy(DataArguments(dataset="memory://made/corpus", streaming=True), tmp_path / "here")
+    assert (tmp_path / "here" / "stolen.arrow").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize(

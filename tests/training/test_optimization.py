@@ -36,10 +36,11 @@ def test_every_trainable_parameter_is_in_exactly_one_group_with_its_rate():
     assert sorted(members) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
-def test_the_visual_encoder_has_a_rate_of_its_own_which_may_be_0():
+@pytest.mark.parametrize("part", ["visual", "adapter"])
+def test_a_part_has_a_rate_of_its_own_which_may_be_0(part):
     for given, rate in ((None, 1e-5), (0.0, 0.0), (1e-3, 1e-3)):
-        groups = parameter_groups(Parts(), OptimizationArguments(visual_learning_rate=given), 1e-5, 0.1)
-        assert {g["lr"] for g in groups if g["name"].startswith("visual")} == {rate}
+        groups = parameter_groups(Parts(), OptimizationArguments(**{f"{part}_learning_rate": given}), 1e-5, 0.1)
+        assert {g["lr"] for g in groups if g["name"].startswith(part)} == {rate}
         assert {g["lr"] for g in groups if g["name"].startswith("language")} == {1e-5}
 
 

@@ -59,6 +59,8 @@ def local_copy(data: DataArguments, parent: Path) -> Path:
                 shards = entry["shards"] if split in (data.dev_split, data.test_split) else []
                 for part in [entry["index"], *shards]:
                     file = folder / part["file"]
+                    if file.resolve().parent != folder.resolve():  # written by whoever made the corpus
+                        raise InputError(f"{url}: its manifest names {part['file']}, which does not lie in the corpus")
                     if not (file.is_file() and file.stat().st_size == part["bytes"]):
                         with atomic_file(file, overwrite=True) as work:
                             files.get_file(f"{root}/{part['file']}", str(work))

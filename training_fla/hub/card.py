@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from training_fla.corpora.registry import CORPORA, Corpus
 from training_fla.corpora.row import SPLITS
-from training_fla.files import InputError, atomic_file, one_line
+from training_fla.files import InputError, one_line, write_text
 
 TASK = "video-text-to-text"  # the nearest task in the Hub's list
 TAGS = ["sign-language-translation", "sign-language", "gloss-free", "fla_llm"]
@@ -111,8 +111,7 @@ def find_template() -> Path:
 
 def write_card(folder: Path, repo_id: str | None = None) -> None:
     """Fill the card and put it into the run's folder as `README.md`."""
-    with atomic_file(folder / "README.md", overwrite=True) as file:
-        file.write_text(str(fill_card(folder, repo_id)), encoding="utf-8")
+    write_text(folder / "README.md", str(fill_card(folder, repo_id)))
 
 
 def eval_results(metrics: dict, known: Corpus | None, named: dict[str, str]) -> list[EvalResult]:

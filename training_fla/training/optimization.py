@@ -11,8 +11,9 @@ def parameter_groups(
     model: nn.Module, arguments: OptimizationArguments, learning_rate: float, weight_decay: float
 ) -> list[dict]:
     """Split the trainable parameters by part and by whether they decay."""
-    visual = learning_rate if arguments.visual_learning_rate is None else arguments.visual_learning_rate  # may be 0
-    rates = {"language_model": learning_rate, "adapter": arguments.adapter_learning_rate or learning_rate}
+    given = arguments.adapter_learning_rate, arguments.visual_learning_rate  # a rate of 0 keeps a part still
+    adapter, visual = (learning_rate if rate is None else rate for rate in given)
+    rates = {"language_model": learning_rate, "adapter": adapter}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
