@@ -36,11 +36,11 @@ def serve(
         pipe = load_pipeline(model, **loading)
         limits = replace(limits, max_frames=most_frames(pipe))
         page = build_page(ClipService(ClipTranslator(pipe, limits, num_beams), uploads), title)
-        address = launch_page(page, host, port, limits.max_bytes)
-        print(f"serving {model} at {address} (Ctrl-C stops it)", flush=True)
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
+        address = launch_page(page, host, port, limits.max_bytes)
+        print(f"serving {model} at {address} (Ctrl-C stops it)", flush=True)
         stop.wait()
         page.close(verbose=False)
 
