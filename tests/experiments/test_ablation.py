@@ -74,6 +74,22 @@ def test_lines_reach_the_stage_that_knows_them():
     assert mt5.lines["language_model"] == "models/mt5-phoenix14t", "what makes the row is not overridden"
 
 
+DRAWN = ROOT / "recipes" / "phoenix_drawn"
+
+
+def test_a_corpus_has_its_own_rows_where_those_of_phoenix14t_do_not_fit_it(tmp_path, commands, capsys):
+    own = {"language_model": "runs/phoenix_drawn/mt5-trimmed", "language_model_overrides": {"dropout_rate": 0.1}}
+    assert differences("stage2_mt5", DRAWN) == own
+    assert differences("stage2_mt5_without", DRAWN) == own | {"random_language_model": True}
+    assert differences("stage2_hidden_states", DRAWN) == {"input_features": "hidden"}
+    assert differences("stage2_mt5", ROOT / "recipes/phoenix14t/fast") == differences("stage2_mt5")
+    other = ROOT / "recipes" / "csl_daily"
+    assert main(["ablate", "table10", "--recipes", str(other), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "models/mt5-phoenix14t is cut to PHOENIX14T" in said and f"{other}/ablations/stage2_mt5" in said
+    assert not commands and not list(tmp_path.iterdir()), "nothing is run or made before"
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     from processing_fla import train_tokenizer

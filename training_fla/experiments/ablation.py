@@ -21,9 +21,7 @@ DIFFERENCES = ROOT / "recipes" / "phoenix14t" / "ablations"
 JOURNAL = "ablation_runs.json"
 STAGES = {"stage1": Stage1Arguments, "stage2": Stage2Arguments}
 # A stage 2 that trains the visual encoder augments as stage 1 does; one that does not reads stored features.
-AUGMENTATION = (
-    "random_frame_phase", "augmentation_probability", "rotate_degrees", "resize_factor", "translate_pixels",
-)  # fmt: skip
+AUGMENTING = ("random_frame_phase", "augmentation_probability", "rotate_degrees", "resize_factor", "translate_pixels")
 
 
 @dataclass
@@ -73,14 +71,20 @@ def make_ablation(recipes: Path, out: Path, words: list[str], launcher: str, see
     return Ablation(recipes, out, overrides, shlex.split(launcher), seeds)
 
 
-def differences(name: str) -> dict[str, Any]:
-    """The lines in which a recipe of `DIFFERENCES` differs from its stage's; none for `stage1` and `stage2`."""
+def differences(name: str, recipes: Path = DIFFERENCES.parent) -> dict[str, Any]:
+    """The lines in which a row's recipe differs from its stage's; none for `stage1` and `stage2`.
+
+    A corpus's own `ablations/` goes before PHOENIX14T's, whose language models know no other corpus.
+    """
     if name in STAGES:
         return {}
-    stage = STAGES[name[:6]]
-    whole = read_lines(stage, DIFFERENCES / f"{name}.yaml")
-    base = read_lines(stage, DIFFERENCES.parent / f"{name[:6]}.yaml")
-    return {key: value for key, value in whole.items() if key not in base or base[key] != value}
+    stage, own = STAGES[name[:6]], recipes / "ablations" / f"{name}.yaml"
+    file = own if own.is_file() else DIFFERENCES / own.name
+    whole, base = read_lines(stage, file), read_lines(stage, file.parents[1] / f"{name[:6]}.yaml")
+    lines = {key: value for key, value in whole.items() if key not in base or base[key] != value}
+    if file != own and "language_model" in lines and DIFFERENCES.parent not in recipes.resolve().parents:
+        raise InputError(f"{lines['language_model']} is cut to PHOENIX14T; write {own}, as {file}")
+    return lines
 
 
 def runs_of(row: Row, ablation: Ablation, seed: int) -> list[Run]:
@@ -99,10 +103,10 @@ def runs_of(row: Row, ablation: Ablation, seed: int) -> list[Run]:
 def stage2_lines(row: Row, ablation: Ablation) -> dict[str, Any]:
     """What stage 2 takes over from stage 1's recipe: its augmentation, or the encoder it would have trained."""
     first, second = (read_lines(stage, ablation.recipes / f"{name}.yaml") for name, stage in STAGES.items())
-    lines = second | differences(row.stage2)
+    lines = second | differences(row.stage2, ablation.recipes)
     names: list[str] = []
     if not (lines.get("freeze_vision_backbone", True) and lines.get("freeze_temporal_module", True)):
-        names += [name for name in AUGMENTATION if name not in second]
+        names += [name for name in AUGMENTING if name not in second]
     if not row.stage1:
         names += [field.name for field in dataclasses.fields(VisualArguments)]
     taken = {name: first[name] for name in names if name in first}
@@ -111,7 +115,7 @@ def stage2_lines(row: Row, ablation: Ablation) -> dict[str, Any]:
 
 def plan(folder: Path, name: str, ablation: Ablation, seed: int, lines: dict[str, Any]) -> Run:
     """One run of a named recipe on the ablation's corpus; what makes the row wins over everything else."""
-    stage, difference = name[:6], differences(name)
+    stage, difference = name[:6], differences(name, ablation.recipes)
     if "imagenet_weights" in lines:  # the corpus's own start of the backbone, which may be none
         difference.pop("imagenet_weights", None)
     lines = lines | given_lines(stage, ablation) | {"seed": seed} | difference
@@ -127,18 +131,16 @@ def given_lines(stage: str, ablation: Ablation) -> dict[str, Any]:
 
 def run_table(table: str, ablation: Ablation) -> int:
     """Run what is not done yet of a table, then write and print it; 0, or the exit status of the run that failed."""
+    plans = {row.label: [runs_of(row, ablation, seed) for seed in ablation.seeds] for row in TABLES[table].rows}
     own_folder(ablation.out, "ablation", ablation.out / JOURNAL)
-    rows = TABLES[table].rows
-    for run in (run for seed in ablation.seeds for row in rows for run in runs_of(row, ablation, seed)):
+    for run in (run for seeds in zip(*plans.values(), strict=True) for runs in seeds for run in runs):
         status = run_once(run, ablation)
         if status:
             return status
-    panels = []
-    if table == "figure4":
-        scores = {row.label: [runs[-1].report()["test"]["bleu4"] for runs in _seeds(row, ablation)] for row in rows}
-        panels.append(epoch_panel(scores))
+    reports = {label: [[run.report() for run in runs] for runs in seeds] for label, seeds in plans.items()}
+    panels = [epoch_panel(reports)] if table == "figure4" else []
     title = f"{table}: {TABLES[table].title}; {len(ablation.seeds)} seed(s)"
-    show_table(ablation.out / f"{table}.md", table_rows(table, ablation), title, panels)
+    show_table(ablation.out / f"{table}.md", table_rows(table, reports), title, panels)
     return 0
 
 
@@ -158,31 +160,28 @@ def run_once(run: Run, ablation: Ablation) -> int:
     return status
 
 
-def table_rows(table: str, ablation: Ablation) -> list[list[str]]:
+def table_rows(table: str, reports: dict[str, list[list[dict]]]) -> list[list[str]]:
     """The table, its head first: the paper's figures, then ours as mean ± deviation over the seeds."""
     hours = TABLES[table].stage1_hours
     head = ["", *(f"{name} paper" for name in SCORES), *(f"{name} ours" for name in SCORES)]
     head += ["stage 1 hours paper", "stage 1 hours ours"] if hours else []
     rows = [head]
     for row in TABLES[table].rows:
-        reports = [[run.report() for run in runs] for runs in _seeds(row, ablation)]
+        seeds = reports[row.label]
         cells = [row.label, *(f"{row.paper_scores[n]:.2f}" if n in row.paper_scores else "" for n in SCORES)]
-        cells += [mean_and_deviation([report[-1]["test"][score] for report in reports]) for score in SCORES.values()]
+        cells += [mean_and_deviation([runs[-1]["test"][score] for runs in seeds]) for score in SCORES.values()]
         if hours:
-            ours = mean_and_deviation([report[0]["train"]["seconds"] / 3600 for report in reports])
+            ours = mean_and_deviation([runs[0]["train"]["seconds"] / 3600 for runs in seeds])
             cells += [f"{hours[row.label]:.2f}", ours]
         rows.append(cells)
     return rows
 
 
-def _seeds(row: Row, ablation: Ablation) -> list[list[Run]]:
-    return [runs_of(row, ablation, seed) for seed in ablation.seeds]
-
-
-def epoch_panel(scores: dict[str, list[float]]) -> Panel:
+def epoch_panel(reports: dict[str, list[list[dict]]]) -> Panel:
     """Figure 4 of BLEU-4 of every seed, by labels such as `75, stage 2`: one curve a stage."""
     lines = {}
     for stage, name in {"stage 1": "visual initialing stage", "stage 2": "LLM fine-tuning stage"}.items():
-        points = {int(label.split(",")[0]): v for label, v in scores.items() if label.endswith(stage)}
-        lines[name] = [(epochs, *running.moments(values)) for epochs, values in points.items()]
+        points = {int(label.split(",")[0]): seeds for label, seeds in reports.items() if label.endswith(stage)}
+        scores = {epochs: [runs[-1]["test"]["bleu4"] for runs in seeds] for epochs, seeds in points.items()}
+        lines[name] = [(epochs, *running.moments(values)) for epochs, values in scores.items()]
     return Panel("test BLEU-4 (0 to 100)", "epochs of visual initialing", lines)
