@@ -140,6 +140,12 @@ BEFORE = {
         "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t",
         "fla trim --model facebook/mbart-large-cc25 --language de_DE --sentences data/phoenix14t/train.sentences.txt"
         " --out models/mbart-phoenix14t",
+        "fla prepare demo --pairs phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --glosses 60 --size 40"
+        " --out runs/phoenix_drawn/corpus",
+        "fla denoise --text runs/phoenix_drawn/corpus/phoenix_text.txt --vocab-size 2500 --width 64 --layers 1"
+        " --out runs/phoenix_drawn/mbart",
+        "fla trim --model runs/phoenix_drawn/mbart --sentences runs/phoenix_drawn/corpus/train.sentences.txt"
+        " --out runs/phoenix_drawn/mbart-trimmed",
     ),
 }
 

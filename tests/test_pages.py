@@ -87,6 +87,12 @@ def look_at_report(folder: Path, printed: str) -> None:
 def look_at_ablations(folder: Path, printed: str) -> None:
     table = (folder / "runs/ablations/table6.md").read_text(encoding="utf-8")
     assert "| 25% |" in table and "20.02" in table, "our row beside the paper's"
+    table = (folder / "runs/phoenix_drawn/ablations/table10.md").read_text(encoding="utf-8")
+    assert table.count("| MT5-Base w/") == 2 and "19.71" in table
+    config = json.loads(
+        (folder / "runs/phoenix_drawn/ablations/seed-0/stage2_mt5/config.json").read_text(encoding="utf-8")
+    )
+    assert config["text_config"]["model_type"] == "mt5"
 
 
 def look_at_factorization(folder: Path, printed: str) -> None:
