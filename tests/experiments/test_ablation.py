@@ -11,6 +11,7 @@ from training_fla.cli import main
 from training_fla.experiments import ablation as module
 from training_fla.experiments.ablation import DIFFERENCES, Ablation, differences, runs_of
 from training_fla.experiments.paper_tables import TABLES, WHOLE, Row
+from training_fla.files import InputError
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
 
 FILES = sorted(DIFFERENCES.glob("*.yaml"))
@@ -88,6 +89,19 @@ def test_a_corpus_has_its_own_rows_where_those_of_phoenix14t_do_not_fit_it(tmp_p
     said = capsys.readouterr().err
     assert "models/mt5-phoenix14t is cut to PHOENIX14T" in said and f"{other}/ablations/stage2_mt5" in said
     assert not commands and not list(tmp_path.iterdir()), "nothing is run or made before"
+
+
+def test_a_row_of_ones_own_keeps_its_lines_and_stays_a_row(tmp_path, capsys):
+    (tmp_path / "ablations").mkdir()
+    for stage in ("stage1", "stage2"):
+        (tmp_path / f"{stage}.yaml").write_text(f"base: {ROOT}/recipes/demo/{stage}.yaml\n")
+    own, planned = tmp_path / "ablations/stage2_untrained_encoder.yaml", Ablation(tmp_path, tmp_path, {}, [], [0])
+    own.write_text("base: ../stage2.yaml\nstage1_checkpoint: null\nimagenet_weights: torchvision\n")
+    (run,) = runs_of(Row("", (), None, "stage2_untrained_encoder"), planned, 0)
+    assert run.lines["imagenet_weights"] == "torchvision"
+    own.write_text(f"base: {DIFFERENCES}/stage2_untrained_encoder.yaml\n")
+    with pytest.raises(InputError, match=f"{own.name} is no row of ../stage2.yaml: that must be its base"):
+        runs_of(Row("", (), None, "stage2_untrained_encoder"), planned, 0)
 
 
 @pytest.fixture(scope="module")

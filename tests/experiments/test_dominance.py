@@ -1,5 +1,6 @@
 """`fla ablate dominance` in miniature, and the probe it measures encoders with."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from training_fla.experiments.dominance import gradient_ratio, read_encoders
 from training_fla.experiments.probe import train_probe
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, read_lines
 from training_fla.scoring.conventions import TextForm
-from training_fla.scoring.gloss_errors import GlossErrorRate, num_edits
+from training_fla.scoring.gloss_errors import gloss_error_rate
 from training_fla.scoring.scores import confidence_intervals, paired_significance
 
 PLAN = """
@@ -72,10 +73,13 @@ def test_encoders_are_trained_probed_and_compared(recipes, tmp_path, commands, m
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[4:]]
     assert [row[:2] for row in rows] == [["untrained encoder", "0"], *(
         [arm, rate] for rate in ("0.01", "0.001") for arm in ("Light-T", "another, not pre-trained"))]  # fmt: skip
-    assert all(float(row[3]) > 0 and " to " in row[4] for row in rows), "a gloss error rate and its interval"
-    assert float(rows[2][9]) > 0, "the joint recipe logs norms"
-    assert rows[0][10:] == ["", ""] and rows[1][10] == "" and rows[2][10].count(",") == 1
-    assert all(0 < float(p) <= 1 for p in rows[2][11].split(","))
+    assert all(float(row[2]) > 0 and " to " in row[3] for row in rows), "a gloss error rate and its interval"
+    assert float(rows[2][8]) > 0, "the joint recipe logs norms"
+    assert rows[0][9:] == ["", ""] and rows[1][9] == "" and rows[2][9].count(",") == 1
+    assert all(0 < float(p) <= 1 for p in rows[2][10].split(","))
+    for file in tmp_path.glob("out/seed-3/glosses-*.json"):
+        dev = json.loads(file.read_text(encoding="utf-8"))["dev"]
+        assert gloss_error_rate(**dev) <= 100, "where glosses are no better than none, the blank's weight says none"
     assert (tmp_path / "out/dominance.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -138,20 +142,35 @@ def test_the_probe_reads_glosses_that_frames_hold_and_cannot_read_others():
         lines = [read(clip).argmax(-1).unique_consecutive().tolist() for clip in features[40:]]
         # CTC reads a sign that is made twice running as one unless a blank is between.
         truth = [[g for g, before in zip(line, [0, *line], strict=False) if g != before] for line in targets[40:]]
-        return sum(num_edits([g for g in line if g], signed) for line, signed in zip(lines, truth, strict=True)) / 60
+        read_and_signed = [[" ".join(map(str, filter(None, line))) for line in side] for side in (lines, truth)]
+        return gloss_error_rate(*read_and_signed) / 100
 
     assert errors(clips) < 0.2 < 0.6 < errors(noise)
 
 
 def test_gloss_errors_are_edits_over_glosses_of_the_whole_split():
-    assert [num_edits(a.split(), b.split()) for a, b in (("", "A B"), ("A B C", "A C"), ("B A", "A B"))] == [2, 1, 2]
+    assert [gloss_error_rate([a], [b]) for a, b in (("", "A B"), ("A B C", "A C"), ("B A", "A B"))] == [100, 50, 100]
     predictions, references = ["A B", "C C C"], ["A B", "C"]
-    assert GlossErrorRate().corpus_score(predictions, [references]).score == pytest.approx(100 * 2 / 3)
+    assert gloss_error_rate(predictions, references) == pytest.approx(100 * 2 / 3)
     low, high = confidence_intervals(predictions, references, TextForm(), names=("gloss_errors",))["gloss_errors"]
     assert low < 100 * 2 / 3 < high
     better, worse, signed = ["A B"] * 30, ["A C"] * 30, ["A B"] * 30
     test = paired_significance(better, worse, signed, TextForm(), names=("gloss_errors",))["gloss_errors"]
     assert test["difference"] == pytest.approx(-50) and test["p_value"] < 0.01
+
+
+def test_a_clip_counts_once_however_many_seeds_translated_it():
+    signed = ["A B"] * 12
+    one = ["A C"] * 5 + signed[5:]  # wrong in five clips, the other in three: chance may have done that ...
+    other = signed[:5] + ["A C"] * 3 + signed[8:]
+    options = {"form": TextForm(), "names": ("gloss_errors",)}
+    once = paired_significance(other, one, signed, **options)["gloss_errors"]
+    tenfold = [side * 10 for side in (other, one, signed)]
+    clips = paired_significance(*tenfold, **options, seeds=10)["gloss_errors"]
+    assert clips == once and 0.2 < once["p_value"] < 0.4
+    assert paired_significance(*tenfold, **options)["gloss_errors"]["p_value"] < 0.05, "... and ten seeds say no more"
+    wide = confidence_intervals(one, signed, **options)
+    assert confidence_intervals(tenfold[1], tenfold[2], **options, seeds=10) == wide
 
 
 def test_the_ratio_of_norms_is_a_geometric_mean_over_steps_with_both(tmp_path):

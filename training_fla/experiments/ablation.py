@@ -72,18 +72,19 @@ def make_ablation(recipes: Path, out: Path, words: list[str], launcher: str, see
 
 
 def differences(name: str, recipes: Path = DIFFERENCES.parent) -> dict[str, Any]:
-    """The lines in which a row's recipe differs from its stage's; none for `stage1` and `stage2`.
-
-    A corpus's own `ablations/` goes before PHOENIX14T's, whose language models know no other corpus.
-    """
+    """The lines in which a row's recipe, the corpus's own if it has one, differs from its stage's."""
     if name in STAGES:
         return {}
-    stage, own = STAGES[name[:6]], recipes / "ablations" / f"{name}.yaml"
+    stage, own, plain = STAGES[name[:6]], recipes / "ablations" / f"{name}.yaml", f"{name[:6]}.yaml"
     file = own if own.is_file() else DIFFERENCES / own.name
-    whole, base = read_lines(stage, file), read_lines(stage, file.parents[1] / f"{name[:6]}.yaml")
+    whole, base = read_lines(stage, file), read_lines(stage, file.parents[1] / plain)
     lines = {key: value for key, value in whole.items() if key not in base or base[key] != value}
-    if file != own and "language_model" in lines and DIFFERENCES.parent not in recipes.resolve().parents:
-        raise InputError(f"{lines['language_model']} is cut to PHOENIX14T; write {own}, as {file}")
+    if {"dataset", "output_dir"} & lines.keys():
+        raise InputError(f"{file} is no row of ../{plain}: that must be its base")
+    if file != own:
+        lines.pop("imagenet_weights", None)  # the corpus has its own start of the backbone, which may be none
+        if "language_model" in lines and read_lines(stage, recipes / plain)["dataset"] != base["dataset"]:
+            raise InputError(f"{lines['language_model']} is cut to PHOENIX14T; write {own}, with base: ../{plain}")
     return lines
 
 
@@ -93,10 +94,8 @@ def runs_of(row: Row, ablation: Ablation, seed: int) -> list[Run]:
     if row.stage1:
         runs.append(plan(folder / row.stage1, row.stage1, ablation, seed, {}))
     if row.stage2:
-        lines = stage2_lines(row, ablation)
-        if row.stage1:
-            lines["stage1_checkpoint"] = str(folder / row.stage1)
-        runs.append(plan(folder / row.folder, row.stage2, ablation, seed, lines))
+        start = {"stage1_checkpoint": str(folder / row.stage1)} if row.stage1 else {}
+        runs.append(plan(folder / row.folder, row.stage2, ablation, seed, stage2_lines(row, ablation) | start))
     return runs
 
 
@@ -115,10 +114,8 @@ def stage2_lines(row: Row, ablation: Ablation) -> dict[str, Any]:
 
 def plan(folder: Path, name: str, ablation: Ablation, seed: int, lines: dict[str, Any]) -> Run:
     """One run of a named recipe on the ablation's corpus; what makes the row wins over everything else."""
-    stage, difference = name[:6], differences(name, ablation.recipes)
-    if "imagenet_weights" in lines:  # the corpus's own start of the backbone, which may be none
-        difference.pop("imagenet_weights", None)
-    lines = lines | given_lines(stage, ablation) | {"seed": seed} | difference
+    stage = name[:6]
+    lines = lines | given_lines(stage, ablation) | {"seed": seed} | differences(name, ablation.recipes)
     return Run(folder, f"run_{stage}.py", ablation.recipes / f"{stage}.yaml", lines)
 
 
@@ -166,8 +163,7 @@ def table_rows(table: str, reports: dict[str, list[list[dict]]]) -> list[list[st
     head = ["", *(f"{name} paper" for name in SCORES), *(f"{name} ours" for name in SCORES)]
     head += ["stage 1 hours paper", "stage 1 hours ours"] if hours else []
     rows = [head]
-    for row in TABLES[table].rows:
-        seeds = reports[row.label]
+    for row, seeds in zip(TABLES[table].rows, reports.values(), strict=True):
         cells = [row.label, *(f"{row.paper_scores[n]:.2f}" if n in row.paper_scores else "" for n in SCORES)]
         cells += [mean_and_deviation([runs[-1]["test"][score] for runs in seeds]) for score in SCORES.values()]
         if hours:

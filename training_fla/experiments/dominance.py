@@ -20,7 +20,7 @@ from training_fla.files import InputError, one_line, write_text
 from training_fla.hub.card import read_facts
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
 from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_for
-from training_fla.scoring.gloss_errors import GlossErrorRate
+from training_fla.scoring.gloss_errors import gloss_error_rate
 from training_fla.scoring.predictions import read_predictions
 from training_fla.scoring.scores import confidence_intervals, paired_significance
 from training_fla.training.callbacks import NORMS, read_norms
@@ -31,7 +31,7 @@ PROBES = {
     "bleu4": "BLEU-4 of stage 2 on the frozen encoder, test (0 to 100)",
 }
 COLUMNS = [
-    "encoder trained with", "its rate", "gloss errors, dev", "gloss errors, test", "95 %", "BLEU-4 of stage 2", "95 %",
+    "encoder trained with", "its rate", "gloss errors", "95 %", "BLEU-4 of stage 2", "95 %",
     "ROUGE-L of stage 2", "BLEU-4 as trained", "gradient norms, encoder / language model", "p against the first arm",
     "p against untrained",
 ]  # fmt: skip
@@ -94,8 +94,7 @@ def run_dominance(ablation: Ablation) -> int:
                     return status
             probe_once(encoder.glosses(place), *encoder.runs[place])
     found = [outcome(encoder) for encoder in encoders]
-    seeds = f"test split, {len(ablation.seeds)} seed(s)"
-    title = f"{seeds}, mean ± sample deviation; intervals and p: the clips of all seeds"
+    title = f"test split, {len(ablation.seeds)} seed(s), mean ± sample deviation; intervals and p are over clips"
     peers = [next(other for other in found if other["rate"] == own["rate"]) for own in found]
     rows = [cells_of(own, peer, found[0]) for own, peer in zip(found, peers, strict=True)]
     show_table(ablation.out / "dominance.md", [COLUMNS, *rows], title, [panel(found, key) for key in PROBES])
@@ -122,16 +121,10 @@ def outcome(encoder: Encoder) -> dict[str, Any]:
               for read in ([each["test"] for each in glosses], tables)]  # fmt: skip
     wanted = read_lines(Stage2Arguments, stage2[0].folder / "recipe.yaml").get("score_convention")
     form, norms = CONVENTIONS[convention_for(wanted, pooled[1][1])], [run.folder / "norms.tsv" for run in own]
-
-    def error_rates(split: str) -> list[float]:
-        read = [each[split] for each in glosses]
-        return [GlossErrorRate().corpus_score(each["predictions"], [each["references"]]).score for each in read]
-
     return {
         "label": encoder.label,
         "rate": encoder.rate,
-        "gloss_errors_dev": error_rates("dev"),
-        "gloss_errors": error_rates("test"),
+        "gloss_errors": [gloss_error_rate(**each["test"]) for each in glosses],
         "bleu4": [scores["bleu4"] for scores in test],
         "rouge_l": [scores["rouge_l"] for scores in test],
         "as_trained": [run.report()["test"]["bleu4"] for run in own],
@@ -149,15 +142,16 @@ def gradient_ratio(file: Path) -> float:
 
 def cells_of(own: dict[str, Any], peer: dict[str, Any], untrained: dict[str, Any]) -> list[str]:
     """A row of the table; `peer` is the first arm's encoder of the same rate."""
-    cells, tests = [own["label"], f"{own['rate']:g}", mean_and_deviation(own["gloss_errors_dev"])], ([], [])
+    cells, tests = [own["label"], f"{own['rate']:g}"], ([], [])
     for key in PROBES:
         predictions, references, form = own["read"][key]
-        low, high = confidence_intervals(predictions, references, form, names=(key,))[key]
+        one = {"names": (key,), "seeds": len(own[key])}
+        low, high = confidence_intervals(predictions, references, form, **one)[key]
         cells += [mean_and_deviation(own[key]), f"{low:.1f} to {high:.1f}"]
         for other, values in zip((peer, untrained), tests, strict=True):
             if other is not own:
                 theirs = other["read"][key][0]
-                found = paired_significance(predictions, theirs, references, form, names=(key,))[key]
+                found = paired_significance(predictions, theirs, references, form, **one)[key]
                 values.append(f"{found['p_value']:.3f}")
     cells += [mean_and_deviation(own[key]) if own[key] else "" for key in ("rouge_l", "as_trained", "norms")]
     return [*cells, *(", ".join(values) for values in tests)]

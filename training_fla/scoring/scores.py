@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from sacrebleu import __version__ as sacrebleu_version
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.base import Metric, Score
@@ -98,13 +99,21 @@ def num_samples(num_sentences: int) -> int:
 
 
 def _paired_tests(
-    systems, references, form: TextForm, test: str, rouge: str = "beta1.2", samples: int = 0, names=SCORE_NAMES
+    systems, references, form, test: str, rouge: str = "beta1.2", samples: int = 0, names=SCORE_NAMES, seeds: int = 1
 ) -> dict[str, list]:
-    """Sacrebleu's results of each system by name, of `SCORE_NAMES` or `gloss_errors`; 0 samples: see `num_samples`."""
+    """Sacrebleu's results of each system by name, of `SCORE_NAMES` or `gloss_errors`; 0 samples: see `num_samples`.
+
+    Of `seeds` one after the other, a sample takes a clip in all: their translations of it depend on each other.
+    """
     found = {}
     for name in names:
         metric, prepare = _metric(name, form, rouge)
-        sides = [[prepare(sentence) for sentence in side] for side in (*systems, references)]
+        each = metric._extract_corpus_statistics
+        metric._extract_corpus_statistics = lambda clips, signed, each=each: sum(
+            np.array(each([clip[seed] for clip in clips], [[clip[seed] for clip in signed[0]]]))
+            for seed in range(seeds)
+        )
+        sides = [np.array([*map(prepare, side)], object).reshape(seeds, -1).T for side in (*systems, references)]
         named = [(f"system {number}", side) for number, side in enumerate(sides[:-1])]
         paired = PairedTest(named, {name: metric}, [sides[-1]], test, samples or num_samples(len(references)))
         found[name] = next(results for key, results in paired()[1].items() if key != "System")
