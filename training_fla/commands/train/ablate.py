@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = f"one of {', '.join(TABLES)}; or dominance: which language model teaches the visual encoder best"
     add("table", choices=[*TABLES, "dominance"], metavar="TABLE", help=text)
-    text = "stage1.yaml and stage2.yaml of a corpus; the rows differ from them as on PHOENIX14T [%(default)s]"
+    text = "stage1.yaml and stage2.yaml of a corpus; rows differ as on PHOENIX14T, or by its ablations/ [%(default)s]"
     add("--recipes", type=Path, default=Path("recipes/phoenix14t"), metavar="DIR", help=text)
     add("--out", type=Path, default=Path("runs/ablations"), metavar="DIR", help="where the runs go [%(default)s]")
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="run each row with each [0]")
