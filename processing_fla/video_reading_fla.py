@@ -185,10 +185,8 @@ class RgbConverter:
 
 def orientation(frame, name: object) -> tuple[bool, bool, bool]:
     """How a decoded frame's display matrix turns it: axes swapped, then x and y turned round."""
-    matrix = np.zeros(9)
-    for side_data in frame.side_data:
-        if side_data.type.name == "DISPLAYMATRIX":
-            matrix = np.frombuffer(bytes(side_data), dtype=np.int32)
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    matrix = np.zeros(9) if side_data is None else np.frombuffer(bytes(side_data), dtype=np.int32)
     xx, xy, yx, yy = (float(matrix[place]) for place in (0, 1, 3, 4))  # x' = xx x + yx y and y' = xy x + yy y
     straight, crossed = abs(xx) + abs(yy), abs(xy) + abs(yx)
     if min(straight, crossed) > 0.01 * max(straight, crossed):
@@ -376,11 +374,13 @@ def open_video(source: str | os.PathLike | bytes, num_threads: int | None = None
 
     name, file = checked_source(source)
     options = {"format_whitelist": VIDEO_CONTAINERS, "protocol_whitelist": "file"}
+    # PyAV 18 refuses a title that is not UTF-8 unless told otherwise; PyAV 19 takes it and has no such argument.
+    tolerant = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     container = None
     set_log_level(LOG_LEVELS.append, av.logging.PANIC)  # a thread that logs must not see the level taken away
     try:
         with logged_errors() as errors:
-            container = av.open(file, mode="r", container_options=options, metadata_errors="ignore")
+            container = av.open(file, mode="r", container_options=options, **tolerant)
         with container:
             stream = video_stream(container, name)
             stream.thread_type = "AUTO"

@@ -1,4 +1,4 @@
-"""The layout: who may import whom, no circle, how wide a room is, what travels, and what `fla --help` costs."""
+"""The layout: who may import whom, no circle, how many files a folder holds, what travels, and what `fla --help` costs."""
 
 import ast
 import subprocess
@@ -57,18 +57,6 @@ def imports_of(module: str) -> set[str]:
     return {name for name in found if name in MODULES and name != module}
 
 
-def lines_of(files) -> tuple[int, int]:
-    """Non-blank lines, and how many of them are docstring."""
-    lines = docstrings = 0
-    for file in files:
-        text = file.read_text(encoding="utf-8")
-        lines += sum(bool(line.strip()) for line in text.split("\n"))
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-                docstrings += node.body[0].end_lineno - node.body[0].lineno + 1
-    return lines, docstrings
-
-
 @pytest.mark.parametrize("module", MODULES)
 def test_a_room_imports_only_what_lies_below_it(module):
     room = room_of(module)
@@ -89,15 +77,9 @@ def test_no_room_is_wider_than_ten_files():
         assert (folder / "__init__.py").read_text(encoding="utf-8").startswith('"""'), folder
 
 
-def test_the_packages_stay_narrow():
-    lines, docstrings = lines_of(MODULES.values())
-    assert lines <= 12_000
-    assert docstrings <= lines / 4, f"{docstrings} of {lines} lines are docstring"
-
-
 def test_what_travels_is_small_flat_and_named_apart():
     files = [file for package in SHIPPED for file in (ROOT / package).glob("*.py") if file.name not in STAY]
-    assert len(files) <= 8 and lines_of(files)[0] <= 2000
+    assert len(files) <= 8
     assert len({file.name for file in files}) == len(files)
     for file in files:
         assert file.name.endswith("_fla.py")

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -332,6 +333,19 @@ def test_scaling_happens_before_the_turn_and_ends_at_the_size_asked_for(videos, 
     frame = next(frames_of(path, size=(48, 20)))
     assert frame.shape == (48, 20, 3)
     assert close_to(frame[2, 18], GREEN, 20) and close_to(frame[44, 2], BLUE, 20)
+
+
+def test_a_title_that_is_not_utf8_does_not_matter(videos, tmp_path):
+    titled = tmp_path / "titled.mp4"
+    with av.open(str(videos["plain.mp4"])) as source, av.open(str(titled), "w") as target:
+        target.metadata["title"] = "Gruesse"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    titled.write_bytes(titled.read_bytes().replace(b"Gruesse", b"Gr\xfc\xdfe!!"))
+    assert np.array_equal(frame_of(titled, 3), frame_of(videos["plain.mp4"], 3))
 
 
 def test_a_slanted_rotation_is_refused(videos, tmp_path):
