@@ -1,8 +1,8 @@
 """Tokenizers for a corpus: `trim_tokenizer` cuts a released one, `train_tokenizer` makes one. Not saved with a model.
 
-Paper: Sec. 5.2 trims MBart's vocabulary to the training sentences. Unstated: which pieces that leaves. Here every
-single character of the sentences is kept: the best segmentation of a training sentence then stays the best one, and a
-word not seen in training is split into characters instead of becoming `<unk>`.
+Paper: Sec. 5.2 trims MBart's vocabulary to the training set. Unstated: which texts of it, and which pieces that leaves.
+Here every single character of the texts is kept: the best segmentation of a training sentence then stays the best one,
+and a word not seen in training is split into characters instead of becoming `<unk>`.
 """
 
 import io
@@ -33,6 +33,7 @@ def trim_tokenizer(
     sentences: Iterable[str],
     min_count: int = 1,
     extra_token_ids: Iterable[int] = (),
+    all_characters: bool = False,
 ) -> tuple[PreTrainedTokenizerBase, list[int]]:
     """Cut a tokenizer down to the pieces that `sentences` use.
 
@@ -48,6 +49,9 @@ def trim_tokenizer(
             Keep a piece only if the sentences use it at least so often. Above 1 rare words are split more finely.
         extra_token_ids (`Iterable[int]`, *optional*):
             Old ids to keep in any case, e.g. those that a model's configuration names.
+        all_characters (`bool`, *optional*, defaults to `False`):
+            Keep every piece of one letter in a script of the sentences. A Chinese corpus has only some of the
+            characters that its next sentence may have.
 
     Returns:
         `tuple[PreTrainedTokenizerBase, list[int]]`: a tokenizer of the same class with the ids 0..V-1, and
@@ -70,7 +74,7 @@ def trim_tokenizer(
         raise ValueError(f"`min_count` must be at least 1, got {min_count}.")
     texts = _normalized(sentences)
     if isinstance(tokenizer, M2M100Tokenizer):
-        return _trim_m2m100(tokenizer, texts, min_count, set(extra_token_ids))
+        return _trim_m2m100(tokenizer, texts, min_count, set(extra_token_ids), all_characters)
     backend = _backend_description(tokenizer)
     vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     symbols = _symbols(tokenizer, texts)
@@ -78,6 +82,8 @@ def trim_tokenizer(
     kept |= {piece for piece, count in count_pieces(tokenizer, texts).items() if count >= min_count}
     kept |= _character_ids(backend, vocabulary, symbols)
     kept |= _fallback_ids(backend["model"], vocabulary)
+    if all_characters:
+        kept |= _script_ids(vocabulary, symbols)
     if backend["model"]["type"] == "Unigram":
         kept |= _penalty_ids(backend["model"], symbols)
     else:
@@ -225,7 +231,7 @@ def _sorted_known(ids: set[int], known: Iterable[int]) -> list[int]:
 
 
 def _trim_m2m100(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], min_count: int, kept: set[int]
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], min_count: int, kept: set[int], all_characters: bool
 ) -> tuple[PreTrainedTokenizerBase, list[int]]:
     """Trim a tokenizer whose SentencePiece model splits text, and whose vocabulary only numbers the pieces.
 
@@ -236,6 +242,8 @@ def _trim_m2m100(
     kept |= {vocabulary[str(token)] for token in tokenizer.all_special_tokens if str(token) in vocabulary}
     kept |= set(tokenizer.lang_token_to_id.values())
     kept |= {vocabulary[symbol] for symbol in symbols & vocabulary.keys()}
+    if all_characters:
+        kept |= _script_ids(vocabulary, symbols)
     kept_token_ids = _sorted_known(kept, range(vocabulary_length(tokenizer)))
     pieces = [tokenizer.decoder[index] for index in kept_token_ids if index in tokenizer.decoder]
     new_vocabulary = {piece: index for index, piece in enumerate(pieces)}
@@ -262,6 +270,18 @@ def _character_ids(backend: dict, vocabulary: dict[str, int], symbols: set[str])
         symbols = symbols | set(pre_tokenizers.ByteLevel.alphabet())
     pieces = symbols | {symbol + suffix for symbol in symbols}
     return {vocabulary[piece] for piece in pieces & vocabulary.keys()}
+
+
+def _script_ids(vocabulary: dict[str, int], symbols: Iterable[str]) -> set[int]:
+    """Ids of the pieces of one letter in a script that some of the characters are in."""
+    scripts = {_script(symbol) for symbol in symbols if symbol.isalpha()}
+    letters = {piece: index for piece, index in vocabulary.items() if len(piece) == 1 and piece.isalpha()}
+    return {index for letter, index in letters.items() if _script(letter) in scripts}
+
+
+def _script(letter: str) -> str:
+    """The script of a letter, as its Unicode name begins: LATIN, CYRILLIC, CJK, HIRAGANA, ..."""
+    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 def _fallback_ids(model: dict, vocabulary: dict[str, int]) -> set[int]:

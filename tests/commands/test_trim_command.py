@@ -68,7 +68,8 @@ def as_pytorch_bin(model, folder, old: bool) -> None:
 
 def trim(folder, *options) -> int:
     (folder / "train.txt").write_text("\n".join(CORPUS) + "\n", encoding="utf-8")
-    paths = ["--model", folder / "full", "--sentences", folder / "train.txt", "--out", folder / "out"]
+    paths = ["--model", folder / "full", "--out", folder / "out"]
+    paths += [] if "--sentences" in options else ["--sentences", folder / "train.txt"]
     return main(["trim", *map(str, [*paths, *options])])
 
 
@@ -219,6 +220,28 @@ def test_sentences_come_from_a_column_of_a_table(folder):
     (folder / "a.csv").write_text('id,text\n1,"der wind, weht"\n', encoding="utf-8")
     assert trim(folder, "--sentences", folder / "a.csv", "--column", "text") == 0
     assert json.loads((folder / "out" / "trim_report.json").read_text())["sentences"] == 1
+
+
+@pytest.mark.parametrize("again", [[], ["--sentences"]])
+def test_several_text_files_count_together(folder, again):
+    (folder / "glosses.txt").write_text("gewitter\n", encoding="utf-8")
+    assert trim(folder) == 0
+    alone = AutoTokenizer.from_pretrained(folder / "out").get_vocab()
+    files = ["--sentences", folder / "train.txt", *again, folder / "glosses.txt"]
+    assert trim(folder, *files, "--overwrite") == 0
+    assert json.loads((folder / "out" / "trim_report.json").read_text())["sentences"] == len(CORPUS) + 1
+    assert alone.keys() < AutoTokenizer.from_pretrained(folder / "out").get_vocab().keys()
+
+
+def test_all_characters_leave_no_letter_of_another_split_unknown(folder):
+    (folder / "dev.txt").write_text("gewitter am dienstag\n", encoding="utf-8")
+    unknown = []
+    for options in ([], ["--all-characters", "--overwrite"]):
+        assert trim(folder, "--dev", folder / "dev.txt", *options) == 0
+        report = json.loads((folder / "out" / "trim_report.json").read_text())
+        unknown.append(report["checks"]["dev"]["unknown_tokens"])
+        assert report["checks"]["dev"]["sentences_tokenized_differently"] == 1
+    assert unknown[0] > unknown[1] == 0
 
 
 def break_config(folder):

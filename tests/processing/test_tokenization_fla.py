@@ -282,6 +282,22 @@ def test_sentences_are_normalised_before_counting():
     assert count_pieces(tokenizer, ["ﬁx"]) == count_pieces(tokenizer, ["fix"])
 
 
+@pytest.mark.parametrize("make", [*ALL_KINDS, m2m100])
+def test_all_letters_of_the_script_are_kept_where_asked_and_of_no_other(make):
+    tokenizer = make()
+    letters = {piece for piece in tokenizer.get_vocab() if len(piece) == 1 and piece.isascii() and piece.isalpha()}
+    trimmed, kept_token_ids = trim_tokenizer(tokenizer, ["regen"], all_characters=True)
+    assert letters <= set(trimmed.get_vocab())
+    assert set(trim_tokenizer(tokenizer, ["regen"])[1]) <= set(kept_token_ids)
+    assert tokenized_differently(tokenizer, trimmed, ["regen"]) == 0
+
+
+def test_another_script_is_not_kept():
+    tokenizer = train_tokenizer([*BROAD, "今年四岁", "привет"], vocab_size=200)
+    kept = set(trim_tokenizer(tokenizer, ["今年"], all_characters=True)[0].get_vocab())
+    assert set("今年四岁") <= kept and not set("приветfuchs") & kept
+
+
 def test_extra_token_ids_are_kept():
     tokenizer = mbart()
     fox = tokenizer.convert_tokens_to_ids("j")
@@ -368,11 +384,41 @@ def read_column(file, delimiter: str, column: str) -> list[str]:
         return [row[column].strip() for row in csv.DictReader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)]
 
 
+def real_mbart(real_data, language: str) -> MBartTokenizer:
+    folder = real_data / "tokenizers" / "mbart-large-cc25"
+    return MBartTokenizer.from_pretrained(folder, src_lang=language, tgt_lang=language)
+
+
+@pytest.mark.real_data
+def test_the_glosses_of_phoenix14t_bring_the_vocabulary_near_table_7(real_data):
+    file = real_data / "phoenix2014t" / "annotations" / "manual" / "PHOENIX-2014-T.train.corpus.csv"
+    sentences = read_column(file, "|", "translation")
+    glosses = [line.lower() for line in read_column(file, "|", "orth")]
+    tokenizer = real_mbart(real_data, "de_DE")
+    assert [len(trim_tokenizer(tokenizer, texts)[1]) for texts in (sentences, sentences + glosses)] == [2178, 2458]
+
+
+@pytest.mark.real_data
+def test_all_characters_leave_csl_daily_without_unknown_tokens(real_data):
+    corpora = {
+        split: read_column(real_data / "csl_daily" / f"{split}.tsv", "\t", "text")
+        for split in ("train", "dev", "test")
+    }
+    tokenizer = real_mbart(real_data, "zh_CN")
+    facts = {}
+    for all_characters in (False, True):
+        trimmed, kept_token_ids = trim_tokenizer(tokenizer, corpora["train"], all_characters=all_characters)
+        assert tokenized_differently(tokenizer, trimmed, corpora["train"]) == 0
+        unknown = [count_pieces(trimmed, corpora[split])[trimmed.unk_token_id] for split in ("dev", "test")]
+        otherwise = [tokenized_differently(tokenizer, trimmed, corpora[split]) for split in ("dev", "test")]
+        facts[all_characters] = (len(kept_token_ids), unknown, otherwise)
+    # recipes/csl_daily/stage1.yaml and docs/training.md
+    assert facts == {False: (6383, [52, 58], [189, 207]), True: (12224, [0, 0], [156, 170])}
+
+
 @pytest.mark.real_data
 def test_the_real_vocabulary_trimmed_to_each_corpus_splits_every_sentence_as_before(real_data):
-    tokenizer = MBartTokenizer.from_pretrained(
-        real_data / "tokenizers" / "mbart-large-cc25", src_lang="de_DE", tgt_lang="de_DE"
-    )
+    tokenizer = real_mbart(real_data, "de_DE")
     assert len(tokenizer) == 250027
     annotations = real_data / "phoenix2014t" / "annotations" / "manual"
     corpora = {

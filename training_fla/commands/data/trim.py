@@ -23,10 +23,13 @@ def add_arguments(parser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="ID_OR_DIR", help="an encoder-decoder language model")
     add("--tokenizer", metavar="ID_OR_DIR", help="its tokenizer, where it is not with the model")
-    add("--sentences", required=True, nargs="+", type=Path, metavar="FILE", help="training sentences, one a line")
+    text = "training text, one sentence a line; several files count together"
+    add("--sentences", required=True, nargs="+", action="extend", type=Path, metavar="FILE", help=text)
     add("--column", help="the sentence files are tables: take this column")
     add("--out", required=True, type=Path, metavar="DIR", help="folder to make")
     add("--min-count", type=int, default=1, metavar="N", help="keep pieces used N times (default 1)")
+    text = "keep every letter that the tokenizer knows of the scripts of the sentences, e.g. all Chinese characters"
+    add("--all-characters", action="store_true", help=text)
     add("--language", metavar="CODE", help="target language, e.g. de_DE; generation then starts with it")
     add("--dev", type=Path, metavar="FILE", help="report the unknown words of these sentences")
     add("--test", type=Path, metavar="FILE", help="report the unknown words of these sentences")
@@ -111,7 +114,7 @@ def trim(model, tokenizer, sentences: list[str], args):
             if name.endswith("_token_id") and value is not None:
                 named |= set(value) if isinstance(value, list) else {value}
     try:
-        trimmed, kept = trim_tokenizer(tokenizer, sentences, args.min_count, named)
+        trimmed, kept = trim_tokenizer(tokenizer, sentences, args.min_count, named, args.all_characters)
         trim_token_embeddings(model, kept)
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -140,6 +143,7 @@ def compared(tokenizer, trimmed, sentences: list[str], checks: dict[str, list[st
         pieces, pieces_before = count_pieces(trimmed, texts), count_pieces(tokenizer, texts)
         report["checks"][name] = {
             "sentences": len(texts),
+            "sentences_tokenized_differently": tokenized_differently(tokenizer, trimmed, texts),
             "tokens": pieces.total(),
             "unknown_tokens": pieces[trimmed.unk_token_id],
             "unknown_tokens_before": pieces_before[tokenizer.unk_token_id],
@@ -162,5 +166,6 @@ def print_report(report: dict) -> None:
         words = ", ".join(f"{word} ({count})" for word, count in list(check["unknown_words"].items())[:20])
         print(
             f"{name}: {check['unknown_tokens']} unknown of {check['tokens']} tokens in {check['sentences']} sentences "
-            f"({check['unknown_tokens_before']} before trimming){': ' + words if words else ''}"
+            f"({check['unknown_tokens_before']} before trimming), {check['sentences_tokenized_differently']} sentences "
+            f"are split differently{': ' + words if words else ''}"
         )
