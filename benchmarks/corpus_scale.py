@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from training_fla.corpora.drawn.demo import read_demo
+from experiments.drawn.demo import read_demo
 from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.packed_corpus import MANIFEST, PackedCorpus, file_sha256, manifest_digest, read_packed_manifest
 from training_fla.data.packing import pack

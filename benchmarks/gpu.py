@@ -350,11 +350,11 @@ class Bench:
 
     def two_stages(self) -> None:
         """Part 5: both stages on drawn clips, each as long as the minutes left allow, and their test scores."""
-        from training_fla.corpora.drawn.demo import read_demo
+        from experiments.drawn.demo import read_demo
         from training_fla.stage import save_model
 
         if self.options.phoenix14t is not None:
-            from training_fla.corpora.drawn.pairs import read_phoenix_pairs
+            from experiments.drawn.pairs import read_phoenix_pairs
 
             rows = read_phoenix_pairs(self.options.phoenix14t, num_glosses=60, size=64)
         else:

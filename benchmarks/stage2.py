@@ -55,10 +55,10 @@ RECIPE = {
 
 def make_trainer(folder: Path, size: Size):
     """The trainer of a real stage 2, on a demo corpus packed into `folder` and features stored beside it."""
+    from experiments.drawn.demo import read_demo
     from processing_fla import train_tokenizer
     from run_stage2 import build_model
     from training_fla import stage
-    from training_fla.corpora.drawn.demo import read_demo
     from training_fla.data.packing import pack
     from training_fla.recipe import Stage2Arguments, parse_recipe
 

@@ -23,7 +23,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def packed_demo(tmp_path_factory) -> Path:
     """Ten train, three dev and three test clips of 32 x 32 pixels."""
-    from training_fla.corpora.drawn.demo import read_demo
+    from experiments.drawn.demo import read_demo
     from training_fla.data.packing import pack
 
     folder = tmp_path_factory.mktemp("demo") / "corpus"

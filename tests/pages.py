@@ -235,8 +235,8 @@ def runner_of(words: list[str]):
 
 def run_fla(words: list[str]) -> int:
     """The `fla` command in this process, which saves importing torch each time; `fla ablate` starts scripts."""
+    from experiments import ablation
     from training_fla.cli import main
-    from training_fla.experiments import ablation
 
     if words[1] != "ablate":
         return main(words[1:])

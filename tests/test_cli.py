@@ -82,7 +82,7 @@ def walked(tmp_path_factory):
     """What each command of the road prints on stdout and stderr, which are no terminals, and with `--quiet`."""
     from transformers.utils import logging
 
-    from training_fla.experiments import ablation, demonstration
+    from experiments import ablation, demonstration
 
     logging.disable_progress_bar()  # which only a process of its own does by itself: see below
     printed = {}

@@ -62,8 +62,8 @@ def folder(sources, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> Path:
+    from experiments.drawn.demo import read_demo
     from training_fla.corpora.clips import write_clip
-    from training_fla.corpora.drawn.demo import read_demo
 
     folder = tmp_path_factory.mktemp("sources")
     pack_demo(folder / "corpus", num_train=11, num_dev=3, num_test=3)

@@ -1,4 +1,4 @@
-"""The layout: who may import whom, no circle, how many files a folder holds, what travels, and what `fla --help` costs."""
+"""The layout: who may import whom, no circle, the width of folders, what travels, and what `fla --help` costs."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("modeling_fla", "processing_fla", "training_fla")
+PACKAGES = ("modeling_fla", "processing_fla", "training_fla", "experiments")
 SHIPPED = ("modeling_fla", "processing_fla")
 # Of the shipped packages, what no model takes along.
 STAY = {"imagenet_weights_fla.py", "trimming_fla.py", "tokenization_fla.py", "__init__.py"}
@@ -17,6 +17,7 @@ STAY = {"imagenet_weights_fla.py", "trimming_fla.py", "tokenization_fla.py", "__
 ROOMS = [
     {"modeling_fla", "processing_fla"},
     {"files"},
+    {"clone"},
     {"tables"},
     {"recipe"},
     {"corpora", "scoring"},
@@ -25,7 +26,8 @@ ROOMS = [
     {"hub"},
     {"stage"},
     {"viewing"},
-    {"serving", "experiments"},
+    {"serving"},
+    {"experiments"},
     {"commands"},
     {"cli"},
 ]
@@ -64,6 +66,16 @@ def test_a_room_imports_only_what_lies_below_it(module):
         exported = module == "processing_fla" and other == "modeling_fla"  # registers its processor for the model
         same = room_of(other) == room or module == "training_fla"
         assert same or exported or RANK[room_of(other)] < RANK[room], f"{module} imports {other}"
+
+
+def test_only_the_commands_that_need_a_clone_import_experiments():
+    """And inside a function, after `open_experiments` has found them: a wheel holds none."""
+    importers = {module for module in MODULES if any(room_of(other) == "experiments" for other in imports_of(module))}
+    commands = {module for module in importers if room_of(module) != "experiments"}
+    assert commands == {f"training_fla.commands.{name}" for name in ("data.prepare", "train.ablate", "train.demo")}
+    for module in commands:
+        for node in ast.parse(MODULES[module].read_text(encoding="utf-8")).body:
+            assert not (isinstance(node, ast.ImportFrom) and node.module.startswith("experiments"))
 
 
 def test_no_module_imports_itself_in_a_circle():

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from tests import paper_figures
-from training_fla.experiments import paper_tables
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe, read_lines
+from training_fla.viewing import paper_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(

@@ -50,7 +50,7 @@ save_steps: 2
 
 
 def pack_demo(folder: Path, **counts) -> Path:
-    from training_fla.corpora.drawn.demo import read_demo
+    from experiments.drawn.demo import read_demo
     from training_fla.data.packing import pack
 
     pack(read_demo(size=24, **counts), folder, size=24, num_workers=0, corpus="demo")

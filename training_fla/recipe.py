@@ -219,6 +219,7 @@ class RunArguments:
     overwrite: bool = option(False, "remove the run in `output_dir` and start anew")
 
 
+STAGES = {"stage1": Stage1Arguments, "stage2": Stage2Arguments}
 COMMON = (DataArguments, TextArguments, OptimizationArguments, RunArguments)
 
 

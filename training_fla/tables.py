@@ -1,9 +1,10 @@
-"""Tables: the one reader of delimited files and JSON Lines, the writer of tab-separated ones, and sentence files."""
+"""Tables: one reader of delimited files and JSON Lines, a writer of tab-separated ones; sentence files; cells."""
 
 import json
 import math
 import os
 import re
+import statistics
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,6 +103,17 @@ def write_table(
                 if cell.startswith('"'):  # would be taken for a quoted cell
                     cells[number] = '"' + cell.replace('"', '""') + '"'
             out.write("\t".join(cells) + "\n")
+
+
+def moments(values: list[float]) -> tuple[float, float]:
+    """The mean and the sample deviation, which is 0 for one value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """The mean, and the sample deviation where there are at least two seeds."""
+    mean, deviation = moments(values)
+    return f"{mean:.2f}" + (f" ± {deviation:.2f}" if len(values) > 1 else "")
 
 
 def read_sentences(files: Iterable[str | os.PathLike], column: str | None = None) -> list[str]:

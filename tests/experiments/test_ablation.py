@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from experiments import ablation as module
+from experiments.ablation import DIFFERENCES, Ablation, differences, runs_of
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run
 from training_fla.cli import main
-from training_fla.experiments import ablation as module
-from training_fla.experiments.ablation import DIFFERENCES, Ablation, differences, runs_of
-from training_fla.experiments.paper_tables import TABLES, WHOLE, Row
 from training_fla.files import InputError
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
+from training_fla.viewing.paper_tables import TABLES, WHOLE, Row
 
 FILES = sorted(DIFFERENCES.glob("*.yaml"))
 PLANNED = Ablation(ROOT / "recipes" / "phoenix14t", Path("out"), {}, [], [0])

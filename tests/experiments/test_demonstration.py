@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments import demonstration, running
+from experiments.demonstration import SCORES, Step, demo_steps, run_demo, run_seeds
+from experiments.running import run_command
 from tests.tiny_runs import ROOT, run
 from training_fla.cli import main
-from training_fla.experiments import demonstration, running
-from training_fla.experiments.demonstration import SCORES, Step, demo_steps, run_demo, run_seeds
-from training_fla.experiments.running import run_command
 from training_fla.files import InputError, locked_folder
 from training_fla.scoring.predictions import read_predictions
 
@@ -118,11 +118,11 @@ def test_a_failing_command_ends_the_demo_with_its_status(tmp_path, monkeypatch, 
 
 
 def test_without_a_clone_there_is_neither_demo_nor_ablation(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(running, "ROOT", tmp_path)
-    with pytest.raises(InputError, match="`fla demo` needs the recipes and run scripts: run it from a clone"):
-        run_demo(tmp_path / "demo")
-    assert main(["ablate", "table4"]) == 2
-    assert "`fla ablate` needs the recipes and run scripts" in capsys.readouterr().err
+    monkeypatch.setattr("training_fla.clone.ROOT", tmp_path)
+    for words in (["demo"], ["ablate", "table4"], ["prepare", "demo", "--out", str(tmp_path / "demo")]):
+        assert main(words) == 2
+        name = " ".join(words[: 1 + (words[0] == "prepare")])
+        assert f"`fla {name}` needs a clone" in capsys.readouterr().err
 
 
 def test_the_demo_takes_two_threads_only_where_two_cores_are_idle_and_the_users_number_wins(monkeypatch, tmp_path):

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments import ablation, probe
+from experiments.ablation import Ablation
+from experiments.dominance import gradient_ratio, read_encoders
+from experiments.probe import train_probe
 from tests.experiments.test_ablation import commands, tiny  # noqa: F401
 from tests.tiny_runs import ROOT
 from training_fla.cli import main
-from training_fla.experiments import ablation, probe
-from training_fla.experiments.ablation import Ablation
-from training_fla.experiments.dominance import gradient_ratio, read_encoders
-from training_fla.experiments.probe import train_probe
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, read_lines
 from training_fla.scoring.conventions import TextForm
 from training_fla.scoring.gloss_errors import gloss_error_rate

@@ -8,11 +8,11 @@ import torch
 import yaml
 
 import run_stage1
+from experiments.drawn.pairs import read_pairs
+from experiments.drawn.signs import DEMO_SIGNS
 from modeling_fla import FlaConfig, FlaForConditionalGeneration
 from processing_fla import train_tokenizer
 from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, stage1_of_one_step, weights
-from training_fla.corpora.drawn.pairs import read_pairs
-from training_fla.corpora.drawn.signs import DEMO_SIGNS
 from training_fla.recipe import Stage1Arguments, parse_recipe
 from training_fla.stage import make_processor
 from training_fla.training import parts

@@ -1,1 +1,1 @@
-"""Translations, subtitles, inspections, and pages of them. Imports training (its plots) and what lies below."""
+"""Translations, subtitles, inspections, reports of runs, and pages of them. Imports hub, training and below."""

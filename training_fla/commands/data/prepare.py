@@ -9,6 +9,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from training_fla.clone import open_experiments
 from training_fla.files import Done, InputError, check_folder, check_not_inside, note, one_line, size_text
 
 EXAMPLE = "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t"
@@ -269,8 +270,9 @@ def _read(args: argparse.Namespace, reading) -> tuple[list, str]:
 
 
 def _demo_rows(args: argparse.Namespace, size: int, reading=None) -> list:
-    from training_fla.corpora.drawn.demo import read_demo
-    from training_fla.corpora.drawn.pairs import read_pairs, read_phoenix_pairs
+    open_experiments("fla prepare demo")
+    from experiments.drawn.demo import read_demo
+    from experiments.drawn.pairs import read_pairs, read_phoenix_pairs
 
     if args.pairs == "phoenix14t":
         if args.root is None:
@@ -288,10 +290,10 @@ def _demo_rows(args: argparse.Namespace, size: int, reading=None) -> list:
 
 def _add_demo(args: argparse.Namespace, folder: Path) -> None:
     """Text to pre-train a language model on, and a few clips as files to translate."""
+    from experiments.drawn.broad_text import broad_text
+    from experiments.drawn.demo import demo_text
+    from experiments.drawn.pairs import phoenix_text
     from training_fla.corpora.clips import write_clip
-    from training_fla.corpora.drawn.broad_text import broad_text
-    from training_fla.corpora.drawn.demo import demo_text
-    from training_fla.corpora.drawn.pairs import phoenix_text
 
     texts = {} if args.pairs else {"demo_text": demo_text(args.seed), "broad_text": broad_text(args.seed)}
     if args.pairs == "phoenix14t":

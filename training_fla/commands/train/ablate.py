@@ -7,6 +7,7 @@ written to OUT/TABLE.md. Needs a clone of the repository.
 import argparse
 from pathlib import Path
 
+from training_fla.clone import open_experiments
 from training_fla.files import Done
 
 EXAMPLE = "fla ablate table6 --recipes recipes/phoenix14t --out runs/ablations --set bf16=true"
@@ -14,7 +15,7 @@ EXAMPLE = "fla ablate table6 --recipes recipes/phoenix14t --out runs/ablations -
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from training_fla.experiments.paper_tables import TABLES
+    from training_fla.viewing.paper_tables import TABLES
 
     add = parser.add_argument
     text = f"one of {', '.join(TABLES)}; or dominance: which language model teaches the visual encoder best"
@@ -30,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | Done:
     """Run the table."""
-    from training_fla.experiments import ablation, dominance
+    open_experiments("fla ablate")
+    from experiments import ablation, dominance
 
     plan = ablation.make_ablation(args.recipes, args.out, args.set, args.launcher, args.seeds)
     is_table = args.table != "dominance"

@@ -7,6 +7,7 @@ interrupted demo goes on; a finished one shows its table again. Needs a clone of
 import argparse
 from pathlib import Path
 
+from training_fla.clone import open_experiments
 from training_fla.files import Done
 
 EXAMPLE = "fla demo --out runs/demo"
@@ -25,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | Done:
     """Run the demo."""
-    from training_fla.experiments.demonstration import run_demo, run_seeds
+    open_experiments("fla demo")
+    from experiments.demonstration import run_demo, run_seeds
 
     how = {"ablations": args.ablations, "overwrite": args.overwrite}
     if args.seeds and len(args.seeds) > 1:

@@ -25,7 +25,7 @@ def run(args) -> Done:
     if args.out.suffix.lower() != ".html":
         raise InputError(f"--out {args.out}: its name must end in .html")
     check_file(args.out, args.overwrite)
-    from training_fla.experiments.report import write_report
+    from training_fla.viewing.report import write_report
 
     write_report(args.runs, args.out, with_frames=not args.no_frames, overwrite=args.overwrite)
     held = "sentences" if args.no_frames else "sentences and frames (not with --no-frames)"

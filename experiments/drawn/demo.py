@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from experiments.drawn.drawing import FRAMES_PER_SECOND, Signing
+from experiments.drawn.grammar import Report, sample_reports, single_sign_reports
+from experiments.drawn.signs import DEMO_SIGNS, Sign, stable_integer
 from training_fla.corpora.clips import DrawnVideo
-from training_fla.corpora.drawn.drawing import FRAMES_PER_SECOND, Signing
-from training_fla.corpora.drawn.grammar import Report, sample_reports, single_sign_reports
-from training_fla.corpora.drawn.signs import DEMO_SIGNS, Sign, stable_integer
 from training_fla.corpora.row import CorpusRow
 from training_fla.files import InputError
 

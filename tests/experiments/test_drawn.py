@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training_fla.corpora.clips import DrawnVideo
-from training_fla.corpora.drawn import signs as demo_signs
-from training_fla.corpora.drawn.broad_text import broad_text
-from training_fla.corpora.drawn.demo import demo_text, read_demo
-from training_fla.corpora.drawn.drawing import Signing
-from training_fla.corpora.drawn.grammar import (
+from experiments.drawn import signs as demo_signs
+from experiments.drawn.broad_text import broad_text
+from experiments.drawn.demo import demo_text, read_demo
+from experiments.drawn.drawing import Signing
+from experiments.drawn.grammar import (
     GLOSSES,
     WEATHER,
     Statement,
@@ -20,8 +19,9 @@ from training_fla.corpora.drawn.grammar import (
     single_sign_reports,
     split_of_sentence,
 )
-from training_fla.corpora.drawn.pairs import phoenix_text, read_pairs, read_phoenix_pairs
-from training_fla.corpora.drawn.signs import DEMO_SIGNS, HAND_FORMS, Sign, sign_of_gloss, signs_of_glosses
+from experiments.drawn.pairs import phoenix_text, read_pairs, read_phoenix_pairs
+from experiments.drawn.signs import DEMO_SIGNS, HAND_FORMS, Sign, sign_of_gloss, signs_of_glosses
+from training_fla.corpora.clips import DrawnVideo
 from training_fla.files import InputError
 
 
@@ -67,8 +67,8 @@ def test_every_size_shows_the_same_clip():
 
 def test_a_seed_gives_the_same_frames_in_another_process():
     script = (
-        "import hashlib; from training_fla.corpora.drawn.demo import read_demo, demo_text\n"
-        "from training_fla.corpora.drawn.broad_text import broad_text\n"
+        "import hashlib; from experiments.drawn.demo import read_demo, demo_text\n"
+        "from experiments.drawn.broad_text import broad_text\n"
         "rows = read_demo(seed=5, num_train=3, num_dev=1, num_test=1, size=24)\n"
         "digest = hashlib.sha256()\n"
         "for row in rows:\n"

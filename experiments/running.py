@@ -2,24 +2,17 @@
 
 import os
 import shlex
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from training_fla.files import InputError, check_folder, note, read_marker, write_marker, write_text
+from training_fla.clone import ROOT
+from training_fla.files import check_folder, note, read_marker, write_marker, write_text
 from training_fla.training.plots import Panel, save_picture
 
-ROOT = Path(__file__).resolve().parents[2]
 LOAD = Path("/proc/loadavg")  # on Linux alone
-
-
-def check_clone(command: str) -> None:
-    """Refuse a command that needs recipes and run scripts, which a wheel does not bring."""
-    if not (ROOT / "recipes").is_dir() or not (ROOT / "run_stage1.py").is_file():
-        raise InputError(f"`{command}` needs the recipes and run scripts: run it from a clone of the repository")
 
 
 def run_command(words: Sequence[str], launcher: Sequence[str] = (), defaults: Mapping[str, str] | None = None) -> int:
@@ -60,14 +53,3 @@ def show_table(file: Path, rows: list[list[str]], title: str = "", panels: Seque
     if panels:
         save_picture(panels, file.with_suffix(".png"))
         print(f"\ndrawn as {file.with_suffix('.png')}")
-
-
-def moments(values: list[float]) -> tuple[float, float]:
-    """The mean and the sample deviation, which is 0 for one value."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def mean_and_deviation(values: list[float]) -> str:
-    """The mean, and the sample deviation where there are at least two seeds."""
-    mean, deviation = moments(values)
-    return f"{mean:.2f}" + (f" ± {deviation:.2f}" if len(values) > 1 else "")

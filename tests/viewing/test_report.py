@@ -11,9 +11,9 @@ import pytest
 from tests.browser import check_page
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run
 from training_fla.cli import main
-from training_fla.experiments.paper_tables import WHOLE
-from training_fla.experiments.report import read_runs
 from training_fla.files import InputError
+from training_fla.viewing.paper_tables import WHOLE
+from training_fla.viewing.report import read_runs
 
 
 class Tables(HTMLParser):
@@ -214,8 +214,7 @@ def test_what_a_run_did_not_note_is_left_out(tmp_path):
 
 
 def test_without_the_papers_recipes_one_line_says_so(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("training_fla.experiments.report.ROOT", tmp_path)
-    monkeypatch.setattr("training_fla.experiments.report.DIFFERENCES", tmp_path / "phoenix14t" / "ablations")
+    monkeypatch.setattr("training_fla.viewing.report.ROOT", tmp_path)
     assert main(["report", str(runs / "seed-0/stage2"), "--out", str(tmp_path / "report.html")]) == 0
     assert "the paper’s recipes are not installed" in (tmp_path / "report.html").read_text(encoding="utf-8")
 

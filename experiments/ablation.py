@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training_fla.experiments import running
-from training_fla.experiments.paper_tables import SCORES, TABLES, Row
-from training_fla.experiments.running import ROOT, check_clone, mean_and_deviation, own_folder, run_command, show_table
+from experiments.running import own_folder, run_command, show_table
+from training_fla.clone import ROOT
 from training_fla.files import InputError, write_text
 from training_fla.hub.card import read_facts
-from training_fla.recipe import Stage1Arguments, Stage2Arguments, VisualArguments, read_lines, read_overrides
+from training_fla.recipe import STAGES, VisualArguments, read_lines, read_overrides
+from training_fla.tables import mean_and_deviation, moments
 from training_fla.training.plots import Panel
+from training_fla.viewing.paper_tables import SCORES, TABLES, Row
 
 # The differences are the same lines for every corpus; they are written where the paper made its tables.
 DIFFERENCES = ROOT / "recipes" / "phoenix14t" / "ablations"
 JOURNAL = "ablation_runs.json"
-STAGES = {"stage1": Stage1Arguments, "stage2": Stage2Arguments}
 # A stage 2 that trains the visual encoder augments as stage 1 does; one that does not reads stored features.
 AUGMENTING = ("random_frame_phase", "augmentation_probability", "rotate_degrees", "resize_factor", "translate_pixels")
 
@@ -57,7 +57,6 @@ class Run:
 
 def make_ablation(recipes: Path, out: Path, words: list[str], launcher: str, seeds: list[int]) -> Ablation:
     """Check what the command line gave."""
-    check_clone("fla ablate")
     wrong = [word for word in words if "=" not in word]
     if wrong:
         raise InputError(f"--set takes name=value, got {wrong[0]}")
@@ -179,5 +178,5 @@ def epoch_panel(reports: dict[str, list[list[dict]]]) -> Panel:
     for stage, name in {"stage 1": "visual initialing stage", "stage 2": "LLM fine-tuning stage"}.items():
         points = {int(label.split(",")[0]): seeds for label, seeds in reports.items() if label.endswith(stage)}
         scores = {epochs: [runs[-1]["test"]["bleu4"] for runs in seeds] for epochs, seeds in points.items()}
-        lines[name] = [(epochs, *running.moments(values)) for epochs, values in scores.items()]
+        lines[name] = [(epochs, *moments(values)) for epochs, values in scores.items()]
     return Panel("test BLEU-4 (0 to 100)", "epochs of visual initialing", lines)

@@ -8,16 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from training_fla.clone import ROOT
 from training_fla.corpora.registry import CORPORA
-from training_fla.experiments import paper_tables
-from training_fla.experiments.ablation import DIFFERENCES, STAGES
-from training_fla.experiments.running import ROOT, mean_and_deviation
 from training_fla.files import InputError, atomic_file
 from training_fla.hub.card import TITLES, costs, read_facts
-from training_fla.recipe import TRAINING_DEFAULTS, read_lines, recipe_parser
-from training_fla.tables import read_table
+from training_fla.recipe import STAGES, TRAINING_DEFAULTS, read_lines, recipe_parser
+from training_fla.tables import mean_and_deviation, read_table
 from training_fla.training import plots
 from training_fla.training.callbacks import read_norms
+from training_fla.viewing import paper_tables
 from training_fla.viewing.pages import jpeg_url, render
 
 # The paper's rows by the folders that `fla ablate` gives their runs; of equal ones the first.
@@ -109,7 +108,8 @@ class Run:
         """The paper's recipe of this kind of run, and the lines (name, there, here) in which this one differs."""
         row, known = ROWS[self.kind][1], self.corpus in paper_tables.CORPORA
         name = f"{row.stage2 or row.stage1}.yaml"
-        places = ROOT / "recipes" / (self.corpus if known else DIFFERENCES.parent.name) / name, DIFFERENCES / name
+        recipes = ROOT / "recipes"
+        places = recipes / (self.corpus if known else "phoenix14t") / name, recipes / "phoenix14t" / "ablations" / name
         file = next(filter(Path.is_file, places), None)
         if file is None:  # installed without a clone
             return "", []

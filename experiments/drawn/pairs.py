@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from training_fla.corpora.drawn.demo import LANGUAGE, NUM_SIGNERS, check_drawing, drawn_row
-from training_fla.corpora.drawn.signs import signs_of_glosses, stable_integer
+from experiments.drawn.demo import LANGUAGE, NUM_SIGNERS, check_drawing, drawn_row
+from experiments.drawn.signs import signs_of_glosses, stable_integer
 from training_fla.corpora.phoenix14t import read_phoenix14t
 from training_fla.corpora.row import CorpusRow, Reading, canonical_split
 from training_fla.files import InputError

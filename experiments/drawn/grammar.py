@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training_fla.corpora.drawn.signs import LANGUAGE
+from experiments.drawn.signs import LANGUAGE
 
 MAX_SIGNS = 6  # the longest report
 

@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from training_fla.experiments import running
-from training_fla.experiments.running import check_clone, mean_and_deviation, own_folder, run_command, show_table
+from experiments import running
+from experiments.running import own_folder, run_command, show_table
 from training_fla.files import InputError, locked_folder, note, time_text, write_text
 from training_fla.hub.card import read_facts
 from training_fla.scoring.predictions import read_predictions
+from training_fla.tables import mean_and_deviation
 
 SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l")
 COLUMNS = (*SCORES, "seconds")
@@ -69,7 +70,6 @@ def demo_steps(out: Path, seed: int, ablations: bool) -> list[Step]:
 
 def run_demo(out: Path, seed: int = 0, ablations: bool = False, overwrite: bool = False) -> int:
     """Run what is not done yet, then show the table and five translations; the exit status."""
-    check_clone("fla demo")
     own_folder(out, "demo", out / "steps.json")
     with locked_folder(out, out):
         journal = open_demo(out, seed, overwrite)

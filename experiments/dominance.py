@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from training_fla.experiments.ablation import JOURNAL, Ablation, Run, given_lines, run_once
-from training_fla.experiments.running import mean_and_deviation, moments, own_folder, show_table
+from experiments.ablation import JOURNAL, Ablation, Run, given_lines, run_once
+from experiments.running import own_folder, show_table
 from training_fla.files import InputError, one_line, write_text
 from training_fla.hub.card import read_facts
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
@@ -23,6 +23,7 @@ from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_f
 from training_fla.scoring.gloss_errors import gloss_error_rate
 from training_fla.scoring.predictions import read_predictions
 from training_fla.scoring.scores import confidence_intervals, paired_significance
+from training_fla.tables import mean_and_deviation, moments
 from training_fla.training.callbacks import NORMS, read_norms
 from training_fla.training.plots import Panel
 
@@ -104,7 +105,7 @@ def run_dominance(ablation: Ablation) -> int:
 def probe_once(file: Path, run: Run, stage2: Run) -> None:
     """Read glosses from an encoder, on the corpus of its stage 2; a result that is there is kept."""
     if not file.exists():
-        from training_fla.experiments.probe import probe_glosses  # brings torch
+        from experiments.probe import probe_glosses  # brings torch
 
         dataset = Path(read_lines(Stage2Arguments, stage2.folder / "recipe.yaml")["dataset"])
         found = probe_glosses(run.folder, dataset, run.folder.with_name("features"), seed=run.lines["seed"])

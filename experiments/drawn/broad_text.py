@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from training_fla.corpora.drawn.grammar import choose
+from experiments.drawn.grammar import choose
 
 _LISTS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 WORDS = {name: words.split(", ") if "," in words else words.split() for name, words in _LISTS.items()}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training_fla.corpora.drawn.signs import (
+from experiments.drawn.signs import (
     HAND_SHAPES,
     MOVEMENT_REACH,
     MOVEMENTS,

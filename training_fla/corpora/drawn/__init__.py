@@ -1,1 +1,0 @@
-"""The drawn corpus: signs, grammar and text, and the pictures made of them. Imports corpora and files."""
