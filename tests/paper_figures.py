@@ -18,7 +18,7 @@ RECIPES = {
         "learning_rate": (1e-2, "Sec. 5.2"),
         "lr_scheduler_type": ("cosine", "Sec. 5.2"),
         "num_train_epochs": (75, "Sec. 5.4.2"),
-        "per_device_train_batch_size": (4, "Sec. 5.2"),  # 8 across 2 GPUs
+        "total_batch_size": (8, "Sec. 5.2"),  # across 2 GPUs
         "label_smoothing_factor": (0.2, "Sec. 5.2"),
         "generation_num_beams": (5, "Sec. 5.2"),
     },
@@ -31,7 +31,7 @@ RECIPES = {
         "learning_rate": (1e-5, "Sec. 5.2"),
         "adapter_learning_rate": (1e-3, "Sec. 5.2"),
         "lr_scheduler_type": ("cosine", "Sec. 5.2"),
-        "per_device_train_batch_size": (16, "Sec. 5.2"),  # on 1 GPU
+        "total_batch_size": (16, "Sec. 5.2"),  # on 1 GPU
         "label_smoothing_factor": (0.2, "Sec. 5.2"),
         "generation_num_beams": (5, "Sec. 5.2"),
     },

@@ -22,6 +22,8 @@ from training_fla.recipe import (
     Stage1Arguments,
     Stage2Arguments,
     TextArguments,
+    clips_a_process,
+    clips_a_step,
     convert,
     parse_recipe,
     read_lines,
@@ -59,6 +61,51 @@ def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_its_base(tmp_
     assert recipe.run.resume is True
     assert recipe.resolved["crop_size"] == 90
     assert not {"base", "resume", "overwrite", "hub_token"} & recipe.resolved.keys()
+
+
+def test_either_line_of_the_batchs_size_replaces_the_other(tmp_path):
+    total, device = "total_batch_size", "per_device_train_batch_size"
+    base = write(tmp_path, "base.yaml", f"output_dir: out\n{total}: 8\n")
+    file = write(tmp_path, "r.yaml", f"base: base.yaml\n{device}: 3\n")
+    for argv, given in (
+        ([base], {total: 8}),
+        ([base, f"--{device}=2"], {device: 2}),
+        ([file], {device: 3}),
+        ([file, f"--{total}=6"], {total: 6}),
+        ([file, f"--{total}=null"], {device: 3, total: None}),
+    ):
+        recipe = parse_recipe(Stage1Arguments, list(map(str, argv)), "usage")
+        assert {name: recipe.resolved[name] for name in (total, device) if name in recipe.resolved} == given
+        assert recipe.optimization.total_batch_size == given.get(total)
+    with pytest.raises(InputError, match=f"the command line gives both `{total}` and `{device}`"):
+        parse_recipe(Stage1Arguments, [str(base), f"--{total}=8", f"--{device}=2"], "usage")
+    both = write(tmp_path, "both.yaml", f"{total}: 8\n{device}: 2\n")
+    with pytest.raises(InputError, match=f"both.yaml gives both `{total}` and `{device}`"):
+        read_recipe(both)
+
+
+def test_the_clips_of_a_step_are_those_of_the_recipe_on_any_number_of_processes():
+    for processes, accumulation, clips in ((1, 1, 8), (2, 1, 4), (8, 1, 1), (2, 2, 2), (1, 8, 1)):
+        lines = {"total_batch_size": 8, "gradient_accumulation_steps": accumulation}
+        assert clips_a_step(lines, processes) == 8
+        assert clips_a_process(8, processes, accumulation) == clips
+    assert clips_a_step({"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}, 4) == 24
+    assert clips_a_step({"total_batch_size": None}, 2) == 16, "transformers' eight on each"
+
+
+@pytest.mark.parametrize(
+    ("processes", "accumulation", "message"),
+    [
+        (3, 1, r"total_batch_size 8 cannot be shared out to 3 process\(es\): launch 1, 2, 4, 8"),
+        (9, 1, "launch 1, 2, 4, 8"),
+        (4, 4, "with gradient_accumulation_steps 4: launch 1, 2, or"),
+        (1, 3, "choose another gradient_accumulation_steps"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out_equally_is_refused(processes, accumulation, message):
+    """Nine processes and eight clips: one of them would have none."""
+    with pytest.raises(InputError, match=message):
+        clips_a_step({"total_batch_size": 8, "gradient_accumulation_steps": accumulation}, processes)
 
 
 def test_an_unknown_key_names_the_nearest_right_one(tmp_path):

@@ -15,7 +15,7 @@ frame_stride: 4
 frame_size: 24
 crop_size: 20
 max_new_tokens: 12
-per_device_train_batch_size: 4
+total_batch_size: 4
 per_device_eval_batch_size: 3
 generation_num_beams: 2
 eval_strategy: steps

@@ -10,6 +10,7 @@ import os
 import re
 import typing
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,7 +57,7 @@ REFUSED = {
         "every clip of every split is read": "dataloader_drop_last",
         "the collator names its columns": "remove_unused_columns label_names length_column_name",
         "set `train_sampling_strategy: group_by_length`": "sortish_sampler",
-        "set `per_device_train_batch_size`, or `frames_per_batch`": "auto_find_batch_size",
+        "set `total_batch_size`, or `frames_per_batch`": "auto_find_batch_size",
         "training keeps nothing of earlier steps": "use_cache",
         "it has no kernels for these models": "use_liger_kernel liger_kernel_config",
         "the encoder reads videos, not text": "neftune_noise_alpha",
@@ -75,12 +76,16 @@ LEAST = {
         1: "frame_stride max_source_frames packed_size frame_size crop_size max_train_clips max_eval_clips "
         "shuffle_buffer frames_per_batch max_target_tokens max_new_tokens generation_num_beams train_tokenizer_pieces "
         "adapter_hidden_size visual_feature_size temporal_kernel_size early_stopping_patience norm_logging_steps "
-        "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps",
+        "total_batch_size per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps",
         0: "learning_rate adapter_learning_rate visual_learning_rate weight_decay momentum label_smoothing_factor "
         "max_grad_norm num_train_epochs dataloader_num_workers",
     }.items()
     for name in names.split()
 }
+# Two ways to say one thing: of lines given at different places the later counts, and no place gives both.
+BATCH_LINES = ("total_batch_size", "per_device_train_batch_size")
+DEVICE_BATCH_SIZE = 8  # transformers' own
+NO_VALUE = ("", "~", "null")  # what YAML writes for nothing
 LightTSize = Literal["tiny", "small", "base", "large"]
 
 
@@ -199,6 +204,9 @@ class OptimizationArguments:
 
     _argument_group_name = "optimization"
 
+    total_batch_size: int | None = option(
+        None, "clips of an optimizer step on all processes together, instead of `per_device_train_batch_size`"
+    )
     optimizer: Literal["sgd", "adam", "adamw"] = option("sgd", "the paper's are sgd in stage 1 and adam in stage 2")
     momentum: float = option(0.9, "of SGD")
     nesterov: bool = option(False, "of SGD")
@@ -272,7 +280,7 @@ def parse_recipe(stage_class: type, argv: list[str], usage: str) -> Recipe:
         raise SystemExit(0 if argv else 2)
     files = [] if argv[0].startswith("--") else [argv[0]]
     lines = read_recipe(Path(files[0])) if files else {}
-    values = convert(stage_class, lines | read_overrides(argv[len(files) :]))
+    values = convert(stage_class, override(lines, read_overrides(argv[len(files) :]), "the command line"))
     if not values.get("output_dir"):
         raise InputError("the recipe names no `output_dir`; add the line or give --output_dir FOLDER")
     own = {f.name for cls in classes for f in dataclasses.fields(cls)}
@@ -317,7 +325,43 @@ def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     plain = {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
     lines = {key: expand_variables(plain[key], file) if key in plain else value for key, value in values.items()}
     base = lines.pop("base", None)
-    return lines if base is None else read_recipe(file.parent / base, (*seen, file.resolve())) | lines
+    earlier = {} if base is None else read_recipe(file.parent / base, (*seen, file.resolve()))
+    return override(earlier, lines, str(file))
+
+
+def override(lines: dict[str, Any], later: dict[str, Any], place: str) -> dict[str, Any]:
+    """Lines with later ones, given at `place`, over them; either line of the batch's size replaces the other."""
+    given = [name for name in BATCH_LINES if later.get(name) not in (None, *NO_VALUE)]
+    if len(given) == 2:
+        raise InputError(f"{place} gives both `{given[0]}` and `{given[1]}`: give one of the two")
+    replaced = set(BATCH_LINES) if given else set()
+    return {name: value for name, value in lines.items() if name not in replaced} | later
+
+
+def clips_a_process(total_batch_size: int, num_processes: int, accumulation: int = 1) -> int:
+    """The clips of one batch of one process; a batch that cannot be shared out equally is refused."""
+    clips, rest = divmod(total_batch_size, num_processes * accumulation)
+    if rest:  # also where there are fewer clips than processes
+        times = "" if accumulation == 1 else f" with gradient_accumulation_steps {accumulation}"
+        fitting = [str(n) for n in range(1, total_batch_size + 1) if total_batch_size % (n * accumulation) == 0]
+        remedy = f"launch {', '.join(fitting)}" if fitting else "choose another gradient_accumulation_steps"
+        raise InputError(
+            f"total_batch_size {total_batch_size} cannot be shared out to {num_processes} process(es){times}: "
+            f"{remedy}, or give another total_batch_size"
+        )
+    return clips
+
+
+def clips_a_step(lines: Mapping[str, Any], num_processes: int = 1) -> int:
+    """The clips of one optimizer step of a recipe's typed lines, on all processes together.
+
+    With `frames_per_batch` it is the most that a step may have.
+    """
+    accumulation = lines.get("gradient_accumulation_steps") or 1
+    total = lines.get("total_batch_size")
+    if total is not None:
+        return clips_a_process(total, num_processes, accumulation) * num_processes * accumulation
+    return lines.get("per_device_train_batch_size", DEVICE_BATCH_SIZE) * num_processes * accumulation
 
 
 def expand_variables(text: str, file: Path) -> str:
@@ -379,7 +423,7 @@ def convert(stage_class: type, lines: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"unknown recipe key `{name}`" + (f"; did you mean `{near[0]}`?" if near else ""))
         options = typing.get_args(types[name]) if type(None) in typing.get_args(types[name]) else (types[name],)
         kinds = [typing.get_origin(option) or option for option in options]
-        if value in ("", "~", "null"):
+        if value in NO_VALUE:
             if type(None) not in kinds:
                 raise InputError(f"`{name}` needs a value, got none")
             value = None

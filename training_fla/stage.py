@@ -38,7 +38,7 @@ from training_fla.files import (
 )
 from training_fla.hub.card import training_facts, write_card
 from training_fla.hub.push import make_repository, push_trained
-from training_fla.recipe import Recipe, read_lines
+from training_fla.recipe import BATCH_LINES, Recipe, clips_a_process, read_lines
 from training_fla.scoring.conventions import convention_for
 from training_fla.scoring.metric import SignTranslationMetric
 from training_fla.scoring.scores import SCORE_NAMES
@@ -129,6 +129,7 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
         args = Seq2SeqTrainingArguments(**own | recipe.training)
     except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"the recipe's training fields do not fit together: {error}") from None
+    set_batch_size(recipe, args)
     check_report_to(args)
     names = (*SCORE_NAMES, "loss")
     if args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_") not in names:
@@ -138,6 +139,18 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
     if recipe.optimization.early_stopping_patience and args.eval_strategy == "no":
         raise InputError("early_stopping_patience needs evaluations: set `eval_strategy` to epoch or steps")
     return args
+
+
+def set_batch_size(recipe: Recipe, args: Seq2SeqTrainingArguments) -> None:
+    """Share the recipe's total batch out to the processes that were launched."""
+    total = recipe.optimization.total_batch_size
+    if total is None:
+        return
+    splits_batches = args.accelerator_config.split_batches
+    for name, given in {"deepspeed": args.deepspeed, "accelerator_config.split_batches": splits_batches}.items():
+        if given:
+            raise InputError(f"{name} counts clips otherwise: instead of total_batch_size give {BATCH_LINES[1]}")
+    args.per_device_train_batch_size = clips_a_process(total, args.world_size, args.gradient_accumulation_steps)
 
 
 def check_launch(recipe: Recipe) -> None:

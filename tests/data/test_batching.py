@@ -124,7 +124,7 @@ language_model_overrides: {dropout: 0.0}
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("budget")
     corpus = pack_demo(folder / "corpus", num_train=23, num_dev=3, num_test=3)
-    given = [line.split(":")[0] for line in BUDGET.splitlines() if line]
+    given = ["total_batch_size", *(line.split(":")[0] for line in BUDGET.splitlines() if line)]
     lines = [line for line in STAGE2.splitlines() if line.split(":")[0] not in given]
     stage1 = stage1_of_one_step(folder, corpus)
     handed_over = [f"stage1_checkpoint: {stage1}", f"tokenizer: {stage1}"]

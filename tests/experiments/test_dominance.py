@@ -106,7 +106,7 @@ def test_the_arms_of_the_recipes_see_the_same_clips_in_the_same_steps(folder):
     first = read_lines(Stage1Arguments, recipes / "stage1.yaml")
     joint = read_lines(Stage2Arguments, recipes / "joint.yaml")
     for line in (
-        "num_train_epochs", "per_device_train_batch_size", "optimizer", "weight_decay", "warmup_steps",
+        "num_train_epochs", "total_batch_size", "optimizer", "weight_decay", "warmup_steps",
         "lr_scheduler_type", "label_smoothing_factor", "frame_stride", "frame_size", "crop_size",
         "rotate_degrees", "resize_factor", "translate_pixels", "dataset", "train_sampling_strategy", "max_grad_norm",
         "visual_feature_size",

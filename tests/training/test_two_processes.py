@@ -88,7 +88,7 @@ def one(folder) -> dict[str, Path]:
     """One process with batches of eight: what the others are held against."""
     out = {stage: folder / f"{stage}-one" for stage in RECIPES}
     for stage in RECIPES:
-        argv = (*given(folder, stage), "--output_dir", out[stage], "--per_device_train_batch_size", 8)
+        argv = (*given(folder, stage), "--output_dir", out[stage], "--total_batch_size", 8)
         assert run(f"run_{stage}", *argv) == 0
         assert len(losses(out[stage])) == 20 and losses(out[stage])[0] > losses(out[stage])[-1]
     return out
@@ -104,7 +104,7 @@ def given(folder: Path, stage: str) -> list:
 def two(folder, one) -> dict[str, Path]:
     """Two processes with batches of four, which fill a feature cache of their own."""
     out = {stage: folder / f"{stage}-two" for stage in RECIPES}
-    argv = {stage: ["--output_dir", out[stage], "--per_device_train_batch_size", 4] for stage in RECIPES}
+    argv = {stage: ["--output_dir", out[stage], "--total_batch_size", 8] for stage in RECIPES}
     argv["stage2"] += ["--feature_cache", folder / "features-of-two"]
     run_together(*([f"run_{stage}", *given(folder, stage), *argv[stage]] for stage in RECIPES))
     return out
@@ -128,7 +128,7 @@ def test_two_processes_follow_the_curve_of_one(one, two, stage):
 def test_four_processes_follow_one_though_two_have_no_clip_in_an_epochs_last_batch(folder, one):
     """Nineteen clips in batches of two on each: the last three are two of the first process and one of the second."""
     out = {stage: folder / f"{stage}-four" for stage in RECIPES}
-    argv = {stage: ["--output_dir", out[stage], "--per_device_train_batch_size", 2] for stage in RECIPES}
+    argv = {stage: ["--output_dir", out[stage], "--total_batch_size", 8] for stage in RECIPES}
     argv["stage2"] += ["--feature_cache", folder / "features-of-four"]
     run_together(*([f"run_{stage}", *given(folder, stage), *argv[stage]] for stage in RECIPES), processes=4)
     for stage in RECIPES:
@@ -143,7 +143,7 @@ def test_four_processes_follow_one_though_two_have_no_clip_in_an_epochs_last_bat
 @pytest.mark.slow
 def test_two_processes_train_from_a_stream(folder, tmp_path):
     """Ten shards, five for each process: ten clips and nine, three batches an epoch on either."""
-    lines = ["--streaming", "true", "--train_sampling_strategy", "random", "--per_device_train_batch_size", 4]
+    lines = ["--streaming", "true", "--train_sampling_strategy", "random", "--total_batch_size", 8]
     run_together(["run_stage1", folder / "stage1.yaml", *lines, "--output_dir", tmp_path / "run"])
     history = json.loads((tmp_path / "run" / "checkpoint-20" / "trainer_state.json").read_text())["log_history"]
     assert len(losses(tmp_path / "run")) == 20 and losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
@@ -171,8 +171,8 @@ def test_variants_follow_the_curve_of_one(folder, one, variant):
     argv = [folder / f"{variant}.yaml", "--tokenizer", one["stage1"]]
     argv += ["--stage1_checkpoint", one["stage1"]] if variant != "one_run" else []
     alone, two = folder / f"{variant}-one", folder / f"{variant}-two"
-    assert run("run_stage2", *argv, "--output_dir", alone, "--per_device_train_batch_size", 8) == 0
-    run_together(["run_stage2", *argv, "--output_dir", two, "--per_device_train_batch_size", 4])
+    assert run("run_stage2", *argv, "--output_dir", alone, "--total_batch_size", 8) == 0
+    run_together(["run_stage2", *argv, "--output_dir", two, "--total_batch_size", 8])
     assert len(losses(two)) == 20 and losses(two) == pytest.approx(losses(alone), abs=1e-4)
     reports = [json.loads((out / "metrics.json").read_text())["test"] for out in (alone, two)]
     assert reports[1]["loss"] == pytest.approx(reports[0]["loss"], abs=1e-4)
@@ -184,8 +184,8 @@ def test_shards_follow_the_curve_of_one_and_are_saved_whole(folder, one, tmp_pat
     """FSDP, with the configuration that is shipped; interrupted and resumed."""
     argv = [*given(folder, "stage2"), *lines, "--load_best_model_at_end", "false"]
     alone, shards = tmp_path / "one", tmp_path / "shards"
-    assert run("run_stage2", *argv, "--output_dir", alone, "--per_device_train_batch_size", 8) == 0
-    argv += ["--output_dir", shards, "--per_device_train_batch_size", 4, "--save_steps", 10]
+    assert run("run_stage2", *argv, "--output_dir", alone, "--total_batch_size", 8) == 0
+    argv += ["--output_dir", shards, "--total_batch_size", 8, "--save_steps", 10]
     run_in_shards(*argv)
     assert losses(shards) == pytest.approx(losses(alone), abs=1e-4)
     whole, saved = weights(alone), weights(shards)
@@ -228,6 +228,6 @@ def test_what_shards_cannot_do_is_refused(fields, lines, message):
 def test_accumulated_gradients_follow_the_curve_of_a_big_batch(folder, one, stage):
     """Sentences differ in length, so a mean of the small batches' means would be another loss."""
     out = folder / f"{stage}-accumulated"
-    sizes = ("--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 4)
+    sizes = ("--total_batch_size", 8, "--gradient_accumulation_steps", 4)
     assert run(f"run_{stage}", *given(folder, stage), "--output_dir", out, *sizes) == 0
     assert losses(out) == pytest.approx(losses(one[stage]), abs=1e-4)
