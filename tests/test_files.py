@@ -218,6 +218,20 @@ def test_damaged_weights_are_one_line_with_the_files_name(tmp_path, damage, mess
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("source", ["/no/such", "./none", "../none", "~/none", "a/b/none", "runs/stage1", "none/"])
+def test_a_mistyped_folder_fails_before_anything_is_asked_of_the_hub(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    asked = []
+    with pytest.raises(InputError, match=f"from {source}: there is no such folder"), loading(source):
+        asked.append(source)
+    assert not asked
+    for name in ("gpt2", "facebook/mbart-large-cc25", "hf://datasets/a/b", "{'model_type': 'a/b/c'}"):
+        with loading(name):
+            asked.append(name)
+    assert len(asked) == 4
+
+
 @pytest.mark.parametrize("name", ["/no/such/folder", "models/none"])
 def test_what_does_not_exist_is_called_missing(name):
     from transformers import AutoTokenizer

@@ -18,7 +18,7 @@ ROOMS = [
     {"modeling_fla", "processing_fla"},
     {"files"},
     {"clone"},
-    {"tables"},
+    {"tables", "names"},
     {"recipe"},
     {"corpora", "scoring"},
     {"data"},

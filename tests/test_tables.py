@@ -99,6 +99,11 @@ def test_the_last_cell_may_hold_bare_delimiters(tmp_path):
         ("t.csv", "video,sentence\na,x\n".encode("utf-16-le"), "holds zero bytes; save it as 'CSV UTF-8'"),
         ("t.csv", b"video,sentence,Sentence\na,x,y\n", "line 1: column 'Sentence' comes twice in the header: rename"),
         ("t.csv", b"file,sentence\na,x\n", "line 1: no column 'video', only 'file', 'sentence'; ask"),
+        (
+            "t.txt",
+            b"Tier\t00:00:01.0\t1.5\tx\n",
+            "line 1: no column 'video', only .*: put a line with the names of the",
+        ),
         ("t.csv", b"video,sentence\na,x,y\n", "line 2: the row has 3 cells, the header 2: put double quotes round"),
         ("t.csv", b"", "t.csv is empty"),
         ("absent.csv", None, "cannot read .*absent.csv: No such file or directory"),

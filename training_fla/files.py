@@ -87,7 +87,12 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def loading(source: str | os.PathLike, what: str = "a model") -> Iterator[None]:
-    """Turn what libraries raise while they load a folder or Hub id into one line that names the file at fault."""
+    """Turn what libraries raise while they load a folder or Hub id into one line that names the file at fault.
+
+    A path where no folder is fails at once: without a network libraries ask the Hub for it for most of a minute.
+    """
+    if looks_like_a_path(os.fspath(source)) and not Path(source).exists():
+        raise InputError(f"cannot load {what} from {source}: there is no such folder")
     try:
         yield
     except InputError:
@@ -105,6 +110,15 @@ def loading(source: str | os.PathLike, what: str = "a model") -> Iterator[None]:
         if not Path(source).exists() and "huggingface.co" in reason:
             reason = f"there is no such folder, and {reason}"
         raise InputError(f"cannot load {what} from {source}: {reason}") from error
+
+
+def looks_like_a_path(source: str) -> bool:
+    """Whether this can be no id on the Hub, `name` or `owner/name`, or is to lie in a folder that is there."""
+    if any(mark in source for mark in ("://", "*", "{")):  # a URL, a pattern, a configuration
+        return False
+    parts = source.split("/")
+    beginning = source.startswith((".", "~")) or os.path.isabs(source) or "\\" in source
+    return beginning or len(parts) > 2 or (len(parts) == 2 and (not parts[1] or os.path.isdir(parts[0])))
 
 
 def damaged_weights(folder: Path, safetensors: str = "*.safetensors") -> str | None:

@@ -19,6 +19,7 @@ SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods and .numbers 
 SPREADSHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 NOT_A_SENTENCE = {"nan", "<na>", "#n/a"}  # how table programs write a missing value
 ROWS_NAMED = 20
+REASON_LENGTH = 600
 
 
 class BadRows:
@@ -28,7 +29,9 @@ class BadRows:
         self.found: list[tuple[Path, str, str]] = []
 
     def add(self, file: Path, row: int | str, reason: str) -> None:
-        """Note a bad row, by its line or by words."""
+        """Note a bad row, by its line or by words; a cell of megabytes is not repeated whole."""
+        if len(reason) > REASON_LENGTH:
+            reason = f"{reason[: REASON_LENGTH // 2]} ... {reason[-REASON_LENGTH // 2 :]}"
         self.found.append((file, row_name(row), reason))
 
     @contextmanager
@@ -181,9 +184,12 @@ class _Wanted(NamedTuple):
 
     def error(self, file: Path, row: int | str, column: str, names: Iterable[str]) -> InputError:
         """The error for a column that is absent from a file."""
-        named = ", ".join(repr(name) for name in names if name)
+        names = [name for name in names if name]
+        named = ", ".join(map(repr, names))
         named = named if len(named) <= 300 else f"{named[:300]} ..."
         remedy = f"; {self.remedy}" if self.remedy else ""
+        if any(re.fullmatch(r"[\d:.,]+", name) for name in names):  # as ELAN exports tables
+            remedy = f"; that is a row: put a line with the names of the columns above it, {column!r} among them"
         return InputError(f"{file}, {row_name(row)}: no column {column!r}, only {named}{remedy}")
 
 

@@ -1,11 +1,12 @@
 import csv
 import json
 import re
+import unicodedata
 
 import pytest
 
 from training_fla.cli import main
-from training_fla.scoring.predictions import read_predictions
+from training_fla.scoring.predictions import pair_up, read_predictions
 from training_fla.scoring.report import COLUMNS, align
 from training_fla.tables import read_table
 
@@ -86,6 +87,15 @@ def test_two_systems_are_compared_on_the_same_ids(tmp_path, capsys):
     assert main(["score", str(first), "--corpus", "words", "--against", str(second), "--samples", "20"]) == 0
     printed = capsys.readouterr().out
     assert "difference -" in printed and "p = " in printed
+
+
+def test_ids_and_references_of_two_files_are_paired_in_either_form_of_unicode(tmp_path):
+    rows = [("grüße", "x", "schön"), ("날씨", "y", "b")]
+    tables = []
+    for form, order in (("NFC", rows), ("NFD", rows[::-1])):
+        content = [tuple(unicodedata.normalize(form, cell) for cell in row) for row in order]
+        tables.append(read_predictions(write(tmp_path / f"{form}.tsv", content)))
+    assert pair_up(*tables).predictions == ["x", "y"]
 
 
 def test_several_files_are_seeds(tmp_path, capsys):

@@ -105,7 +105,7 @@ def test_a_bad_clip_is_one_line_and_status_2_and_the_others_are_translated(model
         (["{model}", "nothing-*.mp4"], "no file matches `nothing-*.mp4`"),
         (["{model}", "empty"], "`empty` holds neither videos nor frames"),
         (["empty", "plain.mp4"], "`empty` is not the folder of a trained model"),
-        (["/no/such/model", "plain.mp4"], "`/no/such/model` does not exist"),
+        (["/no/such/model", "plain.mp4"], "/no/such/model: there is no such folder"),
         (["{model}", "plain.mp4", "--device", "abacus"], "cannot load a model from"),
         (["{model}", "plain.mp4", "--num-workers", "-1"], "--num-workers -1: must be 0 or more"),
         (["damaged", "plain.mp4"], "damaged/model.safetensors is a Git LFS pointer"),

@@ -1,5 +1,6 @@
 import json
 import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -63,6 +64,34 @@ def test_videos_are_found_in_the_folder_of_their_split_too(tmp_path):
     rows = read_manifest(write_table(tmp_path / "t.csv", TABLE))
     assert rows[1].video.path == tmp_path / "val/b.mp4"
     assert rows[0].video.path == tmp_path / "a.mp4"
+
+
+def test_names_are_found_as_a_mac_stores_them_and_without_a_suffix(tmp_path):
+    """The id stays as the table writes it; in the split's folder names are found too."""
+    stored = {"grüße.mp4": "grüße.mp4", "abc123": "abc123.mp4", "clip.v2": "clip.v2.webm", "zählen": "zählen"}
+    stored |= {"dort": "val/dort.mkv"}
+    (tmp_path / "val").mkdir()
+    for name in stored.values():
+        (tmp_path / unicodedata.normalize("NFD", name)).touch()
+    (tmp_path / unicodedata.normalize("NFD", "zählen")).unlink()
+    write_frames(tmp_path / unicodedata.normalize("NFD", "zählen"), clip(3), "%d.png", first=1)
+    records = [{"video": name, "sentence": "x", "split": "dev"} for name in stored]
+    rows = read_manifest(write_table(tmp_path / "t.csv", records))
+    paths = [tmp_path / unicodedata.normalize("NFD", name) for name in stored.values()]
+    assert [row.video.path for row in rows] == paths and not any(row.video.is_missing for row in rows)
+    assert [row.id for row in rows] == ["grüße", "abc123", "clip.v2", "zählen", "dort"]
+
+
+@pytest.mark.parametrize("path", ["a/" * 300_000, "a\\" * 300_000, "x" * 300, "a/" * 3000])
+def test_a_path_that_no_system_opens_is_a_bad_row_at_once(tmp_path, path):
+    file = tmp_path / "t.csv"
+    file.write_text(f"video,sentence,end\n{path},Hi.,\na.mp4,x,{'1' * 5000}:00:00\nb.mp4,x,{'9' * 500_000}\n")
+    reading = Reading(skip_bad_rows=True)
+    assert read_manifest(file, reading) == []
+    lines = reading.bad.lines()
+    assert [line.partition(": ")[0] for line in lines] == [f"{file}, line {line}" for line in (2, 3, 4)]
+    assert "is too long for a path" in lines[0] and "is not a time: write seconds" in lines[1]
+    assert max(map(len, lines)) < 1000
 
 
 def test_a_folder_with_a_table_a_split_is_read(tmp_path):

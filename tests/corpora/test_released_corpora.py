@@ -1,4 +1,5 @@
 import pickle
+import unicodedata
 
 import pytest
 
@@ -99,6 +100,27 @@ def test_csl_daily_lacking_both_clips_says_so(tmp_path):
     rows = read_csl_daily(csl_daily(tmp_path, absent=("S000005_P0004_T00", "S000007_P0003_T00")), reading)
     assert rows[0].id == "S000005_P0004_T00" and rows[0].video.is_missing
     assert "as is known of CSL-Daily" in reading.notes[0]
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_names_of_releases_are_found_however_the_disk_spells_them(tmp_path, stored):
+    def rename(path, old, new, *tables):
+        path.rename(path.with_name(unicodedata.normalize(stored, path.name.replace(old, new))))
+        for table in tables:
+            text = table.read_text(encoding="utf-8").replace(old, unicodedata.normalize("NFC", new))
+            table.write_text(text, encoding="utf-8")
+
+    phoenix = phoenix14t(tmp_path / "phoenix")
+    table = phoenix / "annotations/manual/PHOENIX-2014-T.dev.corpus.csv"
+    rename(phoenix / "features/fullFrame-210x260px/dev/b-1", "b-1", "bär-1", table)
+    sign = how2sign(tmp_path / "how2sign")
+    rename(sign / "val_raw_videos/d-5-rgb_front.mp4", "d-5-", "dé-5-", sign / "how2sign_realigned_val.csv")
+    daily = csl_daily(tmp_path / "csl", videos=True, table=True)
+    tables = [daily / "sentence_label/split_1.txt", daily / "sentence_label/video_map.txt"]
+    rename(daily / "sentence-crop/S000002_P0001_T00.mp4", "S000002", "ñ02", *tables)
+    rows = [*read_phoenix14t(phoenix), *read_how2sign(sign), *read_csl_daily(daily)]
+    assert not any(row.video.is_missing for row in rows)
+    assert {"bär-1", "ñ02_P0001_T00"} <= {row.id for row in rows}
 
 
 class Runs:

@@ -156,7 +156,7 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["/no/such/model", "--port", "0"], "`/no/such/model` does not exist"),
+        (["/no/such/model", "--port", "0"], "/no/such/model: there is no such folder"),
         (["/no/such/model", "--port", "70000"], "--port 70000: must be 0 to 65535"),
     ],
 )

@@ -160,7 +160,7 @@ def test_bad_input_is_refused(clip, saved, tmp_path, capsys):
         ([clip, "--out", tmp_path / "a.gif"], r"must end in .png or .html"),
         ([clip, "--out", tmp_path / "there.png"], "exists already"),
         ([tmp_path / "text.mp4", "--out", tmp_path / "b.png"], "text.mp4"),
-        ([clip, "--model", tmp_path / "nothing", "--out", tmp_path / "b.png"], "does not exist"),
+        ([clip, "--model", tmp_path / "nothing", "--out", tmp_path / "b.png"], "no such folder"),
     ):
         assert main(["inspect", *map(str, words)]) == 2
         assert message in capsys.readouterr().err

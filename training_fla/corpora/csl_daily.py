@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from training_fla.corpora.clips import FrameFolder, VideoFile
-from training_fla.corpora.row import CorpusRow, Reading, canonical_split, path_inside, release_folder
+from training_fla.corpora.row import CorpusRow, Reading, canonical_split, find_inside, release_folder
 from training_fla.files import InputError, one_line
+from training_fla.names import plain_name
 from training_fla.tables import read_table
 
 LANGUAGE = "zh_CN"
@@ -34,7 +35,8 @@ def read_csl_daily(root: str | Path, reading: Reading | None = None) -> list[Cor
     folder = release_folder(root, "sentence_label")
     labels = _labels(folder / "sentence_label", reading)
     split_file = folder / "sentence_label" / "split_1.txt"
-    listed = [(line, c["name"].strip(), c["split"]) for line, c in _table(split_file, ("name", "split"), reading)]
+    table = _table(split_file, ("name", "split"), reading)
+    listed = [(line, plain_name(cells["name"].strip()), cells["split"]) for line, cells in table]
     rows = []
     find = _finder(folder, reading.follow_links)
     for line, name, split in _with_gap_filled(listed, labels, find, reading):
@@ -67,10 +69,10 @@ def _finder(folder: Path, follow_links: bool) -> Callable[[str], FrameFolder | V
 
     def find(name: str) -> FrameFolder | VideoFile:
         if frames:
-            path = path_inside(frames[0], name, follow_links)
+            path = find_inside(frames[0], name, follow_links)
             if path.is_dir() or not videos:
                 return FrameFolder(path, FPS)
-        paths = [path_inside(place, f"{name}.mp4", follow_links) for place in videos or [folder / VIDEO_FOLDERS[0]]]
+        paths = [find_inside(place, f"{name}.mp4", follow_links) for place in videos or [folder / VIDEO_FOLDERS[0]]]
         return VideoFile(next((path for path in paths if path.is_file()), paths[0]))
 
     return find
@@ -100,11 +102,11 @@ def _labels(folder: Path, reading: Reading) -> Labels:
         raise InputError(f"{folder} holds neither csl2020ct_v2.pkl nor video_map.txt")
     labels = {}
     for line, cells in _table(table, ("name", "length", "char"), reading):
-        length = cells["length"].strip()
+        name, length = plain_name(cells["name"].strip()), cells["length"].strip()
         with reading.bad.at(table, line):
             if length and not length.isdecimal():
                 raise InputError(f"length {length!r} is not a number of frames")
-            labels[cells["name"].strip()] = ("".join(cells["char"].split()), int(length) if length else None)
+            labels[name] = ("".join(cells["char"].split()), int(length) if length else None)
     return labels
 
 
@@ -123,7 +125,7 @@ def _pickled_labels(file: Path, reading: Reading) -> Labels:
                 characters = "".join(characters)
             if not isinstance(characters, str):
                 raise InputError(f"clip {info['name']!r} has no `label_char`")
-            labels[info["name"]] = (one_line(characters), length if isinstance(length, int) else None)
+            labels[plain_name(info["name"])] = (one_line(characters), length if isinstance(length, int) else None)
     return labels
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from training_fla.corpora.clips import VideoFile
 from training_fla.corpora.row import SPLITS, CorpusRow, Reading, canonical_split, clip_times, files_below, path_inside
 from training_fla.files import InputError, one_line
+from training_fla.names import plain_name
 from training_fla.tables import read_table
 
 LANGUAGE = "en_XX"
@@ -27,7 +28,7 @@ def read_how2sign(root: str | Path, reading: Reading | None = None, released_cli
         raise InputError(f"{root} is not a folder")
     videos: dict[str, list[Path]] = {}
     for path in files_below(root, ".mp4", reading.follow_links):
-        videos.setdefault(path.stem, []).append(path)
+        videos.setdefault(plain_name(path.stem), []).append(path)
     rows = []
     for file in _annotation_files(root):
         split = canonical_split(file.stem.rpartition("_")[2])
@@ -39,7 +40,7 @@ def read_how2sign(root: str | Path, reading: Reading | None = None, released_cli
         reading.notes.append(
             "the released clips are cut at the unaligned times: sentences and signs do not match, scores are worse"
         )
-    elif any(row.id in videos and not row.video.path.exists() for row in rows):
+    elif any(plain_name(row.id) in videos and not row.video.path.exists() for row in rows):
         reading.notes.append(
             "full videos are missing whose clips are there; --released-clips takes those, cut at the unaligned times"
         )
@@ -72,7 +73,7 @@ def _row(root: Path, split: str, cells: dict, videos: dict, follow_links: bool, 
     start, end = clip_times(begins, cells["END_REALIGNED"])
     if start is None or end is None:
         raise InputError("START_REALIGNED or END_REALIGNED is empty")
-    places = videos.get(name, [])
+    places = videos.get(plain_name(name), [])
     # The same name in several folders: that of the split, else the first.
     in_split = [path for path in places if _names_split(path.relative_to(root), split)]
     path = (in_split or places or [path_inside(root, f"{name}.mp4")])[0]

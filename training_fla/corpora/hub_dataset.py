@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training_fla.corpora.clips import EmbeddedVideo, VideoFile
-from training_fla.corpora.row import CorpusRow, Reading, canonical_split, clip_times, path_inside
+from training_fla.corpora.row import CorpusRow, Reading, canonical_split, clip_times, find_inside
 from training_fla.files import InputError, one_line
 from training_fla.tables import NOT_A_SENTENCE
 
@@ -103,9 +103,11 @@ def _video(
     """The video of a row, with a name; bytes stay in the table until they are asked for."""
     import pyarrow as pa
 
+    from processing_fla.video_reading_fla import VIDEO_SUFFIXES
+
     if getattr(table.features[column], "dtype", None) == "string":
         written = table[index][column] or ""
-        return VideoFile(path_inside(root, written, follow_links), *times), Path(written).stem
+        return VideoFile(find_inside(root, written, follow_links, VIDEO_SUFFIXES), *times), Path(written).stem
     path, has_bytes = None, True
     if pa.types.is_struct(table.data.schema.field(column).type):
         cell = table.with_format("arrow")[index][column][0]

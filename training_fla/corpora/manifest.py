@@ -1,7 +1,7 @@
 """Own data: a table of videos or folders of frames and their sentences."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from training_fla.corpora.row import (
     Reading,
     canonical_split,
     clip_times,
+    find_inside,
     path_inside,
 )
 from training_fla.files import InputError, one_line
@@ -33,12 +34,17 @@ def read_manifest(
     video_root: str | Path | None = None,  # what paths are relative to; the table's own folder when absent
     default_split: str = "train",
     language: str = "",
+    suffixes: Collection[str] | None = None,  # of the files that rows name, which may lack them; those of videos
     **columns: str,
 ) -> list[CorpusRow]:
     """The rows of a table, or of a folder with one table or one a split.
 
     `columns` are other names, `video_column="file"` and so on; "" leaves an optional column unread.
     """
+    if suffixes is None:
+        from processing_fla.video_reading_fla import VIDEO_SUFFIXES
+
+        suffixes = VIDEO_SUFFIXES
     reading, names = reading or Reading(), {name: columns.pop(f"{name}_column", name).strip() for name in COLUMNS}
     if columns:
         raise TypeError(f"a manifest has no {', '.join(columns)}")
@@ -50,7 +56,7 @@ def read_manifest(
         for line, cells in _cells(table, names, reading):
             with reading.bad.at(table, line):
                 where = f"{table}, {row_name(line)}"
-                row = _row(cells, root, split_of_file or default_split, language, reading)
+                row = _row(cells, root, split_of_file or default_split, language, reading, suffixes)
                 row = replace(row, place=(table, line))
                 before = rows.get((row.split, row.id))
                 if before == row and not cells["id"]:
@@ -114,21 +120,26 @@ def _cells(table: Path, names: dict[str, str], reading: Reading) -> list[tuple[i
     return [(line, {kind: cells.get(name, "").strip() for kind, name in names.items()}) for line, cells in found]
 
 
-def _row(cells: dict[str, str], root: Path, split: str, language: str, reading: Reading) -> CorpusRow:
+def _row(
+    cells: dict[str, str], root: Path, split: str, language: str, reading: Reading, suffixes: Collection[str]
+) -> CorpusRow:
     split = canonical_split(cells["split"] or split)
     times = clip_times(cells["start"], cells["end"])
-    path = path_inside(root, cells["video"], reading.follow_links)
-    name = path.relative_to(root)
+    path = find_inside(root, cells["video"], reading.follow_links, suffixes)
     if not path.exists():
-        in_split = path_inside(root, f"{_split_folder(root, split)}/{name}", reading.follow_links)
+        in_split = f"{_split_folder(root, split)}/{path.relative_to(root)}"
+        in_split = find_inside(root, in_split, reading.follow_links, suffixes)
         path = in_split if in_split.exists() else path
+    name = path_inside(root, cells["video"], reading.follow_links).relative_to(root)
     sentence = one_line(cells["sentence"])
     if not sentence or sentence.lower() in NOT_A_SENTENCE:
         raise InputError(f"{sentence!r} is not a sentence" if sentence else "the sentence is empty")
     if path.is_dir():
         video = FrameFolder(path, _fps(cells["fps"]), *times)
     else:
-        video, name = VideoFile(path, *times), name.with_suffix("")
+        video = VideoFile(path, *times)
+        if name.suffix == path.suffix:  # else the table gives the name without one
+            name = name.with_suffix("")
     suffix = "" if times == (None, None) else f"_{cells['start']}-{cells['end']}"
     return CorpusRow(
         id=cells["id"] or name.as_posix() + suffix,

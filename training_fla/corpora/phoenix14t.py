@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from training_fla.corpora.clips import FrameFolder
-from training_fla.corpora.row import SPLITS, CorpusRow, Reading, path_inside, release_folder
+from training_fla.corpora.row import SPLITS, CorpusRow, Reading, find_inside, release_folder
 from training_fla.files import one_line
 from training_fla.tables import read_table
 
@@ -47,5 +47,5 @@ def media(root: str | Path) -> list[Path]:
 def _frame_folder(frames: Path, written: str, follow_links: bool) -> Path:
     """Where the frames are that the annotation calls `name/1/*.png` or `name/*.png`: in `name/`, as released."""
     name = re.sub(r"(/1)?/\*\.png$", "", written.strip())
-    folder = path_inside(frames, name, follow_links)
-    return path_inside(frames, f"{name}/1", follow_links) if (folder / "1").is_dir() else folder
+    folder = find_inside(frames, name, follow_links)
+    return find_inside(frames, f"{name}/1", follow_links) if (folder / "1").is_dir() else folder

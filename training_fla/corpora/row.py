@@ -3,14 +3,17 @@
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from training_fla.corpora.clips import ClipSource
 from training_fla.files import InputError
+from training_fla.names import name_on_disk
 from training_fla.tables import BadRows
+
+MAX_PATH_BYTES, MAX_NAME_BYTES = 4096, 255  # of Linux; no system that we know opens longer ones
 
 SPLITS = ("train", "dev", "test")
 SPLIT_SPELLINGS = {
@@ -76,7 +79,7 @@ def _seconds(written: str) -> float | None:
     written = written.strip()
     if not written:
         return None
-    parts = re.fullmatch(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:[.,]\d*)?(?:[eE][+-]?\d+)?|[.,]\d+)", written)
+    parts = re.fullmatch(r"(?:(?:(\d{1,6}):)?([0-5]?\d):)?(\d+(?:[.,]\d*)?(?:[eE][+-]?\d+)?|[.,]\d+)", written)
     seconds = float(parts[3].replace(",", ".")) if parts else math.inf
     if math.isinf(seconds) or (parts[2] and seconds >= 60):
         raise InputError(f"{written!r} is not a time: write seconds (85.48) or hours:minutes:seconds (0:01:25.48)")
@@ -90,6 +93,10 @@ def path_inside(root: Path, written: str, follow_links: bool = False) -> Path:
     """The path below `root` that an annotation file means: relative, or absolute below `root`; it need not exist."""
     if not written.strip() or "\0" in written:
         raise InputError(f"{written!r} is not a path")
+    # Before anything follows it: looking up a path of a million parts takes minutes.
+    parts = re.split(r"[/\\]", written) if len(written) <= MAX_PATH_BYTES else [written]
+    if max(len(part.encode(errors="replace")) for part in parts) > MAX_NAME_BYTES:
+        raise InputError(f"{written[:60]!r}... is too long for a path")
     if re.match(r"[A-Za-z]:[\\/]", written):
         raise InputError(f"path {written!r} is one of Windows: write paths relative to {root}")
     if "\\" in written and not os.path.lexists(root / written):
@@ -110,6 +117,18 @@ def path_inside(root: Path, written: str, follow_links: bool = False) -> Path:
             f"pass --follow-links if you trust it"
         )
     return root / path
+
+
+def find_inside(root: Path, written: str, follow_links: bool = False, suffixes: Collection[str] = ()) -> Path:
+    """[`path_inside`] as the disk spells it, or as it is written where nothing is there.
+
+    A name that ends in none of `suffixes` may lack its suffix.
+    """
+    path = path_inside(root, written, follow_links)
+    if path.exists():
+        return path
+    found = name_on_disk(root, path.relative_to(root), suffixes)
+    return path_inside(root, str(found), follow_links) if found else path
 
 
 def release_folder(root: str | Path, marker: str) -> Path:

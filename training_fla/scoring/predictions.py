@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from training_fla.files import InputError
+from training_fla.names import plain_name
 from training_fla.tables import NOT_A_SENTENCE, BadRows, read_table
 
 
@@ -48,13 +49,13 @@ def pair_up(table: PredictionFile, other: PredictionFile) -> PredictionFile:
             f"{other.path} has {len(other.ids)} rows and {table.path} has {len(table.ids)}: they must match"
         )
     order = list(range(len(table.ids)))
-    if table.has_ids and other.has_ids and len(set(other.ids)) == len(other.ids):
-        place = {identifier: index for index, identifier in enumerate(other.ids)}
-        if missing := [identifier for identifier in table.ids if identifier not in place]:
+    if table.has_ids and other.has_ids and len(set(map(plain_name, other.ids))) == len(other.ids):
+        place = {plain_name(identifier): index for index, identifier in enumerate(other.ids)}
+        if missing := [identifier for identifier in table.ids if plain_name(identifier) not in place]:
             raise InputError(f"{other.path}, column 'id': no row with the id {missing[0]!r} of {table.path}")
-        order = [place[identifier] for identifier in table.ids]
+        order = [place[plain_name(identifier)] for identifier in table.ids]
     for row, index in enumerate(order):
-        if table.references[row].split() != other.references[index].split():
+        if plain_name(table.references[row]).split() != plain_name(other.references[index]).split():
             raise InputError(
                 f"{other.path}, row {index + 2}, column 'reference': {other.references[index]!r} differs from "
                 f"{table.references[row]!r} in {table.path}"

@@ -8,8 +8,6 @@ from training_fla.files import InputError, loading, note
 def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):
     """The translation pipeline of a folder or a Hub id."""
     folder = Path(model)
-    if not folder.exists() and model.strip("/").count("/") != 1:  # what is left may be a Hub id
-        raise InputError(f"`{model}` does not exist")
     if folder.exists() and not (folder / "config.json").is_file():
         raise InputError(f"`{model}` is not the folder of a trained model: it holds no config.json")
 
