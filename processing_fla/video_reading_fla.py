@@ -153,8 +153,10 @@ class RgbConverter:
         from av.video.reformatter import Interpolation, VideoReformatter
 
         self.name, self.size, self.source_size = name, size, None
-        # Averages the pixels behind each one where it scales down, in a third less time than bicubic.
-        self.interpolation, self.reformatter = Interpolation.AREA, VideoReformatter()
+        # Averages the pixels behind each one where it scales down, in a third less time than bicubic. Without the flag
+        # colours lose half of their columns, also of the few that are left after scaling.
+        self.interpolation = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
+        self.reformatter = VideoReformatter()
         self.rotation, self.turn = None, (False, False, False)
 
     def __call__(self, frame, spaced: bool = False) -> np.ndarray:
@@ -169,7 +171,7 @@ class RgbConverter:
             self.size = (self.size(*self.source_size) if callable(self.size) else self.size) or self.source_size
         height, width = self.size[::-1] if transposed else self.size
         rgb = self.reformatter.reformat(
-            frame,
+            upper_field(frame) if frame.interlaced_frame else frame,
             width=width,
             height=height,
             format="rgba",  # filled a quarter faster than rgb24, whose pixels differ a little
@@ -178,9 +180,70 @@ class RgbConverter:
             threads=1,
         )
         pixels = np.frombuffer(rgb.planes[0], np.uint8).reshape(height, -1)[:, : 4 * width].reshape(height, width, 4)
+        if frame.color_trc in HDR_CURVES:
+            pixels = hdr_to_sdr(pixels, frame.color_trc, frame.color_primaries)
         pixels = pixels.transpose(1, 0, 2) if transposed else pixels
         pixels = pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
         return pixels if spaced else np.ascontiguousarray(pixels[..., :3])
+
+
+def upper_field(frame):
+    """The upper of the two moments that a camera interlaced in a frame, row by row: a frame of half the height."""
+    from av import VideoFrame
+
+    if frame.format.has_palette or min(plane.line_size for plane in frame.planes) <= 0:  # upside down
+        return frame
+    field = VideoFrame(frame.width, (frame.height + 1) // 2, frame.format.name)
+    for source, target in zip(frame.planes, field.planes, strict=True):
+        rows = np.frombuffer(source, np.uint8).reshape(-1, abs(source.line_size))[::2]
+        rows_of_field = np.frombuffer(target, np.uint8).reshape(-1, target.line_size)
+        width = min(rows.shape[1], rows_of_field.shape[1])
+        rows_of_field[:, :width] = rows[: len(rows_of_field), :width]
+    field.colorspace, field.color_range = frame.colorspace, frame.color_range
+    return field
+
+
+def hdr_to_sdr(pixels: np.ndarray, curve: int, primaries: int) -> np.ndarray:
+    """Bring pixels of a high dynamic range, `(H, W, 4)` in uint8, to that of a screen, at its white (ITU-R BT.2408).
+
+    HLG is taken as light of the scene, PQ as light of a display; what is brighter than white becomes white.
+    """
+    light = HDR_CURVES[curve][pixels[..., :3]]
+    if primaries == BT2020_PRIMARIES:
+        light = light @ BT2020_TO_BT709.T
+    result = np.empty_like(pixels)
+    result[..., :3] = SRGB_OF_LIGHT[(np.clip(light, 0, 1) * (len(SRGB_OF_LIGHT) - 1)).astype(np.int32)]
+    return result
+
+
+def hlg_light() -> np.ndarray:
+    """Light of the scene by 8-bit HLG value (ITU-R BT.2100); 1 is white, at 75 % of the signal."""
+    signal = np.arange(256) / 255
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    light = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    return (light / ((np.exp((0.75 - c) / a) + b) / 12)).astype(np.float32)
+
+
+def pq_light() -> np.ndarray:
+    """Light of a display by 8-bit PQ value (ITU-R BT.2100); 1 is white, 203 of at most 10,000 cd/m2."""
+    power = (np.arange(256) / 255) ** (1 / 78.84375)
+    light = np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)
+    return (light ** (1 / 0.1593017578125) * 10_000 / 203).astype(np.float32)
+
+
+def srgb_of_light() -> np.ndarray:
+    """8-bit sRGB values (IEC 61966-2-1) by light in 4096 steps."""
+    light = np.arange(4096) / 4095
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255 + 0.5
+
+
+# By FFmpeg's numbers of transfer curves: SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG).
+HDR_CURVES = {16: pq_light(), 18: hlg_light()}
+BT2020_PRIMARIES = 9
+BT2020_TO_BT709 = np.array(
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
+)
+SRGB_OF_LIGHT = srgb_of_light().astype(np.uint8)
 
 
 def orientation(frame, name: object) -> tuple[bool, bool, bool]:
@@ -245,6 +308,8 @@ class OpenVideo:
         self.formats = container.format.name.split(",")
         self.start = (container.start_time or 0) / 1_000_000
         self.num_indexed = len(stream.index_entries)
+        rate = stream.average_rate or stream.guessed_rate  # asked for now: it may be wanted when the file is closed
+        self.header_fps = float(rate) if rate else None
         self.num_frames, self.first_seconds, self.last_seconds = 0, 0.0, 0.0  # given so far
 
     @property
@@ -252,8 +317,7 @@ class OpenVideo:
         """Frames a second, by the times of those given so far; below two by the header, which may state a clock's."""
         if self.num_frames > 1:
             return (self.num_frames - 1) / (self.last_seconds - self.first_seconds)
-        rate = self.stream.average_rate or self.stream.guessed_rate
-        return float(rate) if rate else None
+        return self.header_fps
 
     @property
     def end_seconds(self) -> float | None:
@@ -360,7 +424,7 @@ class OpenVideo:
     ) -> Iterator[tuple[float, np.ndarray]]:
         """As `timed_frames`, upright RGB `(H, W, 3)` in uint8; spaced frames are `(H, W, 4)`, see [`RgbConverter`].
 
-        Pixels are as stored: ones that are not square are not made so, and HDR is not mapped to the range of a screen.
+        Pixels that are not square are not made so; HDR is mapped to the range of a screen, see [`hdr_to_sdr`].
         """
         convert = RgbConverter(self.name, size)
         for seconds, frame in islice(self.timed_frames(*times), 0, None, frame_stride):

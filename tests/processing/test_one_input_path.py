@@ -2,19 +2,21 @@
 
 from itertools import pairwise
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import pipeline
 
+from processing_fla import FlaVideoProcessor
 from training_fla.corpora.clips import FrameFolder, VideoFile
 from training_fla.corpora.row import CorpusRow
 from training_fla.data.datasets import SignVideoDataset, evaluation_frames
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.data.packing import pack
 
-from .drawing import late_video, marked_frame, tiny_model, tiny_processor, write_video
+from .drawing import GREEN, late_video, marked_frame, tiny_model, tiny_processor, write_video
 
 RAW = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
 SHORT = {"max_new_tokens": 8, "num_beams": 2}
@@ -28,8 +30,8 @@ def clips(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("clips")
     clips = {"late": late_video(folder / "late.mp4", num_frames=13)}
     for prefix, length in (("", 13), ("long ", 29)):
-        frames = [marked_frame(number, 75, 96) for number in range(length)]
-        clips[f"{prefix}mp4"] = write_video(folder / f"{prefix}a.mp4", frames, pix_fmt="yuv444p")
+        frames = [marked_frame(number, 76, 96) for number in range(length)]
+        clips[f"{prefix}mp4"] = write_video(folder / f"{prefix}a.mp4", frames)
         times = {"times": [40 * number for number in range(length)], "container_options": {"live": "1"}}
         clips[f"{prefix}recorded"] = write_video(
             folder / f"{prefix}b.webm", frames, codec="libvpx", options={"g": "9", "deadline": "realtime"}, **times
@@ -70,6 +72,23 @@ def test_one_input_path_packed_frames_are_those_of_the_processor_up_to_jpeg(clip
     assert theirs.shape == ours.shape == (len(kept), 3, CROP, CROP)
     # JPEG halves the resolution of colours: 4 of 255 on average, of the hard edges of pure colours drawn here.
     assert (theirs - ours).float().abs().mean() < 5
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (720, 1280)])
+def test_one_input_path_gives_a_file_the_colours_of_its_frames(tmp_path, height, width):
+    """Those that any other program decodes, whole and then scaled; narrow stripes show what colours lose."""
+    frame = marked_frame(3, height, width)
+    frame[:, np.arange(width) // 8 % 3 == 0] = GREEN
+    path = write_video(tmp_path / "a.mp4", [frame] * 2)
+    with av.open(str(path)) as container:
+        whole = [picture.to_ndarray(format="rgb24") for picture in container.decode(video=0)]
+    read = FlaVideoProcessor(do_center_crop=False)
+    of_file, of_frames = (read(video, **RAW)["pixel_values_videos"].float() for video in (path, np.stack(whole)))
+    assert of_file.shape == of_frames.shape == (1, 1, 3, 256, 256)
+    # Colours are stored for every other pixel, so they are scaled by half as much as in memory, where an area of a few
+    # pixels is averaged less exactly.
+    difference = (of_file - of_frames).abs()
+    assert difference.mean() < 6 and difference.max() < 50
 
 
 @pytest.mark.parametrize("kind", KINDS)

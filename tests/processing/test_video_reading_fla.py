@@ -222,6 +222,16 @@ def test_a_wrong_length_in_a_header_is_not_believed(videos, tmp_path):
         assert video.end_seconds == pytest.approx(S / 25, abs=0.01)
 
 
+def test_the_rate_of_a_single_frame_is_known_when_the_file_is_closed(tmp_path):
+    path = write_video(tmp_path / "one.mp4", [marked_frame(1)], rate=10)
+    with open_video(path) as video:
+        assert len(list(video.timed_frames())) == 1
+        video.stream = None  # nothing asks FFmpeg for what was freed
+    assert video.fps == 10
+    _, metadata = read_chosen_frames(path, lambda num_frames, fps: np.arange(num_frames), 9)
+    assert metadata.fps == 10 and metadata.duration == 0.1
+
+
 def test_an_animated_gif_is_a_video(tmp_path):
     from PIL import Image
 
@@ -280,6 +290,54 @@ def test_luma_is_expanded_by_the_standard_formula():
         frame = av.VideoFrame.from_ndarray(planes, "yuv420p")
         frame.color_range = color_range
         assert np.abs(RgbConverter(Path("drawn"))(frame).astype(int) - grey).max() <= 1, (color_range, luma)
+
+
+def yuv_frame(name: str, rows, curve: int, primaries: int):
+    """A frame of grey rows, given as values from 0 to 1 of a signal of limited range."""
+    frame = av.VideoFrame(32, 2 * len(rows), name)
+    depth, kind = (10, np.uint16) if "10" in name else (8, np.uint8)
+    for number, plane in enumerate(frame.planes):
+        pixels = np.frombuffer(plane, kind).reshape(plane.height, -1)
+        luma = np.repeat([[round((16 + 219 * row) * 2 ** (depth - 8))] for row in rows], 2, axis=0)
+        pixels[:] = luma if number == 0 else 1 << (depth - 1)
+    frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range = curve, primaries, 9, 1
+    return frame
+
+
+@pytest.mark.parametrize(("curve", "white", "grey"), [(18, 0.75, 0.282), (16, 0.5807, 0.3583)])
+def test_white_of_a_high_dynamic_range_is_white_on_a_screen(curve, white, grey):
+    """HLG (18) and PQ (16) of BT.2100, with white and a tenth of its light as BT.2408 places them; 1 is brighter."""
+    frame = yuv_frame("yuv420p10le", [0, grey, white, 1], curve, 9)
+    pixels = RgbConverter("drawn")(frame).astype(int)
+    assert np.abs(pixels[1::2, 16] - [[0], [89], [255], [255]]).max() <= 2  # 89: 0.1 by sRGB's curve
+    spaced = RgbConverter("drawn")(frame, spaced=True)
+    assert spaced.shape == (8, 32, 4) and np.array_equal(spaced[..., :3], pixels)
+
+
+def test_colours_of_a_high_dynamic_range_are_those_of_a_screen():
+    """Red of BT.709 in BT.2020 has 0.6274, 0.0691 and 0.0164 of its light."""
+    rgb = np.empty((16, 32, 3), np.uint8)
+    rgb[:] = np.rint(255 * np.sqrt(3 * 0.265 * np.array([0.6274, 0.0691, 0.0164]) * 0.3))  # HLG of a third of white
+    frame = av.VideoFrame.from_ndarray(rgb, "rgb24")
+    frame.color_trc, frame.color_primaries = 18, 9
+    red, green, blue = RgbConverter("drawn")(frame)[8, 16].astype(int)
+    assert abs(red - 149) <= 2 and green < 20 and blue < 20
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [(".mpg", "mpeg2video", {"flags": "+ilme+ildct", "q:v": "2"}), (".mp4", "libx264", {"x264-params": "tff=1"})],
+)
+def test_of_an_interlaced_frame_one_moment_is_kept(tmp_path, suffix, codec, options):
+    """The upper rows show a hand to the left, the lower ones to the right."""
+    frame = np.full((96, 128, 3), 40, np.uint8)
+    frame[0::2, 16:48] = frame[1::2, 80:112] = 220
+    path = write_video(tmp_path / f"a{suffix}", [frame] * 4, codec=codec, options=options)
+    for size in (None, (24, 64)):
+        shown = list(frames_of(path, size=size))[1][..., 1]
+        columns = shown.mean(0)[:: shown.shape[1] // 16]
+        assert shown.std(0).max() < 8 and shown.shape == (size or (96, 128))
+        assert columns[3:5].min() > 200 and columns[11:13].max() < 60
 
 
 @pytest.mark.parametrize(("height", "width"), [(97, 65), (33, 51), (130, 48)])
