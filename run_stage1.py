@@ -12,18 +12,20 @@ import sys
 
 from training_fla.cli import exit_status
 from training_fla.files import Done, InputError
-from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe
+from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe, stage2_words
 
 
 def build_processor(recipe: Recipe, splits):
     """The recipe's frames and the tokenizer of the language model that stage 2 will use (paper Sec. 4.2)."""
     from processing_fla import train_tokenizer
     from training_fla.stage import make_processor
-    from training_fla.training.parts import load_tokenizer
+    from training_fla.training.parts import check_targets, load_tokenizer
 
     pieces, text = recipe.stage.train_tokenizer_pieces, recipe.text
     if not pieces:
-        return make_processor(recipe, load_tokenizer(text.tokenizer))
+        tokenizer = load_tokenizer(text.tokenizer)
+        check_targets(tokenizer, text.tokenizer, splits.train.sentences)
+        return make_processor(recipe, tokenizer)
     if text.tokenizer:
         raise InputError("the recipe names a `tokenizer` and `train_tokenizer_pieces`: give one of the two")
     if text.language_code is None:
@@ -67,11 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         recipe = parse_recipe(Stage1Arguments, words, __doc__)
         from training_fla.stage import run_stage
 
-        source = ("--dataset", recipe.data.dataset) if recipe.data.dataset else ("--manifest", recipe.data.manifest)
-        second = f"{words[0][:-11]}stage2.yaml" if words[0].endswith("stage1.yaml") else "RECIPE.yaml"
-        streaming = ["--streaming", "true"] if recipe.data.streaming else []
-        next_words = ["python", "run_stage2.py", second, *map(str, source), *streaming]
-        next_command = shlex.join([*next_words, "--stage1_checkpoint", str(recipe.output_dir)])
+        next_command = shlex.join(["python", "run_stage2.py", *stage2_words(recipe, words[0])])
         return run_stage(recipe, build_processor, build_model, next_command)
 
     return exit_status(work, sys.argv[1:] if argv is None else argv, prog="run_stage1.py")

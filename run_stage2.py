@@ -16,14 +16,15 @@ from training_fla.recipe import Recipe, Stage2Arguments, parse_recipe
 
 
 def build_processor(recipe: Recipe, splits):
-    """The recipe's frames and the language model's own tokenizer."""
+    """The recipe's frames and the language model's own tokenizer; a random language model takes that of stage 1."""
     from training_fla.stage import make_processor
-    from training_fla.training.parts import load_tokenizer
+    from training_fla.training.parts import check_targets, load_tokenizer
 
     stage = recipe.stage
-    return make_processor(
-        recipe, load_tokenizer(recipe.text.tokenizer or stage.language_model or stage.stage1_checkpoint)
-    )
+    source = recipe.text.tokenizer or stage.language_model or stage.stage1_checkpoint
+    processor = make_processor(recipe, load_tokenizer(source))
+    check_targets(processor.tokenizer, source, splits.train.sentences, stage.stage1_checkpoint)
+    return processor
 
 
 def build_model(recipe: Recipe, processor):
@@ -57,6 +58,8 @@ def build_model(recipe: Recipe, processor):
         input_embed_scale=stage.input_embed_scale,
         **features,
     )
+    if stage.language_model and stage.language_model == stage.stage1_checkpoint:
+        parts.continue_from(model, visual, recipe)
     if stage.one_run_light_t:
         ids = parts.special_token_ids(processor.tokenizer)
         add_light_t(model, stage.one_run_light_t, stage.one_run_light_t_overrides, ids)

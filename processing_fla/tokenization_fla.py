@@ -1,8 +1,8 @@
 """Tokenizers for a corpus: `trim_tokenizer` cuts a released one, `train_tokenizer` makes one. Not saved with a model.
 
-Paper: Sec. 5.2 trims MBart's vocabulary to the training set. Unstated: which texts of it, and which pieces that leaves.
-Here every single character of the texts is kept: the best segmentation of a training sentence then stays the best one,
-and a word not seen in training is split into characters instead of becoming `<unk>`.
+Paper: Sec. 5.2 trims MBart's vocabulary to the training set. Unstated: which texts of it, and which pieces that
+leaves. Here every single character of the texts is kept: the best segmentation of a training sentence then stays the
+best one, and a word not seen in training is split into characters instead of becoming `<unk>`.
 """
 
 import io
@@ -189,9 +189,14 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) 
 
     Chinese and Japanese characters, which no spaces separate, count as words.
     """
-    words = Counter(word for s in sentences for word in WORD.findall(unicodedata.normalize("NFKC", s)))
+    words = Counter(word for sentence in sentences for word in words_of(sentence))
     ids = _token_ids(tokenizer, list(words))
     return +Counter({w: n * i.count(tokenizer.unk_token_id) for (w, n), i in zip(words.items(), ids, strict=True)})
+
+
+def words_of(sentence: str) -> list[str]:
+    """The words of a sentence after NFKC; Chinese and Japanese characters are words."""
+    return WORD.findall(unicodedata.normalize("NFKC", sentence))
 
 
 def _backend_description(tokenizer: PreTrainedTokenizerBase) -> dict:

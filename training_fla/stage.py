@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -38,7 +38,7 @@ from training_fla.files import (
 )
 from training_fla.hub.card import training_facts, write_card
 from training_fla.hub.push import make_repository, push_trained
-from training_fla.recipe import BATCH_LINES, Recipe, clips_a_process, read_lines
+from training_fla.recipe import BATCH_LINES, Recipe, VisualArguments, clips_a_process, read_lines
 from training_fla.scoring.conventions import convention_for
 from training_fla.scoring.metric import SignTranslationMetric
 from training_fla.scoring.scores import SCORE_NAMES
@@ -201,7 +201,20 @@ def check_output_folder(recipe: Recipe) -> None:
     free = {"resume", "overwrite", "output_dir"}
     changed = sorted(name for name in (before.keys() | now.keys()) - free if before.get(name) != now.get(name))
     if changed:
-        raise InputError(f"cannot resume {folder}: the recipe has changed in {', '.join(changed)}")
+        remedy = more_epochs(recipe) if {"num_train_epochs", "max_steps"} & set(changed) else ""
+        raise InputError(f"cannot resume {folder}: the recipe has changed in {', '.join(changed)}{remedy}")
+
+
+def more_epochs(recipe: Recipe) -> str:
+    """What to do instead of `--resume` with more epochs: the schedule of the learning rate cannot be prolonged."""
+    run, stage = recipe.output_dir, recipe.stage
+    lines = {"stage1_checkpoint": run, "output_dir": f"{run}-more"}
+    lines |= {"language_model": run} if hasattr(stage, "language_model") else {"tokenizer": run}
+    instead = {"train_tokenizer_pieces", "language_model_config"} | {f.name for f in fields(VisualArguments)}
+    lines |= {name: "null" for name in sorted(instead - lines.keys()) if getattr(stage, name, None) is not None}
+    lines |= {"random_language_model": "false"} if getattr(stage, "random_language_model", False) else {}
+    words = " ".join(f"--{name} {value}" for name, value in lines.items())
+    return f"; to train a finished run further start a new one from it, without --resume: {words}"
 
 
 def begin_output_folder(recipe: Recipe) -> None:

@@ -1,10 +1,12 @@
 """Where the parts of a model come from: tokenizer, language model, stage 1's visual encoder, an untrained one."""
 
 import dataclasses
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
@@ -16,9 +18,9 @@ from transformers import (
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig, load_imagenet_weights
 from processing_fla import FlaProcessor, FlaVideoProcessor
-from processing_fla.tokenization_fla import set_start_tokens
+from processing_fla.tokenization_fla import set_start_tokens, unknown_words, words_of
 from training_fla.data.packed_corpus import MANIFEST, read_packed_manifest
-from training_fla.files import InputError, loading
+from training_fla.files import InputError, loading, note
 from training_fla.recipe import Recipe, Stage2Arguments, VisualArguments
 
 from .adapters import check_installed
@@ -29,6 +31,8 @@ OF_FRAMES |= {"stage1_checkpoint", "one_run_light_t", "freeze_vision_backbone", 
 OF_FRAMES |= {"input_features", "feature_cache", "feature_dtype", "streaming", "frame_stride", "max_source_frames"}
 OF_FRAMES |= {"frame_size", "crop_size", "random_frame_phase", "augmentation_probability", "rotate_degrees"}
 OF_FRAMES |= {"resize_factor", "translate_pixels", "visual_learning_rate", "norm_logging_steps"}
+
+MOST_UNKNOWN = 0.01  # of the words of the training sentences
 
 # Gemma's tokenizers are made for decoders: targets would begin with <bos>, as the model lets them anyway, and not end.
 TARGETS_END = {"add_bos_token": False, "add_eos_token": True, "padding_side": "right"}
@@ -46,6 +50,31 @@ def load_tokenizer(source: str | None) -> PreTrainedTokenizerBase:
             if tokenizer.eos_token_id in tokenizer(text_target="a")["input_ids"]:
                 return tokenizer
     raise InputError(f"tokenizer {source}: targets do not end with its eos_token, so that no translation would end")
+
+
+def check_targets(
+    tokenizer: PreTrainedTokenizerBase, source: str | None, sentences: Sequence[str], stage1: str | None = None
+) -> None:
+    """Refuse a tokenizer that leaves words of the training sentences unknown which that of stage 1 knows.
+
+    What no tokenizer at hand knows, and a few words in a hundred, are a note: a released vocabulary has its limits.
+    """
+    unknown = unknown_words(tokenizer, sentences)
+    if not unknown:
+        return
+    known_before: set[str] = set()
+    if stage1 and stage1 != source:
+        known_before = unknown.keys() - unknown_words(load_tokenizer(stage1), list(unknown)).keys()
+    number = sum(len(known_before & set(words_of(sentence))) for sentence in sentences)
+    shown = ", ".join(list(unknown)[:5])
+    if number > MOST_UNKNOWN * sum(len(words_of(sentence)) for sentence in sentences):
+        raise InputError(
+            f"the tokenizer {source} does not know {len(known_before)} words of the training sentences ({shown}) that "
+            f"the tokenizer of stage1_checkpoint {stage1} knows: leave the line `tokenizer` out, or trim the language "
+            "model to these sentences with `fla trim`"
+        )
+    if PartialState().is_main_process:
+        note(f"note: {unknown.total()} tokens of the training sentences are unknown to the tokenizer: {shown}")
 
 
 def set_language(tokenizer: PreTrainedTokenizerBase, code: str, name: str) -> None:
@@ -79,19 +108,43 @@ def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBa
         return model
     with loading(stage.language_model, "a language model"):
         config = AutoConfig.from_pretrained(stage.language_model)
+        whole = config if isinstance(config, FlaConfig) else None  # of a run: its language model is taken
+        if whole:
+            config = whole.text_config
         check_fields({"model_type": config.model_type} | stage.language_model_overrides, "language_model_overrides")
         # Made anew: T5Gemma hands a dropout on to its halves only while it is made.
         config = type(config).from_dict(config.to_dict() | stage.language_model_overrides)
+        # Without it the checkpoint's is taken: Adam's small steps vanish in bfloat16.
+        options = {"dtype": getattr(torch, stage.language_model_dtype)}
+        if stage.language_model_quantization:
+            if whole:
+                raise InputError("language_model_quantization is for a pre-trained `language_model`, not for a run's")
+            options["quantization_config"] = quantization(stage.language_model_quantization)
         if stage.random_language_model:
             model = AutoModelForSeq2SeqLM.from_config(config)
+        elif whole:
+            whole.text_config = config
+            model = FlaForConditionalGeneration.from_pretrained(stage.language_model, config=whole, **options)
+            model = model.language_model
         else:
-            # Without it the checkpoint's is taken: Adam's small steps vanish in bfloat16.
-            options = {"dtype": getattr(torch, stage.language_model_dtype)}
-            if stage.language_model_quantization:
-                options["quantization_config"] = quantization(stage.language_model_quantization)
             model = AutoModelForSeq2SeqLM.from_pretrained(stage.language_model, config=config, **options)
     set_start_tokens(model, tokenizer)  # released MBart names none and would begin with <s>
     return model
+
+
+def continue_from(model: FlaForConditionalGeneration, start: FlaForConditionalGeneration, recipe: Recipe) -> None:
+    """Take the adapter, too, where visual encoder and language model are those of one run and it fits."""
+    taken, new = "visual encoder and language model", "LLM-Adapter (of another kind)"
+    if adapter_shape(model) == adapter_shape(start):
+        model.adapter.load_state_dict(start.adapter.state_dict())
+        taken, new = "visual encoder, LLM-Adapter and language model", "nothing"
+    recipe.start |= {"model": recipe.stage.language_model, "taken": taken, "new": new}
+
+
+def adapter_shape(model: FlaForConditionalGeneration) -> tuple:
+    """What two models must have in common for one to go on with the adapter of the other."""
+    shapes = [(name, tensor.shape) for name, tensor in model.adapter.state_dict().items()]
+    return model.config.input_features, model.config.input_embed_scale, shapes
 
 
 def quantization(fields: dict) -> BitsAndBytesConfig:

@@ -166,6 +166,6 @@ def print_report(report: dict) -> None:
         words = ", ".join(f"{word} ({count})" for word, count in list(check["unknown_words"].items())[:20])
         print(
             f"{name}: {check['unknown_tokens']} unknown of {check['tokens']} tokens in {check['sentences']} sentences "
-            f"({check['unknown_tokens_before']} before trimming), {check['sentences_tokenized_differently']} sentences "
-            f"are split differently{': ' + words if words else ''}"
+            f"({check['unknown_tokens_before']} before trimming), {check['sentences_tokenized_differently']} "
+            f"of the sentences are split differently{': ' + words if words else ''}"
         )
