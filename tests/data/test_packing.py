@@ -14,6 +14,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -23,11 +24,16 @@ from training_fla.corpora.row import CorpusRow
 from training_fla.data import packing, worker_processes
 from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.packed_corpus import (
+    OLD_FORMAT,
+    OLD_GLOSS_SCHEMA,
+    OLD_SCHEMA,
     PackedCorpus,
     file_sha256,
+    index_digest,
     manifest_digest,
     packed_splits,
     read_packed_manifest,
+    read_shards,
     verify_packed,
 )
 from training_fla.data.packing import ensure_packed, pack
@@ -88,7 +94,23 @@ def test_datasets_opens_a_packed_folder(packed, tmp_path):
     opened = datasets.load_dataset(str(packed), cache_dir=str(tmp_path))
     assert {split: len(table) for split, table in opened.items()} == {"train": 5, "dev": 2, "test": 2}
     assert opened["dev"][1]["sentence"] == "satz dev1"
-    assert [jpeg[:2] for jpeg in opened["dev"][1]["frames"]] == [b"\xff\xd8"] * 4
+    frames = opened["dev"][1]["frames"]
+    corpus = PackedCorpus(packed, "dev")
+    assert [frame.size for frame in frames] == [(22, 18)] * 4
+    np.testing.assert_array_equal(np.stack(frames), corpus.read_frames(1, range(4)).permute(0, 2, 3, 1))
+    assert opened["train"].features.arrow_schema.equals(corpus.schema, check_metadata=False)
+
+
+def test_a_row_of_a_packed_folder_goes_into_the_processor(packed_demo, demo_processor, tmp_path):
+    """As an array of the same frames does."""
+    import datasets
+
+    row = datasets.load_dataset(str(packed_demo), split="dev", cache_dir=str(tmp_path))[1]
+    corpus = PackedCorpus(packed_demo, "dev")
+    frames = corpus.read_frames(1, range(corpus.num_frames[1]))
+    from_row = demo_processor(videos=row["frames"], text=row["sentence"], return_tensors="pt")
+    from_frames = demo_processor(videos=frames, text=corpus.sentences[1], return_tensors="pt")
+    assert from_row.keys() == from_frames.keys() and all(from_row[key].equal(from_frames[key]) for key in from_row)
 
 
 def test_sentences_are_written_one_a_line(packed):
@@ -271,6 +293,62 @@ def without_index(packed, folder):
         (folder / split.pop("index")["file"]).unlink()
     (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": manifest_digest(manifest)}))
     return folder
+
+
+def as_packed_by_030(packed, folder):
+    """Frames as bare bytes, and nothing of the size of the source's."""
+    folder.mkdir()
+    manifest = read_packed_manifest(packed)
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            rows = pa.ipc.open_stream(packed / shard["file"]).read_all().to_pylist()
+            schema = OLD_GLOSS_SCHEMA if "glosses" in rows[0] else OLD_SCHEMA
+            with pa.OSFile(str(folder / shard["file"]), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+                for row in rows:
+                    values = row | {"frames": [frame["bytes"] for frame in row["frames"]]}
+                    stream.write_batch(pa.RecordBatch.from_pylist([values], schema))
+            file = folder / shard["file"]
+            table = pa.ipc.open_stream(file).read_all()
+            shard |= {"bytes": file.stat().st_size, "sha256": file_sha256(file), "index_sha256": index_digest(table)}
+        file = folder / split["index"]["file"]
+        index = read_shards(folder, split["shards"], check=True)
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, index.schema) as writer:
+            writer.write_table(index)
+        split["index"] |= {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+    write_manifest(folder, manifest | {"format": OLD_FORMAT})
+    shutil.copy(packed / ".fla-llm.json", folder)
+    return folder
+
+
+def write_manifest(folder, manifest):
+    manifest = {name: value for name, value in manifest.items() if name != "sha256"}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": manifest_digest(manifest)}))
+
+
+def test_a_corpus_that_030_packed_is_read(packed, tmp_path):
+    old, new = (PackedCorpus(folder, "train") for folder in (as_packed_by_030(packed, tmp_path / "old"), packed))
+    for name in ("ids", "sentences", "signers", "num_frames"):
+        assert getattr(old, name) == getattr(new, name)
+    assert torch.equal(pickle.loads(pickle.dumps(old)).read_frames(4, [6, 0]), new.read_frames(4, [6, 0]))
+    assert verify_packed(old.folder) == []
+    assert (old.source_size(3), new.source_size(3)) == (None, (18, 22))
+    without = PackedCorpus(without_index(old.folder, tmp_path / "older"), "train")
+    assert torch.equal(without.read_frames(4, [6, 0]), new.read_frames(4, [6, 0]))
+
+
+def test_the_size_of_the_source_is_stored(tmp_path):
+    """Of a video file, a folder of frames and drawn frames; a turned video's is that of its upright frames."""
+    write_frames(tmp_path / "frames", clip(2, height=26, width=21), "%d.png", first=0)
+    videos = [
+        VideoFile(write_video(tmp_path / "a.mp4", 3, height=36, width=64)),
+        FrameFolder(tmp_path / "frames"),
+        DrawnVideo(partial(clip, 2, height=40, width=30)),
+    ]
+    rows = [CorpusRow(str(number), video, "x", "train") for number, video in enumerate(videos)]
+    corpus = PackedCorpus(quiet(rows, tmp_path / "out", size=16), "train")
+    assert [corpus.source_size(index) for index in range(3)] == [(36, 64), (26, 21), (40, 30)]
+    kept = PackedCorpus(quiet(rows, tmp_path / "kept", size=None), "train")
+    assert [tuple(kept.read_frames(index, [0]).shape[-2:]) for index in range(3)] == [(36, 64), (26, 21), (40, 30)]
 
 
 def test_a_corpus_that_010_packed_is_read(packed, tmp_path):

@@ -296,6 +296,8 @@ def load_features(file: Path, stride: int = 1) -> torch.Tensor:
     except Exception as error:  # zip, zlib, pickle, numpy and torch raise errors of many kinds at a damaged file
         raise InputError(f"{file} cannot be read: {first_line(error)}") from error
     shape = tuple(features.shape)
+    if features.is_meta or features.layout != torch.strided or features.is_quantized:
+        raise InputError(f"{file} holds no numbers that can be read: save a plain array")
     features = torch.atleast_2d(features.squeeze()) if features.dim() > 2 else features
     if features.dim() != 2 or not features.numel():
         raise InputError(f"{file} has shape {shape}, not (N, C)")

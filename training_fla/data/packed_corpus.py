@@ -3,28 +3,33 @@
 A packed folder, which [`~training_fla.data.packing.pack`] writes and `datasets.load_dataset` opens too:
 
     manifest.json                   how it was packed; the hash and size of every shard
-    train-00000-of-00056.arrow      Arrow IPC streams, one record batch a clip, with the columns of `SCHEMA` or
-                                    `GLOSS_SCHEMA`
+    train-00000-of-00056.arrow      Arrow IPC streams, one record batch a clip, with the columns of `SCHEMA`, and
+                                    `glosses` where the corpus has them; `datasets` shows the frames as images
     train.index.arrow               the columns but the frames of all clips, and where each clip lies; 0.1.0 wrote none
     train.sentences.txt             one sentence a line
     skipped.tsv                     clips that could not be packed and why; absent where there are none
     README.md                       dataset card: which files are which split
 
-Damage is an error: opening compares the index with its hash, reading each frame with its checksum.
+Damage is an error: opening checks the manifest and compares the index with its hash, reading each frame with its
+checksum. A folder may be a stranger's: whatever it says is checked before it is used.
+
+Version 0.3.0 and older packed frames as bytes without a path, and did not store the size of the source's frames.
 """
 
 import hashlib
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from training_fla.files import InputError, progress
+from training_fla.files import InputError, first_line, progress
 
 try:
     import simplejpeg
@@ -35,9 +40,20 @@ if TYPE_CHECKING:
     import torch
 
 MANIFEST = "manifest.json"
-FORMAT = "fla-packed-1"
+FORMAT, OLD_FORMAT = "fla-packed-2", "fla-packed-1"
+MAX_PIXELS = 4096 * 4096  # of a frame, as of a video's that is read
 
-SCHEMA = pa.schema(
+
+def described(schema: pa.Schema) -> pa.Schema:
+    """A schema that tells `datasets` what its columns are, as `datasets` itself writes it: the frames are images."""
+    names = {pa.float32(): "float32"}
+    features = {field.name: {"dtype": names.get(field.type, str(field.type)), "_type": "Value"} for field in schema}
+    features["frame_crc32"] = {"feature": {"dtype": "uint32", "_type": "Value"}, "_type": "List"}
+    features["frames"] = {"feature": {"_type": "Image"}, "_type": "List"}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+OLD_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("sentence", pa.string()),
@@ -53,8 +69,15 @@ SCHEMA = pa.schema(
         ("frames", pa.list_(pa.binary())),
     ]
 )
-GLOSS_SCHEMA = SCHEMA.append(pa.field("glosses", pa.string()))  # of a corpus that has them
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+SOURCE_SIZE = [pa.field("source_height", pa.int32()), pa.field("source_width", pa.int32())]
+SCHEMA = described(pa.schema([*list(OLD_SCHEMA)[:-1], pa.field("frames", pa.list_(IMAGE)), *SOURCE_SIZE]))
+GLOSSES = pa.field("glosses", pa.string())
+OLD_GLOSS_SCHEMA, GLOSS_SCHEMA = OLD_SCHEMA.append(GLOSSES), described(SCHEMA.append(GLOSSES))
+SCHEMAS = {OLD_FORMAT: (OLD_SCHEMA, OLD_GLOSS_SCHEMA), FORMAT: (SCHEMA, GLOSS_SCHEMA)}
+
 INDEX_COLUMNS = ["id", "sentence", "signer", "language", "num_frames", "height", "width"]
+FRAME_COLUMNS = [field.name for field in SOURCE_SIZE]
 PLACE_COLUMNS = pa.schema([("shard", pa.int32()), ("offset", pa.int64()), ("length", pa.int64())])
 
 
@@ -87,6 +110,7 @@ class PackedCorpus:
         if split not in manifest["splits"]:
             raise InputError(f"{self.folder} has no split {split!r}, only {', '.join(manifest['splits'])}")
         self._entry = manifest["splits"][split]
+        self._format: str = manifest["format"]
         self.corpus: str = manifest["corpus"]
         self.language: str = manifest["language"]  # MBart code; empty if rows differ or do not say
         self.frame_stride: int = manifest["parameters"]["frame_stride"]  # source frames to each packed frame
@@ -107,9 +131,14 @@ class PackedCorpus:
         if self._index is None:
             if "index" in self._entry:
                 file = self.folder / self._entry["index"]["file"]
-                self._index = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+                self._index = read_index(file)
             else:
+                file = self.folder / MANIFEST
                 self._index = read_shards(self.folder, self._entry["shards"], check)
+            if check:
+                columns = PLACE_COLUMNS.names if self.feature_size is None else []
+                columns = columns + (FRAME_COLUMNS if columns and self._format == FORMAT else [])
+                check_index(self._index, self._entry, file, INDEX_COLUMNS + columns)
         return self._index
 
     def __len__(self) -> int:
@@ -125,7 +154,7 @@ class PackedCorpus:
         chunked = self._read_index().column(name)
         return Column(chunked.chunk(0) if chunked.num_chunks else chunked.combine_chunks())
 
-    schema = property(lambda self: GLOSS_SCHEMA if "glosses" in self._read_index().column_names else SCHEMA)
+    schema = property(lambda self: SCHEMAS[self._format]["glosses" in self._read_index().column_names])
     ids = property(lambda self: self.column("id"))
     sentences = property(lambda self: self.column("sentence"))
     signers = property(lambda self: self.column("signer"))
@@ -152,9 +181,10 @@ class PackedCorpus:
 
         if not len(frame_indices):
             raise IndexError("no frame was asked for")
+        jpegs = self.read_jpegs(index, frame_indices, clip)
         size = self.column("height")[index], self.column("width")[index]
         pixels = np.empty((len(frame_indices), *size, 3), dtype=np.uint8)
-        for row, jpeg in enumerate(self.read_jpegs(index, frame_indices, clip)):
+        for row, jpeg in enumerate(jpegs):
             try:
                 decode_jpeg_into(jpeg, pixels[row])
             except InputError as error:
@@ -167,8 +197,10 @@ class PackedCorpus:
         """The JPEG bytes of some frames of a clip, where they lie, checked."""
         clip = self._read_clip(index) if clip is None else clip
         checksums, frames = (clip.column(name).flatten() for name in ("frame_crc32", "frames"))
+        frames = frames.field("bytes") if isinstance(frames, pa.StructArray) else frames
         num_frames, jpegs = self.num_frames[index], []
         is_whole = len(frames) == len(checksums) == num_frames and clip.num_rows == 1
+        is_whole = is_whole and not frames.null_count and not checksums.null_count
         if not is_whole or clip.column("id")[0].as_py() != self.ids[index]:
             raise self._damaged(index, 0)
         checksums = checksums.to_numpy()
@@ -180,6 +212,12 @@ class PackedCorpus:
                 raise self._damaged(index, frame)
             jpegs.append(jpeg)
         return jpegs
+
+    def source_size(self, index: int) -> tuple[int, int] | None:
+        """Height and width of a clip's frames before they were scaled; `None` where 0.3.0 or older packed it."""
+        if "source_height" not in self._read_index().column_names:
+            return None
+        return self.column("source_height")[index], self.column("source_width")[index]
 
     def fps(self, index: int) -> float:
         """Source frames a second of a clip; 0 where nothing says it."""
@@ -193,7 +231,7 @@ class PackedCorpus:
         try:
             clip = pa.ipc.read_record_batch(self._shards[number].slice(offset, length), self.schema)
             clip.validate(full=True)
-        except (pa.ArrowException, OSError, EOFError) as error:
+        except (pa.ArrowException, OSError, EOFError, IndexError) as error:
             raise self._damaged(index, 0) from error
         return clip
 
@@ -234,9 +272,112 @@ def read_packed_manifest(folder: str | os.PathLike) -> dict[str, Any]:
         stated = manifest.pop("sha256")
     except (ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{file} is damaged: pack the corpus again") from error
-    if manifest.get("format") != FORMAT or stated != manifest_digest(manifest):
+    if manifest.get("format") not in tuple(SCHEMAS) or stated != manifest_digest(manifest):
         raise InputError(f"{file} is damaged or of another version: pack the corpus again")
+    check_manifest(manifest, file)
     return manifest
+
+
+def check_manifest(manifest: dict[str, Any], file: Path) -> None:
+    """Refuse a manifest in which something is missing, of another type, or names a file outside its folder.
+
+    Its hash shows damage; this is for one that was not written by `fla prepare`.
+    """
+    is_count, is_text = "a whole number of 0 or more", "a text"
+    parameters = {"frame_stride": "a whole number of 1 or more"}
+    if "feature_size" in _checked(manifest, "parameters", "an object", file, ""):
+        parameters |= {"feature_size": "a whole number of 1 or more", "extractor": is_text}
+    for key, kind in parameters.items():
+        _checked(manifest["parameters"], key, kind, file, "parameters.")
+    for key in ("corpus", "language", "source", "plan"):
+        _checked(manifest, key, is_text, file, "")
+    stored = {"file": "the name of a file in the folder", "bytes": is_count, "sha256": is_text}
+    for name, split in _checked(manifest, "splits", "an object", file, "").items():
+        place = f"splits.{name}."
+        if not PLAIN_NAME.fullmatch(name):
+            raise InputError(f"{file}: `splits` holds {name!r}, which is not a plain name: pack the corpus again")
+        _checked(manifest["splits"], name, "an object", file, "splits.")
+        for key, kind in {"clips": is_count, "fingerprint": is_text, "shards": "a list"}.items():
+            _checked(split, key, kind, file, place)
+        entries = {f"shards.{number}": shard for number, shard in enumerate(split["shards"])}
+        if "index" in split:
+            entries["index"] = split["index"]
+        for where, entry in entries.items():
+            _checked({where: entry}, where, "an object", file, place)
+            for key, kind in stored.items():
+                _checked(entry, key, kind, file, f"{place}{where}.")
+            if where != "index":
+                _checked(entry, "clips", is_count, file, f"{place}{where}.")
+            if "index" not in split:
+                _checked(entry, "index_sha256", is_text, file, f"{place}{where}.")
+        if sum(shard["clips"] for shard in split["shards"]) != split["clips"]:
+            raise InputError(f"{file}: `{place}clips` is not the sum of its shards: pack the corpus again")
+
+
+PLAIN_NAME = re.compile(r"\w[\w.-]*")
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "a text": lambda value: isinstance(value, str),
+    "an object": lambda value: isinstance(value, dict),
+    "a list": lambda value: isinstance(value, list),
+    "a whole number of 0 or more": lambda value: type(value) is int and 0 <= value < 2**63,
+    "a whole number of 1 or more": lambda value: type(value) is int and 1 <= value < 2**31,
+    # Features lie one folder deeper.
+    "the name of a file in the folder": lambda value: (
+        isinstance(value, str) and value.count("/") <= 1 and all(map(PLAIN_NAME.fullmatch, value.split("/")))
+    ),
+}
+
+
+def _checked(holder: dict[str, Any], key: str, kind: str, file: Path, place: str) -> Any:
+    """The value of a key, which is there and of its kind."""
+    if key not in holder:
+        raise InputError(f"{file}: `{place}{key}` is missing: pack the corpus again")
+    if not KINDS[kind](holder[key]):
+        value = repr(holder[key])[:60]
+        raise InputError(f"{file}: `{place}{key}` is not {kind} but {value}: pack the corpus again")
+    return holder[key]
+
+
+def read_index(file: Path) -> pa.Table:
+    """The index of a split, which stays in the mapped file."""
+    try:
+        index = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        index.validate(full=True)
+    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+        raise InputError(f"{file} is damaged: {first_line(error)}: pack the corpus again") from error
+    return index
+
+
+def check_index(index: pa.Table, entry: dict[str, Any], file: Path, columns: list[str]) -> None:
+    """Refuse an index whose columns are not those of its split, or that names clips which cannot be."""
+    types = {field.name: field.type for field in [*SCHEMA, GLOSSES, *PLACE_COLUMNS]}
+    has_frames = "shard" in columns
+    for name in columns + ["glosses"] * ("glosses" in index.column_names):
+        if index.schema.get_field_index(name) < 0:
+            raise InputError(f"{file}: the column `{name}` is missing: pack the corpus again")
+        if index.schema.field(name).type != types[name] or index.column(name).null_count:
+            raise InputError(f"{file}: the column `{name}` is not {types[name]} throughout: pack the corpus again")
+    if len(index) != entry["clips"]:
+        raise InputError(f"{file} has {len(index)} clips instead of {entry['clips']}: pack the corpus again")
+    # Numbers that a clip can have; the largest JPEG is 65,535 pixels wide.
+    limits = {"num_frames": (1, 2**31 - 1), "height": (0, 0), "width": (0, 0)}
+    if has_frames:
+        limits |= dict.fromkeys(("height", "width", *FRAME_COLUMNS), (1, 65_535))
+        limits |= {"shard": (0, len(entry["shards"]) - 1), "offset": (0, 2**63 - 1), "length": (1, 2**63 - 1)}
+    for name in set(limits) & set(columns):
+        low, high = limits[name]
+        found = pc.min_max(index.column(name)).as_py()
+        if len(index) and not (low <= found["min"] and found["max"] <= high):
+            odd = found["max"] if found["max"] > high else found["min"]
+            raise InputError(f"{file}: `{name}` of a clip is {odd}, not {low} to {high}: pack the corpus again")
+    if has_frames and len(index):
+        sizes = np.array([shard["bytes"] for shard in entry["shards"]])
+        columns = ("shard", "offset", "length", "height", "width")
+        shard, offset, length, height, width = (index.column(name).to_numpy() for name in columns)
+        if (length > sizes[shard] - offset).any():
+            raise InputError(f"{file}: a clip lies beyond the end of its shard: pack the corpus again")
+        if (height.astype(np.int64) * width > MAX_PIXELS).any():
+            raise InputError(f"{file}: frames of a clip are too large: `height` x `width` is more than {MAX_PIXELS}")
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
@@ -256,13 +397,16 @@ def read_shards(folder: Path, shards: Sequence[dict[str, Any]], check: bool) -> 
                 offset = source.tell()
                 batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), schema))
                 places.append({"shard": number, "offset": offset, "length": source.tell() - offset})
-            table = pa.Table.from_batches(batches, GLOSS_SCHEMA if "glosses" in schema.names else SCHEMA)
+            is_old = "source_height" not in schema.names
+            table = pa.Table.from_batches(
+                batches, SCHEMAS[OLD_FORMAT if is_old else FORMAT]["glosses" in schema.names]
+            )
             table.validate(full=True)
         except (pa.ArrowException, OSError, EOFError, ValueError) as error:
             raise InputError(f"{file} is damaged: {error}: pack the corpus again") from error
         if check and index_digest(table) != shard["index_sha256"]:
             raise InputError(f"{file} is damaged: its index does not match {MANIFEST}: pack the corpus again")
-        columns = [name for name in (*INDEX_COLUMNS, "glosses") if name in table.column_names]
+        columns = [name for name in (*INDEX_COLUMNS, *FRAME_COLUMNS, "glosses") if name in table.column_names]
         index, where = table.select(columns).combine_chunks(), pa.Table.from_pylist(places, PLACE_COLUMNS)
         for name in PLACE_COLUMNS.names:
             index = index.append_column(name, where.column(name))

@@ -346,8 +346,14 @@ def _encoded(packing: Packing, row: CorpusRow) -> pa.RecordBatch | str:
 
 def _record(packing: Packing, row: CorpusRow) -> pa.RecordBatch:
     jpegs: list[bytes] = []
-    num_bytes = 0
-    with row.video.opened(packing.frame_stride, packing.size) as clip:
+    num_bytes, source = 0, (0, 0)
+
+    def size(height: int, width: int) -> tuple[int, int]:
+        nonlocal source
+        source = height, width
+        return packing.size or source
+
+    with row.video.opened(packing.frame_stride, size) as clip:
         for frame in clip:
             jpegs.append(encode_frame(frame, packing.quality))
             num_bytes += len(jpegs[-1])
@@ -360,7 +366,8 @@ def _record(packing: Packing, row: CorpusRow) -> pa.RecordBatch:
     _refuse_cut_off(row.video, clip)
     values = {name: getattr(row, name) for name in ("id", "sentence", "signer", "language", "split", "glosses")}
     values |= {"num_frames": len(jpegs), "fps": clip.fps, "height": frame.shape[0], "width": frame.shape[1]}
-    values |= {"frame_stride": packing.frame_stride, "frame_crc32": list(map(zlib.crc32, jpegs)), "frames": jpegs}
+    values |= {"source_height": source[0], "source_width": source[1], "frame_stride": packing.frame_stride}
+    values |= {"frame_crc32": list(map(zlib.crc32, jpegs)), "frames": [{"bytes": jpeg} for jpeg in jpegs]}
     return pa.RecordBatch.from_pylist([values], schema=packing.schema)
 
 
