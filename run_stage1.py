@@ -65,7 +65,7 @@ def build_model(recipe: Recipe, processor):
 def main(argv: list[str] | None = None) -> int:
     """Run stage 1; the exit status, as of `fla`."""
 
-    def work(words: list[str]) -> Done | None:
+    def work(words: list[str]) -> Done | int | None:
         recipe = parse_recipe(Stage1Arguments, words, __doc__)
         from training_fla.stage import run_stage
 

@@ -71,7 +71,7 @@ def build_model(recipe: Recipe, processor):
 def main(argv: list[str] | None = None) -> int:
     """Run stage 2; the exit status, as of `fla`."""
 
-    def work(words: list[str]) -> Done | None:
+    def work(words: list[str]) -> Done | int | None:
         recipe = parse_recipe(Stage2Arguments, words, __doc__)
         from training_fla.stage import run_stage
         from training_fla.training.parts import sign_feature_fields

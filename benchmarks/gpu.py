@@ -129,7 +129,8 @@ class TimeLimit(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         """Look."""
-        control.should_training_stop |= time.monotonic() > self.end
+        if time.monotonic() > self.end:
+            state.max_steps, control.should_training_stop = state.global_step, True  # it is to end here
 
 
 def time_is_over(number, frame) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -45,11 +46,16 @@ from training_fla.scoring.scores import SCORE_NAMES
 from training_fla.tables import write_table
 from training_fla.training.adapters import FOLDER as PEFT_FOLDER
 from training_fla.training.adapters import is_peft, merge_peft, save_peft
-from training_fla.training.callbacks import add_callbacks, check_report_to, run_facts
+from training_fla.training.callbacks import StoppedError, add_callbacks, check_report_to, run_facts
 from training_fla.training.one_run import OneRunModel, without_light_t
 from training_fla.training.parts import set_language
 from training_fla.training.plots import SAMPLES, curve_panels, save_picture, save_sample_frames
-from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config, last_whole_checkpoint
+from training_fla.training.trainer import (
+    SignTranslationTrainer,
+    clean_generation_config,
+    last_whole_checkpoint,
+    step_of,
+)
 
 # All that a run writes into `output_dir`: what `--overwrite` removes.
 RUN_FILES = (
@@ -74,8 +80,8 @@ def run_stage(
     build_processor: Callable[[Recipe, Splits], FlaProcessor],
     build_model: Callable[[Recipe, FlaProcessor], FlaForConditionalGeneration],
     next_command: str,
-) -> Done | None:
-    """Train, choose on dev, score dev and test, save; the last line, on the main process."""
+) -> Done | int | None:
+    """Train, choose on dev, score dev and test, save; the last line, on the main process, or the status of a stop."""
     transformers_logging.disable_progress_bar()  # of reading and writing weights: they take less than a second here
     started = time.perf_counter()
     args = training_arguments(recipe)
@@ -100,19 +106,48 @@ def run_stage(
             checkpoint = last_whole_checkpoint(recipe.output_dir) if recipe.run.resume else None
             if checkpoint and args.ignore_data_skip and trainer.is_world_process_zero():
                 note("note: the epoch that was interrupted begins anew with its first clips")
-        outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-
-        started -= trainer.throughput.earlier_seconds  # of the run that this one resumes
-        outcome.metrics.pop("total_flos", None)  # not counted
-        facts = {"seconds": round(time.perf_counter() - started, 1), "best_step": trainer.state.best_global_step}
-        report = {"train": {**outcome.metrics, **facts, **trainer.throughput.figures()}}
-        for split in ("dev", "test"):
-            report[split] = score_split(trainer, split, recipe)
-        report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
-        save(trainer, recipe, report)
-        if trainer.is_world_process_zero() and not splits.test.feature_size:
-            save_sample_frames(splits.test, len(trainer.test_dataset), recipe.output_dir / SAMPLES)
+        try:
+            train_and_score(recipe, trainer, splits, checkpoint, started)
+        except (StoppedError, KeyboardInterrupt) as stop:
+            return end_unfinished(recipe, trainer, stop)
     return Done(f"saved to {recipe.output_dir}", next_command) if trainer.is_world_process_zero() else None
+
+
+def train_and_score(
+    recipe: Recipe, trainer: SignTranslationTrainer, splits: Splits, checkpoint: Path | None, started: float
+) -> None:
+    """Train to the last step, score dev and test, and save; `started` is when the run began, by `perf_counter`."""
+    outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    started -= trainer.throughput.earlier_seconds  # of the run that this one resumes
+    outcome.metrics.pop("total_flos", None)  # not counted
+    facts = {"seconds": round(time.perf_counter() - started, 1), "best_step": trainer.state.best_global_step}
+    report = {"train": {**outcome.metrics, **facts, **trainer.throughput.figures()}}
+    for split in ("dev", "test"):
+        report[split] = score_split(trainer, split, recipe)
+    report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
+    save(trainer, recipe, report)
+    if trainer.is_world_process_zero() and not splits.test.feature_size:
+        save_sample_frames(splits.test, len(trainer.test_dataset), recipe.output_dir / SAMPLES)
+
+
+def end_unfinished(recipe: Recipe, trainer: SignTranslationTrainer, stop: BaseException) -> int:
+    """Print how far a run came and how it goes on; the exit status: a shell's of the signal, 1 of another callback."""
+    is_interrupted = isinstance(stop, KeyboardInterrupt)
+    if trainer.is_world_process_zero():
+        step, last = trainer.state.global_step, trainer.state.max_steps
+        checkpoint = last_whole_checkpoint(recipe.output_dir)
+        if recipe.training.get("save_only_model"):
+            remedy = "`save_only_model: true` keeps nothing to go on from, --overwrite starts anew"
+        elif checkpoint is None:
+            remedy = "it has no checkpoint yet, the same command with --resume starts anew"
+        else:
+            saved = step_of(checkpoint)
+            remedy = "the same command with --resume goes on" + ("" if saved == step else f" from step {saved:,}")
+        line = f"{'interrupted' if is_interrupted else 'stopped'} at step {step:,} of {last:,}; {remedy}"
+        print(("\n" if sys.stderr.isatty() else "") + line, file=sys.stderr)  # below the bar
+    if is_interrupted:
+        return 128 + signal.SIGINT
+    return 128 + signal.SIGTERM if stop.by_signal else 1
 
 
 def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:

@@ -1,9 +1,12 @@
 """What a run shows and keeps beside its weights: progress, scores, norms, speed, and what it reports elsewhere."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import resource
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -129,6 +132,102 @@ class Throughput(TrainerCallback, ExportableState):
         return {"training_seconds": round(self.seconds, 2), **counts, **rates}
 
 
+class StoppedError(Exception):
+    """Training was stopped before its last step, and a checkpoint of the step is saved; `by_signal`: by SIGTERM."""
+
+    def __init__(self, step: int, by_signal: bool):
+        super().__init__(f"stopped at step {step}")
+        self.step, self.by_signal = step, by_signal
+
+
+class Stops(TrainerCallback):
+    """Saves a checkpoint and raises [`StoppedError`] where SIGTERM or a callback stops training before its last step.
+
+    It must be the last callback, so that it sees what the others ask for. Early stopping ends a run as it should end.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.is_signalled = False
+        self.answer = None  # of all processes, to the question whether one of them is signalled
+        self.is_within_epoch = False
+
+    @contextlib.contextmanager
+    def noticing_sigterm(self):
+        """Note the signal instead of ending at once; only a main thread may have a handler."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self.notice)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def notice(self, *_) -> None:
+        self.is_signalled = True
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether a process is signalled; several processes learn it at the same step, which is the next one."""
+        if self.trainer.args.world_size == 1:
+            return self.is_signalled
+        answer, self.answer = self.answer, self.ask()
+        if answer is None:
+            return False
+        (number,), arrived = answer
+        if arrived is not None:
+            arrived.synchronize()
+        self.is_signalled |= number.item() > 0
+        return number.item() > 0
+
+    def ask(self) -> tuple:
+        signalled = torch.tensor(float(self.is_signalled), device=self.trainer.args.device)
+        return start_copies(reduce(signalled, reduction="sum"))
+
+    def is_stopping(self, control) -> bool:
+        return control.should_training_stop and not self.trainer.is_finished()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Save here, but at the end of an epoch after what is due there."""
+        control.should_training_stop |= self.is_asked_to_stop()
+        self.is_within_epoch = not float(state.epoch).is_integer()
+        if self.is_stopping(control) and self.is_within_epoch:
+            self.ask_for_checkpoint(control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if not self.is_stopping(control):
+            return
+        if self.is_within_epoch:  # the resumed run evaluates at the end of the epoch
+            control.should_evaluate = control.should_log = False
+        self.ask_for_checkpoint(control)
+
+    def ask_for_checkpoint(self, control) -> None:
+        """Have the step saved; the callbacks before this one did not know that it would be."""
+        control.should_save = True
+        self.trainer.loss_check.look()
+        self.trainer.throughput.gather()
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.is_stopping(control):
+            raise StoppedError(state.global_step, self.is_signalled)
+
+
+def start_copies(*tensors: torch.Tensor) -> tuple[list[torch.Tensor], Any]:
+    """Start to copy tensors of one device to the CPU; the event to wait for before they are read, on a GPU.
+
+    Args:
+        *tensors (`torch.Tensor`): of any shape.
+
+    Returns:
+        `tuple[list[torch.Tensor], torch.cuda.Event | None]`: the copies, and when they have arrived.
+    """
+    copies = [tensor.detach().to("cpu", non_blocking=True) for tensor in tensors]
+    arrived = torch.cuda.Event() if tensors[0].is_cuda else None
+    if arrived is not None:
+        arrived.record()
+    return copies, arrived
+
+
 def run_facts(trainer, seconds: float) -> dict[str, Any]:
     """Seconds, peak memory in MiB, parameters, processes, versions and platform, for `metrics.json`."""
     parameters, on_gpu = list(trainer.model.parameters()), trainer.args.device.type == "cuda"
@@ -246,3 +345,5 @@ def add_callbacks(trainer, recipe: Recipe) -> None:
     if trainer.args.report_to:
         trainer.add_callback(RecipeReport(trainer, recipe.resolved))
     show_progress(trainer)
+    trainer.remove_callback(trainer.stops)  # the last one again
+    trainer.add_callback(trainer.stops)

@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import shutil
+import signal
 import time
 import zipfile
 from itertools import cycle, islice, repeat
@@ -30,7 +31,7 @@ from training_fla.data.batching import EpochSampler, FrameBudgetSampler, check_b
 from training_fla.files import InputError, damaged_weights, note, progress
 from training_fla.recipe import OptimizationArguments
 
-from .callbacks import Throughput
+from .callbacks import StoppedError, Stops, Throughput, start_copies
 from .compiling import compile_visual_encoder, take_compile_options
 from .optimization import build_optimizer
 from .sharding import check_sharding, gather, share_tied_tables, without_weights
@@ -71,6 +72,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         args = kwargs["args"]
         check_batching(args, frames_per_batch)
         compile_options = take_compile_options(args)
+        args.enable_jit_checkpoint = False  # what it is for is always done, and at the end of a step
         super().__init__(**kwargs)
         self.optimization, self.metric, self.frames_per_batch = optimization, metric, frames_per_batch
         self.last_translations: list[str] = []
@@ -79,8 +81,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.model.loss_function = functools.partial(token_loss, smoothing=args.label_smoothing_factor)
         self.model.generation_config = generation
         self.model.register_load_state_dict_post_hook(forget_unsaved_weights)
-        self.loss_check = LossCheck(self)
-        for callback in (Throughput(), Epochs(self), self.loss_check):
+        self.loss_check, self.stops = LossCheck(self), Stops(self)
+        for callback in (Throughput(), Epochs(self), self.loss_check, self.stops):
             self.add_callback(callback)
         if self.is_fsdp_enabled:
             check_sharding(self.accelerator, optimization)
@@ -93,12 +95,21 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         return next(c for c in self.callback_handler.callbacks if isinstance(c, Throughput))
 
     def train(self, *args, **kwargs):
-        """As [`~transformers.Trainer.train`]; a checkpoint that cannot be written ends the run with one line."""
+        """As [`~transformers.Trainer.train`]; a checkpoint that cannot be written ends the run with one line.
+
+        Raises:
+            StoppedError: SIGTERM or a callback stopped training before its last step.
+            InputError: a checkpoint cannot be written, or the loss is not a number.
+        """
         if self.is_fsdp_enabled:
             self.empty_model = without_weights(self.model)
             share_tied_tables(self.model.language_model)
         try:
-            return super().train(*args, **kwargs)
+            with self.stops.noticing_sigterm():
+                outcome = super().train(*args, **kwargs)
+            if self.stops.is_signalled:  # too late for a step to end by it
+                raise StoppedError(self.state.global_step, by_signal=True)
+            return outcome
         # A full disk is an OSError to Python, a SafetensorError to safetensors and a RuntimeError to torch.save.
         except (OSError, SafetensorError, RuntimeError) as error:
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -161,7 +172,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         """A loader with the recipe's number of workers, which end with it unless `options` say otherwise."""
         args = self.args
         return DataLoader(
-            dataset, collate_fn=self.data_collator, pin_memory=args.dataloader_pin_memory,
+            dataset, collate_fn=self.data_collator, worker_init_fn=ignore_sigterm,
+            pin_memory=args.dataloader_pin_memory,
             num_workers=args.dataloader_num_workers, prefetch_factor=args.dataloader_prefetch_factor,
             multiprocessing_context=args.dataloader_multiprocessing_context, in_order=args.dataloader_in_order,
             generator=torch.Generator(),  # or dropout would depend on how many loaders there were
@@ -294,6 +306,11 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         return [(self.last_translations[place], dataset.sentences[place]) for place in places]
 
 
+def ignore_sigterm(worker: int) -> None:
+    """In a loader's worker, which a scheduler signals too: the step under way needs it; it ends with its parent."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def forget_unsaved_weights(model: nn.Module, incompatible_keys) -> None:
     """A checkpoint holds one of several tied weights, and beside LoRA no frozen ones; the others are not missing."""
     unsaved = {*model.all_tied_weights_keys, *model._keys_to_ignore_on_save}
@@ -332,17 +349,13 @@ class LossCheck(TrainerCallback):
             indices (`torch.LongTensor` of shape `(B,)`): places of its clips in the training set.
         """
         self.look()
-        copies = [tensor.detach().to("cpu", non_blocking=True) for tensor in (loss, indices)]
-        arrived = torch.cuda.Event() if loss.is_cuda else None
-        if arrived is not None:
-            arrived.record()
-        self.asked = (self.trainer.state.global_step, *copies, arrived)
+        self.asked = (self.trainer.state.global_step, *start_copies(loss, indices))
 
     def look(self) -> None:
         """Raise where the last loss is not a number."""
         if self.asked is None:
             return
-        (step, loss, indices, arrived), self.asked = self.asked, None
+        (step, (loss, indices), arrived), self.asked = self.asked, None
         if arrived is not None:
             arrived.synchronize()
         if math.isfinite(loss.item()):
