@@ -45,8 +45,12 @@ class FlaAdapter(nn.Module):
         Returns:
             `torch.FloatTensor` of shape `(B, N, D)`: sign embeddings; at padding, of what padding held.
         """
-        # Cached features may be of another dtype than the weights; autocast casts both.
-        return self.output(F.relu(self.hidden(features.to(self.hidden.weight.dtype))))
+        # Cached features may be of another dtype than the weights; autocast casts both. Quantized weights are integers
+        # (bitsandbytes) or behind a method (torch): such layers cast their input themselves.
+        weight = self.hidden.weight
+        if isinstance(weight, torch.Tensor) and weight.is_floating_point():
+            features = features.to(weight.dtype)
+        return self.output(F.relu(self.hidden(features)))
 
 
 class FlaLightTEncoder(nn.Module):
@@ -85,8 +89,12 @@ def _without_padding(features: torch.FloatTensor, mask: torch.BoolTensor) -> tor
     return features.masked_fill(~mask.unsqueeze(-1), 0)
 
 
-def _check_positions(stack: nn.Module, length: int, what: str = "video", unit: str = "sampled frames") -> None:
+def _check_positions(
+    stack: nn.Module, length: int | torch.Tensor, what: str = "video", unit: str = "sampled frames"
+) -> None:
     """Refuse an input longer than a stack's position table; relative positions and M2M-100's table have no end."""
+    if isinstance(length, torch.Tensor) and torch.compiler.is_compiling():
+        return  # a static cache counts in a tensor, and a compiled graph cannot branch on its value
     table = getattr(stack, "embed_positions", None)
     if isinstance(table, nn.Embedding):
         limit = table.num_embeddings - getattr(table, "offset", 0)
@@ -510,8 +518,23 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         return self.visual_encoder is None or len(self.visual_encoder.frozen_parts) == 2
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
-        """From either input to the language model's encoder states; with a `modality`, the visual encoder."""
-        return FlaEncoder(self) if modality is None else self.visual_encoder
+        """As [`PreTrainedModel.get_encoder`].
+
+        Args:
+            modality (`str`, *optional*): `"video"`, `"image"` or `"audio"`.
+
+        Returns:
+            `nn.Module`: without a modality, from videos or sign features to the language model's encoder states; for
+                `"video"` the visual encoder; the model itself for a modality that it has no encoder of.
+
+        Raises:
+            ValueError: if the modality is another word.
+        """
+        if modality is None:
+            return FlaEncoder(self)
+        if modality not in ("video", "image", "audio"):
+            raise ValueError(f'`modality` must be "video", "image" or "audio", got {modality!r}.')
+        return self.visual_encoder if modality == "video" and self.visual_encoder is not None else self
 
     def get_decoder(self) -> nn.Module:
         """The language model's decoder."""
@@ -527,7 +550,9 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
         """As [`PreTrainedModel.resize_token_embeddings`]. To remove tokens, use [`trim_token_embeddings`]."""
-        return self.language_model.resize_token_embeddings(*args, **kwargs)
+        embeddings = self.language_model.resize_token_embeddings(*args, **kwargs)
+        self.vocab_size = self.config.vocab_size
+        return embeddings
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs) -> None:
         """As [`PreTrainedModel.save_pretrained`]; the folder also loads as [`AutoModel`], code files included."""

@@ -10,6 +10,7 @@ sign features         (B, N, C)                    N = T; zeros at padding
 """
 
 import functools
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -135,6 +136,17 @@ class FlaPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _can_compile_fullgraph = True
 
+    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False) -> None:
+        """As [`PreTrainedModel.set_attn_implementation`]; where a part refuses it, all parts stay as they were."""
+        configs = [*_configs(self.config), *(m.config for m in self.modules() if isinstance(m, PreTrainedModel))]
+        before = [config._attn_implementation for config in configs]
+        try:
+            super().set_attn_implementation(attn_implementation, allow_all_kernels)
+        except Exception:
+            for config, implementation in zip(configs, before, strict=True):
+                config._attn_implementation_internal = implementation
+            raise
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -150,9 +162,25 @@ class FlaPreTrainedModel(PreTrainedModel):
 def _build_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     auto_class = AutoModel if type(config) in MODEL_MAPPING else AutoBackbone  # timm's come only as backbones
     try:
-        return auto_class.from_config(config)
+        backbone = auto_class.from_config(config)
     except ValueError:  # a ResNet has no attention, and refuses the implementation meant for the language model
-        return auto_class.from_config(config, attn_implementation="eager")
+        backbone = auto_class.from_config(config, attn_implementation="eager")
+    if not (backbone._supports_sdpa or backbone._supports_flash_attn or backbone._supports_flex_attn):
+        backbone.get_correct_attn_implementation = _always_eager  # `set_attn_implementation` asks it too
+    return backbone
+
+
+def _always_eager(requested_attention: str | None, is_init_check: bool = False) -> str:
+    """What a backbone without attention answers, whatever is meant for the language model."""
+    return "eager"
+
+
+def _configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    """A configuration and, at any depth, those of its parts."""
+    yield config
+    for name in config.sub_configs:
+        if getattr(config, name, None) is not None:
+            yield from _configs(getattr(config, name))
 
 
 class FlaVisualEncoder(FlaPreTrainedModel):

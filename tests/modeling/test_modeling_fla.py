@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSeq2SeqLM, MBartForConditionalGeneration
+from transformers import AutoModel, AutoModelForSeq2SeqLM, CompileConfig, MBartForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisualEncoder
@@ -412,6 +412,59 @@ def test_attention_implementations_agree(model, video, mask, labels, tmp_path, a
     assert loaded.language_model.config._attn_implementation == attention
     if attention != "flex_attention":  # compiling it for the CPU takes half a minute
         torch.testing.assert_close(loaded(video, mask, labels=labels).logits, model(video, mask, labels=labels).logits)
+
+
+@pytest.mark.parametrize("wanted", ["eager", "sdpa", {"text_config": "eager"}, {"": "eager", "text_config": "sdpa"}])
+def test_attention_is_changed_after_loading_and_a_backbone_without_it_is_left_alone(model, video, mask, wanted):
+    expected = model.generate(video, attention_mask=mask, max_new_tokens=4)
+    model.set_attn_implementation(wanted)
+    language_model, backbone = model.language_model.config, model.visual_encoder.vision_backbone.config
+    assert language_model._attn_implementation == (wanted if isinstance(wanted, str) else wanted["text_config"])
+    assert backbone._attn_implementation == "eager"
+    assert torch.equal(model.generate(video, attention_mask=mask, max_new_tokens=4), expected)
+    model.set_attn_implementation("sdpa")
+    assert model.config._attn_implementation == language_model._attn_implementation == "sdpa"
+    model.visual_encoder.set_attn_implementation("eager")
+    assert model.config.vision_config._attn_implementation == "eager" != language_model._attn_implementation
+
+
+@pytest.mark.parametrize("wanted", ["nonsense", "flex_attention", {"": "eager", "text_config": "flex_attention"}])
+def test_attention_that_a_part_refuses_is_changed_in_no_part(model, wanted, monkeypatch):
+    monkeypatch.setattr(type(model.language_model), "_supports_flex_attn", False)
+    parts = [model.config, model.config.vision_config, model.config.text_config]
+    before = [part._attn_implementation for part in parts]
+    with pytest.raises(ValueError, match="nonsense|flex_attention|FlexAttention|flex attention"):
+        model.set_attn_implementation(wanted)
+    assert [part._attn_implementation for part in parts] == before
+
+
+def test_encoders_are_found_by_modality(model, video, mask):
+    assert model.get_encoder("video") is model.visual_encoder
+    assert model.get_encoder("image") is model.get_encoder("audio") is model
+    assert model.get_encoder()(video, mask).last_hidden_state.shape == (2, T, D)
+    with pytest.raises(ValueError, match="got 'bogus'"):
+        model.get_encoder("bogus")
+
+
+def test_a_decoding_step_on_a_static_cache_is_one_graph(model, video, mask):
+    """`fullgraph`, as transformers compiles it where `cache_implementation` is static."""
+    options = {"attention_mask": mask, "max_new_tokens": 5}
+    compiled = CompileConfig(fullgraph=True, backend="eager")
+    compiled._compile_all_devices = True  # transformers compiles on accelerators only
+    expected = model.generate(video, **options)
+    assert torch.equal(model.generate(video, **options, cache_implementation="static"), expected)
+    assert torch.equal(
+        model.generate(video, **options, cache_implementation="static", compile_config=compiled), expected
+    )
+    assert model._compiled_call is not None
+    with pytest.raises(ValueError, match="position table ends at 20"):
+        model.generate(video, attention_mask=mask, min_new_tokens=24, max_new_tokens=25, cache_implementation="static")
+
+
+def test_a_resized_vocabulary_is_told_as_by_other_models(model, video, labels):
+    model.resize_token_embeddings(V + 5)
+    assert model.vocab_size == model.config.vocab_size == V + 5
+    assert model(video, labels=labels).logits.shape[-1] == V + 5
 
 
 def test_a_configuration_around_a_living_model_leaves_its_attention(language_model, video):
