@@ -16,8 +16,6 @@ AutoModelForSeq2SeqLM.register(FlaConfig, FlaForConditionalGeneration, exist_ok=
 # `save_pretrained` then puts the code beside the weights, for those who have not installed this package.
 FlaConfig.register_for_auto_class()
 FlaForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
-# With the package installed, `pipeline(...)` needs no code of a folder and must not ask whether to trust it.
-FlaConfig.custom_pipelines = {}
 
 __all__ = [
     "FlaConfig",

@@ -143,7 +143,7 @@ class FlaConfig(PreTrainedConfig):
         "light_t_config": SubConfigSpec(config_class=AutoConfig, model_type="mbart", optional=True),
     }
     keys_to_ignore_at_inference = ["cache"]
-    custom_pipelines = CUSTOM_PIPELINES  # the installed package, which registers the task itself, empties it
+    custom_pipelines = CUSTOM_PIPELINES  # emptied by the installed `processing_fla`, which registers the task itself
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None

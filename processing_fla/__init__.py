@@ -21,6 +21,8 @@ if TASK not in PIPELINE_REGISTRY.supported_tasks:
     PIPELINE_REGISTRY.register_pipeline(
         TASK, pipeline_class=SignTranslationPipeline, pt_model=AutoModelForSeq2SeqLM, type="multimodal"
     )
+# The task is known now: `pipeline(...)` needs no code of a folder and must not ask whether to trust it.
+FlaConfig.custom_pipelines = {}
 
 # `save_pretrained` then puts the code beside the configs, for those who have not installed this package.
 FlaVideoProcessor.register_for_auto_class()

@@ -161,6 +161,21 @@ def test_where_the_packages_are_imported_no_code_need_be_trusted(folder, clip, e
     assert model.generate(**batch, num_beams=5, max_new_tokens=9).tolist() == expected["ids"]
 
 
+@pytest.mark.parametrize("imported", ["modeling_fla", "processing_fla"])
+def test_a_pipeline_of_trusted_code_runs_whichever_package_was_imported(folder, clip, expected, imported):
+    """In a fresh interpreter: importing is what registers."""
+    script = f"""
+import json, sys, {imported}
+from transformers import pipeline
+pipe = pipeline("sign-language-translation", model=sys.argv[1], device="cpu", trust_remote_code=True)
+print(json.dumps(pipe(sys.argv[2], max_new_tokens=9)))
+"""
+    command = [sys.executable, "-c", script, str(folder), str(clip)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["translation_text"] == expected["result"]["translation_text"]
+
+
 def test_weights_are_split_above_a_size_and_come_back(folder, clip, expected, tmp_path):
     model = FlaForConditionalGeneration.from_pretrained(folder)
     model.save_pretrained(tmp_path, max_shard_size="20KB")
