@@ -479,9 +479,18 @@ def stage2_words(recipe: Recipe, file: str) -> list[str]:
     words = {source: recipe.resolved[source]} | words | {"stage1_checkpoint": run}
     if lines.get("tokenizer") not in (None, recipe.text.tokenizer) and not lines.get("language_model"):
         words["tokenizer"] = run
+    if _is_language_model(recipe.text.tokenizer) and lines.get("language_model") != recipe.text.tokenizer:
+        words["language_model"] = recipe.text.tokenizer  # stage 1 has its tokenizer
+        words |= {"language_model_config": None} if "language_model_config" in lines else {}
     if Path(lines.get("output_dir", run)).parent != run.parent:
         name = run.name.replace("stage1", "stage2")
         words["output_dir"] = run.with_name(name if name != run.name else f"{run.name}-stage2")
     texts = {None: "null", True: "true", False: "false"}
     given = ((f"--{name}", texts.get(value, str(value))) for name, value in words.items())
     return [str(second), *(word for pair in given for word in pair)]
+
+
+def _is_language_model(folder: str | None) -> bool:
+    """Whether a folder holds a language model with its tokenizer, and no run."""
+    names = ("config.json", "processor_config.json")
+    return [(Path(folder) / name).is_file() for name in names] == [True, False] if folder else False

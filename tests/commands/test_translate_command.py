@@ -1,6 +1,7 @@
 """`fla translate`, called as the command line calls it."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,8 @@ def test_a_bad_clip_is_one_line_and_status_2_and_the_others_are_translated(model
         errors = [line for line in captured.err.splitlines() if line.startswith("fla translate: error:")]
         assert len(errors) == 2 and "`broken.mp4` cannot be decoded" in errors[0] and "`gone.mp4`" in errors[1]
         assert "plain.mp4" in captured.out and "Traceback" not in captured.err
+    words = shlex.split(captured.err.splitlines()[-1].partition("next: fla ")[2])
+    assert main(words) == 0, "the next command is of a clip that can be read"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import torch
 import yaml
 
 from processing_fla import train_tokenizer
+from tests.processing.drawing import marked_frame, write_video
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, stage1_of_one_step, weights
+from training_fla.cli import main
 
 ONE_STEP = ("--max_steps", 1, "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end=false")
 
@@ -126,3 +128,34 @@ def test_more_epochs_begin_with_the_finished_run_as_the_message_says(folder, sta
     learnt = [name for name in before if "running_" not in name and "batches_tracked" not in name]
     assert all(torch.equal(before[name], after[name]) for name in learnt)
     assert yaml.safe_load((new / "recipe.yaml").read_text())["stage1_checkpoint"] == str(out)
+
+
+def test_after_trimming_each_printed_command_leads_to_the_next(folder, tmp_path, monkeypatch, capsys):
+    """A base model, `fla trim`, stage 1 with its tokenizer, stage 2 with its weights."""
+    monkeypatch.chdir(tmp_path)
+    Path("recipes/own_clips").mkdir(parents=True)
+    Path("recipes/own_clips/stage1.yaml").write_text(f"output_dir: runs/stage1\n{STAGE1}")
+    Path("recipes/own_clips/stage2.yaml").write_text(f"output_dir: runs/stage2\n{STAGE2}")
+    sentences = folder / "corpus" / "train.sentences.txt"
+    argv = ["--text", sentences, "--out", "base", "--width", 64, "--layers", 1, "--max-steps", 1, "--vocab-size", 200]
+    assert main(["denoise", *map(str, argv)]) == 0
+    assert main(printed_words(capsys.readouterr().err, "fla trim")[1:]) == 0
+    for script in ("run_stage1", "run_stage2"):
+        words = printed_words(capsys.readouterr().err, f"{script}.py")
+        assert run(script, *words[1:], *ONE_STEP) == 0, words
+    assert yaml.safe_load(Path("runs/stage2/recipe.yaml").read_text())["language_model"] == "base-trimmed"
+
+
+def test_own_clips_of_one_split_and_another_language_are_named_in_the_next_command(tmp_path, monkeypatch, capsys):
+    write_video(tmp_path / "a.mp4", [marked_frame(number) for number in range(8)])
+    (tmp_path / "t.csv").write_text("video,sentence,language\n" + "a.mp4,guten tag,de_DE\n" * 2)
+    out = tmp_path / "packed clips"
+    options = ["--root", tmp_path / "t.csv", "--out", out, "--size", 24, "--workers", 0]
+    assert main(["prepare", "manifest", *map(str, options)]) == 0
+    words = printed_words(capsys.readouterr().err, "run_stage1.py")
+    monkeypatch.chdir(tmp_path)
+    Path("recipes/own_clips").mkdir(parents=True)
+    recipe = STAGE1.replace("language_code: de_DE", "language_code: en_XX").replace("120", "60")
+    Path("recipes/own_clips/stage1.yaml").write_text(f"output_dir: runs/stage1\n{recipe}")
+    assert run("run_stage1", *words[1:], *ONE_STEP) == 0, words
+    assert yaml.safe_load(Path("runs/stage1/recipe.yaml").read_text())["language_code"] == "de_DE"

@@ -29,23 +29,24 @@ def list_clips(arguments: list[str]) -> Iterator[str]:
             yield from map(str, inside)
 
 
-def print_translations(translate, clips: list[str], form: str, **options) -> int:
-    """Translate clips and print each result as it comes; how many were not translated."""
+def print_translations(translate, clips: list[str], form: str, **options) -> list[str]:
+    """Translate clips and print each result as it comes; the clips that were translated."""
     from transformers.pipelines.pt_utils import KeyDataset
 
     # Of a dataset the pipeline makes an iterator, and several processes may read it.
     results = translate(KeyDataset([{"video": clip} for clip in clips], "video"), on_error="skip", **options)
     bar = progress(zip(clips, results, strict=True), total=len(clips), desc="translating", unit="clip")
-    num_failed = 0
+    translated = []
     for clip, result in bar:
         if "error" in result:
-            num_failed += 1
             bar.write(f"fla translate: error: {result['error']}", file=sys.stderr)
-        elif form == "tsv":
+        else:
+            translated.append(clip)
+        if form == "tsv" and "error" not in result:
             bar.write(f"{printable(clip)}\t{one_line(result['translation_text'])}", file=sys.stdout)
         if form == "jsonl":
             bar.write(json.dumps({"video": printable(clip), **result}, ensure_ascii=False), file=sys.stdout)
-    return num_failed
+    return translated
 
 
 def printable(path: str) -> str:

@@ -4,6 +4,7 @@ The result is a folder with model and tokenizer, for `fla trim` and run_stage2.p
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 from training_fla.files import Done, check_not_inside
@@ -45,8 +46,9 @@ def run(args: argparse.Namespace) -> Done:
     given = ("text", "out", "vocab_text", "language")
     options = {name: value for name, value in vars(args).items() if name not in given}
     report = denoise(sentences, args.out, language_code=args.language, vocab_sentences=vocab_sentences, **options)
+    trimmed = f"{args.out}-trimmed"
     return Done(
         f"{args.out}: {report['parameters'] / 1e6:.2f} M parameters, {report['vocab_size']:,} pieces, "
         f"trained on {report['sentences']:,} sentences, loss {report['loss']:.3f}",
-        f"fla trim --model {args.out} --sentences DATASET/train.sentences.txt --out {args.out}-trimmed",
+        shlex.join(["fla", "trim", "--model", str(args.out), "--sentences", *map(str, args.text), "--out", trimmed]),
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 from training_fla.commands.use.translate import positive
 from training_fla.files import Done
 
+from .trim import trim_command
+
 EXAMPLE = "fla features data/mine --model runs/stage1 --out data/mine-features"
 
 
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace) -> Done:
     from tempfile import TemporaryDirectory
 
     from training_fla.data.datasets import write_encoded_corpus
-    from training_fla.data.packed_corpus import MANIFEST
+    from training_fla.data.packed_corpus import MANIFEST, PackedCorpus, packed_splits
     from training_fla.data.packing import ensure_packed
     from training_fla.files import check_folder, check_not_inside
     from training_fla.hub.card import public_name
@@ -47,4 +49,7 @@ def run(args: argparse.Namespace) -> Done:
         is_packed = (args.clips / MANIFEST).is_file()
         folder = args.clips if is_packed else ensure_packed(args.clips, packed, pack_options={})
         write_encoded_corpus(pipe.model, pipe.processor, folder, args.out, **how)
-    return Done(f"stored features in {args.out}", f"python run_stage2.py RECIPE.yaml --dataset {args.out}")
+    first = PackedCorpus(args.out, packed_splits(args.out)[0])
+    return Done(
+        f"stored features in {args.out}", trim_command(args.out, first.column("language")[0], "mbart-features")
+    )

@@ -6,11 +6,14 @@ owners allow that, and `hf download NAME/REPO --repo-type dataset --local-dir DI
 """
 
 import argparse
+import shlex
 from functools import partial
 from pathlib import Path
 
 from training_fla.clone import open_experiments
 from training_fla.files import Done, InputError, check_folder, check_not_inside, note, one_line, size_text
+
+from .trim import trim_command
 
 EXAMPLE = "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t"
 DATASET_COLUMNS = ("video", "sentence", "start", "end")
@@ -212,12 +215,21 @@ def _pack(args: argparse.Namespace, rows: list, source: str, reading) -> Done:
 
 
 def _next_command(args: argparse.Namespace, language: str) -> str:
+    """The command that takes what was written, with the lines that its recipe cannot know."""
+    from training_fla.data.packed_corpus import packed_splits
+
+    splits, sentences = packed_splits(args.out), args.out / "train.sentences.txt"
     if args.corpus in ("manifest", "dataset"):
-        return f"python run_stage1.py recipes/own_clips/stage1.yaml --dataset {args.out}"
-    if args.corpus == "demo":
-        return f"fla denoise --text {args.out}/train.sentences.txt --out {args.out}-mbart"
-    trim = f"fla trim --model facebook/mbart-large-cc25 --language {language}"
-    return f"{trim} --sentences {args.out}/train.sentences.txt --out models/mbart-{args.corpus}"
+        words = ["python", "run_stage1.py", "recipes/own_clips/stage1.yaml", "--dataset", args.out]
+        words += ["--language_code", language] if language else []
+        for split in ("train", "dev", "test"):
+            if split not in splits:
+                words += [f"--{split}_split", splits[-1] if split == "test" else splits[0]]
+    elif args.corpus == "demo":
+        words = ["fla", "denoise", "--text", sentences, "--out", f"{args.out}-mbart"]
+    else:
+        return trim_command(args.out, language, f"mbart-{args.corpus}")
+    return shlex.join(map(str, words))
 
 
 def _store_features(args: argparse.Namespace, rows: list, reading) -> Done:
@@ -236,7 +248,7 @@ def _store_features(args: argparse.Namespace, rows: list, reading) -> Done:
     parameters |= {"frame_stride": args.frame_stride}
     options = {"corpus": args.of, "skipped": reading.left_out(), "overwrite": args.overwrite}
     write_feature_table(args.out, clips, parameters, **options)
-    next_command = f"python run_stage2.py RECIPE.yaml --dataset {args.out}"
+    next_command = _next_command(args, clips[0][0].language)
     return Done(f"stored {len(clips)} clips, C = {size}, in {args.out}", next_command)
 
 

@@ -5,6 +5,7 @@ The result loads with AutoModelForSeq2SeqLM and AutoTokenizer; trim_report.json 
 """
 
 import json
+import shlex
 from pathlib import Path
 
 from training_fla.files import Done, InputError, note, size_text
@@ -64,7 +65,33 @@ def run(args) -> Done:
         (out / "trim_report.json").write_text(text, encoding="utf-8")
     print_report(report)
     size = f"{report['parameters_after'] / 1e6:.1f} M parameters, {size_text(report['bytes_after'])}"
-    return Done(f"{args.out}: {size}", f"python run_stage2.py RECIPE.yaml --language_model {args.out}")
+    return Done(f"{args.out}: {size}", next_command(args))
+
+
+def trim_command(corpus: Path, language: str, name: str) -> str:
+    """The command that trims MBart to a packed corpus."""
+    words = ["fla", "trim", "--model", "facebook/mbart-large-cc25", "--sentences", f"{corpus}/train.sentences.txt"]
+    words += ["--language", language] if language else []
+    words += ["--all-characters"] if language.startswith("zh") else []  # as recipes/csl_daily/stage1.yaml
+    return shlex.join([*words, "--out", f"models/{name}"])
+
+
+def next_command(args) -> str:
+    """What takes the model: stage 1 of the corpus that the sentences are of, or stage 2 of features."""
+    from training_fla.data.packed_corpus import MANIFEST, read_packed_manifest
+
+    folder = args.sentences[0].parent
+    manifest = read_packed_manifest(folder) if (folder / MANIFEST).is_file() else {}
+    corpus = ["--dataset", folder] if manifest else []
+    language = ["--language_code", args.language] if args.language else []
+    if "feature_size" in manifest.get("parameters", {}):
+        words = ["run_stage2.py", "recipes/features/stage2.yaml", *corpus, "--language_model", args.out, *language]
+    elif (recipe := Path(f"recipes/{manifest.get('corpus')}/stage1.yaml")).is_file():
+        words = ["run_stage1.py", recipe, *corpus, "--tokenizer", args.out, *language]
+    else:
+        words = ["run_stage1.py", "recipes/own_clips/stage1.yaml", *corpus, "--tokenizer", args.out]
+        words += ["--train_tokenizer_pieces", "null", *(language or ["--language_code", "null"])]
+    return shlex.join(map(str, ["python", *words]))
 
 
 def load(args):

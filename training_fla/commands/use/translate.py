@@ -6,6 +6,7 @@ clip that cannot be read is reported on stderr, the others are translated, and t
 
 import argparse
 import os
+import shlex
 
 from training_fla.files import Done, InputError
 
@@ -99,9 +100,10 @@ def run(args) -> Done:
     if cut:
         number = print_subtitles(translate, clips[0], args.format, cut, **options)
         return Done(f"translated {clips[0]} into {number:,} subtitles", "the same with > FILE." + args.format)
-    failed = print_translations(translate, clips, args.format, num_workers=args.num_workers, **options)
-    look = f"fla inspect {clips[0]} --model {args.model} --out NAME.html"
-    return Done(f"translated {len(clips) - failed:,} of {len(clips):,} clips", look, 2 if failed else 0)
+    translated = print_translations(translate, clips, args.format, num_workers=args.num_workers, **options)
+    words = ["fla", "inspect", *translated[:1], "--model", args.model, "--out", "inspection.html", "--overwrite"]
+    made = f"translated {len(translated):,} of {len(clips):,} clips"
+    return Done(made, shlex.join(words) if translated else "", 2 if len(translated) < len(clips) else 0)
 
 
 def chosen_cut(args, clips: list[str]):
