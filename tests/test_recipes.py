@@ -1,11 +1,13 @@
 """Every recipe parses, and every number it ascribes to the paper is the paper's."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from modeling_fla import FlaConfig
 from tests import paper_figures
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, clips_a_step, parse_recipe, read_lines
 from training_fla.viewing import paper_tables
@@ -126,6 +128,30 @@ def test_the_sentences_of_how2sign_fit_its_recipes(real_data, stage):
         longest = max(longest, *map(len, tokenizer(text_target=texts)["input_ids"]))
     assert longest == 140
     assert parse_recipe(stage_class(file), [str(file)], "usage").text.max_target_tokens > 2 * longest
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_how2sign_keeps_as_many_frames_as_there_are_positions(stage):
+    """Light-T's and MBart's; the same limit in both stages."""
+    file = ROOT / "recipes" / "how2sign" / f"{stage}.yaml"
+    data = parse_recipe(stage_class(file), [str(file)], "usage").data
+    positions = FlaConfig.light_t("base", vocab_size=9).text_config.max_position_embeddings
+    assert data.max_source_frames / data.frame_stride == positions == 1024
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("fps", "thinned_before"), [(24, 0.125), (50, 0.453)])
+def test_no_clip_of_how2sign_is_thinned(real_data, fps, thinned_before):
+    """Of the released dev and test times; a limit of 300 source frames thinned this share of them."""
+    frames = []
+    for split in ("val", "test"):
+        lines = (real_data / "how2sign" / f"how2sign_realigned_{split}.csv").read_text(encoding="utf-8").splitlines()
+        header, *rows = [line.split("\t") for line in lines]
+        start, end = header.index("START_REALIGNED"), header.index("END_REALIGNED")
+        frames += [math.ceil((float(row[end]) - float(row[start])) * fps) for row in rows]
+    file = ROOT / "recipes" / "how2sign" / "stage1.yaml"
+    assert max(frames) <= parse_recipe(Stage1Arguments, [str(file)], "usage").data.max_source_frames
+    assert sum(count > 300 for count in frames) / len(frames) == pytest.approx(thinned_before, abs=0.001)
 
 
 @pytest.mark.parametrize("corpus", paper_figures.SCORES)

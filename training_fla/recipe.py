@@ -121,10 +121,12 @@ class DataArguments:
     frame_size: int = option(256, "frames are resized to this side in pixels ...")
     crop_size: int = option(224, "... and this side is cut out: in the middle, or at random in training")
     random_frame_phase: bool | None = option(None, "random frame of a stride; default: where the encoder is trained")
-    augmentation_probability: float | None = option(None, "of the next four, each; default: 0.5 for a trained encoder")
+    augmentation_probability: float | None = option(
+        None, "of the next three, each; default: 0.5 for a trained encoder"
+    )
     rotate_degrees: float | None = option(None, "rotate by up to so many degrees; default: GFSLT-VLP's")
-    resize_factor: float | None = option(None, "resize by up to this share; default: GFSLT-VLP's")
-    translate_pixels: float | None = option(None, "shift by up to so many pixels; default: GFSLT-VLP's")
+    translate_pixels: float | None = option(None, "shift by up to so many source pixels; default: GFSLT-VLP's")
+    resize_factor: float | None = option(None, "zoom by up to this share; default: not at all")
     frames_per_batch: int | None = option(None, "most frames of a training batch, with padding; null: count clips")
     score_convention: str = option("auto", "how sentences are scored; auto: by corpus, then by script")
 

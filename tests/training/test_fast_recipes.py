@@ -8,7 +8,7 @@ from training_fla.recipe import Stage1Arguments, Stage2Arguments, read_lines
 
 CORPORA = ("phoenix14t", "csl_daily", "how2sign")
 STAGES = {"stage1": Stage1Arguments, "stage2": Stage2Arguments}
-ARITHMETIC = {"bf16", "tf32", "torch_compile"}
+ARITHMETIC = {"bf16", "tf32", "torch_compile", "activation_checkpointing"}
 AROUND = {"output_dir", "stage1_checkpoint", "dataloader_num_workers", "per_device_eval_batch_size"}
 AROUND |= {"eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit", "save_only_model"}
 # What makes a recipe small enough for a test; the optimizer's lines stay the recipe's.

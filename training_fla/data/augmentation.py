@@ -14,17 +14,46 @@ from training_fla.files import InputError
 
 
 @dataclass(frozen=True)
-class ClipAugmentation:
-    """Rotates, resizes, shifts and crops all frames of a clip alike.
+class Draw:
+    """What happens to a clip: degrees and zoom about the middle, source pixels to the right and down, and the crop.
 
-    Rotation, resizing and shifting each happen with `probability`, the crop always; beyond a frame its edge repeats.
+    The pixels of the shift are added to where a pixel comes from, so a frame moves to the left by a positive one.
+    """
+
+    degrees: float
+    zoom: float
+    shift: tuple[int, int]
+    corner: tuple[int, int]  # left and top of the crop, in the scaled frame
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where each pixel of a varied frame comes from.
+
+    `matrix`, float64 `(2, 3)`, takes a column and row of the result, counted in pixels from its middle, to those of
+    the frame, counted in pixels from its upper left corner. Outside the `rows` and `columns` the result is black,
+    because a shift moved the frame's edge there.
+    """
+
+    matrix: np.ndarray
+    rows: slice
+    columns: slice
+
+
+@dataclass(frozen=True)
+class ClipAugmentation:
+    """Rotates, shifts and crops all frames of a clip alike.
+
+    As in GFSLT-VLP, the frame is turned about its middle and then shifted in the pixels and the shape of the source,
+    black where nothing is left of it, and only then scaled and cropped. Rotation and shift each happen with
+    `probability`, the crop always.
     """
 
     crop_size: int = 224  # Unstated: 256 -> 224 as in GFSLT and the works compared with
-    rotate_degrees: float = 30.0  # Unstated: this and the next three are GFSLT's; each is the most, either way
-    resize_factor: float = 0.2
-    translate_pixels: float = 10.0
+    rotate_degrees: float = 30.0  # Unstated: this and the shift are GFSLT's; each is the most, either way
+    translate_pixels: float = 10.0  # of the source, whole ones
     probability: float = 0.5
+    resize_factor: float = 0.0  # Unstated: GFSLT's zoom by 0.2 is undone when each frame is then scaled to 256 x 256
 
     def __post_init__(self):
         bounds = {"crop_size": (1, math.inf), "rotate_degrees": (0, 180), "resize_factor": (0, 0.9)}
@@ -33,12 +62,16 @@ class ClipAugmentation:
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
 
-    def __call__(self, frames: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    def __call__(
+        self, frames: torch.Tensor, generator: np.random.Generator, source_size: tuple[int, int] | None = None
+    ) -> torch.Tensor:
         """Vary a clip.
 
         Args:
             frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8 RGB.
             generator (`np.random.Generator`): the same state gives the same result.
+            source_size (`tuple[int, int]`, *optional*): height and width in pixels that the frames had before they
+                were scaled; their own when absent.
 
         Returns:
             `torch.Tensor` of shape `(T, 3, crop_size, crop_size)`: uint8 RGB.
@@ -46,83 +79,116 @@ class ClipAugmentation:
         Raises:
             InputError: if the crop is larger than the frames.
         """
-        return warp(frames, self.draw_geometry(*frames.shape[-2:], generator), self.crop_size)
+        size = tuple(frames.shape[-2:])
+        drawn = self.draw(size, generator)
+        return warp(frames, geometry_of(drawn, size, source_size or size, self.crop_size), self.crop_size)
 
-    def draw_geometry(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
-        """A float64 matrix `(2, 3)`: where in a frame each pixel of the result comes from.
-
-        It takes a column and row, counted in pixels from the middle of the crop, to those of the frame, counted in
-        pixels from its upper left corner.
-        """
+    def draw(self, size: tuple[int, int], generator: np.random.Generator) -> Draw:
+        """Draw for frames of a height and width."""
+        height, width = size
         if self.crop_size > min(height, width):
             frames = f"frames of {height} x {width} pixels"
             raise InputError(f"{frames} are smaller than crop_size {self.crop_size}: pack them larger")
         # Every draw is made whether it is used or not, so that a clip's crop does not depend on the other options.
         happens = generator.random(3) < self.probability
         angle, zoom, shift_x, shift_y, crop_x, crop_y = generator.uniform(-1, 1, 6)
-        angle = math.radians(angle * self.rotate_degrees) if happens[0] else 0.0
-        zoom = 1 + zoom * self.resize_factor if happens[1] else 1.0
-        # Whole pixels: a shift by a fraction would blur and gain nothing.
-        shift_x = round(shift_x * self.translate_pixels) if happens[2] else 0
-        shift_y = round(shift_y * self.translate_pixels) if happens[2] else 0
-        # Crop about a random point, shift, then resize and rotate about the middle.
-        x = _crop_offset(crop_x, width, self.crop_size) + shift_x
-        y = _crop_offset(crop_y, height, self.crop_size) + shift_y
-        cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
-        return np.array([[cos, -sin, cos * x - sin * y + width / 2], [sin, cos, sin * x + cos * y + height / 2]])
+        most = int(self.translate_pixels) if happens[2] else 0
+        return Draw(
+            degrees=angle * self.rotate_degrees if happens[0] else 0.0,
+            zoom=1 + zoom * self.resize_factor if happens[1] else 1.0,
+            shift=(_whole(shift_x, -most, most), _whole(shift_y, -most, most)),
+            corner=(_whole(crop_x, 0, width - self.crop_size), _whole(crop_y, 0, height - self.crop_size)),
+        )
 
 
-def _crop_offset(draw: float, side: int, crop: int) -> float:
-    """Middle of the crop against the middle of the frame, such that the crop begins at a whole pixel inside it."""
-    spare = side - crop
-    return min(spare, int((draw + 1) / 2 * (spare + 1))) - spare / 2
+def geometry_of(drawn: Draw, size: tuple[int, int], source_size: tuple[int, int], crop: int) -> Geometry:
+    """One map for the steps of a draw: turn the source, shift it, scale it to a height and width, and crop."""
+    (height, width), (source_height, source_width) = size, source_size
+    scale_x, scale_y = source_width / width, source_height / height  # source pixels to each of a frame
+
+    # Where the middle of the crop comes from before rotation, in source pixels from the middle of the frame.
+    left, top = drawn.corner
+    x = (left + (crop - width) / 2) * scale_x + drawn.shift[0]
+    y = (top + (crop - height) / 2) * scale_y + drawn.shift[1]
+
+    cos = math.cos(math.radians(drawn.degrees)) / drawn.zoom
+    sin = math.sin(math.radians(drawn.degrees)) / drawn.zoom
+    column = [cos, -sin * scale_y / scale_x, (cos * x - sin * y) / scale_x + width / 2]
+    row = [sin * scale_x / scale_y, cos, (sin * x + cos * y) / scale_y + height / 2]
+    rows, columns = _inside(y / scale_y, height, crop), _inside(x / scale_x, width, crop)
+    return Geometry(np.array([column, row]), rows, columns)
 
 
-def warp(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
-    """Resample all frames of a clip by one affine map.
+def _whole(draw: float, low: int, high: int) -> int:
+    """One of the whole numbers from `low` to `high`, for a draw from -1 to 1."""
+    return min(high, low + int((draw + 1) / 2 * (high - low + 1)))
+
+
+def _inside(middle: float, side: int, crop: int) -> slice:
+    """Which pixels of a result lie on a frame; `middle` is its middle, in pixels from the frame's."""
+    begin, end = (math.ceil(edge - middle + crop / 2 - 0.5) for edge in (-side / 2, side / 2))
+    return slice(max(0, begin), min(crop, end))
+
+
+def warp(frames: torch.Tensor, geometry: Geometry, size: int) -> torch.Tensor:
+    """Resample all frames of a clip alike; what lies beyond a frame is black.
 
     With rotation, a pixel of the result is the nearest of its frame (Unstated: GFSLT rotates by PIL's default, which
-    is this too); without, resizing is bilinear and antialiased.
+    is this too); without, whole pixels are cut out, and resizing is bilinear and antialiased.
 
     Args:
         frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8.
-        matrix (`np.ndarray` of shape `(2, 3)`): float64, as [`ClipAugmentation.draw_geometry`] returns it.
+        geometry ([`Geometry`]): as [`geometry_of`] returns it.
         size (`int`): height and width of the result.
 
     Returns:
         `torch.Tensor` of shape `(T, 3, size, size)`: uint8; a view of `frames` where whole pixels are cut out.
     """
-    return (_warp_upright if matrix[0, 1] == matrix[1, 0] == 0 else _warp_nearest)(frames, matrix, size)
+    matrix = geometry.matrix
+    return (_warp_upright if matrix[0, 1] == matrix[1, 0] == 0 else _warp_nearest)(frames, geometry, size)
 
 
-def _warp_upright(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
+def _warp_upright(frames: torch.Tensor, geometry: Geometry, size: int) -> torch.Tensor:
     """Without rotation: cut out whole pixels, and resize them if need be."""
     pixels = frames.permute(0, 2, 3, 1)  # channels last, or resizing is several times slower
     for dim, axis in ((1, 1), (2, 0)):
-        side, extent = pixels.shape[dim], max(1, round(size * matrix[axis, axis]))
-        first = round(matrix[axis, 2] - extent / 2)
-        if first >= 0 and first + extent <= side:
-            pixels = pixels.narrow(dim, first, extent)
-        else:  # repeat the edge
-            pixels = pixels.index_select(dim, torch.arange(first, first + extent).clamp_(0, side - 1))
+        side, extent = pixels.shape[dim], max(1, round(size * geometry.matrix[axis, axis]))
+        first = round(geometry.matrix[axis, 2] - extent / 2)
+        begin, end = (min(max(0, edge), side) for edge in (first, first + extent))
+        cut = pixels.narrow(dim, begin, end - begin)
+        if end - begin == extent:
+            pixels = cut
+        else:  # the frame ends within the window
+            shape = list(pixels.shape)
+            shape[dim] = extent
+            pixels = pixels.new_zeros(shape)
+            pixels.narrow(dim, min(max(0, begin - first), extent), end - begin).copy_(cut)
     frames = pixels.permute(0, 3, 1, 2)
     if frames.shape[-2:] == (size, size):
         return frames
-    return F.interpolate(frames, size=(size, size), mode="bilinear", antialias=True)
+    resized = F.interpolate(frames, size=(size, size), mode="bilinear", antialias=True)
+    varied = torch.zeros_like(resized)
+    varied[..., geometry.rows, geometry.columns] = resized[..., geometry.rows, geometry.columns]
+    return varied
 
 
-def _warp_nearest(frames: torch.Tensor, matrix: np.ndarray, size: int) -> torch.Tensor:
+def _warp_nearest(frames: torch.Tensor, geometry: Geometry, size: int) -> torch.Tensor:
     """Each pixel of the result is the pixel of its frame that it falls on, at the same place in every frame."""
     T, _, H, W = frames.shape
     place = np.arange(size) + 0.5 - size / 2
     columns, rows = (
-        np.floor(axis[0] * place + axis[1] * place[:, None] + axis[2]).astype(np.int64) for axis in matrix
+        np.floor(axis[0] * place + axis[1] * place[:, None] + axis[2]).astype(np.int64) for axis in geometry.matrix
     )
+    shown = np.zeros((size, size, 1), np.uint8)
+    shown[geometry.rows, geometry.columns] = 1
+    shown &= ((columns >= 0) & (columns < W) & (rows >= 0) & (rows < H))[..., None]
     places = np.empty((size, size, 3), np.int64)
     places[:] = 3 * (np.clip(rows, 0, H - 1) * W + np.clip(columns, 0, W - 1))[..., None]
     places += np.arange(3)
+    shown = np.broadcast_to(shown, places.shape).reshape(-1)
     source = frames.permute(0, 2, 3, 1).contiguous().numpy().reshape(T, -1)
     result = np.empty((T, size * size * 3), np.uint8)
     for frame, taken in zip(source, result, strict=True):
         np.take(frame, places.reshape(-1), out=taken, mode="clip")  # clip: the places are inside, and need no checking
+        np.multiply(taken, shown, out=taken)
     return torch.from_numpy(result.reshape(T, size, size, 3)).permute(0, 3, 1, 2)

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from processing_fla import FlaProcessor, FlaVideoProcessor, normalize_text
 from processing_fla.video_reading_fla import scaled
-from training_fla.files import InputError
+from training_fla.files import InputError, note
 from training_fla.recipe import DataArguments, Recipe
 
 from .augmentation import ClipAugmentation
@@ -107,7 +107,9 @@ class SignVideoDataset(Dataset):
         kept = self.kept(self.corpus.num_frames[index], generator if self.random_frame_phase else None)
         frames = self.corpus.read_frames(index, kept, clip)  # (T, 3, H, W)
         if self.augmentation is not None:
-            frames = self.augmentation(_resized(frames, self.video_processor), generator)
+            frames = self.augmentation(
+                _resized(frames, self.video_processor), generator, self.corpus.source_size(index)
+            )
         else:
             frames = evaluation_frames(frames, self.video_processor)
         return {"index": index, "pixel_values_videos": frames, "labels": self.targets[index]}
@@ -174,6 +176,8 @@ def make_datasets(recipe: Recipe, args, splits, processor: FlaProcessor, model) 
     options |= dict.fromkeys(("dev", "test"), {"max_target_tokens": sys.maxsize, "max_clips": data.max_eval_clips})
     if not are_features:
         augmentation, phase = clip_augmentation(data, learns=not model.visual_encoder_is_frozen)
+        if augmentation is not None and augmentation.probability and args.process_index == 0:
+            note_unknown_source(splits.train)
         options["train"] |= {"augmentation": augmentation, "random_frame_phase": phase, "seed": args.seed}
     make = prepared if are_features else SignVideoDataset
     datasets = {name: make(getattr(splits, name), processor, **given) for name, given in options.items()}
@@ -181,6 +185,15 @@ def make_datasets(recipe: Recipe, args, splits, processor: FlaProcessor, model) 
     if not are_features and uses_feature_cache(recipe, model):
         return {name: stored(recipe, args, model, videos) for name, videos in datasets.items()}
     return datasets
+
+
+def note_unknown_source(corpus: PackedCorpus) -> None:
+    """Say how frames are varied whose shape before packing is unknown."""
+    if len(corpus) and corpus.source_size(0) is None:
+        packed = f"{corpus.folder} was packed by 0.3.0 or older, which did not store the size of the source's frames"
+        note(
+            f"note: {packed}: they are turned and shifted as if the stored ones were the source's; pack again to mend"
+        )
 
 
 def prepared(corpus: PackedCorpus, processor: FlaProcessor, max_target_tokens: int, max_clips: int | None) -> Dataset:
