@@ -94,6 +94,7 @@ STAND_INS = (
     StandIn(
         "fla ablate dominance *", "ten encoders take minutes even so; these are three", "--recipes fewer_encoders"
     ),
+    StandIn("*run_stage2.py recipes/demo/stage2.yaml *", "the tiny demo's frames are smaller", FRAMES),
     StandIn("*run_stage[12].py recipes/[!df]*", "frames of 224 pixels take minutes on a processor", FRAMES),
     StandIn(
         "*run_stage2.py recipes/demo/features.yaml *",
@@ -346,7 +347,7 @@ def save_mt0(folder: Path) -> None:
     """A tiny MT5 with random weights under the Hub's name; its pieces are characters."""
     from transformers import MT5Config, MT5ForConditionalGeneration, T5Tokenizer
 
-    letters = sorted({letter for row in corpus_trees.drawn_rows() for letter in row.sentence} | {"\u2581"} - {" "})
+    letters = sorted('\u2581abcdefghijklmnopqrstuvwxyz0123456789.,-"')
     pieces = ["<pad>", "</s>", "<unk>", *letters, *(f"<extra_id_{number}>" for number in range(99, -1, -1))]
     tokenizer = T5Tokenizer(vocab=[(piece, -1.0) for piece in pieces])
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
