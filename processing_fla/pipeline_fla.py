@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+from transformers.utils import ModelOutput
 
 from .video_processing_fla import is_array, is_frame, is_one_video
 
@@ -39,26 +40,27 @@ class SignTranslationPipeline(Pipeline):
         max_new_tokens=100,  # Unstated: longer than any sentence of the three corpora; transformers would stop at 20
     )
 
-    def _sanitize_parameters(self, on_error: str | None = None, **kwargs):
+    def _sanitize_parameters(self, on_error: str | None = None, generate_kwargs: dict | None = None, **kwargs):
         """Sort the options of a call into those of reading, generating and reporting."""
         if on_error not in (None, "raise", "skip"):
             raise ValueError(f'`on_error` must be "raise" or "skip", got {on_error!r}.')
         error_options = {} if on_error is None else {"on_error": on_error}
         video_options = {name: kwargs.pop(name) for name in VIDEO_OPTIONS if name in kwargs}
-        return error_options | video_options, error_options | kwargs, {}
+        return error_options | video_options, error_options | (generate_kwargs or {}) | kwargs, {}
 
     def __call__(self, videos: Any, **kwargs) -> dict | list[dict] | Iterator[dict]:
         """Translate one clip or many.
 
         Args:
             videos: a video as of [`FlaVideoProcessor.preprocess`], or `{"sign_features": array}` of shape `(N, C)`, or
-                a list, generator, iterator or map-style dataset (`KeyDataset`) of them.
+                a list, generator, iterator, column or map-style dataset (`KeyDataset`) of them.
             kwargs:
                 - `batch_size` (`int`): clips translated at once; `num_workers` (`int`): processes that decode.
                 - `on_error` (`str`): `"raise"` (the default) or `"skip"`: a clip that cannot be read or translated
                   gives a result of `None` values with one more entry, `"error"`, that says why.
                 - `frame_stride`, `max_source_frames`, `num_frames`, `fps`, `do_sample_frames`: of the video processor.
-                - `num_beams`, `max_new_tokens`, `do_sample` and any other option of `generate`.
+                - `num_beams`, `max_new_tokens`, `do_sample` and any other option of `generate`, each by its name or
+                  all in a dict `generate_kwargs`.
 
         Returns:
             `dict`, for a list of clips `list[dict]`, for an iterator or a dataset an iterator of `dict`:
@@ -166,6 +168,8 @@ class SignTranslationPipeline(Pipeline):
         if positions and (options.get("max_new_tokens") or 0) > positions:
             options["max_new_tokens"] = positions  # no longer sentence has a place in the decoder
         sequences = self.model.generate(encoder_outputs=encoder_outputs.copy(), attention_mask=mask, **options)
+        if isinstance(sequences, ModelOutput):  # `return_dict_in_generate`
+            sequences = sequences.sequences
         each = len(sequences) // len(mask)
         states = type(encoder_outputs)(encoder_outputs.last_hidden_state.repeat_interleave(each, dim=0))
         logits = self.model(

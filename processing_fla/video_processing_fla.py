@@ -14,6 +14,7 @@ from transformers import BatchFeature
 from transformers.image_processing_utils import get_size_dict
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.utils import requires_backends
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, infer_channel_dimension_format, make_batched_metadata
 
@@ -98,10 +99,10 @@ class FlaVideoProcessor(BaseVideoProcessor):
 
         Args:
             videos (`Any`): one video or a list of them, of any kinds and lengths. A video is a path or `file://` URL
-                of a file or of a folder of frames; the `bytes` of a file; a `datasets` row `{"bytes": ..., "path":
-                ...}`; a torchcodec decoder; a list of PIL images, arrays or (in a list of videos) image paths; or an
-                array or tensor `(S, H, W, 3)` or `(S, 3, H, W)`, RGB, uint8 or float from 0 to 255, or float from 0
-                to 1. One array of five dimensions is a batch.
+                of a file or of a folder of frames; the `bytes` of a file, or a file opened in binary mode; a video
+                column's `{"bytes": ..., "path": ...}`; a torchcodec decoder; a list of PIL images, arrays or (in a
+                list of videos) image paths; or an array or tensor `(S, H, W, 3)` or `(S, 3, H, W)`, RGB, uint8 or
+                float from 0 to 255, or float from 0 to 1. One array of five dimensions is a batch.
             kwargs: options of this processor that replace its own for this call, and `return_tensors`.
 
         Returns:
@@ -116,7 +117,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
         Raises:
             VideoDecodeError: if a file cannot be decoded whole; names the file.
             ValueError: if an input is no video, or is empty.
+            ImportError: if PyAV is not installed.
         """
+        requires_backends(self, "av")
         sampling = kwargs.get("do_sample_frames")
         if not (self.do_sample_frames if sampling is None else sampling):  # then every frame is kept
             kwargs |= {"frame_stride": 1, "max_source_frames": None, "random_frame_phase": False}
@@ -309,15 +312,35 @@ def is_decoder(value: Any) -> bool:
     return hasattr(value, "get_frames_at") and hasattr(value, "__len__")
 
 
+def is_open_file(value: Any) -> bool:
+    return hasattr(value, "read")
+
+
 def is_one_video(value: Any) -> bool:
     """Whether a value is one video by its type alone."""
-    return isinstance(value, (str, os.PathLike, bytes, dict)) or is_decoder(value)
+    return isinstance(value, (str, os.PathLike, bytes, dict)) or is_decoder(value) or is_open_file(value)
+
+
+def content_of(row: dict) -> bytes | str:
+    """What a video column of a dataset holds of a file: its bytes or, without them, its path."""
+    for key in ("bytes", "path"):
+        if row.get(key) is not None:
+            return row[key]
+    keys = ", ".join(map(str, row)) or "nothing"
+    raise ValueError(
+        f"A video given as a dict must hold `bytes` or `path`; this one holds {keys}. "
+        'Of a dataset give the column of videos: `dataset["video"]`.'
+    )
 
 
 def list_videos(videos: Any) -> list:
     """One video or a nested batch of them as a flat list of videos."""
-    if isinstance(videos, dict):  # a row of a dataset
-        return list_videos(videos.get("path") if videos.get("bytes") is None else videos["bytes"])
+    if isinstance(videos, dict):
+        videos = content_of(videos)
+    if is_open_file(videos):
+        videos = videos.read()
+        if not isinstance(videos, bytes):
+            raise ValueError('A video given as an open file must be opened in binary mode, "rb".')
     if is_one_video(videos):
         return [videos]
     if is_array(videos) and videos.ndim in (3, 4, 5):

@@ -1,10 +1,13 @@
+import io
 from collections.abc import Iterator
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
+from transformers.utils import import_utils
 
 from processing_fla import SignTranslationPipeline, VideoDecodeError
 
@@ -98,6 +101,44 @@ def test_rows_of_a_dataset_and_bytes_are_clips(translate, clips):
         assert translate(clip, **SHORT) == expected and translate([clip], **SHORT) == [expected]
     with pytest.raises(VideoDecodeError, match="`video given as bytes` cannot be decoded"):
         translate(b"no video")
+
+
+def test_open_files_are_clips_and_not_lists_of_lines(translate, clips):
+    expected = translate(clips[0], **SHORT)
+    with open(clips[0], "rb") as file:
+        assert translate(file, **SHORT) == expected
+    both = [io.BytesIO(clip.read_bytes()) for clip in clips[:2]]
+    assert translate(both, **SHORT) == translate(clips[:2], **SHORT)
+    with open(clips[0], encoding="latin-1") as file, pytest.raises(ValueError, match='"rb"'):
+        translate(file)
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_a_row_without_its_video_names_what_it_holds(translate, clips, as_dataset):
+    row = {"video": str(clips[0]), "sentence": "regen"}
+    videos = datasets.Dataset.from_list([row]) if as_dataset else [row]
+    with pytest.raises(ValueError, match=r'video, sentence.*`dataset\["video"\]`'):
+        list(translate(videos))
+    assert "video, sentence" in list(translate(videos, on_error="skip"))[0]["error"]
+    if as_dataset:
+        assert list(translate(videos["video"], **SHORT)) == [translate(clips[0], **SHORT)]
+
+
+def test_options_of_generate_may_come_in_one_dict_and_its_answer_in_one_object(translate, folder, clips):
+    expected = translate(clips[0], **SHORT)
+    assert translate(clips[0], generate_kwargs=SHORT) == expected
+    assert translate(clips[0], generate_kwargs={**SHORT, "num_beams": 1}, num_beams=2) == expected
+    made = pipeline("sign-language-translation", model=folder, device="cpu", generate_kwargs=SHORT)
+    assert made(clips[0]) == expected
+    assert translate(clips[0], return_dict_in_generate=True, output_scores=True, **SHORT) == expected
+
+
+def test_without_pyav_it_says_what_to_install(translate, clips, monkeypatch):
+    found = import_utils.BACKENDS_MAPPING["av"]
+    monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "av", (lambda: False, found[1]))
+    for videos in (clips[0], np.zeros((4, 40, 40, 3), np.uint8)):
+        with pytest.raises(ImportError, match="pip install av"):
+            translate(videos, on_error="skip")
 
 
 def test_a_file_is_opened_once(translate, clips, monkeypatch):

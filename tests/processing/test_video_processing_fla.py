@@ -262,7 +262,8 @@ def test_palette_grey_and_transparent_images_become_rgb(processor, frames):
             r"of one size, got \[\(8, 8, 3\), \(8, 9, 3\)\]",
         ),
         ([None], "got NoneType None"),
-        ({"video": "a.mp4"}, "got NoneType None"),
+        ({"video": "a.mp4"}, "must hold `bytes` or `path`; this one holds video"),
+        ({"bytes": None, "path": None}, "must hold `bytes` or `path`"),
     ],
 )
 def test_what_is_no_video_is_refused_with_what_it_was(videos, message):
