@@ -7,6 +7,7 @@ import sys
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.corpora.corpus_trees import clip, how2sign, phoenix14t, write_frames, write_video
@@ -143,6 +144,32 @@ def test_datasets_of_all_kinds_are_packed(tmp_path):
         assert main([*arguments, "--workers", "0", *options]) == 0
         corpus = PackedCorpus(out, "dev")
         assert (corpus.sentences, corpus.num_frames) == (sentences, [4, 5])
+
+
+def test_columns_of_a_dataset_that_are_not_asked_for_are_not_read(tmp_path, capsys):
+    """A second video, a picture and a sound that nothing could decode; the sentence lies in a column of its own."""
+    import datasets
+
+    kinds = {"video": datasets.Video(), "side": datasets.Video(), "face": datasets.Image(), "voice": datasets.Audio()}
+    kinds |= {"json": {"Sentence": datasets.Value("string"), "start": datasets.Value("float32")}}
+    kinds |= {"text": datasets.Value("string"), "signer": datasets.Value("string")}
+    clip, damaged = write_video(tmp_path / "a.mp4", 30).read_bytes(), {"path": None, "bytes": b"damaged"}
+    row = {"video": {"path": None, "bytes": clip}, "side": damaged, "face": damaged, "voice": damaged}
+    row |= {"json": {"Sentence": "Hi.", "start": 0.4}, "text": '{"de": {"said": "Hallo."}}', "signer": None}
+    features = datasets.Features(kinds)
+    table = pa.Table.from_pylist([row, row], schema=features.arrow_schema)
+    datasets.Dataset(table, info=datasets.DatasetInfo(features=features)).save_to_disk(str(tmp_path / "d"))
+    arguments = ["prepare", "dataset", "--root", str(tmp_path / "d"), "--size", "16", "--workers", "0"]
+    for number, (column, sentence) in enumerate((("json.sentence", "Hi."), ("text.de.said", "Hallo."))):
+        out = tmp_path / f"out{number}"
+        options = ["--sentence-column", column, "--start-column", "json.start"]
+        assert main([*arguments, *options, "--out", str(out)]) == 0
+        corpus = PackedCorpus(out, "train")
+        assert (corpus.sentences, corpus.num_frames, corpus.signers) == ([sentence] * 2, [20] * 2, [""] * 2)
+    assert main([*arguments, "--sentence-column", "json.text", "--out", str(tmp_path / "no")]) == 2
+    assert "no column 'json.text', only video, side, face, voice, json.Sentence, json.start" in capsys.readouterr().err
+    assert main([*arguments, "--sentence-column", "text.en", "--out", str(tmp_path / "no")]) == 2
+    assert "row 0: column 'text.en' holds None, not a sentence" in capsys.readouterr().err
 
 
 def test_clips_of_a_dataset_are_cut_at_its_times_unless_they_are_switched_off(tmp_path, capsys):

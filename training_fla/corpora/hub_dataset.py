@@ -1,7 +1,8 @@
 """A `datasets` folder or Hub dataset with a column of videos and one of sentences."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ def read_dataset(
     language: str = "",
     revision: str | None = None,
 ) -> list[CorpusRow]:
-    """The rows of what `datasets.load_dataset` or `load_from_disk` opens; columns of times may be absent or ""."""
+    """The rows of what `datasets.load_dataset` or `load_from_disk` opens; columns of times may be absent or "".
+
+    A name such as `json.sentence` is of what lies in a column. Columns that are not asked for are not read.
+    """
     reading = reading or Reading()
     names = {"video": video_column, "sentence": sentence_column, "start": start_column, "end": end_column}
     rows, of_split = [], {}
@@ -34,12 +38,11 @@ def read_dataset(
             continue
         if of_split.setdefault(split, name) != name:
             raise InputError(f"{root}: splits {of_split[split]!r} and {name!r} are both {split}: rename one of them")
-        columns = {column.casefold(): column for column in table.column_names}
-        found = {kind: columns.get(wanted.casefold()) for kind, wanted in names.items()}
+        found = {kind: _column(table, wanted) for kind, wanted in names.items()}
         for kind in ("video", "sentence"):
-            if not found[kind]:
+            if not found[kind] or (kind == "video" and found[kind] not in table.column_names):
                 raise InputError(
-                    f"{root}, split {name}, has no column {names[kind]!r}, only {', '.join(table.column_names)}: "
+                    f"{root}, split {name}, has no column {names[kind]!r}, only {', '.join(_names(table.features))}: "
                     f"name the right one with --{kind}-column"
                 )
         rows += _rows(Path(root), table, split, found, language, reading)
@@ -60,6 +63,47 @@ def _open(root: str | Path, revision: str | None) -> dict[str, Any]:
     return dict(opened) if isinstance(opened, dict) else {str(opened.split or "train"): opened}
 
 
+def _names(features: Mapping[str, Any]) -> list[str]:
+    """The names of columns, and `column.name` for what lies in them."""
+    names = []
+    for name, feature in features.items():
+        names += [f"{name}.{inner}" for inner in _names(feature)] if isinstance(feature, dict) else [name]
+    return names
+
+
+def _column(table: Any, wanted: str) -> str | None:
+    """The name of a column as it is written in a dataset, whatever its case."""
+    names = {name.casefold(): name for name in (*_names(table.features), *table.column_names)}
+    column, dot, inner = wanted.partition(".")
+    if wanted.casefold() not in names and dot and column.casefold() in names:
+        feature = table.features.get(names[column.casefold()])
+        if type(feature).__name__ == "Json" or getattr(feature, "dtype", "") == "string":  # named row by row
+            return f"{names[column.casefold()]}.{inner}"
+    return names.get(wanted.casefold())
+
+
+def _value(record: Mapping[str, Any], name: str | None) -> Any:
+    """The value of a column or, for `column.name`, of what lies in one; `None` where there is none."""
+    if name is None or name in record:
+        return record.get(name)
+    column, _, inner = name.partition(".")
+    value = record.get(column)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise InputError(f"column {column!r} holds no JSON: {error}") from error
+    return _value(value, inner) if inner and isinstance(value, dict) else None
+
+
+def _records(table: Any, names: Iterable[str | None]) -> Iterator[dict[str, Any]]:
+    """The rows as they are stored: nothing is decoded, and no other column is read."""
+    columns = {name if name in table.column_names else name.partition(".")[0] for name in names if name}
+    stored = table.select_columns(sorted(columns)).with_format("arrow")
+    for batch in stored.iter(batch_size=1000):
+        yield from batch.to_pylist()
+
+
 def _rows(
     root: Path, table: Any, split: str, names: Mapping[str, str | None], language: str, reading: Reading
 ) -> list[CorpusRow]:
@@ -67,15 +111,18 @@ def _rows(
 
     if isinstance(table.features[names["video"]], datasets.Video):
         table = table.cast_column(names["video"], datasets.Video(decode=False))
+    videos = table.select_columns([names["video"]])
     rows, ids = [], set()
-    for index, record in enumerate(table.remove_columns([names["video"]])):
+    wanted = {kind: name for kind, name in names.items() if kind != "video"}
+    wanted |= {name: name for name in ("id", "signer", "language") if name in table.column_names}
+    for index, record in enumerate(_records(table, wanted.values())):
         with reading.bad.at(root, f"split {split}, row {index}"):
-            sentence = record[names["sentence"]]
+            sentence = _value(record, names["sentence"])
             if not isinstance(sentence, str) or sentence.strip().lower() in {"", *NOT_A_SENTENCE}:
                 raise InputError(f"column {names['sentence']!r} holds {sentence!r}, not a sentence")
-            times = clip_times(*(_time(record.get(names[kind])) for kind in ("start", "end")))
-            video, name = _video(root, table, index, names["video"], times, reading.follow_links)
-            id_ = str(record["id"]) if "id" in record else f"{index:06d}-{name}"
+            times = clip_times(*(_time(_value(record, names[kind])) for kind in ("start", "end")))
+            video, name = _video(root, videos, index, names["video"], times, reading.follow_links)
+            id_ = f"{index:06d}-{name}" if record.get("id") is None else str(record["id"])
             if id_ in ids:
                 raise InputError(f"id {id_!r} came before: give each row its own in column 'id'")
             ids.add(id_)
@@ -85,8 +132,8 @@ def _rows(
                     video=video,
                     sentence=one_line(sentence),
                     split=split,
-                    signer=str(record.get("signer", "")),
-                    language=str(record.get("language", language)),
+                    signer=str(record.get("signer") or ""),
+                    language=str(record.get("language") or language),
                 )
             )
     return rows
