@@ -269,10 +269,9 @@ def test_cuts_and_counts_go_by_the_frame_times(tmp_path, capsys):
     arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--size", "32", "--workers", "0"]
     assert main([*arguments, "--check"]) == 1
     report = capsys.readouterr().out
-    assert "train: 6 rows; frames 1 to 60, median 20; words 1 to 1, median 1" in report
-    assert "note: if the clips are cut already, --no-times leaves start and end unread" not in report
+    assert "train: 6 rows; frames 1 to 60, median 10; words 1 to 1, median 1" in report
     assert "late_3-4.5: it ends at 4.5 s, its video at 4.00 s" in report
-    assert "browser_3-9: it ends at 9.0 s, its video at 4.00 s" in report
+    assert "clips unreadable: 1\n  train browser_3-9: its frames end at 3.97 s, but it is to end at 9.0 s" in report
     assert main([*arguments, "--on-error", "skip", "--out", str(tmp_path / "out")]) == 0
     assert "browser_3-9" in (tmp_path / "out/skipped.tsv").read_text()
     corpus = PackedCorpus(tmp_path / "out", "train")
@@ -288,8 +287,99 @@ def test_times_of_the_full_video_in_a_table_of_cut_clips_are_explained(tmp_path,
     assert main(arguments) == 1
     report = capsys.readouterr().out
     assert "a_33.1-33.7: it starts at 33.1 s, after the end of its video at 0.40 s" in report
-    assert "note: if the clips are cut already, --no-times leaves start and end unread" in report
+    for option in ("--no-times", "--times milliseconds", "--times frames"):
+        assert option in report.partition("note: ")[2]
     assert main([*arguments, "--no-times"]) == 0
+    assert main([*arguments[:-1], "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "t.csv, line 2: it starts at 33.1 s, after the end" in error and "--times milliseconds" in error
+
+
+def packed_frames(tmp_path, table, *options):
+    (tmp_path / "t.csv").write_text(table)
+    out = tmp_path / f"out{len(list(tmp_path.glob('out*')))}"
+    arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--size", "16", "--workers", "0"]
+    assert main([*arguments, "--out", str(out), *options]) == 0
+    return PackedCorpus(out, "train").num_frames
+
+
+def test_times_are_read_in_the_unit_that_is_named(tmp_path, capsys):
+    """25 frames a second in a file, 10 in a folder, and a file whose rate changes after its tenth frame."""
+    write_video(tmp_path / "a.mp4", 100)
+    write_frames(tmp_path / "b", clip(30), "%d.png", first=1)
+    times = [*range(0, 1000, 100), *range(1000, 3000, 20)]
+    drawing.write_video(tmp_path / "c.mp4", [drawing.marked_frame(0, 32, 32)] * len(times), times=times)
+    header = "video,start,end,fps,sentence\n"
+    rows = "a.mp4,{},{},,x\nb,{},{},10,x\nc.mp4,{},{},,x\n"
+    seconds = header + rows.format('"0,4"', 2, 0.5, 1, 0.5, 1.1)
+    milliseconds = header + rows.format(400, "00:00:02", 500, 1000, 500, 1100)
+    frames = header + rows.format(10, 50, 5, "10.0", 5, 15)
+    assert packed_frames(tmp_path, seconds) == [40, 5, 10]
+    assert packed_frames(tmp_path, milliseconds, "--times", "milliseconds") == [40, 5, 10]
+    assert packed_frames(tmp_path, frames, "--times", "frames") == [40, 5, 10]
+    arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--workers", "0", "--times", "frames"]
+    (tmp_path / "t.csv").write_text(header + "a.mp4,2.5,9,,x\na.mp4,9,300,,y\ngone.mp4,1,2,,z\n")
+    (tmp_path / "d.mp4").write_bytes(b"damaged")
+    assert main([*arguments, "--out", str(tmp_path / "no")]) == 2
+    error = capsys.readouterr().err
+    for reason in ("line 2: '2.5' is not the number of a frame", "line 3: its frames end at 3.96 s, but", "line 4: "):
+        assert reason in error
+    assert main([*arguments, "--no-times", "--out", str(tmp_path / "no")]) == 2
+    assert "--times frames" in capsys.readouterr().err
+
+
+def test_check_and_packing_refuse_the_same_rows_all_at_once(tmp_path, capsys):
+    """Damage behind the first frame, an index without its frames, times between two frames, no sentence, no file."""
+    content = write_video(tmp_path / "a.mp4", 50, height=96, width=128).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])  # the index lies in front
+    (tmp_path / "noise.mp4").write_bytes(content[:-4000] + bytes(range(250)) * 16)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    write_frames(tmp_path / "b", clip(4), "%d.png", first=1)
+    (tmp_path / "b/3.png").write_bytes(b"damaged")
+    rows = ["a.mp4,,,good", "cut.mp4,,,x", "noise.mp4,,,x", "empty.mp4,,,x", "b,,,x", "a.mp4,0.01,0.03,x"]
+    rows += ["a.mp4,1,5,x", "a.mp4,5,6,x", "gone.mp4,,,x", "gone2.mp4,,,x", "a.mp4,,,"]
+    (tmp_path / "t.csv").write_text("video,start,end,sentence\n" + "\n".join(rows) + "\n")
+    arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--size", "16", "--workers", "0"]
+    assert main([*arguments, "--on-error", "skip", "--out", str(tmp_path / "out")]) == 0
+    corpus = PackedCorpus(tmp_path / "out", "train")
+    capsys.readouterr()
+    assert main([*arguments, "--check"]) == 1
+    report = capsys.readouterr().out
+    skipped = [row["id"] for _, row in read_table(tmp_path / "out/skipped.tsv", ("id", "reason"))]
+    skipped = {f"line {id_.partition('line ')[2]}:" if "line" in id_ else f"train {id_}: " for id_ in skipped}
+    assert len(skipped) + len(corpus) == len(rows) and len(corpus) == 1
+    for name in skipped:
+        assert report.count(name) == 1, name
+    assert main([*arguments, "--out", str(tmp_path / "other")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and all(f"line {line}: " in error for line in (3, 5, 7, 8, 9, 10, 11, 12))
+
+
+def test_a_clip_in_several_splits_and_one_that_is_not_cut_are_named(tmp_path, capsys):
+    """The same file, a copy of it, overlapping times; not: neighbours in one recording, two rows of one split."""
+    write_video(tmp_path / "a.mp4", 50)
+    (tmp_path / "copy.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
+    write_video(tmp_path / "long.mp4", 400, seed=1)
+    rows = [
+        "a.mp4,x,train,,",
+        "copy.mp4,x,dev,,",
+        "long.mp4,x,train,0,2",
+        "long.mp4,x,train,1,3",
+        "long.mp4,x,dev,3,5",
+    ]
+    rows += ["long.mp4,two words,test,4,"]
+    (tmp_path / "t.csv").write_text("video,sentence,split,start,end\n" + "\n".join(rows) + "\n")
+    arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--size", "16", "--workers", "0"]
+    assert main([*arguments, "--check"]) == 0
+    report = capsys.readouterr().out
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    for text in (report, capsys.readouterr().err):
+        warnings = sorted(line for line in text.splitlines() if line.startswith("warning: "))
+        assert [line.partition(" show")[0] for line in warnings[:2]] == [
+            "warning: dev long_3-5 and test long_4-",
+            "warning: test long_4-: 300 frames, 12 s, for 2 words: no `end` is given",
+        ]
+        assert warnings[2].startswith("warning: train a and dev copy show the same frames of") and len(warnings) == 3
 
 
 def test_a_check_warns_of_missing_frame_numbers(tmp_path, capsys):

@@ -257,11 +257,16 @@ def test_a_check_compares_lengths_with_the_annotation(tmp_path):
     assert report.words["dev"] == [6]  # characters, as Chinese has no spaces
     root = how2sign(tmp_path / "h2s")
     file = root / "how2sign_realigned_test.csv"
-    late = ["e\te-5-rgb_front\te_8\te_8\t1.5\t3.0\tHi.", "e\te-5-rgb_front\te_9\te_9\t7.0\t8.0\tHi."]
+    times = {"e_7": "1.5\t3.0", "e_8": "1.5\t2.3", "e_9": "7.0\t8.0"}
+    late = [f"e\te-5-rgb_front\t{name}\t{name}\t{written}\tHi." for name, written in times.items()]
     file.write_text(file.read_text() + "\n".join(late) + "\n")
     report = check_corpus(read_how2sign(root), None, CORPORA["how2sign"].media(root), num_workers=0)
-    assert report.length_differences == ["test e_8: it ends at 3.0 s, its video at 2.00 s"]
-    assert report.unreadable == ["test e_9: it starts at 7.0 s, after the end of its video at 2.00 s"]
+    assert report.length_differences == ["test e_8: it ends at 2.3 s, its video at 2.00 s"]
+    late = "its frames end at 1.95 s, but it is to end at 3.0 s, after the end of its video"
+    assert report.unreadable == [
+        f"test e_7: {late}",  # half of a sentence is none
+        "test e_9: it starts at 7.0 s, after the end of its video at 2.00 s",
+    ]
     assert not report.extra and not report.missing
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,6 +151,45 @@ def _opened(source: Path | bytes, times: tuple, stride: int, size: tuple[int, in
 
         clip.frames = frames()
         yield clip
+
+
+def frame_seconds(video: ClipSource, number: int) -> float:
+    """Seconds at which the n-th frame of a file or folder is shown, from 0; beyond the last, by the mean rate."""
+    from processing_fla.video_reading_fla import VideoDecodeError
+
+    if isinstance(video, FrameFolder):
+        return number / video.fps
+    try:
+        times = frame_times.__wrapped__(video.load()) if isinstance(video, EmbeddedVideo) else frame_times(video.path)
+    except VideoDecodeError as error:
+        raise InputError(str(error)) from error
+    if number < len(times):
+        return times[number]
+    return times[-1] + (number - len(times) + 1) * (times[-1] - times[0]) / max(1, len(times) - 1)
+
+
+@lru_cache(maxsize=64)  # many clips are cut from one video
+def frame_times(path: Path | bytes) -> list[float]:
+    """Seconds at which frames are shown, by an MP4 file's index or else by all packets; the first frame is decoded."""
+    from processing_fla.video_reading_fla import VideoDecodeError, decodable_packets, open_video
+
+    length = len(path) if isinstance(path, bytes) else path.stat().st_size
+    with open_video(path, num_threads=1) as video:
+        index = list(video.stream.index_entries) if "mov" in video.formats else []
+        if max((entry.pos + entry.size for entry in index), default=0) > length:
+            raise VideoDecodeError(f"`{video.name}` is cut off: its index names frames behind its last byte")
+        index = [entry.timestamp for entry in index if not entry.is_discard] * (len(index) == video.stream.frames)
+        frame, ticks = None, []
+        for packet in decodable_packets(video.packets()):
+            frame = frame or next(iter(packet.decode()), None)
+            if packet.pts is not None and not packet.is_discard:
+                ticks.append(packet.pts)
+            if frame and index:  # which counts in decoding order
+                ticks = [tick - index[0] + (video.stream.start_time or 0) for tick in index]
+                break
+        if frame is None or frame.is_corrupt or not ticks:
+            raise VideoDecodeError(f"`{video.name}` is damaged or cut off: its first frame cannot be decoded")
+        return sorted(float(tick * video.stream.time_base) - video.start for tick in ticks)
 
 
 def write_clip(file: Path, frames: "Iterable[np.ndarray]", fps: float, overwrite: bool = False) -> None:

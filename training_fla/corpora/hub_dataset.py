@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training_fla.corpora.clips import EmbeddedVideo, VideoFile
-from training_fla.corpora.row import CorpusRow, Reading, canonical_split, clip_times, find_inside
+from training_fla.corpora.row import CorpusRow, Reading, canonical_split, cut, find_inside
 from training_fla.files import InputError, one_line
 from training_fla.tables import NOT_A_SENTENCE
 
@@ -120,8 +120,8 @@ def _rows(
             sentence = _value(record, names["sentence"])
             if not isinstance(sentence, str) or sentence.strip().lower() in {"", *NOT_A_SENTENCE}:
                 raise InputError(f"column {names['sentence']!r} holds {sentence!r}, not a sentence")
-            times = clip_times(*(_time(_value(record, names[kind])) for kind in ("start", "end")))
-            video, name = _video(root, videos, index, names["video"], times, reading.follow_links)
+            video, name = _video(root, videos, index, names["video"], reading.follow_links)
+            times = [_time(_value(record, names[kind])) for kind in ("start", "end")]
             id_ = f"{index:06d}-{name}" if record.get("id") is None else str(record["id"])
             if id_ in ids:
                 raise InputError(f"id {id_!r} came before: give each row its own in column 'id'")
@@ -129,7 +129,7 @@ def _rows(
             rows.append(
                 CorpusRow(
                     id=id_,
-                    video=video,
+                    video=cut(video, *times, reading.times),
                     sentence=one_line(sentence),
                     split=split,
                     signer=str(record.get("signer") or ""),
@@ -145,7 +145,7 @@ def _time(value: Any) -> str:
 
 
 def _video(
-    root: Path, table: Any, index: int, column: str, times: tuple[float | None, float | None], follow_links: bool
+    root: Path, table: Any, index: int, column: str, follow_links: bool
 ) -> tuple[VideoFile | EmbeddedVideo, str]:
     """The video of a row, with a name; bytes stay in the table until they are asked for."""
     import pyarrow as pa
@@ -154,18 +154,18 @@ def _video(
 
     if getattr(table.features[column], "dtype", None) == "string":
         written = table[index][column] or ""
-        return VideoFile(find_inside(root, written, follow_links, VIDEO_SUFFIXES), *times), Path(written).stem
+        return VideoFile(find_inside(root, written, follow_links, VIDEO_SUFFIXES)), Path(written).stem
     path, has_bytes = None, True
     if pa.types.is_struct(table.data.schema.field(column).type):
         cell = table.with_format("arrow")[index][column][0]
         path, has_bytes = cell["path"].as_py(), cell["bytes"].is_valid
     if path and Path(path).is_file():
         if follow_links or _may_be_read(Path(path), root):
-            return VideoFile(Path(path), *times), Path(path).stem
+            return VideoFile(Path(path)), Path(path).stem
         if not has_bytes:
             raise InputError(f"{path} leads out of {root}: pass --follow-links if you trust it")
     name = Path(path).stem if path else "video"
-    return EmbeddedVideo(partial(_bytes, table, index, column, str(root)), name, *times), name
+    return EmbeddedVideo(partial(_bytes, table, index, column, str(root)), name), name
 
 
 def _may_be_read(path: Path, root: Path) -> bool:

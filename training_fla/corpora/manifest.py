@@ -13,6 +13,7 @@ from training_fla.corpora.row import (
     Reading,
     canonical_split,
     clip_times,
+    cut,
     find_inside,
     path_inside,
 )
@@ -124,7 +125,6 @@ def _row(
     cells: dict[str, str], root: Path, split: str, language: str, reading: Reading, suffixes: Collection[str]
 ) -> CorpusRow:
     split = canonical_split(cells["split"] or split)
-    times = clip_times(cells["start"], cells["end"])
     path = find_inside(root, cells["video"], reading.follow_links, suffixes)
     if not path.exists():
         in_split = f"{_split_folder(root, split)}/{path.relative_to(root)}"
@@ -135,12 +135,13 @@ def _row(
     if not sentence or sentence.lower() in NOT_A_SENTENCE:
         raise InputError(f"{sentence!r} is not a sentence" if sentence else "the sentence is empty")
     if path.is_dir():
-        video = FrameFolder(path, _fps(cells["fps"]), *times)
+        video = FrameFolder(path, _fps(cells["fps"]))
     else:
-        video = VideoFile(path, *times)
+        video = VideoFile(path)
         if name.suffix == path.suffix:  # else the table gives the name without one
             name = name.with_suffix("")
-    suffix = "" if times == (None, None) else f"_{cells['start']}-{cells['end']}"
+    video = cut(video, cells["start"], cells["end"], reading.times)
+    suffix = f"_{cells['start']}-{cells['end']}" if cells["start"] or cells["end"] else ""
     return CorpusRow(
         id=cells["id"] or name.as_posix() + suffix,
         video=video,

@@ -21,6 +21,7 @@ class Corpus:
     expected: Mapping[str, int] = field(default_factory=dict)  # rows of each split
     counts_note: str = ""
     read: Callable[..., list[CorpusRow]] | None = None
+    reader_flags: Mapping[str, str] = field(default_factory=dict)  # what `read` may be asked besides, with help texts
     media: Callable[[str | Path], list[Path]] | None = None  # every clip that lies in the release
 
 
@@ -63,6 +64,7 @@ CORPORA = {
             "as happens when the header is taken off twice"
         ),
         read=how2sign.read_how2sign,
+        reader_flags={"released_clips": "use the clips as released, cut at the unaligned times"},
         media=how2sign.media,
     ),
     "demo": Corpus(

@@ -3,12 +3,12 @@
 import math
 import os
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
-from training_fla.corpora.clips import ClipSource
+from training_fla.corpora.clips import ClipSource, frame_seconds
 from training_fla.files import InputError
 from training_fla.names import name_on_disk
 from training_fla.tables import BadRows
@@ -19,6 +19,7 @@ SPLITS = ("train", "dev", "test")
 SPLIT_SPELLINGS = {
     "val": "dev", "valid": "dev", "validation": "dev", "development": "dev", "training": "train", "testing": "test"
 }  # fmt: skip
+UNITS = ("seconds", "milliseconds", "frames")  # of the times in a table
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Reading:
 
     follow_links: bool = False  # symbolic links may lead out of the corpus folder
     skip_bad_rows: bool = False  # they are collected, and the rows without them returned
+    times: str = "seconds"  # or another of `UNITS`; the releases that we know have seconds
     notes: list[str] = field(default_factory=list)
     bad: BadRows = field(default_factory=BadRows)
 
@@ -67,22 +69,42 @@ def canonical_split(name: str) -> str:
     return word
 
 
-def clip_times(start: str, end: str) -> tuple[float | None, float | None]:
-    """Seconds at which a clip begins and ends, from what tables write: `1.5`, `1,5`, `00:01:25.480` or nothing."""
-    begins, ends = _seconds(start), _seconds(end)
+def clip_times(
+    start: str, end: str, unit: str = "seconds", clock: Callable[[int], float] | None = None
+) -> tuple[float | None, float | None]:
+    """Seconds at which a clip begins and ends, from what tables write: `1.5`, `1,5`, `00:01:25.480` or nothing.
+
+    A number without colons is of `unit`, one of `UNITS`; `clock` gives the seconds of the n-th frame, from 0.
+    """
+    begins, ends = (_seconds(written, unit, clock) for written in (start, end))
     if ends is not None and ends <= (begins or 0.0):
         raise InputError(f"the clip ends at {end.strip()}, not after its start at {start.strip() or 0}")
     return begins, ends
 
 
-def _seconds(written: str) -> float | None:
+def cut(video: ClipSource, start: str, end: str, unit: str = "seconds") -> ClipSource:
+    """The part of a video between two times as a table writes them."""
+    if unit == "frames" and video.is_missing:  # it is going to be named as missing
+        return video
+    begins, ends = clip_times(start, end, unit, partial(frame_seconds, video))
+    return replace(video, start_seconds=begins, end_seconds=ends)
+
+
+def _seconds(written: str, unit: str, clock: Callable[[int], float] | None) -> float | None:
     written = written.strip()
     if not written:
         return None
+    if unit == "frames" and ":" not in written:
+        number = re.fullmatch(r"(\d{1,9})(?:[.,]0*)?", written)
+        if not number:
+            raise InputError(f"{written!r} is not the number of a frame")
+        return clock(int(number[1]))
     parts = re.fullmatch(r"(?:(?:(\d{1,6}):)?([0-5]?\d):)?(\d+(?:[.,]\d*)?(?:[eE][+-]?\d+)?|[.,]\d+)", written)
     seconds = float(parts[3].replace(",", ".")) if parts else math.inf
     if math.isinf(seconds) or (parts[2] and seconds >= 60):
         raise InputError(f"{written!r} is not a time: write seconds (85.48) or hours:minutes:seconds (0:01:25.48)")
+    if unit == "milliseconds" and ":" not in written:
+        return seconds / 1000
     return int(parts[1] or 0) * 3600 + int(parts[2] or 0) * 60 + seconds
 
 

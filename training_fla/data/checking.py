@@ -4,23 +4,27 @@ import os
 import statistics
 import warnings
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training_fla.corpora.clips import FrameFolder, VideoFile
+from training_fla.corpora.clips import EmbeddedVideo, FrameFolder, OpenedClip, VideoFile, frame_times
 from training_fla.corpora.row import SPLITS, CorpusRow
 from training_fla.files import InputError, one_line, progress
 from training_fla.scoring.conventions import convention_for
 
-from .worker_processes import LOST, in_workers
+from .packed_corpus import file_sha256
+from .packing import FRAMES_A_REPORT, refuse_cut_off
+from .worker_processes import LOST, in_workers, still_working
 
 # Times in annotations are rounded, and a video's last frame is shown for a while.
 END_TOLERANCE_SECONDS = 0.2
 NAMES_SHOWN = 20
+# Unstated: signers need a second or two a word; what is longer is most likely a recording that was not cut.
+LONG_SECONDS, LONG_SECONDS_A_WORD = 10.0, 5.0
 
 
 def _findings(title: str) -> Any:
@@ -42,6 +46,7 @@ class CorpusReport:
     duplicates: list[str] = _findings("ids double")
     length_differences: list[str] = _findings("clips of another length than annotated")
     extra: list[str] = _findings("clips on disk without annotation")
+    refused: list[tuple[CorpusRow, str]] = field(default_factory=list)  # what cannot be packed, and why
     warnings: list[str] = field(default_factory=list)  # of clips that can be used
     notes: list[str] = field(default_factory=list)
 
@@ -79,19 +84,34 @@ def check_corpus(
     expected: Mapping[str, int] | None = None,
     on_disk: Sequence[Path] = (),
     num_workers: int | None = None,
+    *,
+    decode: bool = True,
+    frame_stride: int = 1,
 ) -> CorpusReport:
-    """Compare a corpus with its annotation, what it should hold and what lies on disk; nothing is written."""
+    """Compare a corpus with its annotation, what it should hold and what lies on disk; nothing is written.
+
+    Every frame that is to be packed is decoded, so that what packing would refuse is named; without `decode` only the
+    first frame of each clip and the times of the others are looked at.
+    """
     report = CorpusReport()
     _check_annotation(rows, expected or {}, report)
-    report.missing = [f"{row.split} {row.id}: {row.video.path}" for row in rows if row.video.is_missing]
+    report.refused += [(row, "its sentence is empty") for row in rows if not row.sentence]
+    for row in rows:
+        if row.video.is_missing:
+            report.missing.append(f"{row.split} {row.id}: {row.video.path}")
+            report.refused.append((row, f"{row.video.path} is not there"))
     named = {os.path.abspath(row.video.path) for row in rows if isinstance(row.video, FrameFolder | VideoFile)}
     report.extra = [str(path) for path in on_disk if os.path.abspath(path) not in named]
-    present = [row for row in rows if not row.video.is_missing]
-    findings = in_workers(examine, present, num_workers, lost=lambda _: Finding(fault=LOST))
+    report.warnings += shared_clips(rows)
+    in_files = VideoFile | FrameFolder | EmbeddedVideo
+    present = [row for row in rows if not row.video.is_missing and (decode or isinstance(row.video, in_files))]
+    work = partial(examine, decode=decode, frame_stride=frame_stride)
+    findings = in_workers(work, present, num_workers, lost=lambda _: Finding(fault=LOST))
     findings = progress(findings, total=len(present), desc="checking", unit="clip")
     for row, found in zip(present, findings, strict=True):
         if found.fault:
             report.unreadable.append(f"{row.split} {row.id}: {found.fault}")
+            report.refused.append((row, found.fault))
             continue
         report.frames.setdefault(row.split, []).append(found.num_frames)
         if found.difference:
@@ -119,6 +139,39 @@ def _num_words(sentence: str) -> int:
     return len(sentence) if words == 1 and convention_for(None, [sentence]) == "characters" else words
 
 
+def shared_clips(rows: Sequence[CorpusRow]) -> list[str]:
+    """Clips of different splits that show the same moments of one recording, or a copy of it: a line each."""
+    of_recording: dict[object, list[CorpusRow]] = defaultdict(list)
+    on_disk = [row for row in rows if isinstance(row.video, FrameFolder | VideoFile) and not row.video.is_missing]
+    for row, recording in zip(on_disk, _recordings([row.video.path for row in on_disk]), strict=True):
+        of_recording[recording].append(row)
+    return [line for rows in of_recording.values() for line in _overlaps(rows)]
+
+
+def _recordings(paths: Sequence[Path]) -> list[object]:
+    """Of each path something that is equal for equal files: the path, or a hash where another file is as long."""
+    real = {path: os.path.realpath(path) for path in dict.fromkeys(paths)}
+    sizes = {name: os.path.getsize(name) for name in set(real.values()) if os.path.isfile(name)}
+    as_long = Counter(sizes.values())
+    hashes = {name: file_sha256(Path(name)) for name, size in sizes.items() if as_long[size] > 1}
+    return [hashes.get(real[path], real[path]) for path in paths]
+
+
+def _overlaps(rows: Sequence[CorpusRow]) -> Iterator[str]:
+    """A line for each clip of one recording that begins before a clip of another split has ended."""
+    if len({row.split for row in rows}) < 2:
+        return
+    last: dict[str, tuple[float, CorpusRow]] = {}  # of each split: the clip that ends last, of those so far
+    for row in sorted(rows, key=lambda row: row.video.start_seconds or 0.0):
+        begins = row.video.start_seconds or 0.0
+        ends = float("inf") if row.video.end_seconds is None else row.video.end_seconds
+        for split, (end, other) in last.items():
+            if split != row.split and min(end, ends) - begins > END_TOLERANCE_SECONDS:
+                yield f"{other.split} {other.id} and {row.split} {row.id} show the same frames of {row.video.path}"
+        if ends >= last.get(row.split, (0.0, row))[0]:
+            last[row.split] = ends, row
+
+
 @dataclass(frozen=True)
 class Finding:
     """What is found in one clip: its source frames, why it cannot be read, how its length differs, what is odd."""
@@ -129,52 +182,57 @@ class Finding:
     warning: str = ""
 
 
-def examine(row: CorpusRow) -> Finding:
-    """Open a clip, decode its first frame and count its frames."""
+def examine(row: CorpusRow, decode: bool = True, frame_stride: int = 1) -> Finding:
+    """Look at one clip as [`check_corpus`] says; a fault is what packing refuses."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            if isinstance(row.video, VideoFile):
-                num_frames, difference = _examined_video(row.video)
-            else:
-                next(row.video.frames())
-                files = row.video.files() if isinstance(row.video, FrameFolder) else row.video.frames()
-                num_frames, difference = sum(1 for _ in files), ""
+            num_frames, seconds, difference = _lengths(row.video)
+            if decode:
+                decoded = _decoded_frames(row.video, frame_stride)
+                num_frames = num_frames if isinstance(row.video, FrameFolder) else decoded
     except Exception as error:  # decoders raise errors of many kinds at a damaged file
         return Finding(fault=one_line(error) or type(error).__name__)
     if row.num_frames is not None and row.num_frames != num_frames:
         difference = f"{num_frames} frames instead of {row.num_frames}"
-    return Finding(num_frames, difference=difference, warning="; ".join({str(warning.message) for warning in caught}))
+    odd = {str(warning.message) for warning in caught}
+    words = _num_words(row.sentence)
+    if seconds > max(LONG_SECONDS, LONG_SECONDS_A_WORD * words):
+        why = "" if getattr(row.video, "end_seconds", None) else ": no `end` is given"
+        odd.add(f"{row.split} {row.id}: {num_frames} frames, {seconds:.0f} s, for {words} words{why}")
+    return Finding(num_frames, difference=difference, warning="; ".join(sorted(odd)))
 
 
-def _examined_video(video: VideoFile) -> tuple[int, str]:
-    times = _frame_times(video.path)
-    length = times[-1] + (times[-1] - times[0]) / max(1, len(times) - 1)
+def _lengths(video: Any) -> tuple[int, float, str]:
+    """Frames and seconds of a clip, by the times in its file, and how they differ from those asked for."""
+    if isinstance(video, FrameFolder):
+        num_frames = len(video.files())
+        next(video.frames())
+        return num_frames, num_frames / video.fps, ""
+    if not isinstance(video, VideoFile | EmbeddedVideo):
+        return 0, 0.0, ""
+    times = frame_times(video.path) if isinstance(video, VideoFile) else frame_times.__wrapped__(video.load())
+    step = (times[-1] - times[0]) / max(1, len(times) - 1)
+    length = times[-1] + step
     start, end = video.start_seconds or 0.0, video.end_seconds
     if start > times[-1] and start >= length:
         raise InputError(f"it starts at {start} s, after the end of its video at {length:.2f} s")
-    num_frames = (len(times) if end is None else bisect_left(times, end - 1e-3)) - bisect_left(times, start - 1e-3)
-    if end is not None and end > length + END_TOLERANCE_SECONDS:
-        return num_frames, f"it ends at {end} s, its video at {length:.2f} s"
-    return num_frames, ""
+    first, stop = bisect_left(times, start - 1e-3), len(times) if end is None else bisect_left(times, end - 1e-3)
+    if stop <= first:
+        raise InputError(f"it has no frame between {start} s and {end} s")
+    refuse_cut_off(video, OpenedClip(iter(()), 1 / step if step else 0.0, times[stop - 1]))
+    late = end is not None and end > length + END_TOLERANCE_SECONDS
+    difference = f"it ends at {end} s, its video at {length:.2f} s" if late else ""
+    return stop - first, times[stop - 1] - times[first] + step, difference
 
 
-@lru_cache(maxsize=64)  # many clips are cut from one video
-def _frame_times(path: Path) -> list[float]:
-    """Seconds at which frames are shown, by an MP4 file's index or else by all packets; the first frame is decoded."""
-    from processing_fla.video_reading_fla import VideoDecodeError, decodable_packets, open_video
-
-    with open_video(path, num_threads=1) as video:
-        index = list(video.stream.index_entries) if "mov" in video.formats else []
-        index = [entry.timestamp for entry in index if not entry.is_discard] * (len(index) == video.stream.frames)
-        frame, ticks = None, []
-        for packet in decodable_packets(video.packets()):
-            frame = frame or next(iter(packet.decode()), None)
-            if packet.pts is not None and not packet.is_discard:
-                ticks.append(packet.pts)
-            if frame and index:  # which counts in decoding order
-                ticks = [tick - index[0] + (video.stream.start_time or 0) for tick in index]
-                break
-        if frame is None or frame.is_corrupt or not ticks:
-            raise VideoDecodeError(f"`{path}` is damaged or cut off: its first frame cannot be decoded")
-        return sorted(float(tick * video.stream.time_base) - video.start for tick in ticks)
+def _decoded_frames(video: Any, frame_stride: int) -> int:
+    """The number of frames of a clip, each decoded as packing does it, but small."""
+    num_frames = 0
+    with video.opened(frame_stride if isinstance(video, FrameFolder) else 1, (16, 16)) as clip:
+        for _ in clip:
+            num_frames += 1
+            if num_frames % FRAMES_A_REPORT == 0:
+                still_working()
+    refuse_cut_off(video, clip)
+    return num_frames

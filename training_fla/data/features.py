@@ -43,6 +43,7 @@ from .packed_corpus import INDEX_COLUMNS, SCHEMA, PackedCorpus, file_sha256
 from .packing import describe_corpus
 
 FORMAT = "fla-features-3"
+FEATURE_SUFFIXES = (".npy", ".npz", ".pt")
 MAX_SHARD_CLIPS = 128  # a shard is held in memory while it is made
 CHECKED_CLIPS = 10
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -278,7 +279,7 @@ def load_features(file: Path, stride: int = 1) -> torch.Tensor:
     """
     if not file.is_file():
         raise InputError(f"there is no file {file}")
-    if file.suffix not in (".npy", ".npz", ".pt"):
+    if file.suffix not in FEATURE_SUFFIXES:
         raise InputError(f"{file} is not a .npy, .npz or .pt file")
     try:
         is_torch = file.suffix == ".pt"

@@ -363,7 +363,7 @@ def _record(packing: Packing, row: CorpusRow) -> pa.RecordBatch:
                 still_working()
     if not jpegs:
         raise InputError("it has no frames")
-    _refuse_cut_off(row.video, clip)
+    refuse_cut_off(row.video, clip)
     values = {name: getattr(row, name) for name in ("id", "sentence", "signer", "language", "split", "glosses")}
     values |= {"num_frames": len(jpegs), "fps": clip.fps, "height": frame.shape[0], "width": frame.shape[1]}
     values |= {"source_height": source[0], "source_width": source[1], "frame_stride": packing.frame_stride}
@@ -371,7 +371,7 @@ def _record(packing: Packing, row: CorpusRow) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([values], schema=packing.schema)
 
 
-def _refuse_cut_off(video: Any, clip: Any) -> None:
+def refuse_cut_off(video: Any, clip: Any) -> None:
     """Annotated times may lie a little beyond a video's end, but half a sentence is none."""
     if isinstance(video, VideoFile) and video.end_seconds is not None:
         middle = ((video.start_seconds or 0.0) + video.end_seconds) / 2
