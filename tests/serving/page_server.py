@@ -9,6 +9,7 @@ from tests.processing.drawing import marked_frame, tiny_model, tiny_processor, w
 from training_fla.serving.limits import Limits, WorkClock
 
 MEGABYTES = 1
+LIMITS = Limits(max_megabytes=MEGABYTES, max_seconds=4)
 
 
 def tiny_pipeline(model=None, **options):
@@ -23,6 +24,20 @@ def tiny_pipeline(model=None, **options):
 
 def draw_clip(path: Path, num_frames: int = 26, **options) -> Path:
     return write_video(path, [marked_frame(number % 30) for number in range(num_frames)], **options)
+
+
+class ReadingHere:
+    """Stands for a `ReadingProcess` and reads in this process, which is there at once."""
+
+    def call(self, function, *args, name, check):
+        check()
+        return function(*args)
+
+
+def translator_here(pipe, limits: Limits = LIMITS, num_beams: int | None = None):
+    from training_fla.serving.translation import ClipTranslator
+
+    return ClipTranslator(pipe, limits, num_beams, ReadingHere())
 
 
 class SlowTranslator:
@@ -51,13 +66,13 @@ class Server:
         from dataclasses import replace
 
         from training_fla.serving.page import ClipService, build_page, free_port, launch_page
-        from training_fla.serving.translation import ClipTranslator, most_frames
+        from training_fla.serving.translation import most_frames
         from training_fla.serving.upload_folder import UploadFolder
 
         self.uploads = UploadFolder(limits.keep_seconds)
         self.pipe = tiny_pipeline()
         self.limits = replace(limits, max_frames=most_frames(self.pipe))
-        self.service = ClipService(ClipTranslator(self.pipe, self.limits, num_beams=3), self.uploads)
+        self.service = ClipService(translator_here(self.pipe, self.limits, num_beams=3), self.uploads)
         self.page = build_page(self.service, "tests/tiny <model> ${1} {{2}} @3@")
         self.address = launch_page(self.page, "127.0.0.1", free_port("127.0.0.1", 0), limits.max_bytes)
 

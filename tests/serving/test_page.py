@@ -18,14 +18,12 @@ from training_fla.serving.page import ClipService
 from training_fla.serving.translation import ClipTranslator
 from training_fla.serving.upload_folder import UploadFolder
 
-from .page_server import MEGABYTES, Server, SlowTranslator, draw_clip, tiny_pipeline
-
-LIMITS = Limits(max_megabytes=MEGABYTES, max_seconds=4)
+from .page_server import LIMITS, MEGABYTES, Server, SlowTranslator, draw_clip, tiny_pipeline, translator_here
 
 
 @pytest.fixture(scope="module")
 def translator():
-    return ClipTranslator(tiny_pipeline(), LIMITS, num_beams=2)
+    return translator_here(tiny_pipeline(), num_beams=2)
 
 
 @pytest.fixture

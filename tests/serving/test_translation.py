@@ -5,6 +5,8 @@ import copy
 import io
 import threading
 import time
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +15,11 @@ from PIL import Image
 
 from processing_fla.video_reading_fla import OpenVideo
 from tests.processing.drawing import marked_frame, write_video
-from tests.serving.page_server import draw_clip, tiny_pipeline
+from tests.serving.page_server import LIMITS, draw_clip, tiny_pipeline, translator_here
 from training_fla.serving import translation
 from training_fla.serving.limits import CancelledError, Limits, RefusedError, WorkClock
 from training_fla.serving.translation import ClipTranslator, describe_word, most_frames
 from training_fla.viewing.inspection import ClipFrames, inspect_translation
-
-LIMITS = Limits(max_megabytes=1, max_seconds=4)
 
 
 @pytest.fixture(scope="module")
@@ -34,27 +34,51 @@ def clip(tmp_path_factory):
 
 def test_progress_is_told_while_it_looks(pipe, tmp_path, monkeypatch):
     monkeypatch.setattr(translation, "FRAMES_AT_ONCE", 4)
-    running = ClipTranslator(pipe, LIMITS, num_beams=1).states(draw_clip(tmp_path / "clip.mp4", 37), WorkClock(60))
+    running = translator_here(pipe, LIMITS, num_beams=1).states(draw_clip(tmp_path / "clip.mp4", 37), WorkClock(60))
     looking = [state for state in running if state["stage"] == "looking"]
     assert [state["progress"] for state in looking] == [0.0, 0.4, 0.8] and len({s["message"] for s in looking}) == 1
 
 
 @pytest.fixture(scope="module")
 def states(pipe, clip):
-    return list(ClipTranslator(pipe, LIMITS, num_beams=3).states(clip, WorkClock(60)))
+    return list(translator_here(pipe, LIMITS, num_beams=3).states(clip, WorkClock(60)))
 
 
 def refusal_of(path, pipe, limits=LIMITS, clock=None) -> str:
     with pytest.raises(RefusedError) as refusal:
-        ClipTranslator(pipe, limits).read(path, clock or WorkClock(60))
+        translator_here(pipe, limits).read(path, clock or WorkClock(60))
     assert str(path.parent) not in str(refusal.value), "the message names no path of the server"
     return str(refusal.value)
+
+
+@dataclass
+class SlowVideoProcessor:
+    """Takes longer to read a clip than anybody waits."""
+
+    seconds: float
+
+    def __call__(self, videos, **options):
+        time.sleep(self.seconds)
+
+
+def test_the_time_limit_counts_reading_and_ends_it(pipe, clip):
+    translator = ClipTranslator(pipe, LIMITS)
+    assert len(translator.read(clip, WorkClock(60)).pixels) == 7
+    process = translator.reading.process
+    translator.processor = SimpleNamespace(video_processor=SlowVideoProcessor(60))
+    began = time.monotonic()
+    with pytest.raises(RefusedError, match="longer than the 0.2 seconds"):
+        translator.read(clip, WorkClock(0.2))
+    assert time.monotonic() - began < 30 and not process.is_alive() and translator.reading.process is None
+    translator.processor = pipe.processor
+    assert len(translator.read(clip, WorkClock(60)).pixels) == 7, "another process has taken its place"
+    translator.reading.end()
 
 
 def test_times_are_those_of_the_frames_not_of_the_frame_rate(pipe, tmp_path):
     times = [0, 40, 80, 120, 1000, 1040, 1080, 1120, 2500]
     path = write_video(tmp_path / "uneven.mkv", [marked_frame(n) for n in range(9)], codec="mpeg4", times=times)
-    read = ClipTranslator(pipe, LIMITS).read(path, WorkClock(60))
+    read = translator_here(pipe, LIMITS).read(path, WorkClock(60))
     assert read.seconds == pytest.approx([0, 1, 2.5], abs=0.01) and read.num_source_frames == 9
 
 
@@ -107,7 +131,7 @@ def test_looking_at_a_few_frames_at_a_time_changes_nothing(pipe, tmp_path, input
     assemble = type(stage1).from_visual_encoder_and_language_model
     pipe = tiny_pipeline(assemble(stage1, language_model, input_features=input_features))
     path = draw_clip(tmp_path / "clip.mp4", 37)
-    *_, done = ClipTranslator(pipe, LIMITS, num_beams=2).states(path, WorkClock(60))
+    *_, done = translator_here(pipe, LIMITS, num_beams=2).states(path, WorkClock(60))
     expected = pipe(str(path), num_beams=2)
     assert done["sentence"] == expected["translation_text"]
     assert done["score"] == pytest.approx(expected["score"], abs=1e-4)
@@ -148,13 +172,13 @@ def test_a_word_has_the_segment_with_half_of_its_attention():
 
 
 def test_one_beam_is_the_draft_and_has_no_alternatives(pipe, clip):
-    states = list(ClipTranslator(pipe, LIMITS, num_beams=1).states(clip, WorkClock(60)))
+    states = list(translator_here(pipe, LIMITS, num_beams=1).states(clip, WorkClock(60)))
     assert "searching" not in [state["stage"] for state in states]
     assert states[-1]["alternatives"] == [] and states[-1]["sentence"] == states[-2]["sentence"]
 
 
 def test_without_a_number_the_models_own_beam_is_searched(pipe):
-    assert ClipTranslator(pipe, LIMITS).num_beams == 5  # Paper: Sec. 5.2
+    assert translator_here(pipe, LIMITS).num_beams == 5  # Paper: Sec. 5.2
     assert most_frames(pipe) == 64
 
 
@@ -163,7 +187,7 @@ def test_a_long_clip_is_thinned_as_it_is_everywhere(tmp_path):
     pipe = tiny_pipeline(max_source_frames=40)
     path = draw_clip(tmp_path / "long.mp4", 90)
     assert most_frames(pipe) is None, "no clip is too long for the model"
-    *_, done = ClipTranslator(pipe, LIMITS, num_beams=2).states(path, WorkClock(60))
+    *_, done = translator_here(pipe, LIMITS, num_beams=2).states(path, WorkClock(60))
     inspection, expected = inspect_translation(str(path), pipe, num_beams=2), pipe(str(path), num_beams=2)
     assert done["clip"] == {"sampled": 10, "source": 90, "seconds": 3.6} and len(inspection.clip.pixels) == 10
     assert done["sentence"] == inspection.sentence == expected["translation_text"]
@@ -175,7 +199,7 @@ def test_a_long_clip_is_thinned_as_it_is_everywhere(tmp_path):
 
 
 def test_a_clip_longer_than_the_position_table_is_refused(pipe, tmp_path):
-    translator = ClipTranslator(pipe, Limits(), num_beams=1)
+    translator = translator_here(pipe, Limits(), num_beams=1)
     with pytest.raises(RefusedError, match="position table ends at 64"):
         list(translator.states(draw_clip(tmp_path / "long.mp4", 270), WorkClock(60)))
 
@@ -188,7 +212,7 @@ def test_closing_a_translation_ends_its_thread(pipe, clip, monkeypatch):
     slow = translation.Watch.__call__
     monkeypatch.setattr(translation.Watch, "__call__", lambda *args, **kwargs: (time.sleep(0.1), slow(*args))[1])
     clock = WorkClock(60)
-    running = ClipTranslator(pipe, LIMITS, num_beams=3).states(clip, clock)
+    running = translator_here(pipe, LIMITS, num_beams=3).states(clip, clock)
     while next(running)["stage"] != "drafting":
         continue
     assert writers()
@@ -197,7 +221,7 @@ def test_closing_a_translation_ends_its_thread(pipe, clip, monkeypatch):
 
 
 def test_time_that_runs_out_ends_writing(pipe, clip):
-    translator, clock = ClipTranslator(pipe, LIMITS, num_beams=3), WorkClock(60)
+    translator, clock = translator_here(pipe, LIMITS, num_beams=3), WorkClock(60)
     running = translator.states(clip, clock)
     while next(running)["stage"] != "drafting":
         continue
@@ -208,7 +232,7 @@ def test_time_that_runs_out_ends_writing(pipe, clip):
 
 
 def test_cancelling_ends_the_search(pipe, clip):
-    translator, clock = ClipTranslator(pipe, LIMITS, num_beams=3), WorkClock(60)
+    translator, clock = translator_here(pipe, LIMITS, num_beams=3), WorkClock(60)
     running = translator.states(clip, clock)
     while next(running)["stage"] != "searching":
         continue

@@ -21,6 +21,7 @@ from training_fla.serving.limits import CancelledError, Limits, RefusedError, Wo
 from training_fla.serving.translation import ClipTranslator, most_frames
 from training_fla.serving.upload_folder import UploadFolder
 from training_fla.viewing.loading import load_pipeline
+from training_fla.viewing.reading_process import ReadingProcess
 
 FOLDER = Path(__file__).parent
 logger = logging.getLogger(__name__)
@@ -31,11 +32,13 @@ def serve(
 ) -> None:
     """Serve the page of a model until Ctrl-C or a request to end."""
     port = free_port(host, port)  # before the model is loaded
+    reading = ReadingProcess()
+    reading.start_early()  # also before there are visitors, whose connections it would inherit
     with UploadFolder(limits.keep_seconds) as uploads:
         import_gradio()
         pipe = load_pipeline(model, **loading)
         limits = replace(limits, max_frames=most_frames(pipe))
-        page = build_page(ClipService(ClipTranslator(pipe, limits, num_beams), uploads), title)
+        page = build_page(ClipService(ClipTranslator(pipe, limits, num_beams, reading), uploads), title)
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
@@ -43,6 +46,7 @@ def serve(
         print(f"serving {model} at {address} (Ctrl-C stops it)", flush=True)
         stop.wait()
         page.close(verbose=False)
+        reading.end()
 
 
 class ClipService:

@@ -28,6 +28,7 @@ from processing_fla.video_reading_fla import VideoDecodeError, open_video
 from training_fla.files import one_line
 from training_fla.serving.limits import Limits, RefusedError, WorkClock
 from training_fla.viewing.inspection import ClipFrames, attended_words, data_url, language_of, read_clip, shortest_half
+from training_fla.viewing.reading_process import ReadingProcess
 
 THUMBNAIL_SIZE = 112  # pixels of the shorter side
 FRAMES_AT_ONCE = 16  # that the vision backbone encodes between two checks of the clock
@@ -49,11 +50,12 @@ class Watch(StoppingCriteria):
 class ClipTranslator:
     """A model, ready to translate clips for the page; its language model is switched to eager attention.
 
-    `num_beams` is the width of the beam search; the model's own where it is absent, else the pipeline's.
+    `num_beams` is the width of the beam search; the model's own where it is absent, else the pipeline's. `reading`, a
+    [`~training_fla.viewing.reading_process.ReadingProcess`], reads the files.
     """
 
-    def __init__(self, pipe, limits: Limits, num_beams: int | None = None):
-        self.pipe, self.limits = pipe, limits
+    def __init__(self, pipe, limits: Limits, num_beams: int | None = None, reading=None):
+        self.pipe, self.limits, self.reading = pipe, limits, reading or ReadingProcess()
         self.model, self.processor = pipe.model.eval(), pipe.processor
         self.model.language_model.set_attn_implementation("eager")  # the only one that says what was attended to
         default = type(pipe)._default_generation_config.num_beams
@@ -112,21 +114,17 @@ class ClipTranslator:
     def read(self, path: Path, clock: WorkClock) -> ClipFrames:
         """The frames the model sees of a file that is within the limits."""
         self.limits.check_size(path.stat().st_size)
+        video_processor = self.processor.video_processor
         try:
-            with open_video(path) as video:
-                self.limits.check_length(video.end_seconds or 0.0)
-                for number, (seconds, _) in enumerate(video.timed_frames(), start=1):
-                    clock.check()
-                    self.limits.check_frame(number, seconds)
-            clip = read_clip(path, self.processor)
+            return self.reading.call(
+                read_within_limits, path, video_processor, self.limits, name=path, check=clock.check
+            )
         except (VideoDecodeError, OSError) as error:
             reason = one_line(error).replace(f"`{path}` cannot be decoded as a video: ", "")
             raise RefusedError(
                 f"This file cannot be read as a video: {reason.replace(f'`{path}`', 'it').rstrip('.')}. "
                 "Send a whole video file, for example .mp4, .mov, .webm, .mkv or .avi."
             ) from error
-        self.limits.check_sampled(len(clip.pixels), clip.duration)
-        return clip
 
     def encode(self, features: torch.Tensor):
         """The encoder's output, and the mask `(1, T)`, from the backbone's features `(1, T, C)` of a whole clip.
@@ -168,6 +166,17 @@ class ClipTranslator:
             "words": [describe_word(word, row, clip) for word, row in zip(words, attention, strict=True)],
             "alternatives": [{"text": text, "score": score} for text, score in alternatives.items()],
         }
+
+
+def read_within_limits(path: Path, video_processor, limits: Limits) -> ClipFrames:
+    """The frames the model sees of a file; one that is too long is refused as soon as that can be known."""
+    with open_video(path) as video:
+        limits.check_length(video.end_seconds or 0.0)
+        for number, (seconds, _) in enumerate(video.timed_frames(), start=1):
+            limits.check_frame(number, seconds)
+    clip = read_clip(path, video_processor)
+    limits.check_sampled(len(clip.pixels), clip.duration)
+    return clip
 
 
 def describe_clip(clip: ClipFrames) -> dict:

@@ -1,14 +1,16 @@
 """Translations of clips: which files and folders are clips, and the lines that are printed of them."""
 
+import contextlib
 import glob
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from processing_fla.video_reading_fla import is_frame_folder, is_video_file
 from training_fla.files import InputError, one_line, progress
+from training_fla.viewing.reading_process import IsolatedProcessor, ReadingProcess
 
 
 def list_clips(arguments: list[str]) -> Iterator[str]:
@@ -29,11 +31,25 @@ def list_clips(arguments: list[str]) -> Iterator[str]:
             yield from map(str, inside)
 
 
+@contextlib.contextmanager
+def read_by(translate, processes: Sequence[ReadingProcess], clips: list[str]) -> Iterator[None]:
+    """Have a pipeline's clips, which come in this order, read by other processes; without any, by this one."""
+    if not processes:
+        yield
+        return
+    processor = translate.processor
+    with IsolatedProcessor(processor, processes, clips) as translate.processor:
+        try:
+            yield
+        finally:
+            translate.processor = processor
+
+
 def print_translations(translate, clips: list[str], form: str, **options) -> list[str]:
     """Translate clips and print each result as it comes; the clips that were translated."""
     from transformers.pipelines.pt_utils import KeyDataset
 
-    # Of a dataset the pipeline makes an iterator, and several processes may read it.
+    # Of a dataset the pipeline makes an iterator.
     results = translate(KeyDataset([{"video": clip} for clip in clips], "video"), on_error="skip", **options)
     bar = progress(zip(clips, results, strict=True), total=len(clips), desc="translating", unit="clip")
     translated = []

@@ -21,7 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="longest sentence (default: the model's)")
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="clips at once (default 1)")
-    parser.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that decode (default 0)")
+    parser.add_argument(
+        "--num-workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that decode several clips (default 1); with 0, a clip that crashes FFmpeg ends the command",
+    )
     parser.add_argument(
         "--format",
         choices=("tsv", "jsonl", "srt", "vtt"),
@@ -87,20 +93,26 @@ def protect_file_names(argv: list[str]) -> list[str]:
 def run(args) -> Done:
     """Translate the clips and print the results as they come."""
     from training_fla.viewing.loading import load_pipeline
+    from training_fla.viewing.reading_process import ReadingProcess
     from training_fla.viewing.subtitles import print_subtitles
-    from training_fla.viewing.translations import list_clips, print_translations
+    from training_fla.viewing.translations import list_clips, print_translations, read_by
 
     if args.num_workers < 0:
         raise InputError(f"--num-workers {args.num_workers}: must be 0 or more")
     clips = list(list_clips(args.videos))
     cut = chosen_cut(args, clips)
+    # A clip that crashes its decoder costs no other clip.
+    processes = [ReadingProcess() for _ in range(args.num_workers if len(clips) > 1 else 0)]
+    for process in processes:  # before there are threads
+        process.start()
     translate = load_pipeline(args.model, args.device, args.dtype)
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens, "batch_size": args.batch_size}
     options = {name: value for name, value in options.items() if value is not None}
     if cut:
         number = print_subtitles(translate, clips[0], args.format, cut, **options)
         return Done(f"translated {clips[0]} into {number:,} subtitles", "the same with > FILE." + args.format)
-    translated = print_translations(translate, clips, args.format, num_workers=args.num_workers, **options)
+    with read_by(translate, processes, clips):
+        translated = print_translations(translate, clips, args.format, **options)
     words = ["fla", "inspect", *translated[:1], "--model", args.model, "--out", "inspection.html", "--overwrite"]
     made = f"translated {len(translated):,} of {len(clips):,} clips"
     return Done(made, shlex.join(words) if translated else "", 2 if len(translated) < len(clips) else 0)
