@@ -12,7 +12,7 @@ SEEDS ?= 0 1 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo demo-ablations test test-newest style bench docs clean
+.PHONY: demo demo-ablations test test-newest test-upstream style bench docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/fla demo --out runs/demo
@@ -28,6 +28,15 @@ test: $(INSTALLED)
 # The same against the newest releases of everything, in an environment of its own.
 test-newest:
 	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
+
+# transformers' own test classes on our classes, from the source distribution of the version that is installed.
+test-upstream: export OMP_NUM_THREADS ?= 1
+test-upstream: $(INSTALLED)
+	version=$$($(BIN)/python -c "import transformers; print(transformers.__version__)") && \
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary transformers --dest $(VENV) transformers==$$version && \
+	tar --extract --gzip --file $(VENV)/transformers-$$version.tar.gz --directory $(VENV) && \
+	TRANSFORMERS_SOURCE=$(VENV)/transformers-$$version $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 \
+		-m slow tests/modeling/test_upstream_common.py tests/processing/test_upstream_common.py
 
 style: $(INSTALLED)
 	$(BIN)/ruff check .

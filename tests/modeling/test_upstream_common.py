@@ -1,8 +1,7 @@
 """transformers' own common test classes, run against our model with three language models.
 
-They are in its source distribution (`pip download --no-binary :all: --no-deps transformers`), not in its wheel, so
-name the unpacked folder in `TRANSFORMERS_SOURCE`. That distribution leaves out the modules its tests import from
-sub-folders; a full git checkout has them, and then the generation tests run too.
+They are in its source distribution, not in its wheel: `make test-upstream` downloads that and runs this. It lacks the
+modules that its tests import from sub-folders; a full git checkout has them, and then the generation tests run too:
 
     TRANSFORMERS_SOURCE=<folder> pytest -m slow tests/modeling/test_upstream_common.py
 """
@@ -25,8 +24,9 @@ from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 
 SOURCE = os.environ.get("TRANSFORMERS_SOURCE")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::FutureWarning")]  # one test wants the warning
-if not SOURCE or not (Path(SOURCE) / "tests" / "test_modeling_common.py").is_file():
-    pytest.skip("TRANSFORMERS_SOURCE names no transformers source with its tests", allow_module_level=True)
+if not SOURCE:
+    pytest.skip("TRANSFORMERS_SOURCE names no source of transformers", allow_module_level=True)
+assert (Path(SOURCE) / "tests" / "test_modeling_common.py").is_file(), f"{SOURCE} holds no tests of transformers"
 pytest.importorskip("parameterized", reason="transformers' tests need the `parameterized` package")
 
 PACKAGE = "transformers_source_tests"

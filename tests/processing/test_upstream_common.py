@@ -1,9 +1,6 @@
 """transformers' own common test classes for processors and video processors, run against ours.
 
-They are in its source distribution (`pip download --no-binary :all: --no-deps transformers`), not in its wheel, so
-name the unpacked folder in `TRANSFORMERS_SOURCE`.
-
-    TRANSFORMERS_SOURCE=<folder> pytest -m slow tests/processing/test_upstream_common.py
+They are in its source distribution, not in its wheel: `make test-upstream` downloads that and runs this.
 """
 
 import os
@@ -20,8 +17,9 @@ from .drawing import tiny_tokenizer
 
 SOURCE = os.environ.get("TRANSFORMERS_SOURCE")
 pytestmark = pytest.mark.slow
-if not SOURCE or not (Path(SOURCE) / "tests" / "test_processing_common.py").is_file():
-    pytest.skip("TRANSFORMERS_SOURCE names no transformers source with its tests", allow_module_level=True)
+if not SOURCE:
+    pytest.skip("TRANSFORMERS_SOURCE names no source of transformers", allow_module_level=True)
+assert (Path(SOURCE) / "tests" / "test_processing_common.py").is_file(), f"{SOURCE} holds no tests of transformers"
 pytest.importorskip("parameterized", reason="transformers' tests need the `parameterized` package")
 
 PACKAGE = "transformers_source_tests"  # under a name of its own: `tests` is this repository's package
