@@ -58,9 +58,9 @@ def main(args: list[str] | None = None) -> int:
     from training_fla.scoring.conventions import CONVENTIONS
     from training_fla.scoring.scores import (
         alternative_scores,
+        compare_systems,
         confidence_intervals,
         corpus_scores,
-        paired_significance,
     )
 
     rows = []
@@ -69,7 +69,7 @@ def main(args: list[str] | None = None) -> int:
         scoring, _ = seconds(corpus_scores, predictions, references, form)
         others, _ = seconds(alternative_scores, predictions, references, convention)
         bootstrap, _ = seconds(confidence_intervals, predictions, references, form)
-        paired, _ = seconds(paired_significance, predictions, predictions, references, form)
+        paired, _ = seconds(compare_systems, [predictions], [references], references, form)
         rows.append((f"{convention}: figures", scoring, SCORE_LIMIT))
         rows.append((f"{convention}: figures and all alternatives", scoring + others, SCORE_LIMIT))
         rows.append((f"{convention}: bootstrap", bootstrap, BOOTSTRAP_LIMIT))

@@ -15,14 +15,15 @@ from typing import Any
 import yaml
 
 from experiments.ablation import JOURNAL, Ablation, Run, given_lines, run_once
+from experiments.gloss_errors import gloss_error_rate, gloss_statistics, rate_of
 from experiments.running import own_folder, show_table
 from training_fla.files import InputError, one_line, write_text
 from training_fla.hub.card import read_facts
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
-from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_for
-from training_fla.scoring.gloss_errors import gloss_error_rate
+from training_fla.scoring.conventions import CONVENTIONS, convention_for
 from training_fla.scoring.predictions import read_predictions
-from training_fla.scoring.scores import confidence_intervals, paired_significance
+from training_fla.scoring.resampling import score_difference, score_interval
+from training_fla.scoring.scores import sentence_statistics
 from training_fla.tables import mean_and_deviation, moments
 from training_fla.training.callbacks import NORMS, read_norms
 from training_fla.training.plots import Panel
@@ -95,7 +96,7 @@ def run_dominance(ablation: Ablation) -> int:
                     return status
             probe_once(encoder.glosses(place), *encoder.runs[place])
     found = [outcome(encoder) for encoder in encoders]
-    title = f"test split, {len(ablation.seeds)} seed(s), mean ± sample deviation; intervals and p are over clips"
+    title = f"test split, {len(ablation.seeds)} seed(s), mean ± sample deviation; intervals and p over clips and seeds"
     peers = [next(other for other in found if other["rate"] == own["rate"]) for own in found]
     rows = [cells_of(own, peer, found[0]) for own, peer in zip(found, peers, strict=True)]
     show_table(ablation.out / "dominance.md", [COLUMNS, *rows], title, [panel(found, key) for key in PROBES])
@@ -113,15 +114,16 @@ def probe_once(file: Path, run: Run, stage2: Run) -> None:
 
 
 def outcome(encoder: Encoder) -> dict[str, Any]:
-    """All figures of an encoder, a value a seed, and what both probes said of the test split, all seeds in a row."""
+    """All figures of an encoder, a value a seed, and sentence statistics of both probes on the test split."""
     glosses = [read_facts(encoder.glosses(place)) for place, _ in enumerate(encoder.runs)]
     own, stage2 = zip(*encoder.runs, strict=True)
     test = [run.report()["test"] for run in stage2]
-    tables = [vars(read_predictions(run.folder / "predictions_test.tsv")) for run in stage2]
-    pooled = [[[line for each in read for line in each[side]] for side in ("predictions", "references")]
-              for read in ([each["test"] for each in glosses], tables)]  # fmt: skip
+    tables = [read_predictions(run.folder / "predictions_test.tsv") for run in stage2]
     wanted = read_lines(Stage2Arguments, stage2[0].folder / "recipe.yaml").get("score_convention")
-    form, norms = CONVENTIONS[convention_for(wanted, pooled[1][1])], [run.folder / "norms.tsv" for run in own]
+    references = tables[0].references
+    form = CONVENTIONS[convention_for(wanted, references)]
+    signed = glosses[0]["test"]["references"]
+    norms = [run.folder / "norms.tsv" for run in own]
     return {
         "label": encoder.label,
         "rate": encoder.rate,
@@ -130,7 +132,10 @@ def outcome(encoder: Encoder) -> dict[str, Any]:
         "rouge_l": [scores["rouge_l"] for scores in test],
         "as_trained": [run.report()["test"]["bleu4"] for run in own],
         "norms": [gradient_ratio(file) for file in norms if file.exists()],
-        "read": {"gloss_errors": (*pooled[0], TextForm()), "bleu4": (*pooled[1], form)},
+        "statistics": {
+            "gloss_errors": (gloss_statistics([each["test"]["predictions"] for each in glosses], signed), rate_of),
+            "bleu4": sentence_statistics("bleu4", [table.predictions for table in tables], references, form),
+        },
     }
 
 
@@ -145,15 +150,13 @@ def cells_of(own: dict[str, Any], peer: dict[str, Any], untrained: dict[str, Any
     """A row of the table; `peer` is the first arm's encoder of the same rate."""
     cells, tests = [own["label"], f"{own['rate']:g}"], ([], [])
     for key in PROBES:
-        predictions, references, form = own["read"][key]
-        one = {"names": (key,), "seeds": len(own[key])}
-        low, high = confidence_intervals(predictions, references, form, **one)[key]
+        statistics, score = own["statistics"][key]
+        low, high = score_interval(statistics, score)
         cells += [mean_and_deviation(own[key]), f"{low:.1f} to {high:.1f}"]
         for other, values in zip((peer, untrained), tests, strict=True):
             if other is not own:
-                theirs = other["read"][key][0]
-                found = paired_significance(predictions, theirs, references, form, **one)[key]
-                values.append(f"{found['p_value']:.3f}")
+                theirs, _ = other["statistics"][key]
+                values.append(f"{score_difference(statistics, theirs, score).p_value:.3f}")
     cells += [mean_and_deviation(own[key]) if own[key] else "" for key in ("rouge_l", "as_trained", "norms")]
     return [*cells, *(", ".join(values) for values in tests)]
 

@@ -10,13 +10,13 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
+from experiments.gloss_errors import gloss_error_rate
 from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor
 from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.features import fingerprint, store_features
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.files import loading
-from training_fla.scoring.gloss_errors import gloss_error_rate
 
 # Unstated: the paper has no probe. Chosen on the dev split of one encoder.
 EPOCHS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 160, 32, 2e-2, 5e-2

@@ -98,6 +98,31 @@ def test_ids_and_references_of_two_files_are_paired_in_either_form_of_unicode(tm
     assert pair_up(*tables).predictions == ["x", "y"]
 
 
+def test_seeds_are_compared_with_as_many(tmp_path, capsys):
+    perfect = write(tmp_path / "perfect.tsv", [(i, reference, reference) for i, _, reference in ROWS])
+    ours, theirs = [write(tmp_path / "1.tsv"), perfect], [perfect, perfect]
+    report = score_json(capsys, *ours, "--corpus", "words", "--against", *theirs, "--samples", 200)
+    test = report["against"]["significance"]["rouge_l"]
+    assert report["against"]["files"] == list(map(str, theirs)) and report["against"]["rouge_l"] == 100
+    assert test["difference"] == pytest.approx(report["rouge_l"] - 100)
+    assert test["interval"][0] < test["difference"] < test["interval"][1] and test["p_value"] >= test["smallest_p"]
+    assert main(["score", *map(str, ours), "--corpus", "words", "--against", str(perfect)]) == 2
+    assert "given are 2 FILE and 1 OTHER" in capsys.readouterr().err
+
+
+def test_too_few_sentences_to_tell_are_said_to_be(tmp_path, capsys):
+    """Of four sentences three differ: 2 of 8 swaps lie as far from 0 as the difference."""
+    one, other = ([(f"{n}", text, "a b c d") for n, text in enumerate(texts)] for texts in
+                  (["a b c d"] * 4, ["a", "b", "c", "a b c d"]))  # fmt: skip
+    files = write(tmp_path / "one.tsv", one), write(tmp_path / "other.tsv", other)
+    report = score_json(capsys, files[0], "--corpus", "words", "--against", files[1])
+    for test in report["against"]["significance"].values():
+        assert test["p_value"] == test["smallest_p"] == 0.25
+    assert main(["score", str(files[0]), "--corpus", "words", "--against", str(files[1])]) == 0
+    printed = capsys.readouterr().out
+    assert "p = 0.2500" in printed and "the least p that they could show is 0.25" in printed
+
+
 def test_several_files_are_seeds(tmp_path, capsys):
     second = [(i, reference, reference) for i, _, reference in ROWS]
     files = [write(tmp_path / "1.tsv"), write(tmp_path / "2.tsv", second)]

@@ -8,14 +8,13 @@ import torch
 from experiments import ablation, probe
 from experiments.ablation import Ablation
 from experiments.dominance import gradient_ratio, read_encoders
+from experiments.gloss_errors import gloss_error_rate, gloss_statistics, rate_of
 from experiments.probe import train_probe
 from tests.experiments.test_ablation import commands, tiny  # noqa: F401
 from tests.tiny_runs import ROOT
 from training_fla.cli import main
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, read_lines
-from training_fla.scoring.conventions import TextForm
-from training_fla.scoring.gloss_errors import gloss_error_rate
-from training_fla.scoring.scores import confidence_intervals, paired_significance
+from training_fla.scoring.resampling import score_difference
 
 PLAN = """
 visual_learning_rates: [1e-2, 1e-3]
@@ -165,25 +164,12 @@ def test_gloss_errors_are_edits_over_glosses_of_the_whole_split():
     assert [gloss_error_rate([a], [b]) for a, b in (("", "A B"), ("A B C", "A C"), ("B A", "A B"))] == [100, 50, 100]
     predictions, references = ["A B", "C C C"], ["A B", "C"]
     assert gloss_error_rate(predictions, references) == pytest.approx(100 * 2 / 3)
-    low, high = confidence_intervals(predictions, references, TextForm(), names=("gloss_errors",))["gloss_errors"]
-    assert low < 100 * 2 / 3 < high
+    statistics = gloss_statistics([predictions, references], references)
+    assert [rate_of(run.sum(0)) for run in statistics] == pytest.approx([100 * 2 / 3, 0])
     better, worse, signed = ["A B"] * 30, ["A C"] * 30, ["A B"] * 30
-    test = paired_significance(better, worse, signed, TextForm(), names=("gloss_errors",))["gloss_errors"]
-    assert test["difference"] == pytest.approx(-50) and test["p_value"] < 0.01
-
-
-def test_a_clip_counts_once_however_many_seeds_translated_it():
-    signed = ["A B"] * 12
-    one = ["A C"] * 5 + signed[5:]  # wrong in five clips, the other in three: chance may have done that ...
-    other = signed[:5] + ["A C"] * 3 + signed[8:]
-    options = {"form": TextForm(), "names": ("gloss_errors",)}
-    once = paired_significance(other, one, signed, **options)["gloss_errors"]
-    tenfold = [side * 10 for side in (other, one, signed)]
-    clips = paired_significance(*tenfold, **options, seeds=10)["gloss_errors"]
-    assert clips == once and 0.2 < once["p_value"] < 0.4
-    assert paired_significance(*tenfold, **options)["gloss_errors"]["p_value"] < 0.05, "... and ten seeds say no more"
-    wide = confidence_intervals(one, signed, **options)
-    assert confidence_intervals(tenfold[1], tenfold[2], **options, seeds=10) == wide
+    ours, theirs = (gloss_statistics([side], signed) for side in (better, worse))
+    test = score_difference(ours, theirs, rate_of)
+    assert test.difference == pytest.approx(-50) and test.p_value < 0.01
 
 
 def test_the_ratio_of_norms_is_a_geometric_mean_over_steps_with_both(tmp_path):

@@ -14,10 +14,9 @@ from training_fla.scoring.rouge import RougeL, f_score, lcs_length, pypi_score
 from training_fla.scoring.scores import (
     SCORE_NAMES,
     alternative_scores,
+    compare_systems,
     confidence_intervals,
     corpus_scores,
-    num_samples,
-    paired_significance,
     signature_of,
 )
 
@@ -202,16 +201,18 @@ def test_intervals_hold_the_score_and_shrink_with_more_sentences():
         assert 0 <= wide[name][0] <= scores[name] <= wide[name][1] <= 100
         assert narrow[name][1] - narrow[name][0] < wide[name][1] - wide[name][0]
     assert confidence_intervals(predictions, references, TextForm(), samples=200) == wide, "the seed decides"
-    assert (num_samples(642), num_samples(10_000), num_samples(10**9)) == (1000, 400, 200)
 
 
 def test_significance_tells_a_better_system_from_an_equal_one():
     predictions, references = random_pairs(60, seed=1)
-    test = paired_significance(references, predictions, references, TextForm(), samples=200)
+    test = compare_systems([references], [predictions], references, TextForm(), samples=200)
     for name in ("bleu4", "rouge_l"):
-        assert test[name]["difference"] > 0 and test[name]["p_value"] == pytest.approx(1 / 201)
-    same = paired_significance(predictions, predictions, references, TextForm(), samples=50)["rouge_l"]
-    assert same == {"difference": 0.0, "p_value": 1.0}
+        assert test[name].difference > 0 and test[name].p_value == pytest.approx(1 / 201)
+        assert 0 < test[name].interval[0] < test[name].difference < test[name].interval[1]
+    same = compare_systems([predictions], [predictions], references, TextForm(), samples=50)["rouge_l"]
+    assert (same.difference, same.interval, same.p_value) == (0, [0, 0], 1)
+    with pytest.raises(InputError, match="1 seeds cannot be compared with 2"):
+        compare_systems([predictions], [predictions] * 2, references, TextForm())
 
 
 def test_the_metric_is_an_evaluate_metric():

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sacrebleu import __version__ as sacrebleu_version
 from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.metrics.base import Metric, Score
+from sacrebleu.metrics.base import Metric
+from sacrebleu.metrics.base import Score as SacrebleuScore
 from sacrebleu.metrics.bleu import BLEUScore
-from sacrebleu.significance import PairedTest
 
 from training_fla.files import InputError
 from training_fla.scoring.conventions import ALTERNATIVES, CONVENTIONS, TextForm
-from training_fla.scoring.gloss_errors import GlossErrorRate
+from training_fla.scoring.resampling import Difference, Score, score_difference, score_interval
 from training_fla.scoring.rouge import ROUGE_VARIANTS, RougeL
 
 MAX_NGRAM_ORDER = 4
@@ -32,10 +32,10 @@ def _metric(name: str, form: TextForm, rouge: str) -> tuple[Metric, Callable[[st
     """Sacrebleu's metric of one score, and what prepares its sentences."""
     if name.startswith("bleu"):
         return BLEU(tokenize=form.tokenize, max_ngram_order=int(name[-1]), force=True), form.bleu_text
-    return {"rouge_l": RougeL(rouge), "chrf": CHRF(), "gloss_errors": GlossErrorRate()}[name], form.text
+    return {"rouge_l": RougeL(rouge), "chrf": CHRF()}[name], form.text
 
 
-def _whole(name: str, predictions, references, form: TextForm, rouge: str = "beta1.2") -> Score:
+def _whole(name: str, predictions, references, form: TextForm, rouge: str = "beta1.2") -> SacrebleuScore:
     """One score of a whole file."""
     metric, prepare = _metric(name, form, rouge)
     return metric.corpus_score(list(map(prepare, predictions)), [list(map(prepare, references))])
@@ -71,53 +71,78 @@ def alternative_scores(
 
 
 def confidence_intervals(
-    predictions: Sequence[str], references: Sequence[str], form: TextForm, **options
+    predictions: Sequence[str],
+    references: Sequence[str],
+    form: TextForm,
+    rouge: str = "beta1.2",
+    samples: int = 0,
+    names: Sequence[str] = SCORE_NAMES,
 ) -> dict[str, list[float]]:
-    """95 % intervals of corpus scores by sacrebleu's bootstrap: low and high by name; options as `_paired_tests`."""
-    found = {}
-    for name, (result,) in _paired_tests([predictions], references, form, "bs", **options).items():
-        low, high = float(result.mean - result.ci), float(result.mean + result.ci)
-        found[name] = [max(0.0, low), min(100.0, high) if name in SCORE_NAMES else high]
-    return found
+    """95 % intervals of corpus scores over clips: low and high by name; 0 samples: see `resampling`."""
+    return seed_intervals([predictions], references, form, rouge, samples, names)
 
 
-def paired_significance(
-    predictions: Sequence[str], others: Sequence[str], references: Sequence[str], form: TextForm, **options
-) -> dict[str, dict[str, float]]:
-    """Is the first system better than the other? Difference and p-value of sacrebleu's approximate randomisation."""
-    found = {}
-    for name, (other, system) in _paired_tests([others, predictions], references, form, "ar", **options).items():
-        difference = system.score - other.score
-        # sacrebleu gives two equal systems the smallest p-value there is.
-        found[name] = {"difference": difference, "p_value": system.p_value if difference else 1.0}
-    return found
-
-
-def num_samples(num_sentences: int) -> int:
-    """Bootstrap samples: 1000, and fewer for more than 4000 sentences, as sacrebleu holds all samples at once."""
-    return max(200, min(1000, 4_000_000 // num_sentences))
-
-
-def _paired_tests(
-    systems, references, form, test: str, rouge: str = "beta1.2", samples: int = 0, names=SCORE_NAMES, seeds: int = 1
-) -> dict[str, list]:
-    """Sacrebleu's results of each system by name, of `SCORE_NAMES` or `gloss_errors`; 0 samples: see `num_samples`.
-
-    Of `seeds` one after the other, a sample takes a clip in all: their translations of it depend on each other.
-    """
+def seed_intervals(
+    seeds: Sequence[Sequence[str]],
+    references: Sequence[str],
+    form: TextForm,
+    rouge: str = "beta1.2",
+    samples: int = 0,
+    names: Sequence[str] = SCORE_NAMES,
+) -> dict[str, list[float]]:
+    """95 % intervals of mean scores over seeds; clips and seeds are drawn together."""
     found = {}
     for name in names:
-        metric, prepare = _metric(name, form, rouge)
-        each = metric._extract_corpus_statistics
-        metric._extract_corpus_statistics = lambda clips, signed, each=each: sum(
-            np.array(each([clip[seed] for clip in clips], [[clip[seed] for clip in signed[0]]]))
-            for seed in range(seeds)
-        )
-        sides = [np.array([*map(prepare, side)], object).reshape(seeds, -1).T for side in (*systems, references)]
-        named = [(f"system {number}", side) for number, side in enumerate(sides[:-1])]
-        paired = PairedTest(named, {name: metric}, [sides[-1]], test, samples or num_samples(len(references)))
-        found[name] = next(results for key, results in paired()[1].items() if key != "System")
+        statistics, score = sentence_statistics(name, seeds, references, form, rouge)
+        found[name] = score_interval(statistics, score, samples)
     return found
+
+
+def compare_systems(
+    ours: Sequence[Sequence[str]],
+    theirs: Sequence[Sequence[str]],
+    references: Sequence[str],
+    form: TextForm,
+    rouge: str = "beta1.2",
+    samples: int = 0,
+    names: Sequence[str] = SCORE_NAMES,
+) -> dict[str, Difference]:
+    """Is a system better than another one? Differences of mean scores by name, over clips and seeds.
+
+    Args:
+        ours (`Sequence[Sequence[str]]`): a system's predictions, one list for each seed of its training.
+        theirs (`Sequence[Sequence[str]]`): the other system's, as many lists; list `i` of both has the same seed.
+        references (`Sequence[str]`): the sentences, of all lists.
+        form (`TextForm`): how sentences are prepared.
+        rouge (`str`, *optional*, defaults to `"beta1.2"`): which F `rouge_l` is.
+        samples (`int`, *optional*, defaults to 0): draws; 0 for `resampling.SAMPLES`.
+        names (`Sequence[str]`, *optional*): of `SCORE_NAMES`.
+
+    Returns:
+        `dict[str, Difference]`: ours minus theirs in points of the score, 95 % interval, p and the least p there is.
+
+    Raises:
+        InputError: if the systems have different numbers of seeds.
+    """
+    if len(ours) != len(theirs):
+        raise InputError(f"{len(ours)} seeds cannot be compared with {len(theirs)}: give as many of both systems")
+    found = {}
+    for name in names:
+        first, score = sentence_statistics(name, ours, references, form, rouge)
+        second, _ = sentence_statistics(name, theirs, references, form, rouge)
+        found[name] = score_difference(first, second, score, samples)
+    return found
+
+
+def sentence_statistics(
+    name: str, seeds: Sequence[Sequence[str]], references: Sequence[str], form: TextForm, rouge: str = "beta1.2"
+) -> tuple[np.ndarray, Score]:
+    """What sacrebleu sums over the sentences for a score, `(S, n, K)` for S seeds, and the score of such sums."""
+    metric, prepare = _metric(name, form, rouge)
+    prepared = [list(map(prepare, references))]
+    statistics = [metric._extract_corpus_statistics(list(map(prepare, side)), prepared) for side in seeds]
+    # As numpy's integers, sacrebleu would divide by 0 where it means not to.
+    return np.array(statistics), lambda summed: metric._compute_score_from_stats(summed.tolist()).score
 
 
 def signature_of(form: TextForm, rouge: str = "beta1.2") -> str:

@@ -1,7 +1,8 @@
 """BLEU-1..4, ROUGE-L and chrF of a predictions file, by the conventions of the literature.
 
 The file is tab-separated (or .csv) with the columns `prediction` and `reference` and, optionally, `id`. Several files
-are the seeds of one system: mean and deviation are printed.
+are the seeds of one system: mean and deviation are printed. --against takes as many, seed by seed: clips and seeds are
+then drawn together, and the difference comes with its interval first and p second.
 """
 
 import json
@@ -19,12 +20,13 @@ def add_arguments(parser) -> None:
     add("files", nargs="+", type=Path, metavar="FILE", help="predictions; several are seeds")
     text = "phoenix14t, csl_daily, how2sign, demo; for an own corpus words, characters, or auto (by script)"
     add("--corpus", required=True, metavar="NAME", help=text)
-    add("--against", type=Path, metavar="OTHER", help="test the difference to these predictions")
+    text = "test the difference to these predictions, one OTHER a FILE"
+    add("--against", type=Path, nargs="+", default=[], metavar="OTHER", help=text)
     add("--json", action="store_true", help="print one JSON object instead of a table")
     add("--sentences", type=Path, metavar="OUT.tsv", help="write a score per sentence, worst first")
     add("--html", type=Path, metavar="OUT.html", help="write a page that shows every sentence")
     add("--rouge", default="beta1.2", metavar="VARIANT", help="which F `rouge_l` is [%(default)s]")
-    add("--samples", type=int, help="bootstrap samples; 0 for no intervals [1000, fewer above 4000 sentences]")
+    add("--samples", type=int, help="bootstrap samples; 0 for no intervals [1000]")
     add("--overwrite", action="store_true", help="replace existing output files")
 
 
@@ -35,8 +37,8 @@ def run(args) -> Done:
 
     tables = [read_predictions(file) for file in args.files]
     tables[1:] = [pair_up(tables[0], table) for table in tables[1:]]
-    other = pair_up(tables[0], read_predictions(args.against)) if args.against else None
-    report = score_tables(tables, other, args)
+    others = [pair_up(tables[0], read_predictions(file)) for file in args.against]
+    report = score_tables(tables, others, args)
     if args.json:
         print(json.dumps(report, ensure_ascii=False, indent=2))
     else:
@@ -59,16 +61,19 @@ def check_arguments(args) -> None:
         raise InputError(f"--rouge {args.rouge}: unknown; known are {', '.join(ROUGE_VARIANTS)}")
     if args.samples is not None and args.samples < 0:
         raise InputError(f"--samples {args.samples}: must be 0 or more")
-    if len(args.files) > 1 and (args.sentences or args.html or args.against):
-        raise InputError("--against, --sentences and --html take one FILE; several files are seeds of one system")
-    sources = [path.resolve() for path in (*args.files, args.against) if path]
+    if len(args.files) > 1 and (args.sentences or args.html):
+        raise InputError("--sentences and --html take one FILE; several files are seeds of one system")
+    if args.against and len(args.against) != len(args.files):
+        numbers = f"{len(args.files)} FILE and {len(args.against)} OTHER"
+        raise InputError(f"--against takes one OTHER for each FILE, both of one seed; given are {numbers}")
+    sources = [path.resolve() for path in (*args.files, *args.against)]
     for path in filter(None, (args.sentences, args.html)):
         if path.resolve() in sources:
             raise InputError(f"{path} is what is scored: choose another file to write")
         check_file(path, args.overwrite)
 
 
-def score_tables(tables: list, other, args) -> dict:
+def score_tables(tables: list, others: list, args) -> dict:
     """The object of `--json`; writes `--sentences` and `--html`."""
     from training_fla.corpora.registry import convention_of
     from training_fla.scoring import report as pages
@@ -89,12 +94,15 @@ def score_tables(tables: list, other, args) -> dict:
     if len(tables) > 1:
         deviation = {name: statistics.stdev(score[name] for score in scores) for name in scoring.SCORE_NAMES}
         report |= mean_of(scores) | {"deviation": deviation, "seeds": scores}
-    elif args.samples != 0:
-        report["confidence_intervals"] = scoring.confidence_intervals(tables[0].predictions, references, **options)
-    if other:
-        theirs = scoring.corpus_scores(other.predictions, references, form, args.rouge)
-        test = scoring.paired_significance(tables[0].predictions, other.predictions, references, **options)
-        report["against"] = {"file": str(other.path), **theirs, "significance": test}
+    ours = [table.predictions for table in tables]
+    if args.samples != 0:
+        report["confidence_intervals"] = scoring.seed_intervals(ours, references, **options)
+    if others:
+        theirs = [scoring.corpus_scores(other.predictions, references, form, args.rouge) for other in others]
+        tests = scoring.compare_systems(ours, [other.predictions for other in others], references, **options)
+        files = [str(other.path) for other in others]
+        named = {"file": files[0]} if len(files) == 1 else {"files": files}
+        report["against"] = named | mean_of(theirs) | {"significance": {n: t._asdict() for n, t in tests.items()}}
     alternatives = [scoring.alternative_scores(t.predictions, references, convention) for t in tables]
     report["alternatives"] = mean_of(alternatives)
     if args.sentences or args.html:
@@ -130,10 +138,14 @@ def print_report(report: dict) -> None:
     print("  lengths  {:.0f} predicted, {:.0f} in the references".format(*lengths))
     print(f"  {report['signature']}")
     if "against" in report:
-        print(f"against {report['against']['file']}")
-        for name, test in report["against"]["significance"].items():
-            theirs = report["against"][name]
-            print(f"  {name:<8} {theirs:6.2f}   difference {test['difference']:+.2f}, p = {test['p_value']:.4f}")
+        against = report["against"]
+        print(f"against {', '.join(against.get('files', [against.get('file')]))}")
+        for name, test in against["significance"].items():
+            difference = "{:+.2f}, 95 % interval {:+.2f} to {:+.2f}".format(test["difference"], *test["interval"])
+            print(f"  {name:<8} {against[name]:6.2f}   difference {difference}, p = {test['p_value']:.4f}")
+        smallest = max(test["smallest_p"] for test in against["significance"].values())
+        if smallest > 0.05:
+            print(f"  too few clips differ to tell: the least p that they could show is {smallest:.2g}")
     print("other conventions")
     for name, value in report["alternatives"].items():
         if isinstance(value, dict):

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from training_fla.scoring.rouge import SentenceRatio
 
 
@@ -13,6 +15,17 @@ class GlossErrorRate(SentenceRatio):
 
         glosses = reference.split()
         return 100 * edit_distance(prediction.split(), glosses), len(glosses)
+
+
+def gloss_statistics(seeds: Sequence[Sequence[str]], references: Sequence[str]) -> np.ndarray:
+    """Edits and glosses of each clip, of each seed's predictions: `(S, n, 2)`."""
+    parts = GlossErrorRate().parts
+    return np.array([[parts(*pair) for pair in zip(predictions, references, strict=True)] for predictions in seeds])
+
+
+def rate_of(summed: np.ndarray) -> float:
+    """The rate of summed statistics `(2,)`."""
+    return float(summed[0] / summed[1])
 
 
 def gloss_error_rate(predictions: Sequence[str], references: Sequence[str]) -> float:
