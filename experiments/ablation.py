@@ -1,26 +1,43 @@
 """`fla ablate` runs the rows of a table of the paper, one recipe a stage, and prints our scores beside the paper's."""
 
+import argparse
 import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.running import own_folder, run_command, show_table
+import yaml
+
+from experiments.comparing import table_of
+from experiments.running import Run, own_folder, run_command, show_table
 from training_fla.clone import ROOT
-from training_fla.files import InputError, write_text
+from training_fla.files import InputError, note, write_text
 from training_fla.hub.card import read_facts
-from training_fla.recipe import STAGES, VisualArguments, read_lines, read_overrides
-from training_fla.tables import mean_and_deviation, moments
-from training_fla.training.plots import Panel
-from training_fla.viewing.paper_tables import SCORES, TABLES, Row
+from training_fla.recipe import (
+    STAGES,
+    TRAINING_DEFAULTS,
+    VisualArguments,
+    clips_a_step,
+    convert,
+    override,
+    read_lines,
+    read_overrides,
+    read_recipe,
+    recipe_parser,
+)
+from training_fla.viewing.paper_tables import TABLES, Row
 
 # The differences are the same lines for every corpus; they are written where the paper made its tables.
 DIFFERENCES = ROOT / "recipes" / "phoenix14t" / "ablations"
 JOURNAL = "ablation_runs.json"
-# A stage 2 that trains the visual encoder augments as stage 1 does; one that does not reads stored features.
+# Lines of a row that no corpus's own recipe need share: places, and what changes nothing that is learnt.
+UNCOMPARED = {"stage1_checkpoint", "language_model", "language_code", "norm_logging_steps"}
+RATES = ("learning_rate", "adapter_learning_rate", "visual_learning_rate")
+# A stage 2 that trains the visual encoder augments as stage 1 does, as does one that says so; another reads features.
 AUGMENTING = ("random_frame_phase", "augmentation_probability", "rotate_degrees", "resize_factor", "translate_pixels")
 
 
@@ -33,26 +50,6 @@ class Ablation:
     overrides: dict[str, Any]  # recipe lines for every run of a stage that knows them
     launcher: list[str]  # before the script's name; empty: this Python
     seeds: list[int]
-
-
-@dataclass
-class Run:
-    """One run of one script: the corpus's recipe of the stage and further lines."""
-
-    folder: Path
-    script: str
-    recipe: Path
-    lines: dict[str, Any]
-
-    def command(self) -> list[str]:
-        """The run as a person would type it, without the launcher."""
-        values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.lines.items()}
-        words = [word for key, value in values.items() for word in (f"--{key}", value)]
-        return [self.script, str(self.recipe), *words, "--output_dir", str(self.folder)]
-
-    def report(self) -> dict[str, Any]:
-        """What the finished run left in `metrics.json`."""
-        return read_facts(self.folder / "metrics.json")
 
 
 def make_ablation(recipes: Path, out: Path, words: list[str], launcher: str, seeds: list[int]) -> Ablation:
@@ -82,9 +79,24 @@ def differences(name: str, recipes: Path = DIFFERENCES.parent) -> dict[str, Any]
         raise InputError(f"{file} is no row of ../{plain}: that must be its base")
     if file != own:
         lines.pop("imagenet_weights", None)  # the corpus has its own start of the backbone, which may be none
-        if "language_model" in lines and read_lines(stage, recipes / plain)["dataset"] != base["dataset"]:
+        corpus = read_lines(stage, recipes / plain)
+        if "language_model" in lines and corpus["dataset"] != base["dataset"]:
             raise InputError(f"{lines['language_model']} is cut to PHOENIX14T; write {own}, with base: ../{plain}")
+        check_meaning(name, lines, base, corpus, own)
     return lines
+
+
+def check_meaning(name: str, lines: dict[str, Any], base: dict[str, Any], corpus: dict[str, Any], own: Path) -> None:
+    """Refuse a row of PHOENIX14T's that changes what the corpus's own recipe has otherwise."""
+    parser = recipe_parser(STAGES[name[:6]])[0]
+    for key in lines.keys() - UNCOMPARED:
+        default = TRAINING_DEFAULTS.get(key, parser.get_default(key))
+        there, here = base.get(key, default), corpus.get(key, default)
+        if there != here:
+            raise InputError(
+                f"{name} is no row of {own.parents[1]}: it changes `{key}`, {json.dumps(there)} on PHOENIX14T and "
+                f"{json.dumps(here)} here; to vary it here write {own}, with base: ../{name[:6]}.yaml"
+            )
 
 
 def runs_of(row: Row, ablation: Ablation, seed: int) -> list[Run]:
@@ -103,7 +115,8 @@ def stage2_lines(row: Row, ablation: Ablation) -> dict[str, Any]:
     first, second = (read_lines(stage, ablation.recipes / f"{name}.yaml") for name, stage in STAGES.items())
     lines = second | differences(row.stage2, ablation.recipes)
     names: list[str] = []
-    if not (lines.get("freeze_vision_backbone", True) and lines.get("freeze_temporal_module", True)):
+    is_frozen = lines.get("freeze_vision_backbone", True) and lines.get("freeze_temporal_module", True)
+    if not is_frozen or lines.get("augmentation_probability"):
         names += [name for name in AUGMENTING if name not in second]
     if not row.stage1:
         names += [field.name for field in dataclasses.fields(VisualArguments)]
@@ -128,16 +141,40 @@ def given_lines(stage: str, ablation: Ablation) -> dict[str, Any]:
 def run_table(table: str, ablation: Ablation) -> int:
     """Run what is not done yet of a table, then write and print it; 0, or the exit status of the run that failed."""
     plans = {row.label: [runs_of(row, ablation, seed) for seed in ablation.seeds] for row in TABLES[table].rows}
+    in_turn = [run for seeds in zip(*plans.values(), strict=True) for runs in seeds for run in runs]
+    note_plan(in_turn, ablation)
     own_folder(ablation.out, "ablation", ablation.out / JOURNAL)
-    for run in (run for seeds in zip(*plans.values(), strict=True) for runs in seeds for run in runs):
+    for run in in_turn:
         status = run_once(run, ablation)
         if status:
             return status
-    reports = {label: [[run.report() for run in runs] for runs in seeds] for label, seeds in plans.items()}
-    panels = [epoch_panel(reports)] if table == "figure4" else []
     title = f"{table}: {TABLES[table].title}; {len(ablation.seeds)} seed(s)"
-    show_table(ablation.out / f"{table}.md", table_rows(table, reports), title, panels)
+    show_table(ablation.out / f"{table}.md", *table_of(table, plans, title))
     return 0
+
+
+def note_plan(runs: list[Run], ablation: Ablation) -> None:
+    """Print one line a run before anything runs: its clips a step, all processes together, and its rates."""
+    for run in {run.folder: run for run in runs}.values():  # rows share runs
+        stage = Path(run.script).stem.removeprefix("run_")
+        lines = convert(STAGES[stage], override(read_recipe(run.recipe), run.lines, "fla ablate"))
+        clips = clips_a_step(lines, num_processes(ablation.launcher))
+        # Paper: Sec. 5.2
+        paper = {"stage1": 8, "stage2": 16}[stage]
+        other = "" if clips == paper else f" (the paper: {paper})"
+        rates = ", ".join(f"{name} {lines[name]:g}" for name in RATES if lines.get(name) is not None)
+        note(f"{run.folder.relative_to(ablation.out)}: {clips} clips a step{other}, {rates}")
+
+
+def num_processes(launcher: Sequence[str]) -> int:
+    """How many processes a launcher starts, by its options or by accelerate's configuration; else one."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--num_processes", "--nproc_per_node", "--nproc-per-node", type=int)
+    options.add_argument("--config_file", type=Path)
+    given, _ = options.parse_known_args(list(launcher))
+    if given.num_processes is None and given.config_file is not None:
+        return yaml.safe_load(given.config_file.read_text(encoding="utf-8")).get("num_processes", 1)
+    return given.num_processes or 1
 
 
 def run_once(run: Run, ablation: Ablation) -> int:
@@ -154,29 +191,3 @@ def run_once(run: Run, ablation: Ablation) -> int:
     if status:
         print(f"fla ablate: {run.folder} ended with status {status}; the same command goes on", file=sys.stderr)
     return status
-
-
-def table_rows(table: str, reports: dict[str, list[list[dict]]]) -> list[list[str]]:
-    """The table, its head first: the paper's figures, then ours as mean ± deviation over the seeds."""
-    hours = TABLES[table].stage1_hours
-    head = ["", *(f"{name} paper" for name in SCORES), *(f"{name} ours" for name in SCORES)]
-    head += ["stage 1 hours paper", "stage 1 hours ours"] if hours else []
-    rows = [head]
-    for row, seeds in zip(TABLES[table].rows, reports.values(), strict=True):
-        cells = [row.label, *(f"{row.paper_scores[n]:.2f}" if n in row.paper_scores else "" for n in SCORES)]
-        cells += [mean_and_deviation([runs[-1]["test"][score] for runs in seeds]) for score in SCORES.values()]
-        if hours:
-            ours = mean_and_deviation([runs[0]["train"]["seconds"] / 3600 for runs in seeds])
-            cells += [f"{hours[row.label]:.2f}", ours]
-        rows.append(cells)
-    return rows
-
-
-def epoch_panel(reports: dict[str, list[list[dict]]]) -> Panel:
-    """Figure 4 of BLEU-4 of every seed, by labels such as `75, stage 2`: one curve a stage."""
-    lines = {}
-    for stage, name in {"stage 1": "visual initialing stage", "stage 2": "LLM fine-tuning stage"}.items():
-        points = {int(label.split(",")[0]): seeds for label, seeds in reports.items() if label.endswith(stage)}
-        scores = {epochs: [runs[-1]["test"]["bleu4"] for runs in seeds] for epochs, seeds in points.items()}
-        lines[name] = [(epochs, *moments(values)) for epochs, values in scores.items()]
-    return Panel("test BLEU-4 (0 to 100)", "epochs of visual initialing", lines)

@@ -7,16 +7,16 @@ fresh stage 2, and by a linear layer that reads glosses.
 import itertools
 import json
 import math
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from experiments.ablation import JOURNAL, Ablation, Run, given_lines, run_once
+from experiments.ablation import JOURNAL, Ablation, given_lines, note_plan, run_once
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics, rate_of
-from experiments.running import own_folder, show_table
+from experiments.norms import gradient_ratio
+from experiments.running import Run, own_folder, show_table
 from training_fla.files import InputError, one_line, write_text
 from training_fla.hub.card import read_facts
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
@@ -25,7 +25,6 @@ from training_fla.scoring.predictions import read_predictions
 from training_fla.scoring.resampling import score_difference, score_interval
 from training_fla.scoring.scores import sentence_statistics
 from training_fla.tables import mean_and_deviation, moments
-from training_fla.training.callbacks import NORMS, read_norms
 from training_fla.training.plots import Panel
 
 PROBES = {
@@ -87,6 +86,7 @@ def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation)
 def run_dominance(ablation: Ablation) -> int:
     """Train, probe, compare, print; 0, or the exit status of the run that failed."""
     encoders = read_encoders(ablation)
+    note_plan([run for encoder in encoders for pair in encoder.runs for run in pair], ablation)
     own_folder(ablation.out, "ablation", ablation.out / JOURNAL)
     for place, _ in enumerate(ablation.seeds):
         for encoder in encoders:
@@ -137,13 +137,6 @@ def outcome(encoder: Encoder) -> dict[str, Any]:
             "bleu4": sentence_statistics("bleu4", [table.predictions for table in tables], references, form),
         },
     }
-
-
-def gradient_ratio(file: Path) -> float:
-    """The encoder's gradient norm over the language model's, as a geometric mean over the steps of `norms.tsv`."""
-    visual, language = (NORMS.index(f"{part}_grad_norm") for part in ("visual", "language"))
-    ratios = [row[visual] / row[language] for row in read_norms(file) if row[visual] and row[language]]
-    return statistics.geometric_mean(ratios) if ratios else 0.0
 
 
 def cells_of(own: dict[str, Any], peer: dict[str, Any], untrained: dict[str, Any]) -> list[str]:

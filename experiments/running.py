@@ -1,18 +1,42 @@
-"""Commands as a person would type them, printed and run from a clone of the repository."""
+"""Commands as a person would type them, printed and run from a clone of the repository, and runs of its scripts."""
 
+import json
 import os
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from training_fla.clone import ROOT
 from training_fla.files import check_folder, note, read_marker, write_marker, write_text
+from training_fla.hub.card import read_facts
 from training_fla.training.plots import Panel, save_picture
 
 LOAD = Path("/proc/loadavg")  # on Linux alone
+
+
+@dataclass
+class Run:
+    """One run of one script: the corpus's recipe of the stage and further lines."""
+
+    folder: Path
+    script: str
+    recipe: Path
+    lines: dict[str, Any]
+
+    def command(self) -> list[str]:
+        """The run as a person would type it, without the launcher."""
+        values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.lines.items()}
+        words = [word for key, value in values.items() for word in (f"--{key}", value)]
+        return [self.script, str(self.recipe), *words, "--output_dir", str(self.folder)]
+
+    def report(self) -> dict[str, Any]:
+        """What the finished run left in `metrics.json`."""
+        return read_facts(self.folder / "metrics.json")
 
 
 def run_command(words: Sequence[str], launcher: Sequence[str] = (), defaults: Mapping[str, str] | None = None) -> int:

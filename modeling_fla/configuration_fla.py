@@ -151,7 +151,7 @@ class FlaConfig(PreTrainedConfig):
     input_features: str = "sign"  # Paper: Table 8
     sign_feature_size: int | None = None
     sign_feature_extractor: str = ""
-    adapter_hidden_size: int | None = None  # Unstated: "an MLP with one hidden layer"; as wide as its output
+    adapter_hidden_size: int | None = None  # Unstated: as wide as its output, as MMTLB's VLMapper
     input_embed_scale: float = 1.0  # Unstated: GFSLT-VLP feeds its Light model unscaled
     freeze_vision_backbone: bool = False
     freeze_temporal_module: bool = False

@@ -153,7 +153,7 @@ class FlaPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Conv1d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # Unstated: as in ResNet
         elif isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)  # Unstated: as GFSLT-VLP's adapter
+            init.xavier_uniform_(module.weight)  # Unstated: as GFSLT-VLP's adapter, whose gain is the root of 2
             init.zeros_(module.bias)
         elif isinstance(module, FlaVisualEncoder):  # not in the state dict, so `from_pretrained` leaves it empty
             init.copy_(module.pixel_normalization, _pixel_normalization(module.config))

@@ -88,7 +88,7 @@ def test_a_release_is_checked_and_packed(tmp_path, capsys):
 def test_the_papers_counts_of_how2sign_are_explained(tmp_path, capsys):
     root = how2sign(tmp_path / "root")
     assert main(["prepare", "how2sign", "--root", str(root), "--check", "--workers", "0"]) == 1
-    assert "note: the paper (Table 1) counts 31164, 1740 and 2356: one less" in capsys.readouterr().out
+    assert "note: the paper (Sec. 5.1) counts 31164, 1740 and 2356: one less" in capsys.readouterr().out
 
 
 def test_verify_fails_on_damage(tmp_path, capsys):

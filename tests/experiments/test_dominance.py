@@ -7,7 +7,7 @@ import torch
 
 from experiments import ablation, probe
 from experiments.ablation import Ablation
-from experiments.dominance import gradient_ratio, read_encoders
+from experiments.dominance import read_encoders
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics, rate_of
 from experiments.probe import train_probe
 from tests.experiments.test_ablation import commands, tiny  # noqa: F401
@@ -170,9 +170,3 @@ def test_gloss_errors_are_edits_over_glosses_of_the_whole_split():
     ours, theirs = (gloss_statistics([side], signed) for side in (better, worse))
     test = score_difference(ours, theirs, rate_of)
     assert test.difference == pytest.approx(-50) and test.p_value < 0.01
-
-
-def test_the_ratio_of_norms_is_a_geometric_mean_over_steps_with_both(tmp_path):
-    head = "step\tvisual_grad_norm\tlanguage_grad_norm\tvisual_parameter_norm\tlanguage_parameter_norm\n"
-    (tmp_path / "norms.tsv").write_text(head + "1\t4\t1\t9\t9\n2\t1\t4\t9\t9\n3\t0\t1\t9\t9\n")
-    assert gradient_ratio(tmp_path / "norms.tsv") == pytest.approx(1)

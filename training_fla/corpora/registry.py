@@ -37,7 +37,7 @@ CORPORA = {
         url="https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX-2014-T/",
         languages=("gsg", "de"),
         convention="phoenix14t",
-        expected={"train": 7096, "dev": 519, "test": 642},  # Paper: Table 1
+        expected={"train": 7096, "dev": 519, "test": 642},  # Paper: Sec. 5.1
         read=phoenix14t.read_phoenix14t,
         media=phoenix14t.media,
     ),
@@ -47,7 +47,7 @@ CORPORA = {
         url="https://ustc-slr.github.io/datasets/2021_csl_daily/",
         languages=("csl", "zh"),
         convention="csl_daily",
-        expected={"train": 18401, "dev": 1077, "test": 1176},  # Paper: Table 1
+        expected={"train": 18401, "dev": 1077, "test": 1176},  # Paper: Sec. 5.1
         read=csl_daily.read_csl_daily,
         media=csl_daily.media,
     ),
@@ -60,7 +60,7 @@ CORPORA = {
         # Differs: the rows of the realigned files; val and test were counted, train is the literature's.
         expected={"train": 31165, "dev": 1741, "test": 2357},
         counts_note=(
-            "the paper (Table 1) counts 31164, 1740 and 2356: one less than each file has rows, "
+            "the paper (Sec. 5.1) counts 31164, 1740 and 2356: one less than each file has rows, "
             "as happens when the header is taken off twice"
         ),
         read=how2sign.read_how2sign,
