@@ -1,11 +1,13 @@
 """Features that another program made: files of every kind in, a feature corpus out, bad rows named by row."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from training_fla.cli import main
 from training_fla.data.features import load_features, open_features
@@ -29,10 +31,9 @@ def table(tmp_path) -> Path:
     np.save(folder / "1.npy", array(1)[None].astype(np.float64))
     np.savez(folder / "2.npz", other=np.zeros(3), features=array(2)[:, :, None, None])
     torch.save(torch.tensor(array(3)).half(), folder / "3.pt")
-    torch.save({"x": torch.tensor(array(4))}, folder / "4.pt")
-    rows = [
-        f"clips/{n}.{suffix},Satz {n}.,{SPLITS[n]},s{n}" for n, suffix in enumerate(["npy", "npy", "npz", "pt", "pt"])
-    ]
+    save_file({"x": torch.tensor(array(4))}, folder / "4.safetensors")
+    suffixes = ["npy", "npy", "npz", "pt", "safetensors"]
+    rows = [f"clips/{n}.{suffix},Satz {n}.,{SPLITS[n]},s{n}" for n, suffix in enumerate(suffixes)]
     (tmp_path / "table.csv").write_text("\n".join(["features,sentence,split,signer", *rows]))
     return tmp_path / "table.csv"
 
@@ -60,6 +61,29 @@ def test_every_kind_of_file_is_stored_as_it_is(table, tmp_path, capsys):
     assert (out / "train.sentences.txt").read_text() == "Satz 0.\nSatz 1.\nSatz 2.\n"
     assert read_marker(out)["kind"] == "corpus" and not list(tmp_path.glob(".*"))
     assert main(["prepare", "features", "--out", str(out), "--verify"]) == 0
+
+
+def test_hdf5_is_read_where_h5py_is_there(tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    for name, arrays in {"one": ["a/b"], "many": ["features", "fps"], "none": [], "two": ["x", "y/z"]}.items():
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            for number, place in enumerate(arrays):
+                file[place] = array(3 - number)
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "one.h5").read_bytes()[:300])
+    for name in ("one", "many"):
+        assert torch.equal(load_features(tmp_path / f"{name}.h5"), torch.tensor(array(3)))
+    for name, reason in {"none": "holds nothing", "two": "holds x, y/z: call one", "cut": "cannot be read: "}.items():
+        with pytest.raises(InputError, match=f"{name}.h5 {reason}"):
+            load_features(tmp_path / f"{name}.h5")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(InputError, match="one.h5 needs h5py to be read: `pip install h5py`"):
+        load_features(tmp_path / "one.h5")
+
+
+def test_names_of_feature_files_may_lack_their_suffix(table, tmp_path):
+    table.write_text(table.read_text().replace(".npz", "").replace(".safetensors", ""))
+    assert prepare(table, tmp_path / "out") == 0
+    assert list(PackedCorpus(tmp_path / "out", "train").ids) == ["clips/0", "clips/1", "clips/2"]
 
 
 def test_one_position_in_so_many_in_half_precision(table, tmp_path):
@@ -101,7 +125,19 @@ def test_damage_is_named_with_its_remedy(table, tmp_path, capsys):
 BAD = {
     "nan.npy": (lambda file: np.save(file, np.array([[1.0] * C, [np.nan] * C])), "holds NaN, infinity or"),
     "complex.npy": (lambda file: np.save(file, np.ones((2, C), complex)), "holds NaN, infinity or complex numbers"),
-    "rank.npy": (lambda file: np.save(file, np.zeros((2, 3, C))), r"has shape (2, 3, 5), not (N, C)"),
+    "rank.npy": (
+        lambda file: np.save(file, np.zeros((2, 3, C))),
+        "has shape (2, 3, 5), not (N, C): reshape to (2, 15)",
+    ),
+    "pose.npy": (
+        lambda file: np.save(file, np.zeros((9, 1, 7, 3))),
+        "has shape (9, 1, 7, 3), not (N, C): reshape to (9, 21)",
+    ),
+    "cut.safetensors": (lambda file: file.write_bytes(b"0"), "cannot be read: "),
+    "shard.safetensors": (
+        lambda file: save_file({str(n): torch.zeros(2, C) for n in range(9)}, file),
+        "holds 0, 1, 2, 3, 4 and 4 more: call one array `features`",
+    ),
     "vector.npy": (lambda file: np.save(file, np.zeros(C)), r"has shape (5,), not (N, C)"),
     "empty.npy": (lambda file: np.save(file, np.zeros((0, C))), r"has shape (0, 5), not (N, C)"),
     "size.npy": (lambda file: np.save(file, np.zeros((3, 4))), "has C = 4, most have 5"),
@@ -112,7 +148,7 @@ BAD = {
     "code.pt": (lambda file: torch.save(Path("x"), file), "holds more than tensors: save its array alone"),
     "gone.npy": (lambda file: None, "there is no file"),
     "folder.npy": (lambda file: file.mkdir(), "there is no file"),
-    "clip.mp4": (lambda file: file.write_bytes(b"0"), "is not a .npy, .npz or .pt file"),
+    "clip.mp4": (lambda file: file.write_bytes(b"0"), "is not a .npy, .npz, .pt, .safetensors, .h5 or .hdf5 file"),
 }
 
 
@@ -128,13 +164,13 @@ def test_all_bad_rows_are_named_at_once_or_left_out(table, tmp_path, capsys):
     for line, (name, (_, reason)) in enumerate(BAD.items(), start=7):
         assert f"line {line}: {clips / name} {reason}" in error or f"line {line}: {reason} {clips / name}" in error
     assert f"line {len(BAD) + 7}: the sentence is empty" in error
-    assert "15 bad rows in all; `--on-error skip` goes on without them" in error
+    assert f"{len(BAD) + 1} bad rows in all; `--on-error skip` goes on without them" in error
     assert main(["prepare", "features", "--root", str(table), "--check"]) == 1
     checked = capsys.readouterr()
-    assert len(checked.out.splitlines()) == 15 and "checked 5 good clips, C = 5" in checked.err
+    assert len(checked.out.splitlines()) == len(BAD) + 1 and "checked 5 good clips, C = 5" in checked.err
     assert prepare(table, tmp_path / "out", "--on-error", "skip") == 0
-    assert len((tmp_path / "out" / "skipped.tsv").read_text().splitlines()) == 16
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"] == 15
+    assert len((tmp_path / "out" / "skipped.tsv").read_text().splitlines()) == len(BAD) + 2
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"] == len(BAD) + 1
 
 
 @pytest.mark.parametrize(

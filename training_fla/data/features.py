@@ -9,6 +9,7 @@ the folders are `train`, `dev` and `test`, and beside them lie index and manifes
 
 import hashlib
 import json
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ import pyarrow as pa
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -43,7 +44,7 @@ from .packed_corpus import INDEX_COLUMNS, SCHEMA, PackedCorpus, file_sha256
 from .packing import describe_corpus
 
 FORMAT = "fla-features-3"
-FEATURE_SUFFIXES = (".npy", ".npz", ".pt")
+FEATURE_SUFFIXES = (".npy", ".npz", ".pt", ".safetensors", ".h5", ".hdf5")
 MAX_SHARD_CLIPS = 128  # a shard is held in memory while it is made
 CHECKED_CLIPS = 10
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -268,7 +269,8 @@ def load_features(file: Path, stride: int = 1) -> torch.Tensor:
     """Read the features of one clip that another program saved.
 
     Args:
-        file (`Path`): `.npy`, `.npz` or `.pt`, with one array or one called `features`. Axes of length 1 are dropped.
+        file (`Path`): of one of `FEATURE_SUFFIXES`, with one array or one called `features`. Axes of length 1 are
+            dropped.
         stride (`int`): keep one position in so many.
 
     Returns:
@@ -279,15 +281,24 @@ def load_features(file: Path, stride: int = 1) -> torch.Tensor:
     """
     if not file.is_file():
         raise InputError(f"there is no file {file}")
-    if file.suffix not in FEATURE_SUFFIXES:
-        raise InputError(f"{file} is not a .npy, .npz or .pt file")
+    suffix = file.suffix.lower()
+    if suffix not in FEATURE_SUFFIXES:
+        *others, last = FEATURE_SUFFIXES
+        raise InputError(f"{file} is not a {', '.join(others)} or {last} file")
     try:
-        is_torch = file.suffix == ".pt"
-        content = torch.load(file, "cpu", weights_only=True) if is_torch else np.load(file, allow_pickle=False)
+        if suffix in (".h5", ".hdf5"):
+            content = _read_hdf5(file)
+        elif suffix == ".safetensors":
+            content = load_file(file)
+        elif suffix == ".pt":
+            content = torch.load(file, "cpu", weights_only=True)
+        else:
+            content = np.load(file, allow_pickle=False)
         if isinstance(content, Mapping):
             names = list(content)
             if len(names) != 1 and "features" not in names:
-                raise InputError(f"{file} holds {', '.join(map(str, names)) or 'nothing'}: call one array `features`")
+                named = ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+                raise InputError(f"{file} holds {named or 'nothing'}: call one array `features`")
             content = content["features" if "features" in names else names[0]]
         features = torch.as_tensor(content)
     except InputError:
@@ -301,10 +312,25 @@ def load_features(file: Path, stride: int = 1) -> torch.Tensor:
         raise InputError(f"{file} holds no numbers that can be read: save a plain array")
     features = torch.atleast_2d(features.squeeze()) if features.dim() > 2 else features
     if features.dim() != 2 or not features.numel():
-        raise InputError(f"{file} has shape {shape}, not (N, C)")
+        N, *rest = features.shape or (0,)
+        remedy = f": reshape to {(N, math.prod(rest))}" if len(rest) > 1 else ""  # such as (T, V * 3) for keypoints
+        raise InputError(f"{file} has shape {shape}, not (N, C){remedy}")
     if features.is_complex() or not features.float().isfinite().all():
         raise InputError(f"{file} holds NaN, infinity or complex numbers")
     return features[::stride].float()
+
+
+def _read_hdf5(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an HDF5 file, whatever groups they lie in."""
+    try:
+        import h5py
+    except ImportError:
+        raise InputError(f"{file} needs h5py to be read: `pip install h5py`, or save it as .npy") from None
+    found: dict[str, h5py.Dataset] = {}
+    with h5py.File(file, "r") as opened:
+        opened.visititems(lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {}))
+        wanted = found if len(found) == 1 else {"features"} & set(found)
+        return {name: item[()] if name in wanted else None for name, item in found.items()}
 
 
 def check_feature_files(
