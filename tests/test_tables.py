@@ -2,6 +2,8 @@
 
 import csv
 import json
+import pickle
+import re
 
 import pytest
 
@@ -93,7 +95,11 @@ def test_the_last_cell_may_hold_bare_delimiters(tmp_path):
     ("name", "content", "message"),
     [
         ("t.xlsx", b"PK\x03\x04", r"t.xlsx is a spreadsheet: save it as 'CSV UTF-8' \(.csv\)"),
-        ("t.csv", b"PK\x03\x04", "t.csv is a spreadsheet whatever its name: save it as 'CSV UTF-8'"),
+        (
+            "t.csv",
+            b"PK\x03\x04",
+            "t.csv is a spreadsheet or another zip file whatever its name: save it as 'CSV UTF-8'",
+        ),
         ("t.csv", b"\xd0\xcf\x11\xe0", "t.csv is a spreadsheet whatever its name"),
         ("t.csv", "video,sentence\na,Grüße\n".encode("cp1252"), r"line 2: not UTF-8 \(byte 0xfc\); save it as 'CSV"),
         ("t.csv", "video,sentence\na,x\n".encode("utf-16-le"), "holds zero bytes; save it as 'CSV UTF-8'"),
@@ -115,6 +121,31 @@ def test_files_that_cannot_be_read_are_refused_with_a_remedy(tmp_path, name, con
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_table(tmp_path / name, ["video", "sentence"], remedy="ask")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what", "remedy"),
+    [
+        ("t.parquet", b"PAR1", "a Parquet or Arrow file", "fla prepare dataset .*save it as 'CSV UTF-8'"),
+        ("t.csv", b"PAR1\x15", "a Parquet or Arrow file whatever its name", "fla prepare dataset"),
+        ("t.pkl", b"x", "a pickle", "save it as 'CSV UTF-8'"),
+        ("t.tsv", pickle.dumps(["x"]), "a pickle whatever its name", "save it as 'CSV UTF-8'"),
+        ("t.MP4", b"x", "a video", "fla translate"),
+        ("t.csv", b"\0\0\0\x20ftypisom", "a video whatever its name", "name it in a table"),
+        ("t", b"\x1aE\xdf\xa3", "a video whatever its name", "name it in a table"),
+        ("t.pose", b"x", "a file of poses", "fla prepare features"),
+        ("t.h5", b"\x89HDF\r\n", "a file of features", "fla prepare features"),
+        ("t.npz", b"PK\x03\x04", "a file of features", "fla prepare features"),
+        ("t.safetensors", b"x", "a file of features", "fla prepare features"),
+        ("t.tsv.gz", b"\x1f\x8b", "packed", "unpack it"),
+        ("t.eaf", b"<?xml", "ELAN's own file", "export it as tab-delimited text"),
+        ("t.ods", b"x", "a spreadsheet", "save it as 'CSV UTF-8'"),
+    ],
+)
+def test_a_file_that_is_no_table_is_called_what_it_is(tmp_path, name, content, what, remedy):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{re.escape(str(tmp_path / name))} is {what}: .*{remedy}"):
+        read_table(tmp_path / name, ["video"])
 
 
 def test_all_bad_rows_are_named_at_once_up_to_a_number(tmp_path):

@@ -229,7 +229,7 @@ def test_bad_files_are_refused(tmp_path):
     (tmp_path / "sheets").mkdir()
     (tmp_path / "sheets/t.xlsx").write_bytes(b"PK\x03\x04")
     for name, message in {
-        "sheets": r"holds no .csv, .tsv, .jsonl file with a row a video; save t.xlsx as 'CSV UTF-8'",
+        "sheets": r"holds no .csv, .tsv, .jsonl file .*; t.xlsx is a spreadsheet: save it as 'CSV UTF-8'",
         "sheets/t.xlsx": "is a spreadsheet: save it as 'CSV UTF-8'",
         "absent": "does not exist",
     }.items():

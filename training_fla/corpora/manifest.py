@@ -18,7 +18,7 @@ from training_fla.corpora.row import (
     path_inside,
 )
 from training_fla.files import InputError, one_line
-from training_fla.tables import NOT_A_SENTENCE, SPREADSHEET_SUFFIXES, read_table, row_name
+from training_fla.tables import NOT_A_SENTENCE, kind_of_file, read_table, row_name
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")  # of the tables that are looked for in a folder
 
@@ -95,8 +95,8 @@ def manifest_files(file: str | Path) -> list[tuple[Path, str | None]]:
     inside = sorted(path for path in file.iterdir() if path.is_file() and not path.name.startswith("."))
     tables = [path for path in inside if path.suffix.lower() in SUFFIXES]
     if not tables:
-        sheets = [path.name for path in inside if path.suffix.lower() in SPREADSHEET_SUFFIXES]
-        remedy = f"; save {sheets[0]} as 'CSV UTF-8' (.csv)" if sheets else ""
+        others = [(path.name, kind_of_file(path.name)) for path in inside]
+        remedy = next((f"; {name} is {kind}" for name, kind in others if kind), "")
         raise InputError(f"{file} holds no {', '.join(SUFFIXES)} file with a row a video{remedy}")
     if len(tables) == 1:
         return [(tables[0], None)]
