@@ -345,8 +345,11 @@ class OpenVideo:
             for _, source, message in errors:  # of a parser: something that the decoder may cure
                 if source == self.container.format.name:
                     raise VideoDecodeError(f"`{self.name}` is damaged or cut off: {message.strip()}")
-            with logged_errors() as errors:
-                packet = next(packets, None)
+            try:
+                with logged_errors() as errors:
+                    packet = next(packets, None)
+            except IndexError:  # PyAV, at the end of a file in the middle of which another stream began
+                return
             if packet is not None and packet.is_corrupt:
                 raise VideoDecodeError(f"`{self.name}` is damaged or cut off: one of its packets is incomplete")
             if packet is not None:

@@ -232,6 +232,22 @@ def test_the_rate_of_a_single_frame_is_known_when_the_file_is_closed(tmp_path):
     assert metadata.fps == 10 and metadata.duration == 0.1
 
 
+def test_another_stream_that_begins_in_the_middle_of_a_file_does_not_matter(videos):
+    """PyAV then fails at the end, when it has given all of the stream that was there from the start."""
+
+    class ContainerWithAnotherStream:
+        def __init__(self, container):
+            self.container, self.format = container, container.format
+
+        def demux(self, stream):
+            yield from self.container.demux(stream)
+            raise IndexError("list index out of range")
+
+    with open_video(videos["plain.mp4"]) as video:
+        video.container = ContainerWithAnotherStream(video.container)
+        assert len(list(video.timed_frames())) == S
+
+
 def test_an_animated_gif_is_a_video(tmp_path):
     from PIL import Image
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from processing_fla import VideoDecodeError
+from tests import video_campaign
 from tests.processing.drawing import marked_frame, write_video
 from tests.serving.page_server import draw_clip, tiny_pipeline
 from training_fla.viewing.reading_process import IsolatedProcessor, ReadingProcess
@@ -119,3 +120,9 @@ def test_of_many_clips_one_that_crashes_is_named_and_the_others_are_translated(p
     assert [line.split("\t")[0] for line in printed.out.splitlines()] == [clips[n] for n in (0, 2, 3, 5)]
     assert "crash.ts` cannot be decoded" in printed.err and "SIGSEGV" in printed.err and "gone.mp4" in printed.err
     assert all(process.process is None for process in processes)
+
+
+@pytest.mark.slow
+def test_damaged_videos_are_read_or_refused_by_name(tmp_path):
+    counts, longest, findings = video_campaign.run(400, seed=1, folder=tmp_path)
+    assert not findings and counts["read"] > 40 and counts["refused"] > 40 and longest < video_campaign.SECONDS
