@@ -29,6 +29,7 @@ class FlaVideoProcessorKwargs(VideosKwargs, total=False):
     frame_stride: int | None
     max_source_frames: int | None
     random_frame_phase: bool | None
+    packed_size: dict[str, int] | None
 
 
 class FlaVideoProcessor(BaseVideoProcessor):
@@ -45,6 +46,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
             Draw the kept frame of each window from torch's global generator instead of taking the first.
         size (`dict`, *optional*, defaults to `{"height": 256, "width": 256}`):
             Frames are resized to this. An `int` or `{"shortest_edge": ...}` keeps the aspect ratio instead.
+        packed_size (`dict`, *optional*):
+            Frames are first resized to this `{"height": ..., "width": ...}`, as those that a model was trained on were
+            when they were packed; straight to `size` when absent.
         crop_size (`dict`, *optional*, defaults to `{"height": 224, "width": 224}`):
             The middle of this size is cut out.
         do_rescale, do_normalize (`bool`, *optional*, defaults to `True`):
@@ -64,6 +68,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
     frame_stride = 4  # Paper: Sec. 4.2, Table 6 (25 %)
     max_source_frames = None
     random_frame_phase = False
+    packed_size = None
     do_sample_frames = True
     do_convert_rgb = True
     do_resize = True
@@ -86,10 +91,15 @@ class FlaVideoProcessor(BaseVideoProcessor):
             value = getattr(self, name)
             if (value is not None or name == "frame_stride") and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
+        sides = (self.packed_size or {"height": 1, "width": 1}).get
+        if not all(isinstance(sides(name), int) and sides(name) >= 1 for name in ("height", "width")):
+            raise ValueError(f"`packed_size` must have a `height` and a `width` in pixels, got {self.packed_size!r}.")
 
     def to_dict(self) -> dict:
         """As [`BaseVideoProcessor.to_dict`]; says where the code lies in a saved folder before the first save too."""
         output = super().to_dict()
+        if output.get("packed_size") is None:  # as before there was one
+            output.pop("packed_size", None)
         if self._auto_class is not None:
             output["auto_map"] = {self._auto_class: f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"}
         return output
@@ -180,6 +190,12 @@ class FlaVideoProcessor(BaseVideoProcessor):
             size = SizeDict(**get_size_dict(size, default_to_square=self.default_to_square))
         return tuple(self.resize(torch.empty((3, height, width), device="meta"), size).shape[-2:])
 
+    def reading_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that a frame is scaled to while it is read: as it was packed, or else the final ones."""
+        if not self.do_resize or self.packed_size is None:
+            return self.target_size(height, width)
+        return self.packed_size["height"], self.packed_size["width"]
+
     def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
         """Bring each video, whatever its form, to an array of its kept frames, scaled, and say which those are."""
         videos = list_videos(videos)
@@ -197,8 +213,12 @@ class FlaVideoProcessor(BaseVideoProcessor):
             known = VideoMetadata(total_num_frames=num_frames, fps=fps, duration=duration)
             return sample_indices_fn(metadata=known, phase_seed=seed)
 
+        packed = options.get("packed_size")
+
         def size_of(height: int, width: int) -> tuple[int, int]:
-            return self.target_size(height, width, options["size"]) if options["do_resize"] else (height, width)
+            if not options["do_resize"]:
+                return height, width
+            return (packed["height"], packed["width"]) if packed else self.target_size(height, width, options["size"])
 
         if isinstance(video, (str, os.PathLike)) and local_path(video).is_dir():
             video = frame_files(video)
@@ -250,14 +270,16 @@ class FlaVideoProcessor(BaseVideoProcessor):
 
     def _preprocess(
         self, videos, do_resize, size, do_center_crop, crop_size, do_rescale, rescale_factor, do_normalize,
-        image_mean, image_std, return_tensors=None, do_pad=True, **kwargs,
+        image_mean, image_std, return_tensors=None, do_pad=True, packed_size=None, **kwargs,
     ) -> BatchFeature:  # fmt: skip
         """Scale what was not scaled while it was read, crop and normalise, then pad to the longest video."""
         clips = []
         for video in videos:
             device, (video, was_scaled) = video.device, as_bytes(video)
             if do_resize:
-                pixels = scaled(video.permute(0, 2, 3, 1).cpu().numpy(), lambda *sides: self.target_size(*sides, size))
+                pixels = video.permute(0, 2, 3, 1).cpu().numpy()
+                pixels = scaled(pixels, (packed_size["height"], packed_size["width"]) if packed_size else None)
+                pixels = scaled(pixels, lambda *sides: self.target_size(*sides, size))
                 video = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
             video = self.center_crop(video, crop_size) if do_center_crop else video
             # Floats from 0 to 1 are normalised as they are without `do_rescale`, so bytes made of them are scaled.

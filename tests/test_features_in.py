@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from transformers import AutoProcessor, pipeline
 
+from processing_fla import FlaVideoProcessor
 from tests.tiny_runs import STAGE2, losses, pack_demo, run, stage1_of_one_step, weights
 from training_fla.cli import main
 from training_fla.data.features import open_features
@@ -72,7 +73,9 @@ def test_a_table_of_clips_gives_the_features_of_its_packed_corpus(folder, tmp_pa
         write_video(tmp_path / f"{number}.mp4", 9 + number, number)
     rows = ["video,sentence,split", "0.mp4,Regen.,train", "1.mp4,Sonne.,test"]
     (tmp_path / "table.csv").write_text("\n".join(rows))
-    assert main(["prepare", "manifest", "--root", str(tmp_path / "table.csv"), "--out", str(tmp_path / "packed")]) == 0
+    size = FlaVideoProcessor.from_pretrained(folder / "stage1").size["height"]  # at which its corpus was packed
+    words = ["--root", str(tmp_path / "table.csv"), "--out", str(tmp_path / "packed"), "--size", str(size)]
+    assert main(["prepare", "manifest", *words]) == 0
     for source in ("table.csv", "packed"):
         words = [str(tmp_path / source), "--model", str(folder / "stage1"), "--out", str(tmp_path / f"of-{source}")]
         assert main(["features", *words, "--batch-size", "1"]) == 0

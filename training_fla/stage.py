@@ -297,6 +297,7 @@ def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable,
     """The processor and the model of a recipe; the random seed is set before the model."""
     try:
         processor = build_processor(recipe, splits)
+        processor.video_processor.packed_size = splits.train.size_before(processor.video_processor)
         set_seed(args.seed)
         model = build_model(recipe, processor)
     except InputError:

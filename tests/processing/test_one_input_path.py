@@ -107,6 +107,37 @@ def test_one_input_path_gives_a_file_and_its_packed_frames_the_same_sentence(cli
     assert of_file["score"] == pytest.approx(of_frames["score"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_input_path_scales_a_file_as_frames_that_were_packed_larger(clips, tmp_path, kind):
+    """First to the size they were packed at, then to the model's; the number travels with the model."""
+    packed_at = (64, 60)
+    video = (FrameFolder if clips[kind].is_dir() else VideoFile)(clips[kind])
+    pack([CorpusRow("a", video, "am tag", "train")], tmp_path / "corpus", size=packed_at, num_workers=0)
+    corpus, processor = PackedCorpus(tmp_path / "corpus", "train"), tiny_processor(SIZE, CROP, max_source_frames=LIMIT)
+    straight = processor.video_processor(clips[kind], **RAW)["pixel_values_videos"][0]
+    processor.video_processor.packed_size = corpus.size_before(processor.video_processor)
+    assert processor.video_processor.packed_size == {"height": 64, "width": 60}
+    processor.save_pretrained(tmp_path / "model")
+    processor.video_processor = FlaVideoProcessor.from_pretrained(tmp_path / "model")
+    of_file = processor.video_processor(clips[kind], **RAW)["pixel_values_videos"][0]
+    assert "frames" in kind or not torch.equal(of_file, straight)  # flat drawings scale the same either way
+    videos = SignVideoDataset(corpus, processor)
+    kept = videos.kept(corpus.num_frames[0])
+    before_jpeg = torch.from_numpy(np.stack(list(video.frames(size=packed_at)))[kept]).permute(0, 3, 1, 2)
+    assert torch.equal(evaluation_frames(before_jpeg, processor.video_processor), of_file)
+    in_memory = torch.from_numpy(np.stack(list(video.frames(size=packed_at)))).permute(0, 3, 1, 2)
+    assert torch.equal(processor.video_processor(in_memory, **RAW)["pixel_values_videos"][0], of_file)
+    assert corpus.size_before(tiny_processor(64, CROP).video_processor) == {"height": 64, "width": 60}
+    as_packed = FlaVideoProcessor(size={"height": 64, "width": 60})
+    assert corpus.size_before(as_packed) is None and "packed_size" not in as_packed.to_dict()
+
+
+@pytest.mark.parametrize("size", [{"height": 4}, {"height": 0, "width": 3}, {"height": "4", "width": 4}])
+def test_a_packed_size_is_a_height_and_a_width(size):
+    with pytest.raises(ValueError, match="`packed_size` must have a `height` and a `width` in pixels"):
+        FlaVideoProcessor(packed_size=size)
+
+
 def test_one_input_path_thins_a_long_clip_in_every_call(clips, processor):
     video_processor = processor.video_processor
     for kind in ("long mp4", "long recorded", "long frames"):

@@ -61,9 +61,7 @@ def saved(tmp_path_factory):
 class Translator:
     """In the place of a pipeline: gives sentences, and keeps the shapes of what it was given."""
 
-    processor = SimpleNamespace(
-        video_processor=SimpleNamespace(do_resize=True, target_size=lambda height, width: (32, 32))
-    )
+    processor = SimpleNamespace(video_processor=SimpleNamespace(reading_size=lambda height, width: (32, 32)))
 
     def __init__(self, sentences):
         self.sentences, self.shapes = sentences, []

@@ -117,7 +117,8 @@ class SignVideoDataset(Dataset):
 
 def _resized(frames: torch.Tensor, video_processor: FlaVideoProcessor) -> torch.Tensor:
     """Scale packed frames `(T, 3, H, W)` as the processor scales a video; most have the right size already."""
-    pixels = scaled(frames.permute(0, 2, 3, 1).numpy(), video_processor.target_size)
+    pixels = scaled(frames.permute(0, 2, 3, 1).numpy(), video_processor.reading_size)
+    pixels = scaled(pixels, video_processor.target_size)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 

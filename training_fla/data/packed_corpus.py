@@ -39,6 +39,8 @@ except ImportError:
 if TYPE_CHECKING:
     import torch
 
+    from processing_fla import FlaVideoProcessor
+
 MANIFEST = "manifest.json"
 FORMAT, OLD_FORMAT = "fla-packed-2", "fla-packed-1"
 MAX_PIXELS = 4096 * 4096  # of a frame, as of a video's that is read
@@ -115,6 +117,7 @@ class PackedCorpus:
         self.language: str = manifest["language"]  # MBart code; empty if rows differ or do not say
         self.frame_stride: int = manifest["parameters"]["frame_stride"]  # source frames to each packed frame
         self.feature_size: int | None = manifest["parameters"].get("feature_size")  # C of a corpus without frames
+        self._size: list[int] | None = manifest["parameters"].get("size")  # height and width; None: each clip's own
         self.extractor: str = manifest["parameters"].get("extractor", "")  # of its features
         self.fingerprint: str = self._entry["fingerprint"]  # changes when any packed byte of the split changes
         self.shard_clips: list[int] = [shard["clips"] for shard in self._entry["shards"]]
@@ -213,6 +216,13 @@ class PackedCorpus:
             jpegs.append(jpeg)
         return jpegs
 
+    def size_before(self, video_processor: "FlaVideoProcessor") -> dict[str, int] | None:
+        """The size of the packed frames where a processor scales them on; then it must bring videos to it first."""
+        size = self._size and tuple(self._size)
+        if not size or video_processor.target_size(*size) == size:
+            return None
+        return dict(zip(("height", "width"), size, strict=True))
+
     def source_size(self, index: int) -> tuple[int, int] | None:
         """Height and width of a clip's frames before they were scaled; `None` where 0.3.0 or older packed it."""
         if "source_height" not in self._read_index().column_names:
@@ -285,7 +295,9 @@ def check_manifest(manifest: dict[str, Any], file: Path) -> None:
     """
     is_count, is_text = "a whole number of 0 or more", "a text"
     parameters = {"frame_stride": "a whole number of 1 or more"}
-    if "feature_size" in _checked(manifest, "parameters", "an object", file, ""):
+    if _checked(manifest, "parameters", "an object", file, "").get("size") is not None:
+        parameters |= {"size": "a height and a width"}
+    if "feature_size" in manifest["parameters"]:
         parameters |= {"feature_size": "a whole number of 1 or more", "extractor": is_text}
     for key, kind in parameters.items():
         _checked(manifest["parameters"], key, kind, file, "parameters.")
@@ -321,6 +333,9 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a list": lambda value: isinstance(value, list),
     "a whole number of 0 or more": lambda value: type(value) is int and 0 <= value < 2**63,
     "a whole number of 1 or more": lambda value: type(value) is int and 1 <= value < 2**31,
+    "a height and a width": lambda value: (
+        isinstance(value, list) and len(value) == 2 and all(type(side) is int and 1 <= side <= 4096 for side in value)
+    ),
     # Features lie one folder deeper.
     "the name of a file in the folder": lambda value: (
         isinstance(value, str) and value.count("/") <= 1 and all(map(PLAIN_NAME.fullmatch, value.split("/")))

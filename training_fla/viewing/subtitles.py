@@ -62,7 +62,7 @@ def translate_cues(translate, cues: Iterable[Cue], options: dict) -> Iterator[tu
 def open_cues(video: str, translate, cut: float | PauseRules) -> tuple[int | None, Iterator[Cue]]:
     """The cues of a video file, and how many there are where that is known beforehand."""
     processor = translate.processor.video_processor
-    frames = read_frames(video, processor.target_size if processor.do_resize else None)
+    frames = read_frames(video, processor.reading_size)
     if not isinstance(cut, PauseRules):
         return None, cut_windows(frames, cut)
     most = getattr(translate.model.config.get_text_config(), "max_position_embeddings", None)

@@ -47,9 +47,16 @@ def run(args: argparse.Namespace) -> Done:
     how |= {"extractor": f"the visual encoder of {public_name(args.model)}", "overwrite": args.overwrite}
     with TemporaryDirectory(prefix="fla-features-") as packed:
         is_packed = (args.clips / MANIFEST).is_file()
-        folder = args.clips if is_packed else ensure_packed(args.clips, packed, pack_options={})
+        options = {"pack_options": {"size": size_of(pipe.processor.video_processor)}}
+        folder = args.clips if is_packed else ensure_packed(args.clips, packed, **options)
         write_encoded_corpus(pipe.model, pipe.processor, folder, args.out, **how)
     first = PackedCorpus(args.out, packed_splits(args.out)[0])
     return Done(
         f"stored features in {args.out}", trim_command(args.out, first.column("language")[0], "mbart-features")
     )
+
+
+def size_of(video_processor) -> tuple[int, int] | None:
+    """Height and width to pack frames at, as those that the model was trained on; `None`: the source's."""
+    size = video_processor.packed_size or video_processor.size
+    return (size["height"], size["width"]) if size.get("height") and size.get("width") else None
