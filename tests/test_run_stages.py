@@ -214,6 +214,20 @@ def test_a_table_of_cut_clips_behind_links_is_trained_on(recipes, tmp_path, caps
     assert run("run_stage1", *argv, "--follow-links", "--no-times") == 0
 
 
+def test_a_batch_of_one_frame_is_trained_on(recipes, tmp_path):
+    """Batch normalisation of one value has no variance, and torch refuses it."""
+    lines = ["video,sentence,split"]
+    for number, (split, length) in enumerate((("train", 3), ("train", 9), ("dev", 9), ("test", 9))):
+        drawing.write_video(tmp_path / f"{number}.mp4", [drawing.marked_frame(index) for index in range(length)])
+        lines.append(f"{number}.mp4,ja und nein {number},{split}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    argv = [recipes / "stage1.yaml", "--output_dir", tmp_path / "out", "--dataset", "null"]
+    argv += ["--manifest", tmp_path / "t.csv", "--packed_size", 24, "--train_tokenizer_pieces", 60]
+    argv += ["--total_batch_size", 1, "--max_steps", 4]
+    assert run("run_stage1", *argv) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["train"]["frames"] == 2 * (1 + 3)
+
+
 def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
     status = run("run_stage1", recipes / "stage1.yaml", "--output_dir", stage1, "--resume", "--learning_rate", "0.5")
     assert status == 2

@@ -228,9 +228,10 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         """As [`~transformers.Trainer.compute_loss`], for batches that know their clips."""
         inputs = dict(inputs)
         indices = inputs.pop("indices")
-        if self.optimization.freeze_batch_norm_statistics and model.training:
+        freezes, is_one_frame = self.optimization.freeze_batch_norm_statistics, inputs["attention_mask"].numel() == 1
+        if model.training and (freezes or is_one_frame):  # one value has no variance to normalise by
             for module in self.model.modules():
-                if isinstance(module, BATCH_NORMS):
+                if isinstance(module, BATCH_NORMS) and (freezes or not isinstance(module, nn.SyncBatchNorm)):
                     module.eval()
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=num_items_in_batch)
         self.loss_check.ask(loss, indices)  # before the backward pass
