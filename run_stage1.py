@@ -7,7 +7,6 @@ The first word is a recipe; `--name value` replaces one of its lines. --resume g
 --overwrite starts anew, --quiet shows neither progress nor notes. Next: run_stage2.py --stage1_checkpoint OUTPUT_DIR.
 """
 
-import shlex
 import sys
 
 from training_fla.cli import exit_status
@@ -67,9 +66,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def work(words: list[str]) -> Done | int | None:
         recipe = parse_recipe(Stage1Arguments, words, __doc__)
-        from training_fla.stage import run_stage
+        from training_fla.stage import one_process, run_stage
 
-        next_command = shlex.join(["python", "run_stage2.py", *stage2_words(recipe, words[0])])
+        next_command = one_process(["run_stage2.py", *stage2_words(recipe, words[0])])
         return run_stage(recipe, build_processor, build_model, next_command)
 
     return exit_status(work, sys.argv[1:] if argv is None else argv, prog="run_stage1.py")

@@ -26,6 +26,7 @@ from training_fla.recipe import (
     clips_a_step,
     convert,
     parse_recipe,
+    read_kept_lines,
     read_lines,
     read_recipe,
 )
@@ -75,7 +76,8 @@ def test_either_line_of_the_batchs_size_replaces_the_other(tmp_path):
         ([file, f"--{total}=null"], {device: 3, total: None}),
     ):
         recipe = parse_recipe(Stage1Arguments, list(map(str, argv)), "usage")
-        assert {name: recipe.resolved[name] for name in (total, device) if name in recipe.resolved} == given
+        lines = {name: recipe.resolved[name] for name in (total, device) if name in recipe.resolved}
+        assert lines == {total: None} | given
         assert recipe.optimization.total_batch_size == given.get(total)
     with pytest.raises(InputError, match=f"the command line gives both `{total}` and `{device}`"):
         parse_recipe(Stage1Arguments, [str(base), f"--{total}=8", f"--{device}=2"], "usage")
@@ -106,6 +108,27 @@ def test_a_batch_that_cannot_be_shared_out_equally_is_refused(processes, accumul
     """Nine processes and eight clips: one of them would have none."""
     with pytest.raises(InputError, match=message):
         clips_a_step({"total_batch_size": 8, "gradient_accumulation_steps": accumulation}, processes)
+
+
+@pytest.mark.parametrize("stage", [Stage1Arguments, Stage2Arguments])
+def test_a_run_keeps_every_line_but_secrets_and_paths_that_were_not_given(tmp_path, monkeypatch, stage):
+    from training_fla.stage import kept_text
+
+    monkeypatch.chdir(tmp_path)
+    argv = ["--output_dir", "runs/one", "--dataset", "s3://key:secret@bucket/corpus", "--hub_token", "hf_secret"]
+    recipe = parse_recipe(stage, [*argv, "--momentum", "0.5", "--resume"], "usage")
+    text = kept_text(recipe)
+    assert not [word for word in ("secret", "hub_token", "resume", str(tmp_path)) if word in text]
+    kept = read_kept_lines(stage, write(tmp_path, "recipe.yaml", text))
+    assert kept == recipe.resolved and list(kept)[:3] == ["output_dir", "dataset", "momentum"]
+    classes = (stage, DataArguments, TextArguments, OptimizationArguments)
+    own = {name for cls in classes for name in cls.__dataclass_fields__}
+    assert own | TRAINING_DEFAULTS.keys() - REFUSED.keys() <= kept.keys()
+    assert kept["adam_beta2"] == 0.999 and kept["dataset"] == "s3://bucket/corpus", "transformers' too"
+    again = parse_recipe(stage, ["recipe.yaml"], "usage")
+    assert again.resolved == recipe.resolved
+    write(tmp_path, "recipe.yaml", text + "a_line_of_another_version: 3\n")
+    assert read_kept_lines(stage, tmp_path / "recipe.yaml") == kept
 
 
 def test_an_unknown_key_names_the_nearest_right_one(tmp_path):
@@ -289,6 +312,46 @@ def test_one_process_for_two_gpus_is_refused_with_the_line_to_launch(tmp_path, m
     check_launch(parse_recipe(Stage1Arguments, ["--output_dir", str(tmp_path), "--use_cpu"], "usage"))
     monkeypatch.setenv("LOCAL_RANK", "0")
     check_launch(recipe)
+
+
+def test_more_processes_than_gpus_are_refused_once_with_the_line_to_start(tmp_path, monkeypatch):
+    """`accelerate launch` with two_gpus.yaml where one is visible; without any, the processes are the CPU's."""
+    from training_fla.stage import check_launch
+
+    recipe = parse_recipe(Stage1Arguments, ["--output_dir", str(tmp_path)], "usage")
+    monkeypatch.setattr("sys.argv", ["run_stage1.py", "r.yaml"])
+    for name, value in (("LOCAL_WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    for gpus, line in (
+        (1, "python run_stage1.py r.yaml"),
+        (2, "accelerate launch --multi_gpu --num_processes 2 run_st"),
+    ):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        with pytest.raises(InputError, match=rf"4 processes were launched for {gpus} visible GPU\(s\): `{line}"):
+            check_launch(recipe)
+    for gpus in (4, 0):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        check_launch(recipe)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with pytest.raises(SystemExit):
+        check_launch(recipe)
+
+
+def test_the_next_command_is_of_one_process_where_two_gpus_are_visible(monkeypatch):
+    from training_fla.stage import one_process
+
+    words = ["run_stage2.py", "my recipe.yaml"]
+    for gpus, visible, prefix in (
+        (1, None, ""),
+        (2, None, "CUDA_VISIBLE_DEVICES=0 "),
+        (2, "5,6", "CUDA_VISIBLE_DEVICES=5 "),
+    ):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert one_process(words) == f"{prefix}python run_stage2.py 'my recipe.yaml'"
 
 
 def test_stride_beams_length_and_augmentation_have_their_defaults_in_one_place(tmp_path):

@@ -9,7 +9,14 @@ import yaml
 
 from modeling_fla import FlaConfig
 from tests import paper_figures
-from training_fla.recipe import Stage1Arguments, Stage2Arguments, clips_a_step, parse_recipe, read_lines
+from training_fla.recipe import (
+    PAPERS_CLIPS_A_STEP,
+    Stage1Arguments,
+    Stage2Arguments,
+    clips_a_step,
+    parse_recipe,
+    read_lines,
+)
 from training_fla.viewing import paper_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +72,11 @@ def test_the_corpora_of_the_paper_are_trained_as_the_paper_says(corpus, stage):
     for key, (value, place) in paper_figures.RECIPES[stage].items():
         assert lines[key] == value, key
         assert place in places[key], f"{file}: {key} is from {place}"
+
+
+def test_the_papers_batch_has_one_value():
+    for stage, lines in paper_figures.RECIPES.items():
+        assert PAPERS_CLIPS_A_STEP[stage] == lines["total_batch_size"][0]
 
 
 @pytest.mark.parametrize("corpus", paper_figures.SCORES)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from tests.processing import drawing
@@ -231,7 +232,80 @@ def test_a_batch_of_one_frame_is_trained_on(recipes, tmp_path):
 def test_a_changed_recipe_is_not_resumed(recipes, stage1, capsys):
     status = run("run_stage1", recipes / "stage1.yaml", "--output_dir", stage1, "--resume", "--learning_rate", "0.5")
     assert status == 2
-    assert "the recipe has changed in learning_rate" in capsys.readouterr().err
+    assert "the recipe has changed in learning_rate (it was 0.01, now 0.5)" in capsys.readouterr().err
+
+
+def test_a_run_keeps_what_its_parts_decided(stage1, stage2):
+    first, second = (yaml.safe_load((folder / "recipe.yaml").read_text()) for folder in (stage1, stage2))
+    assert first["frame_stride"] == 4 and first["generation_num_beams"] == 2, "as given"
+    assert (first["temporal_kernel_size"], first["random_frame_phase"]) == (5, True)
+    assert (first["augmentation_probability"], first["translate_pixels"]) == (0.5, 10.0)
+    undecided = ("temporal_kernel_size", "random_frame_phase", "augmentation_probability")
+    assert [second[name] for name in undecided] == [None] * 3, "stage 1 has the encoder, which is not trained"
+
+
+def changed_defaults(patch, where: str) -> None:
+    """Another version of this package or of transformers."""
+    from processing_fla import FlaVideoProcessor
+    from training_fla import recipe
+
+    if where == "ours":
+        patch.setitem(recipe.TRAINING_DEFAULTS, "label_smoothing_factor", 0.1)
+    elif where == "transformers":
+        from transformers import Seq2SeqTrainingArguments
+
+        patch.setattr(Seq2SeqTrainingArguments.__dataclass_fields__["adam_epsilon"], "default", 1e-6)
+    else:
+        patch.setattr(FlaVideoProcessor, "frame_stride", 2)
+    recipe.default_lines.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("where", "changed"),
+    [
+        ("ours", "label_smoothing_factor (it was 0.2, now 0.1)"),
+        ("transformers", "adam_epsilon (it was 1e-08, now 1e-06)"),
+        ("another part", "frame_stride (it was 4, now 2)"),
+    ],
+)
+def test_a_run_whose_defaults_have_changed_is_not_resumed(corpus, tmp_path, monkeypatch, capsys, where, changed):
+    from training_fla.recipe import default_lines
+
+    (tmp_path / "stage1.yaml").write_text(f"dataset: {corpus}\n{STAGE1}".replace("frame_stride: 4\n", ""))
+    argv = [tmp_path / "stage1.yaml", "--output_dir", tmp_path / "out", "--max_steps", 3]
+    assert run("run_stage1", *argv) == 0
+    before = (tmp_path / "out/recipe.yaml").read_bytes()
+    with monkeypatch.context() as patch:
+        changed_defaults(patch, where)
+        assert run("run_stage1", *argv, "--resume") == 2
+    default_lines.cache_clear()
+    assert f"the recipe has changed in {changed}" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "out/recipe.yaml").read_bytes() == before
+    assert run("run_stage1", *argv, "--resume") == 0
+
+
+def test_a_run_that_kept_only_what_was_given_goes_on(recipes, stage1, tmp_path):
+    """As up to 0.3.0; from then on it keeps all lines."""
+    out = tmp_path / "out"
+    shutil.copytree(stage1, out)
+    lines = yaml.safe_load((out / "recipe.yaml").read_text().partition("\n# Not given")[0])
+    lines["per_device_train_batch_size"] = lines.pop("total_batch_size")
+    (out / "recipe.yaml").write_text(yaml.safe_dump(lines))
+    assert run("run_stage1", recipes / "stage1.yaml", "--output_dir", out, "--resume") == 0
+    kept, first = (yaml.safe_load((folder / "recipe.yaml").read_text()) for folder in (out, stage1))
+    assert kept | {"output_dir": ""} == first | {"output_dir": ""}
+
+
+def test_another_batch_is_not_resumed(recipes, stage1, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(stage1, out)
+    before = (out / "recipe.yaml").read_bytes()
+    argv = [recipes / "stage1.yaml", "--output_dir", out, "--resume"]
+    assert run("run_stage1", *argv, "--total_batch_size", 2) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "had 4 clips on 1 process(es), now 1 and 2 clips: give --total_batch_size 4" in error
+    assert (out / "recipe.yaml").read_bytes() == before
+    assert run("run_stage1", *argv, "--per_device_train_batch_size", 4) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -37,9 +38,18 @@ from training_fla.files import (
     write_marker,
     write_text,
 )
-from training_fla.hub.card import training_facts, write_card
+from training_fla.hub.card import read_facts, training_facts, write_card
 from training_fla.hub.push import make_repository, push_trained
-from training_fla.recipe import BATCH_LINES, Recipe, VisualArguments, clips_a_process, read_lines
+from training_fla.recipe import (
+    BATCH_LINES,
+    DECIDED_LATER,
+    FREE_TO_CHANGE,
+    Recipe,
+    VisualArguments,
+    clips_a_process,
+    default_lines,
+    read_kept_lines,
+)
 from training_fla.scoring.conventions import convention_for
 from training_fla.scoring.metric import SignTranslationMetric
 from training_fla.scoring.scores import SCORE_NAMES
@@ -64,6 +74,8 @@ RUN_FILES = (
     "trainer_state.json", "training_curve.png", "norms.tsv", "norms.png", "config.json", "generation_config.json",
     "processor_config.json", "*tokenizer*", "special_tokens_map.json", "model*.safetensors*", "*_fla.py",
 )  # fmt: skip
+
+LAUNCH = ("accelerate", "launch", "--multi_gpu", "--num_processes")
 
 
 @dataclass
@@ -94,16 +106,21 @@ def run_stage(
         processor, model = build_parts(recipe, args, splits, build_processor, build_model)
         trainer = make_trainer(recipe, args, splits, processor, model)
         check_training(trainer)
+        recipe.resolved |= decided_lines(recipe, model, trainer)
+        if recipe.run.resume and (recipe.output_dir / "recipe.yaml").is_file():
+            check_unchanged(recipe)
         trainer.accelerator.wait_for_everyone()
 
         with args.main_process_first(local=False, desc="checkpoints"):
+            checkpoint = last_whole_checkpoint(recipe.output_dir) if recipe.run.resume else None
+            if checkpoint:
+                check_clips_a_step(recipe, args, checkpoint)
             if trainer.is_world_process_zero():
                 begin_output_folder(recipe)
                 if recipe.start:
                     note(f"taken from {recipe.start['model']}: {recipe.start['taken']}\nnew: {recipe.start['new']}")
                 if recipe.data.dev_split == recipe.data.train_split:
                     note("note: dev scores are of the clips that are trained on (dev_split)")
-            checkpoint = last_whole_checkpoint(recipe.output_dir) if recipe.run.resume else None
             if checkpoint and args.ignore_data_skip and trainer.is_world_process_zero():
                 note("note: the epoch that was interrupted begins anew with its first clips")
         try:
@@ -117,10 +134,12 @@ def train_and_score(
     recipe: Recipe, trainer: SignTranslationTrainer, splits: Splits, checkpoint: Path | None, started: float
 ) -> None:
     """Train to the last step, score dev and test, and save; `started` is when the run began, by `perf_counter`."""
+    args = trainer.args
     outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     started -= trainer.throughput.earlier_seconds  # of the run that this one resumes
     outcome.metrics.pop("total_flos", None)  # not counted
     facts = {"seconds": round(time.perf_counter() - started, 1), "best_step": trainer.state.best_global_step}
+    facts["clips_per_step"] = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     report = {"train": {**outcome.metrics, **facts, **trainer.throughput.figures()}}
     for split in ("dev", "test"):
         report[split] = score_split(trainer, split, recipe)
@@ -188,11 +207,25 @@ def set_batch_size(recipe: Recipe, args: Seq2SeqTrainingArguments) -> None:
     args.per_device_train_batch_size = clips_a_process(total, args.world_size, args.gradient_accumulation_steps)
 
 
+def one_process(words: Sequence[str]) -> str:
+    """A command of one process as it can be typed here; of several visible GPUs it gets the first."""
+    command = shlex.join(["python", *words])
+    if torch.cuda.device_count() < 2:
+        return command
+    return f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '0').split(',')[0]} {command}"
+
+
 def check_launch(recipe: Recipe) -> None:
-    """Refuse one process where several GPUs are visible: torch would copy the model to all of them at each step."""
+    """Refuse more processes than GPUs, and one process for several: torch would copy the model to all at each step."""
     gpus = 0 if recipe.training.get("use_cpu") else torch.cuda.device_count()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if 0 < gpus < processes:
+        if os.environ.get("LOCAL_RANK") != "0":
+            raise SystemExit(2)  # one process prints why
+        words = ["python", *sys.argv] if gpus == 1 else [*LAUNCH, str(gpus), *sys.argv]
+        raise InputError(f"{processes} processes were launched for {gpus} visible GPU(s): `{shlex.join(words)}` fits")
     if gpus > 1 and "LOCAL_RANK" not in os.environ:
-        command = shlex.join(["accelerate", "launch", "--multi_gpu", "--num_processes", str(gpus), *sys.argv])
+        command = shlex.join([*LAUNCH, str(gpus), *sys.argv])
         raise InputError(f"{gpus} GPUs are visible: use them with `{command}`, or set CUDA_VISIBLE_DEVICES=0 for one")
 
 
@@ -232,12 +265,65 @@ def check_output_folder(recipe: Recipe) -> None:
     if not (run.resume and (folder / "recipe.yaml").is_file()):  # runs of 0.1.0 have no marker
         check_folder(folder, "run", overwrite=run.resume or run.overwrite)
         return
-    before, now = read_lines(type(recipe.stage), folder / "recipe.yaml"), recipe.resolved
-    free = {"resume", "overwrite", "output_dir"}
-    changed = sorted(name for name in (before.keys() | now.keys()) - free if before.get(name) != now.get(name))
+    check_unchanged(recipe)
+
+
+def check_unchanged(recipe: Recipe) -> None:
+    """Refuse to resume with other lines than the run began with; a line that it did not keep had today's default."""
+    folder, now = recipe.output_dir, recipe.resolved
+    before = default_lines(type(recipe.stage)) | read_kept_lines(type(recipe.stage), folder / "recipe.yaml")
+    undecided = {name for name in DECIDED_LATER if before.get(name) is None or now.get(name) is None}
+    compared = (before.keys() | now.keys()) - undecided - {*FREE_TO_CHANGE}
+    changed = sorted(name for name in compared if before.get(name) != now.get(name))
     if changed:
+        lines = ", ".join(f"{name} (it was {before.get(name)}, now {now.get(name)})" for name in changed)
         remedy = more_epochs(recipe) if {"num_train_epochs", "max_steps"} & set(changed) else ""
-        raise InputError(f"cannot resume {folder}: the recipe has changed in {', '.join(changed)}{remedy}")
+        raise InputError(f"cannot resume {folder}: the recipe has changed in {lines}{remedy}")
+
+
+def check_clips_a_step(recipe: Recipe, args, checkpoint: Path) -> None:
+    """Refuse to resume with another number of clips a step; print that the number of processes is another one."""
+    processes = len(list(checkpoint.glob("rng_state*.pth")))  # each saved its own
+    before = read_facts(checkpoint / "trainer_state.json").get("train_batch_size")
+    if not (processes and before):
+        return
+    clips = before * processes * args.gradient_accumulation_steps
+    now = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    numbers = f"{processes} process(es), now {args.world_size}"
+    if clips != now:
+        remedy = f"give --total_batch_size {clips}, or launch as many processes"
+        raise InputError(
+            f"cannot resume {recipe.output_dir}: a step had {clips} clips on {numbers} and {now} clips: {remedy}"
+        )
+    if processes == args.world_size:
+        return
+    if recipe.data.frames_per_batch:
+        reason = f"frames_per_batch {recipe.data.frames_per_batch} is of each process: launch as many"
+        raise InputError(f"cannot resume {recipe.output_dir}: the run had {numbers}, and {reason}")
+    if args.process_index == 0:
+        what = "steps have the same clips, dropout and augmentation draw other numbers"
+        note(f"note: the run had {numbers}; {what}")
+
+
+def decided_lines(
+    recipe: Recipe, model: FlaForConditionalGeneration, trainer: SignTranslationTrainer
+) -> dict[str, Any]:
+    """The lines that the recipe leaves open, as the parts that were built decided them."""
+    generation, vision = trainer.model.generation_config, model.config.vision_config
+    lines = {"generation_num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens}
+    if model.config.sign_feature_size is None:
+        lines["frame_stride"] = trainer.processing_class.video_processor.frame_stride
+    if not (recipe.stage.stage1_checkpoint or model.config.sign_feature_size):
+        lines |= {"visual_feature_size": vision.hidden_size, "temporal_kernel_size": vision.temporal_kernel_size}
+    videos = getattr(trainer.train_dataset, "videos", trainer.train_dataset)  # a stream has them
+    augmentation = getattr(videos, "augmentation", None)
+    if augmentation is not None:
+        lines |= {name: value for name, value in vars(augmentation).items() if name in DECIDED_LATER}
+        lines |= {
+            "augmentation_probability": augmentation.probability,
+            "random_frame_phase": videos.random_frame_phase,
+        }
+    return {name: value for name, value in lines.items() if recipe.resolved[name] is None}
 
 
 def more_epochs(recipe: Recipe) -> str:
@@ -260,7 +346,15 @@ def begin_output_folder(recipe: Recipe) -> None:
         for old in {path for pattern in RUN_FILES for path in folder.glob(pattern)}:
             shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
     write_marker(folder, "run")
-    write_text(folder / "recipe.yaml", yaml.safe_dump(recipe.resolved, allow_unicode=True, sort_keys=False))
+    write_text(folder / "recipe.yaml", kept_text(recipe))
+
+
+def kept_text(recipe: Recipe) -> str:
+    """All lines of a run, as YAML that is a recipe again: first those that were given, then the others."""
+    given = {name: value for name, value in recipe.resolved.items() if name in recipe.given}
+    others = {name: value for name, value in recipe.resolved.items() if name not in recipe.given}
+    blocks = [yaml.safe_dump(lines, allow_unicode=True, sort_keys=False) for lines in (given, others)]
+    return f"{blocks[0]}\n# Not given: defaults.\n{blocks[1]}"
 
 
 def open_splits(recipe: Recipe) -> Splits:
@@ -428,6 +522,6 @@ def save_model(trainer: SignTranslationTrainer, folder: Path) -> None:
     if not trainer.is_world_process_zero():
         return
     for file in staging.iterdir():
-        if file.name != "training_args.bin":  # a pickle, and the recipe says the same
+        if file.name != "training_args.bin":  # a pickle, and recipe.yaml holds every line of it that a recipe may have
             os.replace(file, folder / file.name)
     shutil.rmtree(staging)

@@ -115,6 +115,11 @@ def test_two_processes_follow_the_curve_of_one(one, two, stage):
     two = two[stage]
     reports = [json.loads((out / "metrics.json").read_text()) for out in (one[stage], two)]
     assert [report["processes"] for report in reports] == [1, 2]
+    assert [report["train"]["clips_per_step"] for report in reports] == [8, 8]
+    states = [json.loads((out / "checkpoint-20" / "trainer_state.json").read_text()) for out in (one[stage], two)]
+    assert [state["epoch"] for state in states] == [pytest.approx(20 / 3)] * 2, "three steps an epoch of 19 clips"
+    card = (two / "README.md").read_text(encoding="utf-8")
+    assert f"| clips a step | 8 (the paper's: {16 if stage == 'stage2' else 8}) |" in card
     assert losses(two) == pytest.approx(losses(one[stage]), abs=1e-4)
     for split, count in (("dev", 5), ("test", 7)):
         ids = [row.split("\t")[0] for row in rows(two, split)]
@@ -222,6 +227,19 @@ def test_what_shards_cannot_do_is_refused(fields, lines, message):
     accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
     with pytest.raises(InputError, match=message):
         check_sharding(accelerator, OptimizationArguments(**lines))
+
+
+def test_a_run_goes_on_with_another_number_of_processes_and_says_so(folder, two, tmp_path, capsys):
+    """From the last checkpoint, so that it only scores; another batch would have other steps."""
+    argv = [*given(folder, "stage2"), "--output_dir", tmp_path / "run", "--total_batch_size"]
+    shutil.copytree(two["stage2"], tmp_path / "run")
+    lines = ["--feature_cache", folder / "features-of-two", "--resume"]
+    assert run("run_stage2", *argv, 8, *lines, "--per_device_train_batch_size=4") == 2
+    assert "gives both" in capsys.readouterr().err
+    assert run("run_stage2", *argv[:-1], *lines, "--per_device_train_batch_size=4") == 2
+    assert "had 8 clips on 2 process(es), now 1 and 4 clips: give --total_batch_size 8" in capsys.readouterr().err
+    assert run("run_stage2", *argv, 8, *lines) == 0
+    assert "the run had 2 process(es), now 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stage", RECIPES)

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from training_fla.corpora.registry import CORPORA, Corpus
 from training_fla.corpora.row import SPLITS
 from training_fla.files import InputError, one_line, write_text
+from training_fla.recipe import PAPERS_CLIPS_A_STEP, clips_a_step, stage_of
 
 TASK = "video-text-to-text"  # the nearest task in the Hub's list
 TAGS = ["sign-language-translation", "sign-language", "gloss-free", "fla_llm"]
@@ -21,7 +22,7 @@ TITLES = {
 # Lines of a recipe worth reading; none can hold a path.
 HYPERPARAMETERS = (
     "optimizer", "learning_rate", "adapter_learning_rate", "lr_scheduler_type", "num_train_epochs", "max_steps",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "label_smoothing_factor", "weight_decay",
+    "gradient_accumulation_steps", "label_smoothing_factor", "weight_decay",
     "max_grad_norm", "freeze_vision_backbone", "freeze_temporal_module", "input_features", "max_source_frames", "seed",
 )  # fmt: skip
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -93,7 +94,7 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
             generation=read_facts(folder / "generation_config.json"),
             video=read_facts(folder / "processor_config.json").get("video_processor", {}),
             sentence_language=SENTENCE_LANGUAGES.get((metadata.language or [""])[-1], ""),
-            hyperparameters={name: recipe[name] for name in HYPERPARAMETERS if recipe.get(name) is not None},
+            hyperparameters=hyperparameters(metrics, recipe),
             costs=costs(folder, metrics, recipe, config),
         )
     except ValueError as error:
@@ -157,6 +158,22 @@ def _metadata(metrics: dict, recipe: dict, known: Corpus | None, license: str | 
     )
 
 
+def clips_per_step(metrics: dict, recipe: dict) -> int | None:
+    """What a run has noted, or up to 0.3.0 what its lines and processes say."""
+    if "processes" not in metrics:
+        return None
+    return metrics.get("train", {}).get("clips_per_step") or clips_a_step(recipe, metrics["processes"])
+
+
+def hyperparameters(metrics: dict, recipe: dict) -> dict[str, Any]:
+    """Lines of the recipe, and the clips of a step beside the paper's."""
+    rows = {name: recipe[name] for name in HYPERPARAMETERS if recipe.get(name) is not None}
+    clips, papers = clips_per_step(metrics, recipe), PAPERS_CLIPS_A_STEP[stage_of(recipe)]
+    if clips is not None:
+        rows["clips a step"] = f"{clips} (the paper's: {papers})"
+    return rows
+
+
 def costs(folder: Path, metrics: dict, recipe: dict, config: dict) -> dict[str, str]:
     """The table of size, speed, hardware and versions, as far as the run has noted it."""
     rows = {}
@@ -167,9 +184,9 @@ def costs(folder: Path, metrics: dict, recipe: dict, config: dict) -> dict[str, 
         rows["weights"] = f"{weights / 1e6:,.1f} MB"
     test = metrics.get("test", {})
     if test.get("seconds") and test.get("num_sentences"):
-        # The recipe in the run's folder leaves out what is at its default, and `feature_cache` is on by default.
+        # Up to 0.3.0 a run kept no default, and `feature_cache` is on by default.
         frozen = config.get("freeze_vision_backbone") and config.get("freeze_temporal_module")
-        cached = "stage1_checkpoint" in recipe and frozen and recipe.get("feature_cache", "auto")
+        cached = recipe.get("stage1_checkpoint") and frozen and recipe.get("feature_cache", "auto")
         cached = cached or config.get("sign_feature_size")
         source = "stored sign features" if cached else "packed frames"
         rows["translating the test split"] = f"{test['num_sentences'] / test['seconds']:.1f} clips/s from {source}"

@@ -11,8 +11,8 @@ from typing import Any
 from training_fla.clone import ROOT
 from training_fla.corpora.registry import CORPORA
 from training_fla.files import InputError, atomic_file
-from training_fla.hub.card import TITLES, costs, read_facts
-from training_fla.recipe import STAGES, TRAINING_DEFAULTS, read_lines, recipe_parser
+from training_fla.hub.card import TITLES, clips_per_step, costs, read_facts
+from training_fla.recipe import BATCH_LINES, DECIDED_LATER, STAGES, clips_a_step, default_lines, read_lines, stage_of
 from training_fla.tables import mean_and_deviation, read_table
 from training_fla.training import plots
 from training_fla.training.callbacks import read_norms
@@ -40,9 +40,12 @@ class Run:
 
     @property
     def stage(self) -> str:
-        """By what only a recipe of stage 2 can say."""
-        says = {"stage1_checkpoint", "language_model", "language_model_config"} & self.recipe.keys()
-        return "stage2" if says else "stage1"
+        return stage_of(self.recipe)
+
+    @property
+    def lines(self) -> dict[str, Any]:
+        """All lines; up to 0.3.0 a run kept only those that were given."""
+        return default_lines(STAGES[self.stage]) | self.recipe
 
     @property
     def kind(self) -> str:
@@ -61,7 +64,8 @@ class Run:
     @property
     def system(self) -> str:
         """What its seeds have in common: all lines of the recipe but the seed."""
-        lines = {name: self.without_seed(value) for name, value in self.recipe.items()}
+        lines = {name: self.without_seed(value) for name, value in self.lines.items() if name not in BATCH_LINES}
+        lines["clips"] = clips_per_step(self.metrics, self.recipe)
         return json.dumps(lines | {"seed": "", "output_dir": ""}, sort_keys=True)
 
     @cached_property
@@ -113,11 +117,15 @@ class Run:
         file = next(filter(Path.is_file, places), None)
         if file is None:  # installed without a clone
             return "", []
-        lines, parser, rows = read_lines(STAGES[self.stage], file), recipe_parser(STAGES[self.stage])[0], []
-        for name in lines | self.recipe:
-            default = TRAINING_DEFAULTS.get(name, parser.get_default(name))
-            there, here = (written(given.get(name, default)) for given in (lines, self.recipe))
-            if name not in NO_MATTER and there != here:
+        given, rows = read_lines(STAGES[self.stage], file), []
+        clips = clips_a_step(given), clips_per_step(self.metrics, self.recipe)
+        if None not in clips and clips[0] != clips[1]:
+            rows.append(("clips a step", *map(str, clips)))
+        lines = default_lines(STAGES[self.stage]) | given
+        for name in lines | self.lines:
+            there, here = (written(values.get(name)) for values in (lines, self.lines))
+            is_left_open = name in DECIDED_LATER and lines.get(name) is None
+            if name not in (*NO_MATTER, *BATCH_LINES) and there != here and not is_left_open:
                 rows.append((name, there, here))
         return str(file.relative_to(ROOT)), rows
 
