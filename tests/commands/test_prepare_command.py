@@ -468,3 +468,17 @@ def test_twenty_kills_of_a_corpus_of_200_clips_leave_the_same_bytes(tmp_path):
     (calm, killed), made = survive_kills(tmp_path, clips=200, kills=20)
     assert made >= 15
     assert calm == killed
+
+
+def test_check_and_packing_state_rates_and_shapes(tmp_path, capsys):
+    write_video(tmp_path / "a.mp4", 12, fps=24.0, height=36, width=64)
+    write_video(tmp_path / "b.mp4", 12, fps=50.0, height=64, width=36)
+    (tmp_path / "t.csv").write_text("video,sentence\na.mp4,eins\nb.mp4,zwei\n")
+    assert main(["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--check"]) == 0
+    checked = capsys.readouterr().out
+    assert main(["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--out", str(tmp_path / "out")]) == 0
+    packed = capsys.readouterr().err
+    for told in (checked, packed):
+        assert "frames a second: 24 (1 clip), 50 (1 clip)" in told
+        assert "width x height: 64 x 36 (1 clip), 36 x 64 (1 clip)" in told
+        assert "24 to 50 frames a second are mixed" in told and "0.56 to 1.78 times as wide as high" in told

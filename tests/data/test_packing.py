@@ -36,7 +36,7 @@ from training_fla.data.packed_corpus import (
     read_shards,
     verify_packed,
 )
-from training_fla.data.packing import ensure_packed, pack
+from training_fla.data.packing import ensure_packed, pack, rates_and_shapes
 from training_fla.files import InputError, locked_folder
 
 
@@ -349,6 +349,17 @@ def test_the_size_of_the_source_is_stored(tmp_path):
     assert [corpus.source_size(index) for index in range(3)] == [(36, 64), (26, 21), (40, 30)]
     kept = PackedCorpus(quiet(rows, tmp_path / "kept", size=None), "train")
     assert [tuple(kept.read_frames(index, [0]).shape[-2:]) for index in range(3)] == [(36, 64), (26, 21), (40, 30)]
+
+
+def test_rates_and_shapes_are_counted_and_remarked_on_where_they_are_mixed():
+    assert rates_and_shapes([25.0] * 3 + [24.0], [(260, 210)] * 4) == [
+        "frames a second: 25 (3 clips), 24 (1 clip)", "width x height: 210 x 260 (4 clips)"
+    ]  # fmt: skip
+    mixed = rates_and_shapes([24.0, 50.0, 0.0], [(720, 1280), (1280, 720), (720, 1280)])
+    assert mixed[0] == "frames a second: 24 (1 clip), 50 (1 clip), unknown (1 clip)"
+    assert "24 to 50 frames a second are mixed" in mixed[2] and "convert them to one rate" in mixed[2]
+    assert "0.56 to 1.78 times as wide as high are mixed" in mixed[3] and "crop or pad" in mixed[3]
+    assert "and 3 more" in rates_and_shapes(range(1, 10), [])[0] and rates_and_shapes([], []) == []
 
 
 def test_a_corpus_that_010_packed_is_read(packed, tmp_path):

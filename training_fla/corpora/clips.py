@@ -15,6 +15,8 @@ from training_fla.files import InputError, atomic_file
 if TYPE_CHECKING:
     import numpy as np
 
+    from processing_fla.video_reading_fla import SizeRule  # height and width, or a function of the source's
+
 # H.264 is what every browser plays; the encoders differ between builds of FFmpeg. With its macroblock tree x264 writes
 # other bytes at every call.
 ENCODERS = {
@@ -44,10 +46,10 @@ class ClipSource(ABC):
     is_missing: bool = False
 
     @abstractmethod
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> AbstractContextManager[OpenedClip]:
+    def opened(self, stride: int = 1, size: "SizeRule" = None) -> AbstractContextManager[OpenedClip]:
         """Every `stride`-th frame, `(H, W, 3)` or `(H, W, 4)`, whose last channel is unused; and, once read, `fps`."""
 
-    def frames(self, stride: int = 1, size: tuple[int, int] | None = None) -> "Iterator[np.ndarray]":
+    def frames(self, stride: int = 1, size: "SizeRule" = None) -> "Iterator[np.ndarray]":
         """Every `stride`-th frame, `(H, W, 3)` uint8 RGB, upright; `size` is another height and width."""
         with self.opened(stride, size) as clip:
             for frame in clip:
@@ -76,7 +78,7 @@ class VideoFile(_OnDisk):
     start_seconds: float | None = None
     end_seconds: float | None = None
 
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> AbstractContextManager[OpenedClip]:
+    def opened(self, stride: int = 1, size: "SizeRule" = None) -> AbstractContextManager[OpenedClip]:
         """As [`ClipSource.opened`]."""
         return _opened(self.path, (self.start_seconds, self.end_seconds), stride, size)
 
@@ -99,7 +101,7 @@ class FrameFolder(_OnDisk):
         return [n_file for n, n_file in enumerate(files) if n >= first and (self.end_seconds is None or n < last)]
 
     @contextmanager
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
+    def opened(self, stride: int = 1, size: "SizeRule" = None) -> Iterator[OpenedClip]:
         """As [`ClipSource.opened`]; a number that is missing in the names is a warning."""
         files = self.files()
         if not files:
@@ -116,7 +118,7 @@ class DrawnVideo(ClipSource):
     name: str = "drawn clip"
 
     @contextmanager
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> Iterator[OpenedClip]:
+    def opened(self, stride: int = 1, size: "SizeRule" = None) -> Iterator[OpenedClip]:
         """As [`ClipSource.opened`]."""
         from processing_fla.video_reading_fla import scaled
 
@@ -132,13 +134,13 @@ class EmbeddedVideo(ClipSource):
     start_seconds: float | None = None
     end_seconds: float | None = None
 
-    def opened(self, stride: int = 1, size: tuple[int, int] | None = None) -> AbstractContextManager[OpenedClip]:
+    def opened(self, stride: int = 1, size: "SizeRule" = None) -> AbstractContextManager[OpenedClip]:
         """As [`ClipSource.opened`]."""
         return _opened(self.load(), (self.start_seconds, self.end_seconds), stride, size)
 
 
 @contextmanager
-def _opened(source: Path | bytes, times: tuple, stride: int, size: tuple[int, int] | None) -> Iterator[OpenedClip]:
+def _opened(source: Path | bytes, times: tuple, stride: int, size: "SizeRule") -> Iterator[OpenedClip]:
     from processing_fla.video_reading_fla import open_video
 
     with open_video(source, num_threads=1) as video:  # packing has a process a core
@@ -216,7 +218,7 @@ def write_clip(file: Path, frames: "Iterable[np.ndarray]", fps: float, overwrite
         container.mux(stream.encode(None))
 
 
-def _read_image(path: Path, size: tuple[int, int] | None) -> "np.ndarray":
+def _read_image(path: Path, size: "SizeRule") -> "np.ndarray":
     from processing_fla.video_reading_fla import VideoDecodeError, read_frame_files
 
     try:

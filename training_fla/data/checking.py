@@ -17,7 +17,7 @@ from training_fla.files import InputError, one_line, progress
 from training_fla.scoring.conventions import convention_for
 
 from .packed_corpus import file_sha256
-from .packing import FRAMES_A_REPORT, refuse_cut_off
+from .packing import FRAMES_A_REPORT, rates_and_shapes, refuse_cut_off
 from .worker_processes import LOST, in_workers, still_working
 
 # Times in annotations are rounded, and a video's last frame is shown for a while.
@@ -38,6 +38,9 @@ class CorpusReport:
     rows: dict[str, int] = field(default_factory=dict)
     frames: dict[str, list[int]] = field(default_factory=dict)  # source frames of each readable clip
     words: dict[str, list[int]] = field(default_factory=dict)  # of each sentence; characters where it has no spaces
+    pictures: list[tuple[float, tuple[int, int]]] = field(
+        default_factory=list
+    )  # of clips decoded: rate, height, width
     bad_rows: list[str] = _findings("rows that cannot be used")
     count_differences: list[str] = _findings("splits not as long as expected")
     missing: list[str] = _findings("clips missing on disk")
@@ -68,6 +71,7 @@ class CorpusReport:
                 if numbers:
                     parts.append(f"{what} {min(numbers)} to {max(numbers)}, median {statistics.median(numbers):.0f}")
             lines.append("; ".join(parts))
+        lines += rates_and_shapes([rate for rate, _ in self.pictures], [size for _, size in self.pictures])
         for title, found in self.findings().items():
             lines.append(f"{title}: {len(found) or 'none'}")
             lines += [f"  {line}" for line in found[:NAMES_SHOWN]]
@@ -114,6 +118,7 @@ def check_corpus(
             report.refused.append((row, found.fault))
             continue
         report.frames.setdefault(row.split, []).append(found.num_frames)
+        report.pictures += [found.picture] if found.picture else []
         if found.difference:
             report.length_differences.append(f"{row.split} {row.id}: {found.difference}")
         if found.warning:
@@ -180,16 +185,20 @@ class Finding:
     fault: str = ""
     difference: str = ""
     warning: str = ""
+    picture: tuple[float, tuple[int, int]] | None = (
+        None  # frames a second, height and width of a clip that was decoded
+    )
 
 
 def examine(row: CorpusRow, decode: bool = True, frame_stride: int = 1) -> Finding:
     """Look at one clip as [`check_corpus`] says; a fault is what packing refuses."""
+    picture = None
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             num_frames, seconds, difference = _lengths(row.video)
             if decode:
-                decoded = _decoded_frames(row.video, frame_stride)
+                decoded, *picture = _decoded_frames(row.video, frame_stride)
                 num_frames = num_frames if isinstance(row.video, FrameFolder) else decoded
     except Exception as error:  # decoders raise errors of many kinds at a damaged file
         return Finding(fault=one_line(error) or type(error).__name__)
@@ -200,7 +209,8 @@ def examine(row: CorpusRow, decode: bool = True, frame_stride: int = 1) -> Findi
     if seconds > max(LONG_SECONDS, LONG_SECONDS_A_WORD * words):
         why = "" if getattr(row.video, "end_seconds", None) else ": no `end` is given"
         odd.add(f"{row.split} {row.id}: {num_frames} frames, {seconds:.0f} s, for {words} words{why}")
-    return Finding(num_frames, difference=difference, warning="; ".join(sorted(odd)))
+    warning = "; ".join(sorted(odd))
+    return Finding(num_frames, difference=difference, warning=warning, picture=picture and tuple(picture))
 
 
 def _lengths(video: Any) -> tuple[int, float, str]:
@@ -226,13 +236,19 @@ def _lengths(video: Any) -> tuple[int, float, str]:
     return stop - first, times[stop - 1] - times[first] + step, difference
 
 
-def _decoded_frames(video: Any, frame_stride: int) -> int:
-    """The number of frames of a clip, each decoded as packing does it, but small."""
-    num_frames = 0
-    with video.opened(frame_stride if isinstance(video, FrameFolder) else 1, (16, 16)) as clip:
+def _decoded_frames(video: Any, frame_stride: int) -> tuple[int, float, tuple[int, int]]:
+    """The number of frames of a clip, each decoded as packing does it, but small; their rate, height and width."""
+    num_frames, source = 0, (0, 0)
+
+    def size(height: int, width: int) -> tuple[int, int]:
+        nonlocal source
+        source = height, width
+        return 16, 16
+
+    with video.opened(frame_stride if isinstance(video, FrameFolder) else 1, size) as clip:
         for _ in clip:
             num_frames += 1
             if num_frames % FRAMES_A_REPORT == 0:
                 still_working()
     refuse_cut_off(video, clip)
-    return num_frames
+    return num_frames, clip.fps, source

@@ -79,7 +79,7 @@ OLD_GLOSS_SCHEMA, GLOSS_SCHEMA = OLD_SCHEMA.append(GLOSSES), described(SCHEMA.ap
 SCHEMAS = {OLD_FORMAT: (OLD_SCHEMA, OLD_GLOSS_SCHEMA), FORMAT: (SCHEMA, GLOSS_SCHEMA)}
 
 INDEX_COLUMNS = ["id", "sentence", "signer", "language", "num_frames", "height", "width"]
-FRAME_COLUMNS = [field.name for field in SOURCE_SIZE]
+FRAME_COLUMNS = ["fps", "source_height", "source_width"]
 PLACE_COLUMNS = pa.schema([("shard", pa.int32()), ("offset", pa.int64()), ("length", pa.int64())])
 
 
@@ -377,7 +377,7 @@ def check_index(index: pa.Table, entry: dict[str, Any], file: Path, columns: lis
     # Numbers that a clip can have; the largest JPEG is 65,535 pixels wide.
     limits = {"num_frames": (1, 2**31 - 1), "height": (0, 0), "width": (0, 0)}
     if has_frames:
-        limits |= dict.fromkeys(("height", "width", *FRAME_COLUMNS), (1, 65_535))
+        limits |= dict.fromkeys(("height", "width", *FRAME_COLUMNS[1:]), (1, 65_535))
         limits |= {"shard": (0, len(entry["shards"]) - 1), "offset": (0, 2**63 - 1), "length": (1, 2**63 - 1)}
     for name in set(limits) & set(columns):
         low, high = limits[name]

@@ -46,6 +46,7 @@ from training_fla.tables import write_table
 
 from .packed_corpus import (
     FORMAT,
+    FRAME_COLUMNS,
     GLOSS_SCHEMA,
     MANIFEST,
     SCHEMA,
@@ -63,6 +64,8 @@ MIN_SHARD_CLIPS, SHARDS_OF_A_SPLIT = 2, 16  # so that machines that share a smal
 MAX_CLIP_BYTES = 2**31 - 1  # Arrow's `binary` counts the bytes of a batch, which is a clip, in 32 bits
 FRAMES_A_REPORT = 64
 CLIPS_NAMED = 20  # of those that are missing
+KINDS_NAMED = 6  # frame rates and sizes that a summary names
+MIXED = 1.2  # unstated: rates or shapes that differ by so much are worth a remark; 24, 25 and 29 are not
 POLL_SECONDS = 1.0
 
 
@@ -406,9 +409,40 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
     describe_corpus(folder, indexes, splits, skipped, _card(splits), parameters=packing.parameters, **facts)
     counts = ", ".join(f"{name} {split['clips']:,}" for name, split in splits.items())
     note(f"packed clips: {counts}" + (f"; {len(skipped)} skipped, see skipped.tsv" if skipped else ""))
+    columns = ([value for index in indexes.values() for value in index[name].to_pylist()] for name in FRAME_COLUMNS)
+    rates, heights, widths = columns
+    for line in rates_and_shapes(rates, list(zip(heights, widths, strict=True))):
+        note(line)
     if add_files is not None:
         add_files(folder)
     replace_folder(folder, packing.out, "corpus")
+
+
+def rates_and_shapes(rates: Sequence[float], sizes: Sequence[tuple[int, int]]) -> list[str]:
+    """Which frame rates and sizes clips have, a line each, and what that means where they are mixed.
+
+    `rates` are frames a second, 0 where nothing says it, and `sizes` heights and widths in pixels.
+    """
+    of_rate = Counter(f"{rate:.0f}" if rate > 0 else "unknown" for rate in rates)
+    of_size = Counter(f"{width} x {height}" for height, width in sizes)
+    lines = []
+    for what, counts in (("frames a second", of_rate), ("width x height", of_size)):
+        shown = [f"{kind} ({count:,} clip{'s' * (count > 1)})" for kind, count in counts.most_common(KINDS_NAMED)]
+        more = len(counts) - KINDS_NAMED
+        lines += [f"{what}: {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")] if counts else []
+    known = [rate for rate in rates if rate > 0]
+    if known and max(known) > MIXED * min(known):
+        lines.append(
+            f"note: clips of {min(known):.0f} to {max(known):.0f} frames a second are mixed, and one frame in so many "
+            "is kept whatever the rate: convert them to one rate"
+        )
+    shapes = [width / height for height, width in sizes]
+    if shapes and max(shapes) > MIXED * min(shapes):
+        lines.append(
+            f"note: clips of {min(shapes):.2f} to {max(shapes):.2f} times as wide as high are mixed, and all are "
+            "squashed to one shape: crop or pad them to one before packing"
+        )
+    return lines
 
 
 def _summary(packing: Packing) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str, str]]]:
