@@ -131,3 +131,32 @@ class FlaProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """`list[str]`: what the model's `forward` takes of a batch of videos and sentences."""
         return [*self.video_processor.model_input_names, "labels"]
+
+
+def real_positions(example: dict, name: str) -> torch.Tensor:
+    """The frames or features of an example, without padding.
+
+    Args:
+        example (`dict`): holds `name` as an array or tensor, or as a batch of one, and maybe `attention_mask` `(T,)`.
+        name (`str`): `"pixel_values_videos"` or `"sign_features"`.
+
+    Returns:
+        `torch.Tensor` of shape `(T, 3, H, W)` or `(N, C)`: of the example's dtype.
+
+    Raises:
+        ValueError: if the example has no such entry, or it is no one clip.
+    """
+    if name not in example:
+        raise ValueError(f"An example needs `pixel_values_videos` or `sign_features`, got {', '.join(example)}.")
+    clip = example[name]
+    if isinstance(clip, list) and len(clip) == 1:
+        clip = clip[0]
+    clip = torch.as_tensor(clip if isinstance(clip, torch.Tensor) else np.asarray(clip))
+    dims = 2 if name == "sign_features" else 4
+    if clip.dim() == dims + 1 and len(clip) == 1:
+        clip = clip[0]
+    if clip.dim() != dims:
+        raise ValueError(f"`{name}` of an example must be one clip of {dims} dimensions, got {tuple(clip.shape)}.")
+    if example.get("attention_mask") is None:
+        return clip
+    return clip[torch.as_tensor(np.asarray(example["attention_mask"])).flatten().bool()]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from processing_fla.processing_fla import IGNORED_LABEL
+from processing_fla.processing_fla import IGNORED_LABEL, real_positions
 
 
 def empty_batch(clips: list[torch.Tensor]) -> torch.Tensor:
@@ -63,7 +63,7 @@ class SignTranslationCollator:
             ValueError: an example has neither frames nor features, or more than one clip.
         """
         name = "sign_features" if "sign_features" in examples[0] else "pixel_values_videos"
-        clips = [_real_positions(example, name) for example in examples]
+        clips = [real_positions(example, name) for example in examples]
         lengths = torch.tensor([len(clip) for clip in clips])
         batch = empty_batch(clips)
         for row, clip in zip(batch, clips, strict=True):
@@ -82,21 +82,3 @@ class SignTranslationCollator:
             # Known here, so that the model need not ask its device.
             inputs["positions"] = inputs["attention_mask"].flatten().nonzero().squeeze(1)
         return inputs
-
-
-def _real_positions(example: dict, name: str) -> torch.Tensor:
-    """The frames `(T, 3, H, W)` or features `(N, C)` of an example, without padding."""
-    if name not in example:
-        raise ValueError(f"An example needs `pixel_values_videos` or `sign_features`, got {', '.join(example)}.")
-    clip = example[name]
-    if isinstance(clip, list) and len(clip) == 1:
-        clip = clip[0]
-    clip = torch.as_tensor(clip if isinstance(clip, torch.Tensor) else np.asarray(clip))
-    dims = 2 if name == "sign_features" else 4
-    if clip.dim() == dims + 1 and len(clip) == 1:
-        clip = clip[0]
-    if clip.dim() != dims:
-        raise ValueError(f"`{name}` of an example must be one clip of {dims} dimensions, got {tuple(clip.shape)}.")
-    if example.get("attention_mask") is None:
-        return clip
-    return clip[torch.as_tensor(np.asarray(example["attention_mask"])).flatten().bool()]
