@@ -4,6 +4,7 @@ import unicodedata
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
@@ -107,6 +108,51 @@ class FlaProcessor(ProcessorMixin):
         ]
         return BatchFeature({"labels": labels}, tensor_type=text_kwargs.get("return_tensors"))["labels"]
 
+    def pad(
+        self,
+        features: list[dict],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Pad clips that were processed one at a time to a batch.
+
+        Transformers' [`DataCollatorForSeq2Seq`] calls it: `DataCollatorForSeq2Seq(processor, model)`.
+
+        Args:
+            features (`list[dict]`): of each clip `pixel_values_videos` `(T, 3, H, W)` or `sign_features` `(N, C)`;
+                maybe `attention_mask` `(T,)`, whose zeros are left out, and `labels`; other entries are left out.
+            padding (`bool` or `str`): `True` or `"longest"`: to the longest of the batch.
+            max_length (`int`, *optional*): unused; frames and tokens have no common length.
+            pad_to_multiple_of (`int`, *optional*): of the lengths T and L.
+            return_tensors (`str`): `"pt"` or `"np"`.
+
+        Returns:
+            [`BatchFeature`]: `pixel_values_videos` `(B, T, 3, H, W)` or `sign_features` `(B, N, C)` in the dtype of
+                the clips, zeros at padding; `attention_mask` int64 `(B, T)`, 1 for real; where the clips have them,
+                `labels` int64 `(B, L)`, -100 at padding.
+
+        Raises:
+            ValueError: if a clip has neither frames nor features, or another padding is asked for.
+        """
+        if padding not in (True, "longest"):
+            raise ValueError(f"Clips are padded to the longest of their batch (`padding=True`), got {padding!r}.")
+        name = "sign_features" if "sign_features" in features[0] else "pixel_values_videos"
+        clips = [real_positions(example, name) for example in features]
+        masks = [torch.ones(len(clip), dtype=torch.long) for clip in clips]
+        multiple = pad_to_multiple_of or 1
+        batch = {name: padded(clips, 0, multiple), "attention_mask": padded(masks, 0, multiple)}
+        if all(example.get("labels") is not None for example in features):
+            labels = [torch.as_tensor(example["labels"]).flatten() for example in features]
+            batch["labels"] = padded([ids[ids != IGNORED_LABEL] for ids in labels], IGNORED_LABEL, multiple)
+        return BatchFeature(batch, tensor_type=return_tensors)
+
+    @property
+    def padding_side(self) -> str:
+        """`str`: where clips and labels are padded, which [`DataCollatorForSeq2Seq`] asks for."""
+        return "right"
+
     def batch_decode(self, sequences, skip_special_tokens: bool | None = None, **kwargs) -> list[str]:
         """Turn token ids back into sentences.
 
@@ -160,3 +206,19 @@ def real_positions(example: dict, name: str) -> torch.Tensor:
     if example.get("attention_mask") is None:
         return clip
     return clip[torch.as_tensor(np.asarray(example["attention_mask"])).flatten().bool()]
+
+
+def padded(sequences: list[torch.Tensor], value: int, multiple: int) -> torch.Tensor:
+    """Sequences as one tensor.
+
+    Args:
+        sequences (`list[torch.Tensor]`): each `(length, ...)`, of one dtype.
+        value (`int`): stands at padding.
+        multiple (`int`): the common length is a multiple of it.
+
+    Returns:
+        `torch.Tensor` of shape `(B, length, ...)`: of the longest length, rounded up.
+    """
+    batch = pad_sequence(sequences, batch_first=True, padding_value=value)
+    missing = -batch.shape[1] % multiple
+    return torch.cat([batch, batch.new_full((len(batch), missing, *batch.shape[2:]), value)], dim=1)

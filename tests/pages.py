@@ -195,16 +195,17 @@ def run_page(page: Path, folder: Path, monkeypatch) -> str:
     monkeypatch.chdir(folder)
     for command in BEFORE.get(page.name, ()):
         run_command(command)
+    session = {"__name__": "__main__"}  # the Python blocks of a page are one session, as a reader types them
     with redirect_stdout(StringIO()) as printed:
         for block in read_blocks(page):
-            run_block(block)
+            run_block(block, session)
     return printed.getvalue()
 
 
-def run_block(block: Block) -> None:
+def run_block(block: Block, session: dict | None = None) -> None:
     """Python as it stands, shell commands one by one, the rest if a table says why it is not typed."""
     if block.language == "python":
-        exec(compile(block.text, f"{block.page}, line {block.line}", "exec"), {"__name__": "__main__"})
+        exec(compile(block.text, f"{block.page}, line {block.line}", "exec"), {} if session is None else session)
     elif block.language in ("bash", "shell", "sh", "console"):
         for command in block.commands():
             run_command(command)

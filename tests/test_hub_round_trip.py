@@ -72,6 +72,20 @@ model.save_pretrained(again)
 processor.save_pretrained(again)
 pipe = pipeline(model=folder, trust_remote_code=True)
 pipe.save_pretrained(again + "-pipeline")
+
+from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+batch = processor(videos=[clip, clip], text=["regen", "am abend regen"])
+rows = [{{name: batch[name][index] for name in batch}} for index in range(2)]
+trainer = Seq2SeqTrainer(
+    model,
+    Seq2SeqTrainingArguments(again + "-trained", max_steps=2, use_cpu=True, report_to="none", disable_tqdm=True),
+    train_dataset=rows,
+    data_collator=DataCollatorForSeq2Seq(processor, model),
+    processing_class=processor,
+)
+trainer.train()
+trainer.save_model()
 print(json.dumps([first, load_and_generate(again)[2], load_and_generate(again + "-pipeline")[2]]))
 """
 
@@ -109,7 +123,7 @@ def test_folder_holds_flat_code_and_safetensors_only(folder):
     assert not [path for path in folder.iterdir() if path.is_dir()]
 
 
-def test_stranger_loads_generates_and_saves_again(folder, clip, expected, tmp_path):
+def test_stranger_loads_generates_saves_again_and_trains(folder, clip, expected, tmp_path):
     again = tmp_path / "again"
     environment = {
         **{name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
@@ -133,7 +147,9 @@ def test_stranger_loads_generates_and_saves_again(folder, clip, expected, tmp_pa
             assert report[name]["translation_text"] == expected["result"]["translation_text"]
             assert report[name]["score"] == pytest.approx(expected["result"]["score"], abs=1e-6)
             assert report[name]["num_frames"] == 22 and report[name]["seconds"] == pytest.approx(0.88)
-    assert {path.name for path in again.iterdir()} == {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()}
+    assert {path.name for path in again.iterdir()} == names
+    assert {path.name for path in (tmp_path / "again-trained").iterdir()} > names
 
 
 def test_loading_and_saving_again_changes_nothing(folder, tmp_path):

@@ -132,6 +132,12 @@ def look_at_language_models(folder: Path, printed: str) -> None:
     assert "bleu4" in metrics(run)["test"]
 
 
+def look_at_seq2seq_trainer(folder: Path, printed: str) -> None:
+    assert float(printed.splitlines()[-2]) > 0
+    names = {file.name for file in (folder / "runs/plain").iterdir()}
+    assert {"model.safetensors", "processor_config.json", "modeling_fla.py", "pipeline_fla.py"} <= names
+
+
 def look_at_extending(folder: Path, printed: str) -> None:
     printed = printed.splitlines()
     assert printed[:2] == ["MBartForConditionalGeneration", "ConvNextModel"]
@@ -155,6 +161,7 @@ LOOKS = {
     "translating.md": look_at_translating,
     "serving.md": look_at_serving,
     "sharing.md": look_at_sharing,
+    "seq2seq_trainer.md": look_at_seq2seq_trainer,
     "extending.md": look_at_extending,
 }
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoProcessor
+from transformers import AutoProcessor, DataCollatorForSeq2Seq
 
 from processing_fla import FlaProcessor, normalize_text
 
-from .drawing import marked_frame, tiny_processor
+from .drawing import marked_frame, tiny_model, tiny_processor
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,39 @@ def test_saving_and_loading_gives_the_same_processor(processor, videos, tmp_path
         assert type(again) is FlaProcessor and again.to_dict() == processor.to_dict()
         first, second = (p(videos=videos, text=["am tag", "ﬁ 1"], return_tensors="pt") for p in (processor, again))
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def rows(processor, lengths=(9, 4), **options) -> list[dict]:
+    """Two clips of unequal length, each as a data set gives it."""
+    videos = [np.stack([marked_frame(number) for number in range(length)]) for length in lengths]
+    batch = processor(videos=videos, text=["ein satz", "noch ein satz"], **options)
+    return [{name: batch[name][index] for name in batch} for index in range(len(lengths))]
+
+
+def test_padding_rows_gives_the_batch_of_all_at_once():
+    processor = tiny_processor()
+    videos = [np.stack([marked_frame(number) for number in range(length)]) for length in (9, 4)]
+    whole = processor(videos=videos, text=["ein satz", "noch ein satz"], return_tensors="pt")
+    for options in ({}, {"return_tensors": "pt"}):  # the latter rows hold padding, which is left out
+        batch = processor.pad(rows(processor, **options))
+        assert batch.keys() == whole.keys()
+        assert all(torch.equal(batch[name], whole[name]) for name in whole)
+    fourfold = processor.pad(rows(processor), pad_to_multiple_of=4, return_tensors="np")
+    assert fourfold["pixel_values_videos"].shape[:2] == fourfold["attention_mask"].shape == (2, 4)
+    assert fourfold["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
+    assert fourfold["labels"].shape[1] % 4 == 0 and fourfold["labels"][0, -1] == -100
+    with pytest.raises(ValueError, match="padding=True"):
+        processor.pad(rows(processor), padding="max_length", max_length=20)
+
+
+@pytest.mark.parametrize("options", [{}, {"do_rescale": False, "do_normalize": False}])
+def test_transformers_collator_takes_the_processor(options):
+    processor = tiny_processor()
+    model = tiny_model(processor.tokenizer)
+    batch = DataCollatorForSeq2Seq(processor, model)(rows(processor, **options))
+    whole = processor.pad(rows(processor, **options))
+    assert all(torch.equal(batch[name], whole[name]) for name in whole)
+    assert torch.equal(batch["decoder_input_ids"], model.prepare_decoder_input_ids_from_labels(batch["labels"]))
+    features = [{"sign_features": torch.rand(length, 16), "labels": [7, 2, 4]} for length in (3, 2)]
+    padded = processor.pad(features)
+    assert padded["sign_features"].shape == (2, 3, 16) and not padded["sign_features"][1, 2].any()
