@@ -6,6 +6,8 @@ import pickle
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from training_fla.files import InputError
 from training_fla.tables import BadRows, read_sentences, read_table, write_table
@@ -42,6 +44,43 @@ def test_what_a_csv_writer_writes_comes_back(tmp_path, delimiter, newline, quoti
         writer = csv.writer(file, delimiter=delimiter, lineterminator=newline, quoting=quoting)
         writer.writerows([("video", "sentence"), *rows])
     assert cells(tmp_path / "t.csv") == rows
+
+
+CELLS = st.text(st.sampled_from('ab"",;|\t\n '), max_size=6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(CELLS, CELLS), max_size=5), st.sampled_from(",;"), st.booleans())
+def test_any_cells_between_commas_come_back(tmp_path_factory, rows, delimiter, all_quoted):
+    file = tmp_path_factory.mktemp("tables") / "t.csv"
+    rows = [(f"x{first}x", f"x{second}x") for first, second in rows]
+    quoting = csv.QUOTE_ALL if all_quoted else csv.QUOTE_MINIMAL
+    with open(file, "w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, delimiter=delimiter, lineterminator="\n", quoting=quoting)
+        writer.writerows([("video", "sentence"), *rows])
+    assert cells(file) == rows
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.sampled_from('ab"",;|\t\n \r'), max_size=40), st.sampled_from("\t,;|"))
+def test_any_text_gives_rows_or_bad_rows_and_the_rows_behind_it_are_read(tmp_path_factory, text, delimiter):
+    file = tmp_path_factory.mktemp("tables") / "t.csv"
+    file.write_text(f"video{delimiter}sentence\n{text}\nx{delimiter}y\n", newline="", encoding="utf-8")
+    bad = BadRows()
+    rows = read_table(file, ("video", "sentence"), bad=bad)
+    lines = [line for line, _ in rows]
+    assert lines == sorted(set(lines)) and all(set(row) == {"video", "sentence"} for _, row in rows)
+    if '"' not in text:
+        assert tuple(rows[-1][1].values()) == ("x", "y")
+
+
+def test_millions_of_marks_delimiters_or_letters_in_a_line_are_read_at_once(tmp_path):
+    count = 200_000
+    for cell in ("x" * count, '"",' * count, '"x,' * count, '"' * (2 * count + 1), 'x"' * count, '"""x,' * count):
+        write(tmp_path / "t.csv", f"video,sentence\na,{cell}\nb,y\n")
+        bad = BadRows()
+        assert cells(tmp_path / "t.csv", bad=bad)[-1] == ("b", "y")
+        assert all(len(reason) < 1000 for reason in bad.lines())
 
 
 @pytest.mark.parametrize("delimiter", ["\t", "|"])

@@ -1,5 +1,6 @@
 """Tables: one reader of delimited files and JSON Lines, a writer of tab-separated ones; sentence files; cells."""
 
+import csv
 import json
 import math
 import os
@@ -8,7 +9,6 @@ import statistics
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ OF_FEATURES = "`fla prepare features` takes a table that names such files"
 NOT_A_SENTENCE = {"nan", "<na>", "#n/a"}  # how table programs write a missing value
 ROWS_NAMED = 20
 REASON_LENGTH = 600
+csv.field_size_limit(2**31 - 1)  # of all tables in the process; ours is as long as the file
 
 
 class BadRows:
@@ -270,11 +271,12 @@ def _delimited_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     delimiter, place = _delimiter(text, wanted.columns)
     quotes = delimiter in ",;" and not rest_in_last
-    next_line, header, named, places = 1 + text.count("\n", 0, place), [], 0, {}
-    while place < len(text):
-        line, begin = next_line, place
-        cells, place, fault = _row(text, place, delimiter, quotes, len(header) if rest_in_last else 0)
-        next_line += text.count("\n", begin, place)
+    header, named, places = [], 0, {}
+    lines, number = text.split("\n"), text.count("\n", 0, place)
+    while number < len(lines):
+        line = number + 1
+        cells, num_lines, fault = _row(lines, number, delimiter, quotes, len(header) if rest_in_last else 0)
+        number += num_lines
         if not any(cell.strip() for cell in cells):
             continue
         if not header:
@@ -320,36 +322,37 @@ def _places(file: Path, line: int, header: Sequence[str], wanted: _Wanted) -> di
     return places
 
 
-def _row(text: str, place: int, delimiter: str, quotes: bool, limit: int) -> tuple[list[str], int, str]:
-    """The cells of the row that begins at `place`, where the next one begins, and what is wrong with it."""
-    end = text.find("\n", place)
-    end = len(text) if end < 0 else end
-    if text.find('"', place, end) < 0:
-        return text[place:end].split(delimiter, limit - 1 if limit else -1), end + 1, ""
+def _row(lines: list[str], number: int, delimiter: str, quotes: bool, limit: int) -> tuple[list[str], int, str]:
+    """The cells of the row that begins in a line, over how many lines it goes, and what is wrong with it."""
+    bare = lines[number].split(delimiter, limit - 1 if limit else -1)
+    if '"' not in lines[number]:
+        return bare, 1, ""
+    following = (f"{line}\n" for line in map(lines.__getitem__, range(number, len(lines))))
+    if quotes:  # people write `a.mp4, "Hello, you" `: a mark that closes a cell is one of an odd number
+        closing = rf'(?<!")((?:"")*") +(?=\n|{re.escape(delimiter)})'
+        following = (re.sub(closing, r"\1", line) for line in following)
+    reader = csv.reader(following, delimiter=delimiter, strict=True, skipinitialspace=quotes)
+    try:
+        cells = next(reader)
+        stray = not quotes and any("\n" in cell and delimiter in cell for cell in cells)
+        if not stray and (not limit or len(cells) <= limit):
+            return cells, reader.line_num, ""
+    except csv.Error:
+        pass
+    return _cells_of_one_line(bare, quotes)
+
+
+def _cells_of_one_line(bare: list[str], quotes: bool) -> tuple[list[str], int, str]:
+    """What [`_row`] gives for a line that is not as a CSV writer makes it: only whole cells are quoted."""
     cells, fault = [], ""
-    while True:
-        quoted, bare = _cell_patterns(delimiter, quotes, is_last=bool(limit) and len(cells) == limit - 1)
-        cell = quoted.match(text, place)
-        if cell and not quotes and "\n" in cell[1] and delimiter in cell[1]:
-            cell = None  # whole rows between two stray quote marks
-        if cell:
-            cells.append(cell[1].replace('""', '"'))
-        else:
-            if quotes and text.startswith('"', place):
-                fault = f"cell {len(cells) + 1} begins with a quote mark that does not close it: double those inside"
-            cell = bare.match(text, place)
-            cells.append(cell[0])
-        place = cell.end() + 1
-        if place > len(text) or text[place - 1] == "\n":
-            return cells, place, fault
-
-
-@lru_cache
-def _cell_patterns(delimiter: str, quotes: bool, is_last: bool) -> tuple[re.Pattern, re.Pattern]:
-    """What matches a quoted cell, as `read_table` says, and what any other."""
-    space = " *" if quotes else ""  # people write `a.mp4, "Hello, you"`
-    end = "\n" if is_last else f"{re.escape(delimiter)}\n"
-    return re.compile(rf'{space}"([^"]*(?:""[^"]*)*)"{space}(?=[{end}]|\Z)'), re.compile(f"[^{end}]*")
+    for number, cell in enumerate(bare, start=1):
+        marked = cell.strip(" ") if quotes else cell
+        if re.fullmatch(r'"[^"]*(?:""[^"]*)*"', marked):
+            cell = marked[1:-1].replace('""', '"')
+        elif quotes and marked.startswith('"'):
+            fault = f"cell {number} begins with a quote mark that does not close it: double those inside"
+        cells.append(cell)
+    return cells, 1, fault
 
 
 class _Object(list):
