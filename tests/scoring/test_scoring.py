@@ -192,6 +192,12 @@ def test_the_signature_says_what_was_done():
     assert "case:lc|norm:no|punct:no-final-period|level:word" in signature_of(CONVENTIONS["phoenix14t"])
 
 
+def test_exact_and_distinct_answers_are_counted_in_the_form_that_is_scored():
+    predictions, references = ["Ja .", "ja", "nein", "ja  doch"], ["ja", "Ja.", "ja", "ja doch"]
+    scores = SignTranslationMetric("phoenix14t").compute(predictions=predictions, references=references)
+    assert (scores["exact_matches"], scores["distinct_predictions"], scores["distinct_references"]) == (2, 3, 3)
+
+
 def test_intervals_hold_the_score_and_shrink_with_more_sentences():
     predictions, references = random_pairs(60, seed=1)
     wide = confidence_intervals(predictions, references, TextForm(), samples=200)

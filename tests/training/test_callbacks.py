@@ -47,6 +47,9 @@ def test_an_evaluation_is_one_line_and_two_translations(tmp_path, capsys):
     figures = {"eval_bleu4": 12.345, "eval_rouge_l": 40.0, "eval_runtime": 3.2}
     EvaluationLines(trainer, tmp_path).on_evaluate(None, state, None, figures)
     shown = capsys.readouterr().err
+    counts = {"eval_exact_matches": 2, "eval_num_sentences": 6, "eval_distinct_predictions": 5}
+    EvaluationLines(trainer, tmp_path).on_evaluate(None, state, None, figures | counts)
+    assert "2 of 6 exact, 5 distinct" in capsys.readouterr().err
     assert "epoch 1.50  step 7  bleu4 12.35  rouge_l 40.00  (3 s)" in shown
     for place in (1, 4):
         assert f"'guess {place}'" in shown and f"'truth {place}'" in shown
@@ -56,12 +59,15 @@ def test_an_evaluation_is_one_line_and_two_translations(tmp_path, capsys):
 def test_the_curve_is_drawn_even_of_a_run_too_short_to_log(tmp_path):
     for name, history in (("empty", []), ("full", [{"step": 1, "loss": 2.0}, {"step": 2, "eval_bleu4": 5.0}])):
         save_picture(curve_panels({"": history}), tmp_path / f"{name}.png")
-        assert Image.open(tmp_path / f"{name}.png").size == (1092, 351), "two panels of one size"
+        assert Image.open(tmp_path / f"{name}.png").size == (1638, 351), "three panels of one size"
 
 
 def test_a_panel_says_in_words_and_in_a_page_what_it_draws():
-    losses, scores = curve_panels({"a": [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 1}], "b": [{"step": 9}]})
+    losses, dev_losses, scores = curve_panels(
+        {"a": [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 1}], "b": [{"step": 9}]}
+    )
     assert losses.in_words() == "training loss (nats per token) over step: a from 2.5 to 1" and not scores.lines
+    assert not dev_losses.lines
     gradients, parameters = norm_panels([[2, 1.0, 2.0, 3.0, 4.0], [4, 5.0, 6.0, 7.0, 8.0]])
     assert gradients.lines == {"visual encoder": [(2, 1.0), (4, 5.0)], "language model": [(2, 2.0), (4, 6.0)]}
     assert parameters.lines["language model"] == [(2, 4.0), (4, 8.0)]
@@ -70,6 +76,16 @@ def test_a_panel_says_in_words_and_in_a_page_what_it_draws():
         text = inline_svg(figure_of([Panel("score (%)", "epochs", lines)]))
     assert text.startswith("<svg") and "score (%)" in text and ">epochs<" in text, "letters stay letters"
     assert "currentColor" in text and "#333333" not in text and not re.search(r'id="\w+_\d+"', text)
+
+
+def test_axes_of_scores_go_from_0_to_100_and_both_losses_share_theirs():
+    rows = [{"step": 1, "loss": 4.0}, {"step": 2, "loss": 2.0}]
+    rows += [{"step": step, "eval_loss": 3.0, "eval_bleu1": 50.0, "eval_bleu4": 1.05 + step / 100} for step in (1, 2)]
+    for history, title in ((rows, "dev BLEU-4 (0 to 100)"), ([row | {"eval_bleu4": 0} for row in rows], "dev BLEU-1")):
+        panels = curve_panels({"": history})
+        training, dev, scores = [axis.get_ylim() for axis in figure_of(panels).axes]
+        assert training == dev and training[0] == 0 and training[1] > 4 and scores == (0, 100)
+        assert panels[1].lines == {"": [(1, 3.0), (2, 3.0)]} and panels[2].title.startswith(title)
 
 
 def test_places_are_spread_from_the_first_to_the_last():

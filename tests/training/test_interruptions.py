@@ -122,8 +122,9 @@ def test_a_full_disk_beside_the_checkpoints_is_one_line_and_the_run_goes_on(
 
 
 def test_a_run_that_stopped_early_is_not_trained_on(folder, stage1, tmp_path, monkeypatch):
-    """Six steps teach nothing: BLEU-4 stays 0, and the second evaluation without a gain is the last."""
+    """At a rate of 0 nothing changes, and the second evaluation without a gain is the last."""
     out, lines = tmp_path / "out", ["--early_stopping_patience", 2, "--eval_steps", 2, "--save_steps", 2]
+    lines += ["--learning_rate", 0, "--adapter_learning_rate", 0]
     argv = [*given(folder, "stage2", stage1), *lines, "--max_steps", 30, "--output_dir", out]
     with monkeypatch.context() as patch:
         refuse(patch, "metrics.json")

@@ -60,6 +60,30 @@ def make(folder: Path, script: str, out: Path, *lines) -> SignTranslationTrainer
     return stage.make_trainer(recipe, args, splits, *parts)
 
 
+@pytest.mark.parametrize(
+    ("bleu1", "losses", "best", "last"),
+    [
+        ([0, 20, 60, 95], [4, 4, 4, 4], 8, 8),
+        ([0, 0, 0, 0], [4, 3, 2, 1], 8, 8),
+        ([30, 60, 20, 20], [4, 3, 2, 1], 4, 6),
+        ([30, 30, 30, 30], [4, 4, 4, 4], 2, 4),
+    ],
+)
+def test_equal_scores_are_told_apart_by_bleu_1_and_the_loss(folder, tmp_path, monkeypatch, bleu1, losses, best, last):
+    """BLEU-4 of one or two words is always 0; early stopping waits for one evaluation."""
+    lines = ("--max_steps", 8, "--eval_steps", 2, "--save_steps", 2, "--early_stopping_patience", 1)
+    trainer = make(folder, "run_stage2", tmp_path / "out", *lines)
+    scores = [{"bleu4": 0.0, "bleu1": float(score), "num_sentences": 4} for score in bleu1]
+    rest = iter(losses)
+    monkeypatch.setattr(trainer, "translate", lambda dataset, description: (["ja"] * 4, float(next(rest))))
+    monkeypatch.setattr(trainer.metric, "compute", lambda **_: scores.pop(0))
+    trainer.train()
+    assert (trainer.state.best_global_step, trainer.state.global_step) == (best, last)
+    logged = [row["eval_bleu4"] for row in trainer.state.log_history if "eval_bleu4" in row]
+    assert set(logged) == {0.0}, "the log has the scores as they are"
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{best}")
+
+
 @pytest.mark.parametrize("cache", ["auto", "null"])
 def test_a_clip_is_encoded_once_an_evaluation(folder, tmp_path, cache):
     """Four clips in batches of three are two calls; loss and beams share them."""

@@ -8,6 +8,7 @@ from training_fla.scoring.conventions import CONVENTIONS, convention_for
 from training_fla.scoring.rouge import ROUGE_VARIANTS
 from training_fla.scoring.scores import (
     alternative_scores,
+    answer_counts,
     check_sentences,
     confidence_intervals,
     corpus_scores,
@@ -67,6 +68,7 @@ class SignTranslationMetric(evaluate.Metric):
         scores |= {
             "length_ratio": scores["prediction_length"] / max(scores["reference_length"], 1),
             "num_sentences": len(predictions),
+            **answer_counts(predictions, references, form),
             "signature": signature_of(form, self.rouge),
         }
         if intervals:

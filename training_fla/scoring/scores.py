@@ -28,6 +28,16 @@ def corpus_scores(
     return bleu_scores(whole) | others | {"prediction_length": whole.sys_len, "reference_length": whole.ref_len}
 
 
+def answer_counts(predictions: Sequence[str], references: Sequence[str], form: TextForm) -> dict[str, int]:
+    """How many predictions are their reference word by word, and how many different ones there are."""
+    answers, wanted = ([tuple(form.tokens(sentence)) for sentence in side] for side in (predictions, references))
+    return {
+        "exact_matches": sum(ours == true for ours, true in zip(answers, wanted, strict=True)),
+        "distinct_predictions": len(set(answers)),
+        "distinct_references": len(set(wanted)),
+    }
+
+
 def _metric(name: str, form: TextForm, rouge: str) -> tuple[Metric, Callable[[str], str]]:
     """Sacrebleu's metric of one score, and what prepares its sentences."""
     if name.startswith("bleu"):

@@ -1,6 +1,8 @@
 """The one style of all pictures, and those of a run: learning curves, norms, and frames of a few test clips."""
 
+import dataclasses
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,11 +24,15 @@ CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei", "WenQuanYi
 
 @dataclass(frozen=True)
 class Panel:
-    """A pair of axes: what is measured, with its unit, over what, and points `(x, y[, deviation])` by line."""
+    """A pair of axes: what is measured, with its unit, over what, and points `(x, y[, deviation])` by line.
+
+    `limits` are the lowest and the highest value shown; `None` is as the points need it.
+    """
 
     title: str
     over: str
     lines: dict[str, list[Sequence[float]]]
+    limits: tuple[float | None, float | None] = (None, None)
 
     def in_words(self) -> str:
         """For people who do not see the picture."""
@@ -54,7 +60,7 @@ def figure_of(panels: Sequence[Panel]):
         for number, (name, points) in enumerate(panel.lines.items()):
             marker = "os^D"[number % 4] if len(points) < 30 else None
             axis.errorbar(*zip(*points, strict=True), label=name, marker=marker, capsize=3)
-        axis.set(title=panel.title, xlabel=panel.over)
+        axis.set(title=panel.title, xlabel=panel.over, ylim=panel.limits)
         axis.grid(True)
         if len(panel.lines) > 1:
             axis.legend()
@@ -77,12 +83,26 @@ def inline_svg(figure) -> str:
 
 
 def curve_panels(histories: dict[str, list[dict]]) -> list[Panel]:
-    """Training loss and dev BLEU-4 over the steps, of trainers' logs by the names of the runs."""
-    panels = []
-    for key, title in {"loss": "training loss (nats per token)", "eval_bleu4": "dev BLEU-4 (0 to 100)"}.items():
-        lines = {name: [(r["step"], r[key]) for r in history if key in r] for name, history in histories.items()}
-        panels.append(Panel(title, "step", {name: points for name, points in lines.items() if points}))
+    """Training loss, dev loss and dev BLEU over the steps, of trainers' logs by the names of the runs."""
+    rows = [row for history in histories.values() for row in history]
+    # BLEU-4 of sentences of fewer than four words is always 0.
+    order = 4 if any(row.get("eval_bleu4") for row in rows) else 1
+    panels = [
+        _curves("training loss (nats per token)", "loss", histories, (0, None)),
+        _curves("dev loss (nats per token)", "eval_loss", histories, (0, None)),
+        _curves(f"dev BLEU-{order} (0 to 100)", f"eval_bleu{order}", histories, (0, 100)),
+    ]
+    losses = [point[1] for panel in panels[:2] for line in panel.lines.values() for point in line]
+    if losses:  # the two are read beside each other
+        highest = max(filter(math.isfinite, losses), default=1.0) * 1.05
+        panels[:2] = [dataclasses.replace(panel, limits=(0, highest or 1.0)) for panel in panels[:2]]
     return panels
+
+
+def _curves(title: str, key: str, histories: dict[str, list[dict]], limits: tuple) -> Panel:
+    """A figure of the logs over the steps; runs that did not log it have no line."""
+    lines = {name: [(row["step"], row[key]) for row in history if key in row] for name, history in histories.items()}
+    return Panel(title, "step", {name: points for name, points in lines.items() if points}, limits)
 
 
 def norm_panels(rows: Sequence[Sequence[float]]) -> list[Panel]:

@@ -36,6 +36,7 @@ from .compiling import compile_visual_encoder, take_compile_options
 from .optimization import build_optimizer
 from .sharding import check_sharding, gather, share_tied_tables, without_weights
 
+TIE = 1e-9  # by so much the better of two equal scores is better for transformers; the log has both as they are
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -297,7 +298,29 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         texts = [f"{ours!r} for {true!r}" for ours, true in self.samples(dataset)] if self.args.report_to else []
         self.log(metrics | {f"{metric_key_prefix}_sample_{n}": text for n, text in enumerate(texts, start=1)})
+        metrics = self.without_ties(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def without_ties(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Where the metric that chooses equals the best so far, BLEU-1 and then the loss decide which is better.
+
+        BLEU-4 of sentences of fewer than four words is always 0: otherwise the first checkpoint would stay the best.
+        """
+        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        best = self.state.best_metric
+        if name not in metrics or best is None:
+            return metrics
+        sign = 1 if self.args.greater_is_better else -1
+
+        def rank(row: dict[str, float]) -> tuple[float, float, float]:
+            return sign * row[name], row["eval_bleu1"], -row["eval_loss"]
+
+        step = self.state.global_step
+        earlier = [rank(row) for row in self.state.log_history if name in row and row["step"] < step]
+        is_tie = sign * metrics[name] <= sign * best
+        if is_tie and earlier and rank(metrics) > max(earlier):
+            return metrics | {name: best + sign * TIE}
         return metrics
 
     def samples(self, dataset) -> list[tuple[str, str]]:

@@ -97,16 +97,15 @@ class Run:
 
     @property
     def paper(self) -> tuple[str, dict[str, float]]:
-        """Where the paper's row of the same kind of run stands, and its scores; on the same corpus if there is one."""
+        """Where the paper's row of the same kind of run on this corpus stands, and its scores; nothing without one."""
+        if self.kind == "stage2" and self.corpus in paper_tables.CORPORA:
+            label, values = paper_tables.CORPORA[self.corpus].values()
+            return label, dict(zip(paper_tables.SCORES.values(), values, strict=True))
+        if self.corpus != "phoenix14t":
+            return "", {}
         table, row = ROWS[self.kind]
-        corpus, scores = "phoenix14t", row.paper_scores
         label = f"{re.sub('(?=[0-9])', ' ', table, count=1).title()}, {row.label}"
-        if self.kind == "stage2":
-            corpus = self.corpus if self.corpus in paper_tables.CORPORA else corpus
-            label, values = paper_tables.CORPORA[corpus].values()
-            scores = dict(zip(paper_tables.SCORES, values, strict=True))
-        label += "" if corpus == self.corpus else f" (on {corpus})"
-        return label, {paper_tables.SCORES[short]: score for short, score in scores.items()}
+        return label, {paper_tables.SCORES[short]: score for short, score in row.paper_scores.items()}
 
     def recipe_differences(self) -> tuple[str, list[tuple[str, str, str]]]:
         """The paper's recipe of this kind of run, and the lines (name, there, here) in which this one differs."""
