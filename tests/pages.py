@@ -126,6 +126,7 @@ NOT_TYPED = {
     "video,sentence,split": "a table of one's own clips; it is written to the place and prepared as it stands",
     "video;sentence;start": "the same as Excel writes it in many countries",
     "FROM python": "a Dockerfile",
+    "location": "a part of nginx's settings",
     "features,sentence,split": "the same of features",
     "@inproceedings": "how to cite",
 }

@@ -1,4 +1,4 @@
-"""Read thousands of damaged videos: `python -m tests.video_campaign --files 20000`; `pytest -m slow` reads a few hundred.
+"""Read thousands of damaged videos: `python -m tests.video_campaign --files 20000`; `pytest -m slow` reads hundreds.
 
 Small videos of every container are drawn, damaged at random, and read in a process of their own. A file may be read or
 refused by a `VideoDecodeError`. Whatever else happens to it is a finding, and the file is kept.

@@ -62,7 +62,7 @@ class SlowTranslator:
 class Server:
     """Served at `address` until `close`; `service.translator` may be another for a while."""
 
-    def __init__(self, limits: Limits):
+    def __init__(self, limits: Limits, root_path: str = ""):
         from dataclasses import replace
 
         from training_fla.serving.page import ClipService, build_page, free_port, launch_page
@@ -74,7 +74,7 @@ class Server:
         self.limits = replace(limits, max_frames=most_frames(self.pipe))
         self.service = ClipService(translator_here(self.pipe, self.limits, num_beams=3), self.uploads)
         self.page = build_page(self.service, "tests/tiny <model> ${1} {{2}} @3@")
-        self.address = launch_page(self.page, "127.0.0.1", free_port("127.0.0.1", 0), limits.max_bytes)
+        self.address = launch_page(self.page, "127.0.0.1", free_port("127.0.0.1", 0), limits.max_bytes, root_path)
 
     def kept(self) -> list[Path]:
         """Files of people that are still on the disk."""

@@ -1,6 +1,8 @@
 """The page without a browser: nothing is kept, uploads end at the limit, and the command says what is wrong."""
 
+import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from training_fla.cli import main
+from training_fla.files import InputError
 from training_fla.serving import page
 from training_fla.serving.limits import Limits
 from training_fla.serving.page import ClipService
@@ -19,6 +22,7 @@ from training_fla.serving.translation import ClipTranslator
 from training_fla.serving.upload_folder import UploadFolder
 
 from .page_server import LIMITS, MEGABYTES, Server, SlowTranslator, draw_clip, tiny_pipeline, translator_here
+from .test_limits import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,19 @@ def test_every_part_the_script_asks_for_is_on_the_page():
     assert len(ids) == len(set(ids)) and len(asked) > 20 and asked <= set(ids)
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine to run the page's script with")
+def test_what_a_proxy_answers_is_one_sentence_by_its_status():
+    script = (page.FOLDER / "page.js").read_text(encoding="utf-8")
+    function = re.search(r"function sendingError.*?\n}\n", script, re.DOTALL)[0]
+    html = "<html><head><title>nginx</title></head></html>"
+    messages = [f"HTTP {status}: {html}" for status in (413, 404, 502, 418)] + ["Connection errored out. Failed"]
+    calls = f"console.log(JSON.stringify({messages!r}.map(sendingError)))"
+    done = subprocess.run(["node", "-e", function + calls], capture_output=True, text=True, check=True)
+    too_large, nowhere, away, other, broken = json.loads(done.stdout)
+    assert "larger than what is taken" in too_large and "--root-path" in nowhere and "again in a minute" in away
+    assert "(418)" in other and "connection" in broken and "nginx" not in done.stdout
+
+
 def pieces(size: int):
     """A multipart upload of zeros, as it comes over the wire."""
     yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
@@ -106,14 +123,25 @@ def pieces(size: int):
     yield b"\r\n--x--\r\n"
 
 
-def upload(address: str, size: int) -> tuple[int, str]:
-    headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    request = urllib.request.Request(f"{address}gradio_api/upload", pieces(size), headers)
+def upload(address: str, content, **headers: str) -> tuple[int, str]:
+    headers = {"Content-Type": "multipart/form-data; boundary=x", **headers}
+    request = urllib.request.Request(f"{address}gradio_api/upload", content, headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def break_off(server) -> None:
+    """Send the first half of a file and close the connection."""
+    _, host, port = server.address.rstrip("/").replace("//", "").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 500000\r\n"
+        head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        connection.sendall(head.encode() + b"".join([*pieces(2**18)][:-1]))
+        wait_until(lambda: len(server.kept()) == 2)
+        assert len(server.kept()) == 2
 
 
 def test_an_upload_ends_at_the_limit():
@@ -129,13 +157,22 @@ def test_an_upload_ends_at_the_limit():
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        assert upload(server.address, 2**18)[0] == 200 and len(server.kept()) == 1
-        try:
-            status, message = upload(server.address, 2**28)
-            assert status == 413 and "exceeded maximum allowed size of 1048576 bytes" in message
-        except urllib.error.URLError as error:  # the server hung up before the answer was read
-            assert isinstance(error.reason, (BrokenPipeError, ConnectionResetError))
-        assert len(server.kept()) == 1, "nothing is left of the large one"
+        assert upload(server.address, pieces(2**18))[0] == 200 and len(server.kept()) == 1
+        several = b"\r\n".join([b"".join([*pieces(2**19)][:-1])] * 3) + b"\r\n--x--\r\n"
+        for content in (pieces(2**28), [several], several):  # one large file, several small ones, told beforehand
+            try:
+                status, message = upload(server.address, content)
+                assert status == 413 and "exceeded maximum allowed size" in message
+            except urllib.error.URLError as error:  # the server hung up before the answer was read
+                assert isinstance(error.reason, (BrokenPipeError, ConnectionResetError))
+            assert len(server.kept()) == 1, "nothing is left of the large one"
+        break_off(server)
+        wait_until(lambda: len(server.kept()) == 1)
+        assert len(server.kept()) == 1, "nothing is left of what broke off"
+        for header in ("X-Forwarded-Host", "X-Gradio-Server"):
+            request = urllib.request.Request(server.address, headers={header: "http://evil.example"})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert b"evil.example" not in answer.read()
         server.uploads.sweep(now=2**40)
         assert not server.kept()
     finally:
@@ -143,6 +180,19 @@ def test_an_upload_ends_at_the_limit():
         watcher.join()
         server.close()
     assert largest[0] <= MEGABYTES * 2**20 and not server.uploads.path.exists()
+
+
+@pytest.mark.parametrize("root_path", ["/signs", "https://example.org/signs"])
+def test_behind_a_proxy_the_page_asks_where_it_is_shown(root_path):
+    pytest.importorskip("gradio", reason="gradio is not installed (extra `serve`)")
+    server = Server(LIMITS, root_path)
+    try:
+        headers = {"Host": "example.org", "X-Forwarded-Proto": "https"}
+        request = urllib.request.Request(server.address.replace(root_path, ""), headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert '"root":"https://example.org/signs"' in answer.read().decode()
+    finally:
+        server.close()
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
@@ -156,13 +206,16 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
     [
         (["/no/such/model", "--port", "0"], "/no/such/model: there is no such folder"),
         (["/no/such/model", "--port", "70000"], "--port 70000: must be 0 to 65535"),
+        (["/no/such/model", "--root-path", "signs"], "--root-path signs: must begin with /"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, capsys, tmp_path, monkeypatch):
     pytest.importorskip("gradio", reason="gradio is not installed (extra `serve`)")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(page.ReadingProcess, "start_early", lambda self: None)  # multiprocessing keeps a folder
     assert main(["serve", *arguments]) == 2
-    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_port_that_is_taken_is_found_before_the_model_is_loaded(capsys):
@@ -171,6 +224,17 @@ def test_a_port_that_is_taken_is_found_before_the_model_is_loaded(capsys):
         assert main(["serve", "no/model/here", "--port", str(port)]) == 2
     message = f"cannot listen at 127.0.0.1:{port} (Address already in use): choose another --port (0 takes a free one)"
     assert message in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_meanwhile_is_one_line_too():
+    pytest.importorskip("gradio", reason="gradio is not installed (extra `serve`)")
+
+    class PageOfTwoServers:
+        def launch(self, **options):
+            raise OSError(f"Cannot find empty port in range: {options['server_port']}")
+
+    with pytest.raises(InputError, match="cannot listen at 127.0.0.1:7860.*--port"):
+        page.launch_page(PageOfTwoServers(), "127.0.0.1", 7860, 1)
 
 
 def test_help_imports_neither_gradio_nor_torch():

@@ -174,6 +174,16 @@ at('record').addEventListener('click', () => {
   tick();
 });
 
+// What a server or a proxy in front of it answered, which may be a page of HTML, as one sentence.
+function sendingError(message) {
+  const status = Number((message.match(/HTTP (\d{3})/) || [])[1]);
+  if (status === 413) return 'This file is larger than what is taken here. Send a shorter clip.';
+  if (status === 401 || status === 403) return 'This server does not let you send clips.';
+  if (status === 404 || status === 405) return 'The clip could not be sent: the server has no such address. Whoever runs this page has to set --root-path.';
+  if (status >= 500) return 'The server cannot be reached at the moment. Try again in a minute.';
+  return 'The clip could not be sent' + (status ? ': the server refused it (' + status + ').' : '. Check your connection and try again.');
+}
+
 // Translating.
 function randomName() {
   return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, '0')).join('');
@@ -196,7 +206,7 @@ at('go').addEventListener('click', async () => {
     props.value = { path, job: mine };
     trigger('submit');
   } catch (error) {
-    if (job === mine) finish('The clip could not be sent: ' + error.message);
+    if (job === mine) finish(sendingError(error.message));
   }
 });
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from training_fla.files import InputError
 from training_fla.serving.limits import CancelledError, Limits, RefusedError, WorkClock
+from training_fla.serving.request_limits import RequestLimits
 from training_fla.serving.translation import ClipTranslator, most_frames
 from training_fla.serving.upload_folder import UploadFolder
 from training_fla.viewing.loading import load_pipeline
@@ -28,25 +29,31 @@ logger = logging.getLogger(__name__)
 
 
 def serve(
-    model: str, title: str, limits: Limits, host: str, port: int, num_beams: int | None, **loading: str | None
+    model: str,
+    title: str,
+    limits: Limits,
+    host: str,
+    port: int,
+    num_beams: int | None,
+    root_path: str = "",
+    **loading: str | None,
 ) -> None:
     """Serve the page of a model until Ctrl-C or a request to end."""
     port = free_port(host, port)  # before the model is loaded
-    reading = ReadingProcess()
-    reading.start_early()  # also before there are visitors, whose connections it would inherit
-    with UploadFolder(limits.keep_seconds) as uploads:
+    with UploadFolder(limits.keep_seconds) as uploads, ReadingProcess() as reading:
+        reading.start_early()  # also before there are visitors, whose connections it would inherit
         import_gradio()
         pipe = load_pipeline(model, **loading)
         limits = replace(limits, max_frames=most_frames(pipe))
         page = build_page(ClipService(ClipTranslator(pipe, limits, num_beams, reading), uploads), title)
+        free_port(host, port)  # still: another server may have been loading its model
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
-        address = launch_page(page, host, port, limits.max_bytes)
+        address = launch_page(page, host, port, limits.max_bytes, root_path)
         print(f"serving {model} at {address} (Ctrl-C stops it)", flush=True)
         stop.wait()
         page.close(verbose=False)
-        reading.end()
 
 
 class ClipService:
@@ -123,14 +130,21 @@ def page_markup(limits: Limits, title: str, frame_stride: int) -> str:
     return markup
 
 
-def launch_page(page, host: str, port: int, max_bytes: int) -> str:
-    """Start the server, which closes a connection as soon as more than `max_bytes` were sent; its address."""
+def launch_page(page, host: str, port: int, max_bytes: int, root_path: str = "") -> str:
+    """Start the server, which ends a request as soon as more than `max_bytes` were sent; its address.
+
+    `root_path` is where a proxy shows the page: a path of its own address, or the whole address.
+    """
     gradio = import_gradio()
+    from starlette.middleware import Middleware
+
     fonts = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
-    _, address, _ = page.launch(
+    options = dict(
         server_name=host,
         server_port=port,
+        root_path=root_path,
         max_file_size=max_bytes,
+        app_kwargs={"middleware": [Middleware(RequestLimits, max_bytes=max_bytes)]},
         state_session_capacity=1,  # of how many visitors Gradio remembers what they were shown
         theme=gradio.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"]),
         # Not as `css`: Gradio would confine it to a part of the page.
@@ -145,6 +159,10 @@ def launch_page(page, host: str, port: int, max_bytes: int) -> str:
         quiet=True,
         prevent_thread_lock=True,
     )
+    try:
+        _, address, _ = page.launch(**options)
+    except OSError as error:  # another server took it in the meantime
+        raise InputError(port_is_taken(host, port)) from error
     return address
 
 
@@ -155,9 +173,11 @@ def free_port(host: str, port: int) -> int:
             return listener.getsockname()[1]
     except OSError as error:
         reason = str(error.strerror).split(" (")[0]
-        raise InputError(
-            f"cannot listen at {host}:{port} ({reason}): choose another --port (0 takes a free one)"
-        ) from error
+        raise InputError(port_is_taken(host, port, reason)) from error
+
+
+def port_is_taken(host: str, port: int, reason: str = "Address already in use") -> str:
+    return f"cannot listen at {host}:{port} ({reason}): choose another --port (0 takes a free one)"
 
 
 def import_gradio():

@@ -61,6 +61,12 @@ class ReadingProcess:
             raise result
         return result
 
+    def __enter__(self) -> "ReadingProcess":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.end()
+
     def start_early(self) -> None:
         """Start the process while this one does something else: it has to import PyTorch."""
 

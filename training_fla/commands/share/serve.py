@@ -18,9 +18,15 @@ def add_arguments(parser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder of a trained model, or its Hub id")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen at; 0 takes a free one (default 7860)")
+    parser.add_argument(
+        "--root-path",
+        default="",
+        metavar="PATH",
+        help="where a proxy shows the page, if not at its top: /signs, or https://example.org/signs",
+    )
     parser.add_argument("--title", metavar="NAME", help="what the page calls the model (default: from MODEL)")
     add_model_arguments(parser)
-    parser.add_argument("--max-megabytes", type=seconds, default=64, metavar="N", help="largest file (default 64)")
+    parser.add_argument("--max-megabytes", type=seconds, default=64, metavar="N", help="largest request (default 64)")
     parser.add_argument("--max-seconds", type=seconds, default=30, metavar="S", help="longest clip (default 30)")
     parser.add_argument("--time-limit", type=seconds, default=120, metavar="S", help="of work on a clip (default 120)")
     parser.add_argument("--max-waiting", type=positive, default=8, metavar="N", help="clips in the queue (default 8)")
@@ -32,6 +38,9 @@ def run(args) -> Done:
     """Serve until Ctrl-C, or write the Space."""
     if not 0 <= args.port < 65536:
         raise InputError(f"--port {args.port}: must be 0 to 65535")
+    args.root_path = args.root_path.rstrip("/")
+    if args.root_path and not args.root_path.startswith(("/", "http://", "https://")):
+        raise InputError(f"--root-path {args.root_path}: must begin with / or be a whole address")
     from training_fla.hub.card import public_name
     from training_fla.serving.limits import Limits
 
@@ -46,5 +55,5 @@ def run(args) -> Done:
         return Done(f"wrote {args.write_space}", f"python {args.write_space}/app.py to try it, {push} to share it")
     from training_fla.serving.page import serve
 
-    serve(args.model, title, limits, args.host, args.port, device=args.device, **search)
+    serve(args.model, title, limits, args.host, args.port, root_path=args.root_path, device=args.device, **search)
     return Done("the page is closed")
