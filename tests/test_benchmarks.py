@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from benchmarks import corpus_scale, gpu, perplexity, visual_encoder
+from benchmarks import corpus_scale, gpu, visual_encoder
 
 
 def test_the_gpu_benchmark_runs_in_miniature(tmp_path, monkeypatch):
@@ -59,18 +59,3 @@ def test_the_visual_encoder_is_timed_in_bf16_where_the_processor_has_it(monkeypa
     labels = [row["label"] for row in json.loads(output.out)["rows"]]
     assert labels == [f"visual encoder / bare resnet18, {name}" for name in ("fp32", "bf16")[: 1 + timed]]
     assert ("bf16 is left out: this processor only emulates it" in output.err) is not timed
-
-
-def test_the_perplexity_of_a_language_model_is_measured_beside_two_others(tmp_path, capsys):
-    from training_fla.training.denoising import denoise
-
-    lines = [
-        f"am {day} {weather} es" for day in ("montag", "dienstag", "freitag") for weather in ("regnet", "schneit")
-    ]
-    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    denoise(lines, tmp_path / "model", vocab_size=60, width=64, layers=1, max_steps=60, batch_size=6, warmup_steps=5)
-    files = ["--text", str(tmp_path / "text.txt"), "--train", str(tmp_path / "text.txt")]
-    capsys.readouterr()
-    assert perplexity.main(["--model", str(tmp_path / "model"), *files, "--steps", "1", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])["perplexities"]
-    assert 1 < found["pre-trained"] < min(found["not trained"], found["of Light-T's size"])

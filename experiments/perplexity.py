@@ -1,6 +1,6 @@
 r"""How well does a language model of `fla denoise` know text it has not seen?
 
-    python -m benchmarks.perplexity --model runs/phoenix_drawn/mbart-trimmed \\
+    python -m experiments.perplexity --model runs/phoenix_drawn/mbart-trimmed \\
         --text runs/phoenix_drawn/corpus/dev.sentences.txt --train runs/phoenix_drawn/corpus/train.sentences.txt
 
 Perplexity a token of sentences whose spans are masked as in pre-training. Beside the model: the same without its
@@ -8,13 +8,11 @@ training, and one of Light-T's size that saw no more than the training sentences
 """
 
 import argparse
+import json
 import math
-import sys
 from pathlib import Path
 
 import torch
-
-from benchmarks.measuring import report
 
 
 def perplexity(model, tokenizer, sentences: list[str]) -> float:
@@ -34,14 +32,14 @@ def perplexity(model, tokenizer, sentences: list[str]) -> float:
     return math.exp(loss / count)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Measure and print; 1 where the model is no better than one of the others."""
+def main(args: list[str] | None = None) -> None:
+    """Measure and print one line a model, or one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of `fla denoise` or `fla trim`")
     parser.add_argument("--text", type=Path, required=True, help="sentences the model has not seen, one a line")
     parser.add_argument("--train", type=Path, required=True, help="training sentences of the corpus")
     parser.add_argument("--steps", type=int, default=1880, help="of the model of Light-T's size [%(default)s]")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     options = parser.parse_args(args)
     from tempfile import TemporaryDirectory
 
@@ -68,11 +66,12 @@ def main(args: list[str] | None = None) -> int:
         schedule["train_sampling_strategy"] = "group_by_length"  # as the pre-trained one of docs/factorization.md
         infilling_trainer(models["of Light-T's size"], tokenizer, ids, Path(folder), schedule).train()
     found = {name: perplexity(model, tokenizer, sentences) for name, model in models.items()}
-    own, rows = found["pre-trained"], []
-    for name, value in list(found.items())[1:]:
-        rows.append((f"perplexity {own:.1f} / {value:.1f} of the model {name}", own / value, 1.0))
-    return report(rows, "", options.json, perplexities=found)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        for name, value in found.items():
+            print(f"{name:<20} {value:10.1f}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
