@@ -157,7 +157,7 @@ def note_plan(runs: list[Run], ablation: Ablation) -> None:
     """Print one line a run before anything runs: its clips a step, all processes together, and its rates."""
     for run in {run.folder: run for run in runs}.values():  # rows share runs
         stage = Path(run.script).stem.removeprefix("run_")
-        lines = convert(STAGES[stage], override(read_recipe(run.recipe), run.lines, "fla ablate"))
+        lines = convert(STAGES[stage], override(read_recipe(run.recipe), run.values(), "fla ablate"))
         clips = clips_a_step(lines, num_processes(ablation.launcher))
         # Paper: Sec. 5.2
         paper = {"stage1": 8, "stage2": 16}[stage]

@@ -28,10 +28,13 @@ class Run:
     recipe: Path
     lines: dict[str, Any]
 
+    def values(self) -> dict[str, str]:
+        """The lines as a person would type them."""
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.lines.items()}
+
     def command(self) -> list[str]:
         """The run as a person would type it, without the launcher."""
-        values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.lines.items()}
-        words = [word for key, value in values.items() for word in (f"--{key}", value)]
+        words = [word for key, value in self.values().items() for word in (f"--{key}", value)]
         return [self.script, str(self.recipe), *words, "--output_dir", str(self.folder)]
 
     def report(self) -> dict[str, Any]:

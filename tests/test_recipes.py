@@ -248,3 +248,15 @@ def test_fsdp_wraps_the_layers_that_the_language_model_has():
         module for module in model.modules() if plugin.auto_wrap_policy(module, recurse=False, nonwrapped_numel=0)
     ]
     assert len(wrapped) == 3
+
+
+def test_the_memory_of_the_ablations_follows_the_formula_of_training():
+    """GiB by frames of a step: 0.44 and 0.0209 a frame, and MBart's 5.4 where it is trained beside the encoder."""
+    training, page = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("training", "ablations"))
+    assert "| stage 1, GiB | 0.44 + F x 0.0209 |" in training and "| stage 2, MBart-large, GiB | 5.4 + " in training
+    rows = re.findall(r"\| (Table.*|all others) \| ([\d,]+)(?: at most)? \| (\d+) \| ([\d,]+) \| (\d+) \|", page)
+    assert len(rows) == 4
+    for name, *figures in rows:
+        base = 0.44 + 5.4 * ("joint" in name)
+        for frames, memory in (figures[:2], figures[2:]):
+            assert int(memory) == round(base + 0.0209 * int(frames.replace(",", ""))), name
