@@ -14,7 +14,7 @@ from sacrebleu.metrics import BLEU
 from training_fla.files import atomic_file
 from training_fla.scoring.conventions import TextForm
 from training_fla.scoring.predictions import PredictionFile
-from training_fla.scoring.rouge import ROUGE_VARIANTS
+from training_fla.scoring.rouge import ROUGE_VARIANTS, f_score
 from training_fla.scoring.scores import SCORE_NAMES
 from training_fla.tables import write_table
 
@@ -61,7 +61,7 @@ def scored_sentences(table: PredictionFile, form: TextForm, rouge: str = "beta1.
             id=identifier,
             prediction=prediction,
             reference=reference,
-            rouge_l=ROUGE_VARIANTS[rouge](form.text(prediction), form.text(reference)),
+            rouge_l=f_score(form.tokens(prediction), form.tokens(reference), ROUGE_VARIANTS[rouge]),
             bleu4=bleu.sentence_score(form.bleu_text(prediction), [form.bleu_text(reference)]).score,
             alignment=align(form.tokens(prediction), form.tokens(reference)),
             foreign_script="".join(foreign),

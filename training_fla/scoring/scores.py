@@ -73,10 +73,8 @@ def alternative_scores(
     # As neccam/slt scores: no smoothing, effective order.
     floor = {"smooth_method": "floor", "smooth_value": 0.0, "effective_order": True}
     found["smooth_floor0"] = bleu_scores(_whole("bleu4", predictions, references, form), **floor)
-    for variant in ROUGE_VARIANTS:
-        if variant != "beta1.2" and not (form.characters and variant == "rouge_score_stem"):
-            name = variant if variant.startswith("rouge_") else f"rouge_l_{variant}"
-            found[name] = _whole("rouge_l", predictions, references, form, variant).score
+    for variant in ROUGE_VARIANTS.keys() - {"beta1.2"}:
+        found[f"rouge_l_{variant}"] = _whole("rouge_l", predictions, references, form, variant).score
     return found
 
 
