@@ -192,7 +192,7 @@ def test_all_bad_rows_are_named_at_once_up_to_a_number(tmp_path):
     with pytest.raises(InputError) as error:
         read_table(file, ["video"])
     message = str(error.value)
-    assert message.startswith(f"{file}, line 3: the row has 1 cells, the header 2; line 5: the row has")
+    assert message.startswith(f"{file}, line 3: the row has 1 cell, the header 2; line 5: the row has")
     assert message.count("line ") == 20 and message.endswith("and 10 more, 30 bad rows in all")
 
 
@@ -265,7 +265,7 @@ def test_sentences_come_from_text_or_from_a_column(tmp_path):
             None,
             r"the sentence has the control character '\\t'; for a table name its column",
         ),
-        ("id\ttext\n1\n", "text", "t.txt, line 2: the row has 1 cells, the header 2"),
+        ("id\ttext\n1\n", "text", "t.txt, line 2: the row has 1 cell, the header 2"),
     ],
 )
 def test_bad_sentences_are_named(tmp_path, text, column, message):

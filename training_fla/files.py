@@ -172,6 +172,11 @@ def progress(items: Iterable | None = None, disable: bool = False, **options):
     return Lines(items, file=io.StringIO(), delay=2, mininterval=2, miniters=1, bar_format=form, **options)
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 clip`, `2,000 clips`."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
 def size_text(num_bytes: float) -> str:
     """`812 bytes`, `4.5 MB`, `1.2 GB`; 1 MB is 10^6 bytes, as on a disk's label."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from training_fla.file_kinds import kind_of_file
-from training_fla.files import InputError, atomic_file, one_line
+from training_fla.files import InputError, atomic_file, counted, one_line
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 NOT_A_SENTENCE = {"nan", "<na>", "#n/a"}  # how table programs write a missing value
@@ -214,7 +214,7 @@ def _delimited_rows(
         while len(cells) > len(header) and not cells[-1].strip():
             cells.pop()
         if not fault and not named <= len(cells) <= len(header):
-            fault = f"the row has {len(cells)} cells, the header {len(header)}"
+            fault = f"the row has {counted(len(cells), 'cell')}, the header {len(header)}"
             if len(cells) > len(header) and quotes:
                 fault += f": put double quotes round a cell that holds {delimiter!r}"
         if fault:

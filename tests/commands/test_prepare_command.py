@@ -241,7 +241,7 @@ def test_all_bad_rows_of_a_table_are_named_and_skip_packs_the_rest(tmp_path, cap
     assert main([*arguments, "--check"]) == 1
     report = capsys.readouterr().out
     assert "rows that cannot be used: 2" in report and "line 4: the clip ends at 1, not after" in report
-    assert "train: 1 rows" in report and "dev: 1 rows; frames 25 to 25" in report
+    assert "train: 1 row" in report and "dev: 1 row; frames 25 to 25" in report
     assert main([*arguments, "--on-error", "skip", "--out", str(tmp_path / "out")]) == 0
     assert "note: left out: " in capsys.readouterr().err
     assert PackedCorpus(tmp_path / "out", "dev").sentences == ['He said "go", and went.']

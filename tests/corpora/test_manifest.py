@@ -110,7 +110,7 @@ def test_a_folder_with_a_table_a_split_is_read(tmp_path):
             "file\tsentence\na\tb\n",
             "line 1: no column 'video', only 'file', 'sentence'; name the right one with its option",
         ),
-        ("video\tsentence\na.mp4\n", "line 2: the row has 1 cells, the header 2"),
+        ("video\tsentence\na.mp4\n", "line 2: the row has 1 cell, the header 2"),
         ("video\tsentence\tsplit\na.mp4\tx\ttrial\n", "line 2: unknown split 'trial'"),
         ("video\tsentence\n../a.mp4\tx\n", r"line 2: path '\.\./a\.mp4' leaves"),
         ("video\tsentence\na.mp4\tx\na.mp4\ty\n", "line 3: id 'a' came before, at .*line 2: give each row its own in"),
@@ -145,7 +145,7 @@ def test_all_bad_rows_of_all_tables_are_named_at_once_or_skipped(tmp_path):
     rows = read_manifest(tmp_path, reading=reading)
     assert [(row.split, row.id) for row in rows] == [("train", "a_0-1"), ("dev", "a_0-1"), ("dev", "a_0-1#2")]
     assert len(reading.bad.lines()) == 3
-    assert "1 rows repeat others and are kept; the first" in reading.notes[0]
+    assert "1 row repeats another and is kept; the first" in reading.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ def test_a_check_names_everything_that_is_amiss(tmp_path):
     (frames / "test/c-1/images0001.png").write_bytes(b"no image")
     expected = {"train": 2, "dev": 2, "test": 2}
     report = check_corpus(read_phoenix14t(root), expected, CORPORA["phoenix14t"].media(root), num_workers=0)
-    assert report.count_differences == ["dev: 3 rows instead of 2", "test: 1 rows instead of 2"]
+    assert report.count_differences == ["dev: 3 rows instead of 2", "test: 1 row instead of 2"]
     assert report.missing == [f"dev gone: {frames}/dev/gone"]
     assert report.empty_sentences == ["dev b-1"]
     assert report.duplicates == ["dev b-1: 2 times"]

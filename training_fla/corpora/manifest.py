@@ -71,7 +71,8 @@ def read_manifest(
                     )
                 rows[row.split, row.id], places[row.split, row.id] = row, where
     if repeated:
-        reading.notes.append(f"{len(repeated)} rows repeat others and are kept; the first, {repeated[0]}")
+        what = "row repeats another and is" if len(repeated) == 1 else "rows repeat others and are"
+        reading.notes.append(f"{len(repeated)} {what} kept; the first, {repeated[0]}")
     return reading.finished(list(rows.values()), f"{file} has no rows")
 
 

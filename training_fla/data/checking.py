@@ -13,7 +13,7 @@ from typing import Any
 
 from training_fla.corpora.clips import EmbeddedVideo, FrameFolder, OpenedClip, VideoFile, frame_times
 from training_fla.corpora.row import SPLITS, CorpusRow
-from training_fla.files import InputError, one_line, progress
+from training_fla.files import InputError, counted, one_line, progress
 from training_fla.scoring.conventions import convention_for
 
 from .packed_corpus import file_sha256
@@ -66,7 +66,7 @@ class CorpusReport:
         """The report, to be printed."""
         lines = []
         for split, count in self.rows.items():
-            parts = [f"{split}: {count} rows"]
+            parts = [f"{split}: {counted(count, 'row')}"]
             for what, numbers in (("frames", self.frames.get(split)), ("words", self.words.get(split))):
                 if numbers:
                     parts.append(f"{what} {min(numbers)} to {max(numbers)}, median {statistics.median(numbers):.0f}")
@@ -130,7 +130,7 @@ def _check_annotation(rows: Sequence[CorpusRow], expected: Mapping[str, int], re
     for split in SPLITS:
         of_split = [row for row in rows if row.split == split]
         if expected.get(split, len(of_split)) != len(of_split):
-            report.count_differences.append(f"{split}: {len(of_split)} rows instead of {expected[split]}")
+            report.count_differences.append(f"{split}: {counted(len(of_split), 'row')} instead of {expected[split]}")
         if of_split:
             report.rows[split] = len(of_split)
             report.words[split] = [_num_words(row.sentence) for row in of_split if row.sentence]
@@ -203,12 +203,12 @@ def examine(row: CorpusRow, decode: bool = True, frame_stride: int = 1) -> Findi
     except Exception as error:  # decoders raise errors of many kinds at a damaged file
         return Finding(fault=one_line(error) or type(error).__name__)
     if row.num_frames is not None and row.num_frames != num_frames:
-        difference = f"{num_frames} frames instead of {row.num_frames}"
+        difference = f"{counted(num_frames, 'frame')} instead of {row.num_frames}"
     odd = {str(warning.message) for warning in caught}
     words = _num_words(row.sentence)
     if seconds > max(LONG_SECONDS, LONG_SECONDS_A_WORD * words):
         why = "" if getattr(row.video, "end_seconds", None) else ": no `end` is given"
-        odd.add(f"{row.split} {row.id}: {num_frames} frames, {seconds:.0f} s, for {words} words{why}")
+        odd.add(f"{row.split} {row.id}: {num_frames:,} frames, {seconds:.0f} s, for {counted(words, 'word')}{why}")
     warning = "; ".join(sorted(odd))
     return Finding(num_frames, difference=difference, warning=warning, picture=picture and tuple(picture))
 

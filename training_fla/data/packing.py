@@ -32,6 +32,7 @@ from training_fla.files import (
     atomic_file,
     check_folder,
     check_not_inside,
+    counted,
     disk_is_full,
     locked_folder,
     note,
@@ -211,7 +212,7 @@ def plan_shards(rows: Sequence[CorpusRow], shard_clips: int | None = None) -> li
         of_split = [row for row in rows if row.split == split]
         twice = [id_ for id_, count in Counter(row.id for row in of_split).items() if count > 1]
         if twice:
-            raise InputError(f"{len(twice)} ids come twice in split {split}, the first is {twice[0]!r}")
+            raise InputError(f"split {split}: {counted(len(twice), 'id')} more than once, the first is {twice[0]!r}")
         clips = shard_clips or min(MAX_SHARD_CLIPS, max(MIN_SHARD_CLIPS, len(of_split) // SHARDS_OF_A_SPLIT))
         num_shards = -(-len(of_split) // clips)
         for number in range(num_shards):
@@ -316,7 +317,7 @@ def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBa
         entry = {"file": shard.file, "bytes": os.path.getsize(work), "sha256": file_sha256(work)}
         entry |= {"index_sha256": index_digest(table), "clips": num_clips, "frames": num_frames}
     if skipped:
-        bar.set_description(f"packing, {len(skipped)} bad clips in {shard.file}", refresh=False)
+        bar.set_description(f"packing, {counted(len(skipped), 'bad clip')} in {shard.file}", refresh=False)
     text = json.dumps(entry | {"plan": packing.plan, "skipped": skipped})
     (packing.work / "notes" / f"{shard.file}.json").write_text(text, encoding="utf-8")
     return entry

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training_fla.files import Done, InputError, check_folder, check_not_inside, note, one_line, size_text
+from training_fla.files import Done, InputError, check_folder, check_not_inside, counted, note, one_line, size_text
 
 from .sources import FeatureTable, Rows, Source, sources
 
@@ -217,8 +217,3 @@ def store(args: argparse.Namespace, found: Rows, reading: "Reading") -> Done:
     write_feature_table(args.out, clips, parameters, **options)
     next_command = args.source.next_command(args, clips[0][0].language)
     return Done(f"stored {counted(len(clips), 'clip')}, C = {size}, in {args.out}", next_command)
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 clip`, `2 clips`."""
-    return f"{number:,} {thing}" + ("" if number == 1 else "s")
