@@ -67,11 +67,17 @@ def make_ablation(recipes: Path, out: Path, words: list[str], launcher: str, see
     return Ablation(recipes, out, overrides, shlex.split(launcher), seeds)
 
 
+def stage_of(name: str) -> str:
+    """The stage of a row's recipe: its name begins with it."""
+    return name.partition("_")[0]
+
+
 def differences(name: str, recipes: Path = DIFFERENCES.parent) -> dict[str, Any]:
     """The lines in which a row's recipe, the corpus's own if it has one, differs from its stage's."""
     if name in STAGES:
         return {}
-    stage, own, plain = STAGES[name[:6]], recipes / "ablations" / f"{name}.yaml", f"{name[:6]}.yaml"
+    stage, plain = STAGES[stage_of(name)], f"{stage_of(name)}.yaml"
+    own = recipes / "ablations" / f"{name}.yaml"
     file = own if own.is_file() else DIFFERENCES / own.name
     whole, base = read_lines(stage, file), read_lines(stage, file.parents[1] / plain)
     lines = {key: value for key, value in whole.items() if key not in base or base[key] != value}
@@ -88,14 +94,14 @@ def differences(name: str, recipes: Path = DIFFERENCES.parent) -> dict[str, Any]
 
 def check_meaning(name: str, lines: dict[str, Any], base: dict[str, Any], corpus: dict[str, Any], own: Path) -> None:
     """Refuse a row of PHOENIX14T's that changes what the corpus's own recipe has otherwise."""
-    parser = recipe_parser(STAGES[name[:6]])[0]
+    parser, plain = recipe_parser(STAGES[stage_of(name)])[0], f"{stage_of(name)}.yaml"
     for key in lines.keys() - UNCOMPARED:
         default = TRAINING_DEFAULTS.get(key, parser.get_default(key))
         there, here = base.get(key, default), corpus.get(key, default)
         if there != here:
             raise InputError(
                 f"{name} is no row of {own.parents[1]}: it changes `{key}`, {json.dumps(there)} on PHOENIX14T and "
-                f"{json.dumps(here)} here; to vary it here write {own}, with base: ../{name[:6]}.yaml"
+                f"{json.dumps(here)} here; to vary it here write {own}, with base: ../{plain}"
             )
 
 
@@ -126,7 +132,7 @@ def stage2_lines(row: Row, ablation: Ablation) -> dict[str, Any]:
 
 def plan(folder: Path, name: str, ablation: Ablation, seed: int, lines: dict[str, Any]) -> Run:
     """One run of a named recipe on the ablation's corpus; what makes the row wins over everything else."""
-    stage = name[:6]
+    stage = stage_of(name)
     lines = lines | given_lines(stage, ablation) | {"seed": seed} | differences(name, ablation.recipes)
     return Run(folder, f"run_{stage}.py", ablation.recipes / f"{stage}.yaml", lines)
 

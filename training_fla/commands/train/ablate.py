@@ -1,7 +1,8 @@
 """Run the rows of one of the paper's ablation tables and print our figures beside the paper's.
 
-Runs are shared between tables and between calls with the same --out; an interrupted one is resumed. The table is also
-written to OUT/TABLE.md. Needs a clone of the repository.
+Clips a step and rates of each run are printed first. Runs are shared between tables and between calls with the same
+--out; an interrupted one is resumed. The table, also written to OUT/TABLE.md, ends with how far each row lies from the
+whole method: difference, interval, p. Needs a clone of the repository.
 """
 
 import argparse
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--recipes", type=Path, default=Path("recipes/phoenix14t"), metavar="DIR", help=text)
     add("--out", type=Path, default=Path("runs/ablations"), metavar="DIR", help="where the runs go [%(default)s]")
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="run each row with each [0]")
-    text = "before the script, e.g. 'accelerate launch --num_processes 2'"
+    text = "before the scripts of both stages, e.g. 'accelerate launch --num_processes 2'"
     add("--launcher", default="", metavar="WORDS", help=text)
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="recipe lines for all runs that know them")
 
