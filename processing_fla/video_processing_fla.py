@@ -29,6 +29,7 @@ class FlaVideoProcessorKwargs(VideosKwargs, total=False):
     frame_stride: int | None
     max_source_frames: int | None
     random_frame_phase: bool | None
+    max_sampled_frames: int | None
     packed_size: dict[str, int] | None
 
 
@@ -51,6 +52,8 @@ class FlaVideoProcessor(BaseVideoProcessor):
             when they were packed; straight to `size` when absent.
         crop_size (`dict`, *optional*, defaults to `{"height": 224, "width": 224}`):
             The middle of this size is cut out.
+        max_sampled_frames (`int`, *optional*):
+            A file of which more would be sampled is refused; before it is decoded, where it says how long it is.
         do_rescale, do_normalize (`bool`, *optional*, defaults to `True`):
             With both `False` the output is `uint8`, which the model scales and normalises on its device.
         kwargs:
@@ -67,6 +70,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
 
     frame_stride = 4  # Paper: Sec. 4.2, Table 6 (25 %)
     max_source_frames = None
+    max_sampled_frames = None
     random_frame_phase = False
     packed_size = None
     do_sample_frames = True
@@ -207,11 +211,19 @@ class FlaVideoProcessor(BaseVideoProcessor):
         """The kept frames of one video, scaled, and its metadata."""
         options = sample_indices_fn.keywords
         seed = int(torch.randint(2**62, ())) if options.get("random_frame_phase") else None
+        most = options.get("max_sampled_frames") if isinstance(video, (str, os.PathLike)) else None
 
         def choose(num_frames: int, fps: float | None) -> np.ndarray:
             duration = num_frames / fps if fps else None
             known = VideoMetadata(total_num_frames=num_frames, fps=fps, duration=duration)
-            return sample_indices_fn(metadata=known, phase_seed=seed)
+            indices = sample_indices_fn(metadata=known, phase_seed=seed)
+            if most and len(indices) > most and num_frames != UNKNOWN_LENGTH:
+                shown = f", about {most * duration / len(indices):.0f} seconds" if duration else ""
+                raise ValueError(
+                    f"`{video}` has {num_frames} frames, of which {len(indices)} are sampled; the model reads at most "
+                    f"{most}{shown}: cut it, or have `fla translate --format srt` do so"
+                )
+            return indices
 
         packed = options.get("packed_size")
 

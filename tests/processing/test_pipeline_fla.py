@@ -10,6 +10,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from transformers.utils import import_utils
 
 from processing_fla import SignTranslationPipeline, VideoDecodeError
+from processing_fla.video_reading_fla import OpenVideo
 
 from .drawing import late_video, marked_frame, tiny_model, tiny_processor, write_video
 
@@ -52,6 +53,20 @@ def test_a_clip_becomes_a_sentence_with_its_score_and_length(translate, clips):
     labels = ids[:, 1:].masked_fill(ids[:, 1:] == 1, -100)
     loss = translate.model(**batch, decoder_input_ids=ids[:, :-1], labels=labels).loss
     assert result["score"] == pytest.approx(float(torch.exp(-loss)), rel=1e-4)
+
+
+def test_a_recording_longer_than_the_positions_is_refused_before_it_is_decoded(translate, tmp_path, monkeypatch):
+    path = str(write_video(tmp_path / "long.mp4", [marked_frame(1)] * 270))
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenVideo, "timed_frames", None)  # nothing is decoded
+        with pytest.raises(ValueError, match=r"long.mp4` has 270 frames, of which 68 are .* most 64.*--format srt"):
+            translate(path, **SHORT)
+        assert "most 64" in translate(path, on_error="skip", **SHORT)["error"]
+    assert translate(path, max_source_frames=200, **SHORT)["num_frames"] == 270
+    # A container without an index says it only when it has been read.
+    path = str(write_video(tmp_path / "long.mkv", [marked_frame(1)] * 270))
+    with pytest.raises(ValueError, match=r"long.mkv` has 270 frames.*most 64"):
+        translate(path, **SHORT)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])

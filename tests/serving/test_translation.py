@@ -57,6 +57,9 @@ class SlowVideoProcessor:
 
     seconds: float
 
+    def sample_frame_indices(self, num_frames: int) -> np.ndarray:
+        return np.arange(num_frames)
+
     def __call__(self, videos, **options):
         time.sleep(self.seconds)
 

@@ -172,3 +172,7 @@ def test_a_clip_longer_than_the_model_is_refused(tmp_path):
     long = write_video(tmp_path / "long.mp4", [marked_frame(n % 20) for n in range(300)])
     with pytest.raises(InputError, match="position table ends at 64"):
         inspect_translation(str(long), tiny_pipeline())
+
+
+def test_a_time_just_below_zero_is_zero():
+    assert ClipFrames("a.mp4", None, np.arange(1), [-1e-9], 1, 0.04).when(0) == "0.00 s"

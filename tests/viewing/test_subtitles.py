@@ -11,6 +11,7 @@ import pytest
 
 from tests.processing.drawing import marked_frame, tiny_model, tiny_processor, write_video
 from training_fla.cli import main
+from training_fla.viewing import subtitles
 from training_fla.viewing.subtitles import cut_windows, print_subtitles, subtitle, timestamp
 
 LIVE = {"live": "1"}
@@ -78,6 +79,22 @@ def cues_of(video, capsys, length=6.0) -> list[tuple[str, str]]:
     print_subtitles(translate, str(video), "vtt", length)
     times = re.findall(r"00:00:(\S+) --> 00:00:(\S+)", capsys.readouterr().out)
     return [(*map(float, pair), shape[0]) for pair, shape in zip(times, translate.shapes, strict=True)]
+
+
+def test_progress_names_how_many_windows_there_will_be(tmp_path, capsys, monkeypatch):
+    class Bar(list):
+        total = None
+
+    bar = Bar()
+
+    def progress(items, **options):
+        bar.items = items
+        return bar
+
+    Bar.__iter__ = lambda self: iter(self.items)
+    monkeypatch.setattr(subtitles, "progress", progress)
+    video = write_video(tmp_path / "a.mp4", [marked_frame(number % 25) for number in range(60)])
+    assert len(cues_of(video, capsys, 1.0)) == 3 == bar.total
 
 
 def test_a_browsers_recording_is_cut_by_its_frame_times(tmp_path, capsys):

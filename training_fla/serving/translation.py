@@ -171,7 +171,10 @@ class ClipTranslator:
 def read_within_limits(path: Path, video_processor, limits: Limits) -> ClipFrames:
     """The frames the model sees of a file; one that is too long is refused as soon as that can be known."""
     with open_video(path) as video:
-        limits.check_length(video.end_seconds or 0.0)
+        seconds, promised = video.end_seconds, video.promised_frames()
+        limits.check_length(seconds or 0.0)
+        if seconds and promised:  # before anything is decoded
+            limits.check_sampled(len(video_processor.sample_frame_indices(promised)), seconds)
         for number, (seconds, _) in enumerate(video.timed_frames(), start=1):
             limits.check_frame(number, seconds)
     clip = read_clip(path, video_processor)
@@ -209,11 +212,8 @@ def describe_word(word: str, weights: np.ndarray, clip: ClipFrames) -> dict:
 
 
 def most_frames(pipe) -> int | None:
-    """How many sampled frames a model's position table has room for; `None` where no clip is too long."""
-    table = getattr(pipe.model.language_model.get_encoder(), "embed_positions", None)
-    if not isinstance(table, torch.nn.Embedding):
-        return None
-    room = table.num_embeddings - getattr(table, "offset", 0)
+    """How many sampled frames the model has room for; `None` where no clip is too long."""
+    room = pipe.most_frames()
     processor = pipe.processor.video_processor
     thinned = processor.max_source_frames and -(-processor.max_source_frames // processor.frame_stride)
-    return None if thinned and thinned <= room else room
+    return None if room is None or (thinned and thinned <= room) else room

@@ -31,7 +31,9 @@ class ClipFrames:
 
     def when(self, position: int) -> str:
         """When a sampled frame is shown, or its number where nothing says so."""
-        return f"frame {self.indices[position]}" if self.seconds is None else f"{self.seconds[position]:.2f} s"
+        if self.seconds is None:
+            return f"frame {self.indices[position]}"
+        return f"{round(self.seconds[position], 2) + 0.0:.2f} s"  # a time just below 0 is not -0.00
 
     def image(self, position: int) -> Image.Image:
         return Image.fromarray(self.pixels[position].permute(1, 2, 0).contiguous().numpy())

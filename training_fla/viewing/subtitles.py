@@ -5,7 +5,8 @@ than those of the cues that are translated at once, and these at the size the mo
 """
 
 import html
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,13 +30,19 @@ class Cue:
 
 def print_subtitles(translate, video: str, form: str, cut: float | PauseRules, **options) -> int:
     """Translate a video cue by cue, windows of so many seconds or by pauses, and print each subtitle; how many."""
-    total, cues = open_cues(video, translate, cut)
+    bar = None
+
+    def announce(total: int) -> None:
+        if bar is not None:
+            bar.total = total
+
+    total, cues = open_cues(video, translate, cut, announce)
     if form == "vtt":
         print("WEBVTT\n")
     number = 0
-    translated = progress(translate_cues(translate, cues, options), total=total, desc="translating", unit="cue")
+    bar = progress(translate_cues(translate, cues, options), total=total, desc="translating", unit="cue")
     try:
-        for start, end, sentence in translated:
+        for start, end, sentence in bar:
             if sentence.strip():
                 number += 1
                 print(subtitle(number, start, end, sentence, form), flush=True)
@@ -59,10 +66,17 @@ def translate_cues(translate, cues: Iterable[Cue], options: dict) -> Iterator[tu
         yield *times[place], result["translation_text"]
 
 
-def open_cues(video: str, translate, cut: float | PauseRules) -> tuple[int | None, Iterator[Cue]]:
-    """The cues of a video file, and how many there are where that is known beforehand."""
+def open_cues(
+    video: str, translate, cut: float | PauseRules, announce: Callable[[int], None]
+) -> tuple[int | None, Iterator[Cue]]:
+    """The cues of a video file, and how many there are; `announce` gets the number where the file has to say it."""
     processor = translate.processor.video_processor
-    frames = read_frames(video, processor.reading_size)
+
+    def announce_windows(end_seconds: float | None) -> None:
+        if end_seconds and not isinstance(cut, PauseRules):
+            announce(math.ceil(end_seconds / cut))
+
+    frames = read_frames(video, processor.reading_size, announce_windows)
     if not isinstance(cut, PauseRules):
         return None, cut_windows(frames, cut)
     most = getattr(translate.model.config.get_text_config(), "max_position_embeddings", None)
@@ -72,9 +86,10 @@ def open_cues(video: str, translate, cut: float | PauseRules) -> tuple[int | Non
     return len(segments), cut_segments(frames, segments)
 
 
-def read_frames(video: str, size) -> Iterator[TimedFrame]:
-    """All frames of a video file with their seconds."""
+def read_frames(video: str, size, announce: Callable[[float | None], None]) -> Iterator[TimedFrame]:
+    """All frames of a video file with their seconds; `announce` gets its end, in seconds, when it is open."""
     with open_video(video) as opened:
+        announce(opened.end_seconds)
         yield from opened.rgb_frames(size=size)
 
 

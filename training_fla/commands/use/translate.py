@@ -7,6 +7,7 @@ clip that cannot be read is reported on stderr, the others are translated, and t
 import argparse
 import os
 import shlex
+import sys
 
 from training_fla.files import Done, InputError
 
@@ -110,7 +111,8 @@ def run(args) -> Done:
     options = {name: value for name, value in options.items() if value is not None}
     if cut:
         number = print_subtitles(translate, clips[0], args.format, cut, **options)
-        return Done(f"translated {clips[0]} into {number:,} subtitles", "the same with > FILE." + args.format)
+        look = f"the same with > FILE.{args.format}" if sys.stdout.isatty() else ""
+        return Done(f"translated {clips[0]} into {number:,} subtitles", look)
     with read_by(translate, processes, clips):
         translated = print_translations(translate, clips, args.format, **options)
     words = ["fla", "inspect", *translated[:1], "--model", args.model, "--out", "inspection.html", "--overwrite"]
