@@ -4,12 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from transformers import Seq2SeqTrainer
 
 from training_fla.cli import main as fla
 from training_fla.files import InputError, write_marker
-from training_fla.training.denoising import MASKED_SHARE, InfillingCollator, denoise, infill
+from training_fla.training.denoising import MASKED_SHARE, InfillingCollator, NoisedSentences, denoise, infill
+from training_fla.training.trainer import Epochs
 
 MASK = -1
 
@@ -45,11 +45,12 @@ def test_spans_of_length_zero_put_a_mask_between_tokens():
 
 def test_a_batch_is_noised_anew_and_keeps_what_marks_its_language(demo_processor):
     tokenizer = demo_processor.tokenizer
-    collate, examples = InfillingCollator(tokenizer), [{"input_ids": list(range(10, 30))}, {"input_ids": [10, 11]}]
-    torch.manual_seed(0)
-    one, two = collate(examples), collate(examples)
-    torch.manual_seed(0)
-    assert collate(examples)["input_ids"].equal(one["input_ids"]), "as after a resume, which restores the generator"
+    collate, sentences = InfillingCollator(tokenizer), NoisedSentences([list(range(10, 30)), [10, 11]], seed=3)
+    one = collate(list(sentences))
+    sentences.set_epoch(1)
+    two = collate(list(sentences))
+    sentences.set_epoch(0)
+    assert collate(list(sentences))["input_ids"].equal(one["input_ids"]), "seed, epoch and place decide"
     assert not one["input_ids"].equal(two["input_ids"]) and one["labels"].equal(two["labels"])
     suffix = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("de_DE")]
     assert one["labels"][0].tolist() == [*range(10, 30), *suffix]
@@ -92,6 +93,25 @@ def test_an_interrupted_run_is_kept_until_it_is_resumed_or_given_up(tmp_path, mo
     assert (tmp_path / "mbart.checkpoints" / "checkpoint-4").is_dir()
     denoise(SENTENCES, out, **SMALL, max_steps=6, save_steps=2, resume=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mbart"]
+
+
+@pytest.mark.parametrize(("stop", "group_by_length"), [(3, False), (4, False), (4, True)])
+def test_a_resumed_run_ends_at_the_same_bytes(tmp_path, monkeypatch, stop, group_by_length):
+    """Twelve sentences are three steps an epoch: at the end of the first, and within the second."""
+    options = SMALL | {"max_steps": 7, "save_steps": 1, "group_by_length": group_by_length}
+    denoise(SENTENCES, tmp_path / "whole", **options)
+
+    def end(self, args, state, control, **kwargs):
+        if state.global_step == stop:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Epochs, "on_save", end)
+        denoise(SENTENCES, tmp_path / "parts", **options)
+    assert (tmp_path / "parts.checkpoints" / f"checkpoint-{stop}").is_dir()
+    denoise(SENTENCES, tmp_path / "parts", **options, resume=True)
+    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
 
 
 def test_folders_of_others_are_left_alone(tmp_path, capsys):

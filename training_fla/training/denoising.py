@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 from transformers import (
     AutoModelForSeq2SeqLM,
     MBartConfig,
@@ -23,11 +24,12 @@ from transformers import (
 )
 
 from processing_fla import train_tokenizer
+from training_fla.data.batching import EpochSampler
 from training_fla.files import InputError, atomic_folder, check_folder, loading, write_marker
 
 from .callbacks import show_progress
 from .parts import load_tokenizer, set_language, special_token_ids
-from .trainer import last_whole_checkpoint
+from .trainer import Epochs, last_whole_checkpoint
 
 MASKED_SHARE = 0.35  # Liu et al. 2020: 35 % of the words of an instance
 MEAN_SPAN = 3.5  # Liu et al. 2020: span lengths are Poisson distributed with this mean
@@ -53,6 +55,23 @@ def infill(token_ids: Sequence[int], mask_id: int, generator: np.random.Generato
     return noised
 
 
+class NoisedSentences(Dataset):
+    """Tokens of sentences, and what decides their noise: seed, epoch and place, also where a run was resumed."""
+
+    def __init__(self, sentences: Sequence[list[int]], seed: int):
+        self.sentences, self.seed, self.epoch = sentences, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose noise is given next, counted from 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        return {"input_ids": self.sentences[index], "noise_seed": [self.seed, self.epoch, index]}
+
+
 class InfillingCollator:
     """Masks spans of each sentence anew and pads; what marks the language (`</s> de_DE`) stays around both."""
 
@@ -67,15 +86,17 @@ class InfillingCollator:
         """Mask spans of sentences and pad them.
 
         Args:
-            examples (`list[dict]`): `input_ids`, the tokens of a sentence without special ones.
+            examples (`list[dict]`): of [`NoisedSentences`]: `input_ids`, the tokens of a sentence without special
+                ones, and `noise_seed`, numbers.
 
         Returns:
             `dict[str, torch.Tensor]`: `input_ids`, `attention_mask` `(B, L')` and `labels` `(B, L)`, int64, -100 at
             padding.
         """
-        generator = np.random.default_rng(int(torch.randint(2**62, ())))  # torch's state is kept by checkpoints
         sentences = [example["input_ids"] for example in examples]
-        noised = [infill(ids, self.tokenizer.mask_token_id, generator) for ids in sentences]
+        generators = [np.random.default_rng(example["noise_seed"]) for example in examples]
+        mask = self.tokenizer.mask_token_id
+        noised = [infill(ids, mask, generator) for ids, generator in zip(sentences, generators, strict=True)]
         noised = [[*self.prefix, *ids, *self.suffix] for ids in noised]
         batch = self.tokenizer.pad({"input_ids": noised}, return_tensors="pt")
         labels = [torch.tensor([*self.prefix, *ids, *self.suffix]) for ids in sentences]
@@ -148,7 +169,7 @@ def denoise(
         schedule |= {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "seed": seed}
         schedule["train_sampling_strategy"] = "group_by_length" if group_by_length else "random"
         ids = tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
-        dataset = [{"input_ids": sentence[:max_tokens]} for sentence in ids if sentence]
+        dataset = NoisedSentences([sentence[:max_tokens] for sentence in ids if sentence], seed)
         trainer = infilling_trainer(network, tokenizer, dataset, checkpoints, schedule)
         checkpoint = last_whole_checkpoint(checkpoints) if resume else None
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -160,9 +181,37 @@ def denoise(
     return {"loss": loss, **counts}
 
 
+class InfillingTrainer(Seq2SeqTrainer):
+    """Deals out sentences in an order that depends on seed and epoch alone, so that a resumed run has the same.
+
+    transformers gives a resumed epoch the order of the first one, and the random state that it restores is that of a
+    loader which fetches one batch ahead.
+    """
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of sentences."""
+        dataset, args = self.train_dataset, self.args
+        groups = args.train_sampling_strategy == "group_by_length"
+        lengths = [len(sentence) for sentence in dataset.sentences]
+        self.train_sampler = EpochSampler(lengths, args.seed, args.train_batch_size if groups else None)
+        loader = DataLoader(
+            dataset,
+            batch_size=args.train_batch_size,
+            sampler=self.train_sampler,
+            collate_fn=self.data_collator,
+            pin_memory=args.dataloader_pin_memory,
+            generator=torch.Generator(),
+        )
+        return self.accelerator.prepare(loader)
+
+
 def infilling_trainer(
-    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: list[dict], folder: Path, schedule: dict
-) -> Seq2SeqTrainer:
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: NoisedSentences,
+    folder: Path,
+    schedule: dict,
+) -> InfillingTrainer:
     """A trainer that masks spans anew in every batch; `schedule` has further training arguments."""
     args = Seq2SeqTrainingArguments(
         output_dir=str(folder), lr_scheduler_type="cosine", weight_decay=0.01, max_grad_norm=1.0,
@@ -170,6 +219,9 @@ def infilling_trainer(
         report_to="none", dataloader_pin_memory=torch.cuda.is_available(), remove_unused_columns=False, **schedule,
     )  # fmt: skip
     collator = InfillingCollator(tokenizer)
-    trainer = Seq2SeqTrainer(network, args, train_dataset=dataset, data_collator=collator, processing_class=tokenizer)
+    trainer = InfillingTrainer(
+        network, args, train_dataset=dataset, data_collator=collator, processing_class=tokenizer
+    )
+    trainer.add_callback(Epochs(trainer))
     show_progress(trainer)
     return trainer
