@@ -207,7 +207,8 @@ def examine(row: CorpusRow, decode: bool = True, frame_stride: int = 1) -> Findi
     odd = {str(warning.message) for warning in caught}
     words = _num_words(row.sentence)
     if seconds > max(LONG_SECONDS, LONG_SECONDS_A_WORD * words):
-        why = "" if getattr(row.video, "end_seconds", None) else ": no `end` is given"
+        ends = getattr(row.video, "end_seconds", None) is not None
+        why = ": are its times seconds?" if ends else ": no `end` is given"
         odd.add(f"{row.split} {row.id}: {num_frames:,} frames, {seconds:.0f} s, for {counted(words, 'word')}{why}")
     warning = "; ".join(sorted(odd))
     return Finding(num_frames, difference=difference, warning=warning, picture=picture and tuple(picture))

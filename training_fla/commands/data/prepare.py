@@ -177,8 +177,9 @@ def refuse_bad_rows(args: argparse.Namespace, found: Rows, reading: "Reading") -
     from training_fla.tables import ROWS_NAMED
 
     odd: list[str] = []
-    has_begun = args.out.with_name(f".{args.out.name}.packing").exists() or (args.out / "manifest.json").exists()
-    if not has_begun:  # else it was looked over then
+    has_begun = args.out.with_name(f".{args.out.name}.packing").exists()
+    is_packed = (args.out / "manifest.json").exists() and not args.overwrite
+    if not (has_begun or is_packed):  # else it was looked over then
         report = report_on(args, found, reading, decode=False)
         odd = [f"warning: {warning}" for warning in report.warnings]
         if args.on_error == "fail":
