@@ -61,14 +61,14 @@ def build_model(recipe: Recipe, processor):
     return model
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run stage 1; the exit status, as of `fla`."""
+def main(argv: list[str] | None = None, stage2: tuple[str, ...] = ("python", "run_stage2.py")) -> int:
+    """Run stage 1; the exit status, as of `fla`. The next command begins with `stage2`."""
 
     def work(words: list[str]) -> Done | int | None:
         recipe = parse_recipe(Stage1Arguments, words, __doc__)
         from training_fla.stage import one_process, run_stage
 
-        next_command = one_process(["run_stage2.py", *stage2_words(recipe, words[0])])
+        next_command = one_process([*stage2, *stage2_words(recipe, words[0])])
         return run_stage(recipe, build_processor, build_model, next_command)
 
     return exit_status(work, sys.argv[1:] if argv is None else argv, prog="run_stage1.py")

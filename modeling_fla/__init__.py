@@ -1,11 +1,15 @@
 """The network of FLa-LLM, registered with transformers' Auto classes. It imports none of our other packages."""
 
+from importlib.metadata import version
+
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
 from .configuration_fla import FlaConfig, FlaVisionConfig
 from .imagenet_weights_fla import load_imagenet_weights
 from .modeling_fla import FlaForConditionalGeneration, FlaVisualEncoder
 from .trimming_fla import trim_token_embeddings
+
+__version__ = version("fla-llm")
 
 AutoConfig.register("fla_vision", FlaVisionConfig, exist_ok=True)
 AutoConfig.register("fla_llm", FlaConfig, exist_ok=True)

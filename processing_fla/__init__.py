@@ -4,6 +4,8 @@ Importing this package is what lets [`AutoProcessor`] and `pipeline(...)` load a
 `trust_remote_code`.
 """
 
+from importlib.metadata import version
+
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, AutoVideoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -14,6 +16,8 @@ from .processing_fla import FlaProcessor, normalize_text
 from .tokenization_fla import train_tokenizer, trim_tokenizer
 from .video_processing_fla import FlaVideoProcessor
 from .video_reading_fla import VideoDecodeError
+
+__version__ = version("fla-llm")
 
 AutoVideoProcessor.register(FlaConfig, FlaVideoProcessor, exist_ok=True)
 AutoProcessor.register(FlaConfig, FlaProcessor, exist_ok=True)

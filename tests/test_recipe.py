@@ -341,7 +341,7 @@ def test_more_processes_than_gpus_are_refused_once_with_the_line_to_start(tmp_pa
 def test_the_next_command_is_of_one_process_where_two_gpus_are_visible(monkeypatch):
     from training_fla.stage import one_process
 
-    words = ["run_stage2.py", "my recipe.yaml"]
+    words = ["python", "run_stage2.py", "my recipe.yaml"]
     for gpus, visible, prefix in (
         (1, None, ""),
         (2, None, "CUDA_VISIBLE_DEVICES=0 "),

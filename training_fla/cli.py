@@ -19,6 +19,7 @@ GROUPS = {
         "trim": "cut a language model and its tokenizer down to the words a corpus uses",
     },
     "train": {
+        "train": "train stage 1 or stage 2 from a recipe",
         "demo": "run both stages on the drawn demo corpus and compare them",
         "score": "BLEU and ROUGE-L of a predictions file, by the conventions of the literature",
         "report": "put finished runs on one page beside the paper's figures",
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser = argparse.ArgumentParser(
         prog="fla",
-        description="Gloss-free sign language translation (FLa-LLM). run_stage1.py and run_stage2.py train.",
+        description="Gloss-free sign language translation (FLa-LLM).",
         epilog=f"{listing}\n`fla COMMAND --help` explains one, with an example.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="fla COMMAND [options]",

@@ -209,7 +209,7 @@ def set_batch_size(recipe: Recipe, args: Seq2SeqTrainingArguments) -> None:
 
 def one_process(words: Sequence[str]) -> str:
     """A command of one process as it can be typed here; of several visible GPUs it gets the first."""
-    command = shlex.join(["python", *words])
+    command = shlex.join(words)
     if torch.cuda.device_count() < 2:
         return command
     return f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '0').split(',')[0]} {command}"
