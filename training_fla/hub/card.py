@@ -167,7 +167,7 @@ def clips_per_step(metrics: dict, recipe: dict) -> int | None:
 
 def hyperparameters(metrics: dict, recipe: dict) -> dict[str, Any]:
     """Lines of the recipe, and the clips of a step beside the paper's."""
-    rows = {name: recipe[name] for name in HYPERPARAMETERS if recipe.get(name) is not None}
+    rows = {name: recipe[name] for name in HYPERPARAMETERS if recipe.get(name) not in (None, -1)}  # -1: no max_steps
     clips, papers = clips_per_step(metrics, recipe), PAPERS_CLIPS_A_STEP[stage_of(recipe)]
     if clips is not None:
         rows["clips a step"] = f"{clips} (the paper's: {papers})"
