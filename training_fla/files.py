@@ -7,14 +7,10 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
 
 MARKER = ".fla-llm.json"
 QUIET = "FLA_QUIET"  # in the environment, so that commands that a command starts obey too
@@ -28,10 +24,13 @@ KINDS = {
     "space": "a Space",
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-BYPRODUCTS = {"__pycache__", ".DS_Store", "Thumbs.db", "desktop.ini"}  # other programs leave them everywhere
+LOCK = ".lock"  # in a folder while a process holds it; a killed process leaves the file, but not the lock
+POLL_SECONDS = 1.0  # between two tries to lock what another process holds
+# Other programs leave these everywhere; the last is ours and stands in the way of nothing.
+BYPRODUCTS = {"__pycache__", ".DS_Store", "Thumbs.db", "desktop.ini", LOCK}
 
 
-HELD: set[int] = set()  # descriptors of locked folders
+HELD: set[int] = set()  # descriptors of locked files
 
 
 def _let_go_in_child() -> None:
@@ -258,16 +257,21 @@ def atomic_folder(path: str | os.PathLike, kind: str, overwrite: bool = False) -
     check_folder(path, kind, overwrite)
     path = Path(path).resolve()
     work = path.with_name(f".{path.name}.writing")
-    with locked_folder(work, path):
+    # Windows renames no folder in which a file is open, as the lock is, so what is renamed lies below.
+    folder = work / "folder"
+    with locked_folder(work, path, temporary=True):
         if _files(work) and read_marker(work) is None:
             raise InputError(f"{work} is in the way and not ours: move it elsewhere")
-        _clear(work)  # what a killed run left
+        clear_folder(work)  # what a killed run left
         try:
             write_marker(work, kind)
-            yield work
-            replace_folder(work, path, kind)
+            folder.mkdir()
+            yield folder
+            replace_folder(folder, path, kind)
+            clear_folder(work)
         except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                clear_folder(work)
             raise
 
 
@@ -285,9 +289,11 @@ def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Pa
     try:
         yield work
         sync_file(work)
-        os.replace(work, path)
+        with _not_open_elsewhere(path):
+            os.replace(work, path)
     except BaseException:
-        work.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            work.unlink()
         raise
 
 
@@ -298,25 +304,71 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked_folder(work: Path, path: Path) -> Iterator[None]:
-    """Make the folder `work` and hold it against other runs that want to write `path`."""
-    _make_folder(work)
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(work, os.O_RDONLY)
-    HELD.add(descriptor)
-    try:
+def locked_folder(folder: Path, path: Path, *, wait: bool = False, temporary: bool = False) -> Iterator[None]:
+    """Make a folder and hold it against other runs that want to write `path`; a temporary one is removed if empty."""
+    lock, announced = folder / LOCK, False
+    while True:
+        _make_folder(folder)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FolderInUseError(f"{path} is being written by another run") from error
-        except OSError:  # a network file system without locks
-            pass
+            descriptor = lock_file(lock)
+        except FileNotFoundError:  # the process that held it has just removed it
+            continue
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written to: {error.strerror}") from error
+        if descriptor is not None:
+            break
+        if not wait:
+            raise FolderInUseError(f"{path} is being written by another run")
+        if not announced:
+            note(f"waiting for the process that writes {path}")
+            announced = True
+        time.sleep(POLL_SECONDS)
+    try:
         yield
     finally:
-        HELD.discard(descriptor)
-        os.close(descriptor)
+        unlock_file(descriptor, lock)
+        if temporary:
+            with contextlib.suppress(OSError):  # it holds something, or another process has locked it
+                folder.rmdir()
+
+
+def lock_file(file: Path) -> int | None:
+    """Make a file and lock it until [`unlock_file`] or the end of this process; `None` where another one holds it."""
+    from filelock import lock_descriptor
+
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        HELD.add(descriptor)
+        try:
+            is_locked = lock_descriptor(descriptor, blocking=False)
+        except OSError:  # a network file system without locks
+            is_locked = True
+        if not is_locked:
+            _close(descriptor)
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(file)):
+                return descriptor
+        _close(descriptor)  # the process that held it has removed it since it was opened
+
+
+def unlock_file(descriptor: int, file: Path) -> None:
+    """Remove a file that [`lock_file`] made, and its lock."""
+    if descriptor not in HELD:  # in a forked process, whose lock it is not
+        return
+    try:
+        file.unlink(missing_ok=True)
+    except PermissionError:  # Windows removes no open file
+        _close(descriptor)
+        with contextlib.suppress(OSError):
+            file.unlink()
+    else:
+        _close(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    HELD.remove(descriptor)
+    os.close(descriptor)
 
 
 def replace_folder(work: Path, path: Path, kind: str) -> None:
@@ -329,18 +381,42 @@ def replace_folder(work: Path, path: Path, kind: str) -> None:
         os.rename(work, path)
         return
     old = path.with_name(f".{path.name}.{os.getpid()}.replaced")
-    os.rename(path, old)
+    with _not_open_elsewhere(path):
+        os.rename(path, old)
     os.rename(work, path)
     shutil.rmtree(old, ignore_errors=True)
 
 
+def clear_folder(folder: Path) -> None:
+    """Remove what a folder of ours holds, but its lock."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink(missing_ok=True)
+
+
 def sync_file(path: Path) -> None:
     """Have the bytes on the disk before the name is, so that a power cut leaves no empty file under a good name."""
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows syncs no file that is open for reading alone.
+    descriptor = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EBADF:  # a file that nobody may write
+            raise
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _not_open_elsewhere(path: Path) -> Iterator[None]:
+    """Name what is not replaced, on Windows because a program has it open."""
+    try:
+        yield
+    except PermissionError as error:
+        remedy = "close the programs that have it open" if os.name == "nt" else "change its permissions"
+        raise InputError(f"cannot replace {path}: {error.strerror}; {remedy}, then try again") from error
 
 
 def _files(folder: Path) -> set[str]:
@@ -360,11 +436,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
-
-
-def _clear(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()

@@ -235,15 +235,10 @@ def held_output_folder(recipe: Recipe, is_main: bool) -> Iterator[None]:
     folder = recipe.output_dir
     if folder.is_file():
         raise InputError(f"output_dir {folder} is a file")
-    is_new = not folder.exists()
-    with locked_folder(folder, folder) if is_main else contextlib.nullcontext():
-        try:
-            check_output_folder(recipe)
-            yield
-        finally:
-            if is_new and is_main:  # a run that could not begin leaves no empty folder
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+    is_new = not folder.exists()  # a run that could not begin leaves no empty folder
+    with locked_folder(folder, folder, temporary=is_new) if is_main else contextlib.nullcontext():
+        check_output_folder(recipe)
+        yield
 
 
 def check_output_folder(recipe: Recipe) -> None:

@@ -521,7 +521,7 @@ def test_processes_of_a_run_pack_a_manifest_once_and_wait(tmp_path, monkeypatch)
         return encode(frame, quality)
 
     monkeypatch.setattr(packing, "encode_frame", slowly)
-    monkeypatch.setattr(packing, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr("training_fla.files.POLL_SECONDS", 0.05)
     options = {"size": 16, "num_workers": 0}
     call = partial(ensure_packed, table, packed_dir, pack_options=options)
     assert in_two_processes(call, call) == [0, 0]

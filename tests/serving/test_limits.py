@@ -135,4 +135,6 @@ def test_what_a_killed_server_left_is_cleared_by_the_next_one(tmp_path, monkeypa
         (tmp_path / "other").mkdir()
         with UploadFolder(keep_seconds=600):
             pass
-        assert theirs.exists() and {entry.name for entry in tmp_path.iterdir()} == {running.path.name, "other"}
+        left = {entry.name for entry in tmp_path.iterdir()}
+        assert theirs.exists() and left == {running.path.name, f"{running.path.name}.lock", "other"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["other"]

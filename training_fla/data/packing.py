@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shutil
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from training_fla.files import (
     atomic_file,
     check_folder,
     check_not_inside,
+    clear_folder,
     counted,
     disk_is_full,
     locked_folder,
@@ -67,7 +67,6 @@ FRAMES_A_REPORT = 64
 CLIPS_NAMED = 20  # of those that are missing
 KINDS_NAMED = 6  # frame rates and sizes that a summary names
 MIXED = 1.2  # unstated: rates or shapes that differ by so much are worth a remark; 24, 25 and 29 are not
-POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,10 @@ def pack(
                 return None
             with contextlib.nullcontext() if is_alone else _locked(packing, wait=True):
                 _finish(packing, add_files)
-    if read_marker(packing.work) or not any(packing.work.glob("*")):
-        shutil.rmtree(packing.work, ignore_errors=True)
+    if packing.work.exists():
+        with contextlib.suppress(FolderInUseError, OSError), locked_folder(packing.work, packing.out, temporary=True):
+            if read_marker(packing.work):
+                clear_folder(packing.work)
     return packing.out
 
 
@@ -246,21 +247,7 @@ def _where(row: CorpusRow) -> str:
 @contextlib.contextmanager
 def _locked(packing: Packing, wait: bool) -> Iterator[None]:
     """Hold the work folder against other processes."""
-    with contextlib.ExitStack() as stack:
-        announced = False
-        while True:
-            try:
-                stack.enter_context(locked_folder(packing.work, packing.out))
-                break
-            except FileNotFoundError:  # the process that held it has just removed it
-                continue
-            except FolderInUseError:
-                if not wait:
-                    raise
-            if not announced:
-                note(f"waiting for the process that packs {packing.out}")
-                announced = True
-            time.sleep(POLL_SECONDS)
+    with locked_folder(packing.work, packing.out, wait=wait):
         try:
             yield
         except OSError as error:
@@ -313,14 +300,19 @@ def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBa
                     raise InputError(f"{clip}; {remedy}")
                 else:
                     skipped.append((row.id, clip))
-        table = pa.ipc.open_stream(pa.memory_map(str(work), "r")).read_all()
         entry = {"file": shard.file, "bytes": os.path.getsize(work), "sha256": file_sha256(work)}
-        entry |= {"index_sha256": index_digest(table), "clips": num_clips, "frames": num_frames}
+        entry |= {"index_sha256": _index_digest_of(work), "clips": num_clips, "frames": num_frames}
     if skipped:
         bar.set_description(f"packing, {counted(len(skipped), 'bad clip')} in {shard.file}", refresh=False)
     text = json.dumps(entry | {"plan": packing.plan, "skipped": skipped})
     (packing.work / "notes" / f"{shard.file}.json").write_text(text, encoding="utf-8")
     return entry
+
+
+def _index_digest_of(shard: Path) -> str:
+    """The hash of a shard's index; when this returns the file is no longer mapped, so Windows lets it be renamed."""
+    with pa.memory_map(str(shard), "r") as source:
+        return index_digest(pa.ipc.open_stream(source).read_all())
 
 
 def _check_room(packing: Packing, needed: float, bar) -> None:
@@ -399,6 +391,13 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
     if packing.is_done():
         return
     folder = packing.work / "folder"
+    _describe(packing, folder)  # its shards are mapped in there alone: Windows renames no folder with a mapped file
+    if add_files is not None:
+        add_files(folder)
+    replace_folder(folder, packing.out, "corpus")
+
+
+def _describe(packing: Packing, folder: Path) -> None:
     for leftover in set(folder.iterdir()) - {folder / shard.file for shard in packing.plans}:  # of a killed run
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     splits, skipped = _summary(packing)
@@ -414,9 +413,6 @@ def _finish(packing: Packing, add_files: Callable[[Path], None] | None) -> None:
     rates, heights, widths = columns
     for line in rates_and_shapes(rates, list(zip(heights, widths, strict=True))):
         note(line)
-    if add_files is not None:
-        add_files(folder)
-    replace_folder(folder, packing.out, "corpus")
 
 
 def rates_and_shapes(rates: Sequence[float], sizes: Sequence[tuple[int, int]]) -> list[str]:

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Features, load_dataset
 from datasets.distributed import split_dataset_by_node
-from filelock import FileLock
 from fsspec.core import url_to_fs
 from torch.utils.data import IterableDataset
 
-from training_fla.files import InputError, atomic_file, loading, write_marker
+from training_fla.files import InputError, atomic_file, loading, locked_folder, write_marker
 from training_fla.recipe import DataArguments, Recipe
 
 from .datasets import SignVideoDataset
@@ -49,8 +48,7 @@ def local_copy(data: DataArguments, parent: Path) -> Path:
             return Path(root)
         manifest = files.cat_file(f"{root}/{MANIFEST}")
         folder = parent / f"streamed-{hashlib.sha256(manifest).hexdigest()[:16]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # the processes of a run make one copy
+        with locked_folder(folder, folder, wait=True):  # the processes of a run make one copy
             write_marker(folder, "corpus")
             (folder / MANIFEST).write_bytes(manifest)
             for split, entry in read_packed_manifest(folder)["splits"].items():

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -10,12 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from training_fla.files import lock_file, unlock_file
 from training_fla.serving.limits import RefusedError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where what a killed server leaves stays
-    fcntl = None
 
 PREFIX = "fla-serve-"
 SWEEP_EVERY_SECONDS = 30.0
@@ -31,8 +28,9 @@ class UploadFolder:
 
     def __init__(self, keep_seconds: float, sweep_every: float = SWEEP_EVERY_SECONDS):
         clear_leftovers()
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-        self.lock = hold(self.path)
+        self.path = Path(tempfile.gettempdir()).resolve() / f"{PREFIX}{secrets.token_hex(8)}"
+        self.lock = lock_file(lock_of(self.path))  # before the folder is there, or another server would delete it
+        self.path.mkdir(mode=0o700)
         self.keep_seconds = keep_seconds
         os.environ["GRADIO_TEMP_DIR"] = str(self.path)
         self.stopped = threading.Event()
@@ -46,8 +44,7 @@ class UploadFolder:
         self.stopped.set()
         self.sweeper.join()
         shutil.rmtree(self.path, ignore_errors=True)
-        if self.lock is not None:
-            os.close(self.lock)
+        unlock_file(self.lock, lock_of(self.path))
         os.environ.pop("GRADIO_TEMP_DIR", None)
 
     def claim(self, name: Any) -> Path:
@@ -82,26 +79,16 @@ class UploadFolder:
                 logger.exception("old clips were not deleted")
 
 
+def lock_of(folder: Path) -> Path:
+    """The file that a running server holds; beside its folder, whose old files are deleted."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
 def clear_leftovers() -> None:
-    """Delete the folders of servers that were killed: those without a lock."""
+    """Delete the folders of servers that were killed: those whose lock nobody holds."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        lock = hold(folder)
-        if lock is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
-
-
-def hold(folder: Path) -> int | None:
-    """Lock a folder for as long as this process lives; `None` where another one does, or where there are no locks."""
-    if fcntl is None:
-        return None
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # gone, or another user's
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            lock = lock_file(lock_of(folder)) if folder.is_dir() else None
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                unlock_file(lock, lock_of(folder))
