@@ -446,7 +446,7 @@ def make_trainer(
         frames_per_batch=recipe.data.frames_per_batch,
         train_dataset=datasets["train"],
         eval_dataset=datasets["dev"],
-        data_collator=SignTranslationCollator(model.prepare_decoder_input_ids_from_labels),
+        data_collator=SignTranslationCollator(),
         processing_class=processor,
     )
     add_callbacks(trainer, recipe)

@@ -38,11 +38,12 @@ class SignTranslationCollator:
     """Pads examples into a batch: those of our datasets, or rows that a `FlaProcessor` made one at a time.
 
     Args:
-        prepare_decoder_input_ids (`Callable`): the model's `prepare_decoder_input_ids_from_labels`; a Trainer that
-            smooths labels takes them away from the model.
+        prepare_decoder_input_ids (`Callable`, *optional*): the model's `prepare_decoder_input_ids_from_labels`; a
+            Trainer that smooths labels takes them away from the model. Workers that are not forked get a copy of the
+            model with it.
     """
 
-    def __init__(self, prepare_decoder_input_ids: Callable[[torch.Tensor], torch.Tensor]):
+    def __init__(self, prepare_decoder_input_ids: Callable[[torch.Tensor], torch.Tensor] | None = None):
         self.prepare_decoder_input_ids = prepare_decoder_input_ids
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
@@ -56,8 +57,8 @@ class SignTranslationCollator:
         Returns:
             `dict`: `pixel_values_videos` `(B, T, 3, H, W)` or `sign_features` `(B, N, C)` in the dtype of the
             examples, zero at padding; `attention_mask` int64 `(B, T)`, 1 for real; `labels` int64 `(B, L)`, -100 at
-            padding; `decoder_input_ids` `(B, L)`; where the examples have an `index`, `indices` int64 `(B,)` and
-            `positions` int64 `(R,)`, the places in `B * T` of real positions.
+            padding; `decoder_input_ids` `(B, L)` if it was told how to make them; where the examples have an `index`,
+            `indices` int64 `(B,)` and `positions` int64 `(R,)`, the places in `B * T` of real positions.
 
         Raises:
             ValueError: an example has neither frames nor features, or more than one clip.
@@ -75,8 +76,9 @@ class SignTranslationCollator:
             name: batch,
             "attention_mask": (torch.arange(batch.shape[1]) < lengths[:, None]).long(),
             "labels": labels,
-            "decoder_input_ids": self.prepare_decoder_input_ids(labels),
         }
+        if self.prepare_decoder_input_ids is not None:
+            inputs["decoder_input_ids"] = self.prepare_decoder_input_ids(labels)
         if all("index" in example for example in examples):
             inputs["indices"] = torch.tensor([example["index"] for example in examples])
             # Known here, so that the model need not ask its device.

@@ -42,6 +42,7 @@ from training_fla.files import (
 from .collation import SignTranslationCollator
 from .packed_corpus import INDEX_COLUMNS, SCHEMA, PackedCorpus, file_sha256
 from .packing import describe_corpus
+from .worker_processes import START_METHOD
 
 FORMAT = "fla-features-3"
 FEATURE_SUFFIXES = (".npy", ".npz", ".pt", ".safetensors", ".h5", ".hdf5")
@@ -217,8 +218,9 @@ def encode_clips(
     loader = DataLoader(
         videos,
         batch_sampler=batches,
-        collate_fn=SignTranslationCollator(lambda labels: labels),
+        collate_fn=SignTranslationCollator(),
         num_workers=num_workers,
+        multiprocessing_context=START_METHOD if num_workers else None,
         pin_memory=device.type == "cuda",
         # Its own, or the numbers drawn in training (dropout) would depend on whether the cache was there already.
         generator=torch.Generator(),

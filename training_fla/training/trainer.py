@@ -28,6 +28,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.data.batching import EpochSampler, FrameBudgetSampler, check_batching, placed_loader
+from training_fla.data.worker_processes import START_METHOD
 from training_fla.files import InputError, damaged_weights, note, progress
 from training_fla.recipe import OptimizationArguments
 
@@ -77,6 +78,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         super().__init__(**kwargs)
         self.optimization, self.metric, self.frames_per_batch = optimization, metric, frames_per_batch
         self.last_translations: list[str] = []
+        self.dev_loader: DataLoader | None = None
         # The model computes its loss, so that one with two language models can add theirs.
         self.label_smoother = None
         self.model.loss_function = functools.partial(token_loss, smoothing=args.label_smoothing_factor)
@@ -167,7 +169,19 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         # Some clips again, so that all processes have equally many; `translate` keeps one translation of each.
         filled = list(islice(cycle(order), -(-len(order) // world) * world))
         order = filled[self.args.process_index :: world]
-        return self.make_loader(dataset, batch_size=self.args.eval_batch_size, sampler=order)
+        batches = {"batch_size": self.args.eval_batch_size, "sampler": order}
+        # A worker that is not forked takes seconds to start, so those of dev stay until the end of the run.
+        if dataset is not self.eval_dataset or self.start_method in (None, "fork"):
+            return self.make_loader(dataset, **batches)
+        if self.dev_loader is None:
+            self.dev_loader = self.make_loader(dataset, persistent_workers=True, **batches)
+        return self.dev_loader
+
+    @property
+    def start_method(self) -> str | None:
+        """How workers that read clips are started; `None` where there are none."""
+        args = self.args
+        return (args.dataloader_multiprocessing_context or START_METHOD) if args.dataloader_num_workers else None
 
     def make_loader(self, dataset, **options) -> DataLoader:
         """A loader with the recipe's number of workers, which end with it unless `options` say otherwise."""
@@ -176,7 +190,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             dataset, collate_fn=self.data_collator, worker_init_fn=ignore_sigterm,
             pin_memory=args.dataloader_pin_memory,
             num_workers=args.dataloader_num_workers, prefetch_factor=args.dataloader_prefetch_factor,
-            multiprocessing_context=args.dataloader_multiprocessing_context, in_order=args.dataloader_in_order,
+            multiprocessing_context=self.start_method, in_order=args.dataloader_in_order,
             generator=torch.Generator(),  # or dropout would depend on how many loaders there were
             **options,
         )  # fmt: skip
@@ -197,6 +211,9 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     def filled(self, epoch_iterator):
         """The batches of an epoch; a process whose stream ends before another's gets its last batch again."""
         for batch in epoch_iterator:
+            # Here and not in the collator, with which the model would be sent to each worker that is not forked; and
+            # from the labels of all clips.
+            batch["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(batch["labels"])
             self.last_batch = self.without_repeated_clips(batch)
             yield self.last_batch
         yield from repeat(self.last_batch)
@@ -273,6 +290,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             `dict[int, tuple[str, float, int]]`: place in the dataset to sentence, summed loss and target tokens.
         """
         indices, labels = batch.pop("indices"), batch.pop("labels")
+        batch["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(labels)
         with self.accelerator.autocast():
             outputs = self.model(**batch, use_cache=False)
             ids = self.model.generate(
