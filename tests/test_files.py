@@ -1,14 +1,19 @@
+import ast
 import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.windows_rules import windows_rules  # noqa: F401  a fixture
 from training_fla.files import (
+    LOCK,
     MARKER,
     InputError,
     atomic_file,
@@ -17,8 +22,10 @@ from training_fla.files import (
     check_not_inside,
     first_line,
     loading,
+    lock_file,
     locked_folder,
     read_marker,
+    unlock_file,
     write_marker,
 )
 
@@ -141,6 +148,97 @@ def test_two_runs_do_not_write_one_folder(tmp_path):
         pass
 
 
+def test_a_lock_leaves_no_file_and_a_file_that_a_killed_process_left_is_no_lock(tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / LOCK).touch()
+    with locked_folder(tmp_path / "work", tmp_path / "out"):
+        pass
+    assert names(tmp_path / "work") == []
+    with locked_folder(tmp_path / "new", tmp_path / "out", temporary=True):
+        pass
+    assert names(tmp_path) == ["work"]
+
+
+def test_what_is_locked_is_the_file_that_others_find(tmp_path):
+    """Between opening and locking, the process that held the lock may have removed the file that was opened."""
+    opened = []
+
+    def removed_once(*args):
+        descriptor = open_(*args)
+        if not opened:
+            (tmp_path / "lock").unlink()
+        opened.append(descriptor)
+        return descriptor
+
+    open_ = os.open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", removed_once)
+        held = lock_file(tmp_path / "lock")
+    assert len(opened) == 2 and lock_file(tmp_path / "lock") is None
+    unlock_file(held, tmp_path / "lock")
+    assert names(tmp_path) == []
+
+
+def test_one_that_waits_goes_on_when_the_other_is_done(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("training_fla.files.POLL_SECONDS", 0.01)
+    done, begun = [], threading.Event()
+
+    def hold():
+        with locked_folder(tmp_path / "work", tmp_path / "out"):
+            begun.set()
+            time.sleep(0.2)
+            done.append(1)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    begun.wait()
+    with locked_folder(tmp_path / "work", tmp_path / "out", wait=True):
+        assert done == [1]
+    other.join()
+    assert capsys.readouterr().err.count("waiting for the process that writes") == 1
+
+
+def test_under_windows_rules_files_and_folders_are_written_and_replaced(windows_rules, tmp_path):  # noqa: F811
+    for text in ("old", "new"):
+        with atomic_folder(tmp_path / "out", "model", overwrite=text == "new") as work:
+            (work / "a").write_text(text)
+            (work / "read-only").write_text(text)
+            (work / "read-only").chmod(0o444)
+        with atomic_file(tmp_path / "file", overwrite=text == "new") as work:
+            work.write_text(text)
+    assert names(tmp_path) == ["file", "out"] and (tmp_path / "out/a").read_text() == "new"
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "other", "model") as work:
+        (work / "a").write_text("1")
+        raise RuntimeError
+    assert names(tmp_path) == ["file", "out"]
+
+
+def test_what_a_program_has_open_is_named_and_stays(windows_rules, tmp_path):  # noqa: F811
+    make(tmp_path / "out")
+    (tmp_path / "file").write_text("old")
+    with open(tmp_path / "file"), open(tmp_path / "out/weights/a"):
+        with pytest.raises(InputError, match="cannot replace .*out: The process cannot access the file"):
+            make(tmp_path / "out", overwrite=True)
+        with (
+            pytest.raises(InputError, match="cannot replace .*file: The process cannot access the file"),
+            atomic_file(tmp_path / "file", overwrite=True) as work,
+        ):
+            work.write_text("new")
+    assert names(tmp_path) == ["file", "out"] and (tmp_path / "out/weights/a").read_text() == "1"
+
+
+def test_nothing_but_the_standard_library_of_every_system_is_imported():
+    """`fcntl`, `resource` and others are not there on Windows: where they are used it is inside a function."""
+    unix = {"fcntl", "resource", "pwd", "grp", "termios"}
+    for room in ("training_fla", "processing_fla", "modeling_fla"):
+        for file in (Path(__file__).parents[1] / room).rglob("*.py"):
+            body = ast.parse(file.read_text(encoding="utf-8")).body
+            imported = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
+            imported |= {node.module for node in body if isinstance(node, ast.ImportFrom)}
+            assert not unix & imported, file
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 def test_workers_of_a_killed_run_do_not_hold_its_folder(tmp_path):
     code = f"""
 import os, signal, time

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from tests.corpora.corpus_trees import clip, drawn_rows, write_frames, write_video
+from tests.windows_rules import windows_rules  # noqa: F401  a fixture
 from training_fla.corpora.clips import DrawnVideo, FrameFolder, VideoFile
 from training_fla.corpora.row import CorpusRow
 from training_fla.data import packing, worker_processes
@@ -192,7 +193,33 @@ def crash():
     os.kill(os.getpid(), 9)
 
 
-def test_a_decoder_that_crashes_costs_one_clip(tmp_path):
+def test_under_windows_rules_a_corpus_is_packed_and_packed_anew(packed, windows_rules, tmp_path):  # noqa: F811
+    quiet(drawn_rows(), tmp_path / "out", corpus="demo", quality=50)
+    quiet(drawn_rows(), tmp_path / "out", corpus="demo", overwrite=True)
+    assert contents(tmp_path / "out") == contents(packed)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_workers_that_are_not_forked_pack_the_same_bytes(packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(worker_processes, "START_METHOD", "spawn")
+    quiet(drawn_rows(), tmp_path / "out", corpus="demo", num_workers=2)
+    assert contents(tmp_path / "out") == contents(packed)
+    assert "working in one process" not in capsys.readouterr().err
+
+
+def test_clips_that_cannot_be_sent_to_a_worker_are_packed_by_this_process(packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(worker_processes, "START_METHOD", "spawn")
+    rows = drawn_rows()
+    for row in rows:
+        object.__setattr__(row.video, "draw", (lambda draw: lambda: draw())(row.video.draw))
+    quiet(rows, tmp_path / "out", corpus="demo", num_workers=2)
+    assert contents(tmp_path / "out") == contents(packed)
+    assert "working in one process: its clips cannot be sent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_a_decoder_that_crashes_costs_one_clip(tmp_path, monkeypatch, start_method):
+    monkeypatch.setattr(worker_processes, "START_METHOD", start_method)
     rows = drawn_rows(8, 0, 0)
     rows.insert(2, CorpusRow("poison", DrawnVideo(crash, name="poison"), "x", "train", num_frames=1))
     rows.insert(7, CorpusRow("poison2", DrawnVideo(crash, name="poison2"), "x", "train", num_frames=1))

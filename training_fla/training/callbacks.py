@@ -4,8 +4,8 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import resource
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -230,16 +230,35 @@ def start_copies(*tensors: torch.Tensor) -> tuple[list[torch.Tensor], Any]:
     return copies, arrived
 
 
+def peak_memory_mib() -> int:
+    """The most memory that this process has had."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset // 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB
+
+
+def device_text(kind: str) -> str:
+    """What a run computes on, for people."""
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU, {os.cpu_count()} cores" if kind == "cpu" else f"{kind.upper()} of {platform.machine()}"
+
+
 def run_facts(trainer, seconds: float) -> dict[str, Any]:
     """Seconds, peak memory in MiB, parameters, processes, versions and platform, for `metrics.json`."""
     parameters, on_gpu = list(trainer.model.parameters()), trainer.args.device.type == "cuda"
     facts = {
         "seconds": round(seconds, 1),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mib": peak_memory_mib(),
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "processes": trainer.args.world_size,
-        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {os.cpu_count()} cores",
+        "device": device_text(trainer.args.device.type),
         "platform": platform.platform(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
