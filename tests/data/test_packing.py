@@ -378,6 +378,37 @@ def test_the_size_of_the_source_is_stored(tmp_path):
     assert [tuple(kept.read_frames(index, [0]).shape[-2:]) for index in range(3)] == [(36, 64), (26, 21), (40, 30)]
 
 
+def test_a_longer_table_takes_over_the_shards_that_stay_the_same(tmp_path, monkeypatch):
+    rows = [
+        CorpusRow(
+            f"c{number}", VideoFile(write_video(tmp_path / f"{number}.mp4", 3, number)), f"satz {number}", "train"
+        )
+        for number in range(8)
+    ]
+    encode, encoded = packing.encode_frame, []
+    monkeypatch.setattr(packing, "encode_frame", lambda *arguments: encoded.append(1) or encode(*arguments))
+    out = quiet(rows[:5], tmp_path / "out")
+    assert len(encoded) == 15
+    with pytest.raises(
+        InputError, match="--overwrite; shards whose videos and sentences are unchanged are taken over"
+    ):
+        quiet(rows, out)
+    quiet(rows, out, overwrite=True)
+    assert len(encoded) == 15 + 12  # the third shard had one clip, and now has two; the fourth is new
+    quiet(rows, tmp_path / "anew")
+    assert contents(out) == contents(tmp_path / "anew")
+    encoded.clear()
+    (tmp_path / "6.mp4").unlink()
+    write_video(tmp_path / "6.mp4", 4, 9)
+    changed = [*rows[:2], CorpusRow("c2", rows[2].video, "anders", "train"), *rows[3:]]
+    quiet(changed, out, overwrite=True)
+    assert len(encoded) == 6 + 7
+    assert PackedCorpus(out, "train").sentences[2] == "anders" and PackedCorpus(out, "train").num_frames[6] == 4
+    encoded.clear()
+    quiet(changed, out, overwrite=True, quality=90)
+    assert len(encoded) == 25
+
+
 def test_rates_and_shapes_are_counted_and_remarked_on_where_they_are_mixed():
     assert rates_and_shapes([25.0] * 3 + [24.0], [(260, 210)] * 4) == [
         "frames a second: 25 (3 clips), 24 (1 clip)", "width x height: 210 x 260 (4 clips)"

@@ -1,7 +1,8 @@
 """Packing: the clips of any corpus become Arrow shards of JPEG frames, so that training decodes only what it samples.
 
 The bytes depend on the clips and the parameters alone, not on how many processes and machines share the work.
-A run that was killed goes on from its finished shards, which lie in `.<name>.packing` beside the output.
+A run that was killed goes on from its finished shards, which lie in `.<name>.packing` beside the output. A corpus that
+is packed again takes over the shards whose clips are the same files with the same sentences.
 """
 
 import contextlib
@@ -124,12 +125,34 @@ class Packing:
         digest = hashlib.sha256(json.dumps([FORMAT, self.parameters, self.source]).encode())
         for shard in self.plans:
             for row in shard.rows:
-                times = [getattr(row.video, name, None) for name in ("start_seconds", "end_seconds")]
-                times = times if isinstance(row.video, VideoFile) or times != [None, None] else ()
-                fields = [shard.file, row.id, row.sentence, row.signer, row.language, row.video.name, *times]
-                fields += [row.glosses] if row.glosses else []
-                digest.update(json.dumps(fields).encode())
+                digest.update(json.dumps([shard.file, *_said_of(row)]).encode())
         return digest.hexdigest()[:32]
+
+    def content(self, shard: ShardPlan) -> str | None:
+        """Changes with anything that the bytes of a shard depend on; `None` where its clips are no video files."""
+        digest = hashlib.sha256(json.dumps([FORMAT, self.parameters, "glosses" in self.schema.names]).encode())
+        for row in shard.rows:
+            if not isinstance(row.video, VideoFile) or row.video.is_missing:
+                return None
+            state = os.stat(row.video.path)
+            fields = [
+                shard.split,
+                *_said_of(row),
+                str(Path(row.video.path).resolve()),
+                state.st_size,
+                state.st_mtime_ns,
+            ]
+            digest.update(json.dumps(fields).encode())
+        return digest.hexdigest()[:32]
+
+    @cached_property
+    def earlier(self) -> dict[str, dict[str, Any]]:
+        """Whole shards of the corpus that `out` holds now, by their content."""
+        try:
+            splits = read_packed_manifest(self.out)["splits"].values()
+        except InputError:
+            return {}
+        return {shard["content"]: shard for split in splits for shard in split["shards"] if "content" in shard}
 
     def is_done(self) -> bool:
         """Whether `out` holds it already."""
@@ -226,9 +249,11 @@ def _check_before(packing: Packing, rows: Sequence[CorpusRow], overwrite: bool) 
     """Refuse what can be known to fail before hours of work."""
     try:
         check_folder(packing.out, "corpus", overwrite)
-    except InputError:
+    except InputError as error:
         if packing.is_done():  # by another process, just now
             return
+        if packing.earlier:
+            raise InputError(f"{error}; shards whose videos and sentences are unchanged are taken over") from None
         raise
     check_folder(packing.work, "corpus", overwrite=True)
     check_not_inside({Path(row.video.path).parent for row in rows if hasattr(row.video, "path")}, packing.out)
@@ -238,6 +263,14 @@ def _check_before(packing: Packing, rows: Sequence[CorpusRow], overwrite: bool) 
         named += f"; and {len(missing) - CLIPS_NAMED} more" if len(missing) > CLIPS_NAMED else ""
         counts = f"{len(missing)} of {len(rows)} clips are missing"
         raise InputError(f"{counts}; {named}; --on-error skip leaves them out")
+
+
+def _said_of(row: CorpusRow) -> list:
+    """What a table says of a clip."""
+    times = [getattr(row.video, name, None) for name in ("start_seconds", "end_seconds")]
+    times = times if isinstance(row.video, VideoFile) or times != [None, None] else ()
+    fields = [row.id, row.sentence, row.signer, row.language, row.video.name, *times]
+    return fields + ([row.glosses] if row.glosses else [])
 
 
 def _where(row: CorpusRow) -> str:
@@ -266,7 +299,7 @@ def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: in
     for name in ("folder", "notes"):
         (packing.work / name).mkdir(parents=True, exist_ok=True)
     write_marker(packing.work, "corpus")
-    shards = [shard for shard in shards if packing.entry(shard) is None]
+    shards = [shard for shard in shards if packing.entry(shard) is None and not _take_over(packing, shard)]
     rows = [row for shard in shards for row in shard.rows]
     if any(isinstance(row.video, VideoFile) for row in rows):  # once here, not in every process that is forked
         import av.video.reformatter  # noqa: F401
@@ -281,6 +314,24 @@ def _write_shards(packing: Packing, shards: Sequence[ShardPlan], num_workers: in
             num_bytes, num_clips = num_bytes + entry["bytes"], num_clips + len(shard.rows)
             _check_room(packing, num_bytes / num_clips * (len(rows) - num_clips), bar)
     return all(packing.entry(shard) is not None for shard in packing.plans)
+
+
+def _take_over(packing: Packing, shard: ShardPlan) -> bool:
+    """Copy a shard from the corpus that is replaced, where it holds one of the same clips, whole."""
+    entry = packing.earlier.get(packing.content(shard) or "")
+    file = packing.out / entry["file"] if entry else None
+    if file is None or entry["clips"] != len(shard.rows) or not file.is_file() or file_sha256(file) != entry["sha256"]:
+        return False
+    with atomic_file(packing.work / "folder" / shard.file, overwrite=True) as work:
+        shutil.copyfile(file, work)
+    _write_note(packing, shard, entry | {"file": shard.file}, [])
+    return True
+
+
+def _write_note(packing: Packing, shard: ShardPlan, entry: dict[str, Any], skipped: list) -> None:
+    """Say of a shard in the work folder what it is, which is what makes it count."""
+    text = json.dumps(entry | {"plan": packing.plan, "skipped": skipped})
+    (packing.work / "notes" / f"{shard.file}.json").write_text(text, encoding="utf-8")
 
 
 def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBatch | str], bar) -> dict[str, Any]:
@@ -304,8 +355,8 @@ def _write_shard(packing: Packing, shard: ShardPlan, clips: Iterator[pa.RecordBa
         entry |= {"index_sha256": _index_digest_of(work), "clips": num_clips, "frames": num_frames}
     if skipped:
         bar.set_description(f"packing, {counted(len(skipped), 'bad clip')} in {shard.file}", refresh=False)
-    text = json.dumps(entry | {"plan": packing.plan, "skipped": skipped})
-    (packing.work / "notes" / f"{shard.file}.json").write_text(text, encoding="utf-8")
+    content = packing.content(shard)
+    _write_note(packing, shard, entry | ({"content": content} if content else {}), skipped)
     return entry
 
 
@@ -424,7 +475,7 @@ def rates_and_shapes(rates: Sequence[float], sizes: Sequence[tuple[int, int]]) -
     of_size = Counter(f"{width} x {height}" for height, width in sizes)
     lines = []
     for what, counts in (("frames a second", of_rate), ("width x height", of_size)):
-        shown = [f"{kind} ({count:,} clip{'s' * (count > 1)})" for kind, count in counts.most_common(KINDS_NAMED)]
+        shown = [f"{kind} ({counted(count, 'clip')})" for kind, count in counts.most_common(KINDS_NAMED)]
         more = len(counts) - KINDS_NAMED
         lines += [f"{what}: {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")] if counts else []
     known = [rate for rate in rates if rate > 0]
