@@ -97,7 +97,7 @@ def our_batch(corpus: PackedCorpus, augmentation: ClipAugmentation | None, seed:
         generator = np.random.default_rng([seed, index])
         edge = (SIZE - CROP) // 2
         cut = frames[..., edge : edge + CROP, edge : edge + CROP]
-        clips.append(cut if augmentation is None else augmentation(frames, generator))
+        clips.append(cut if augmentation is None else augmentation(frames, generator, corpus.source_size(index)))
     batch = empty_batch(clips)
     for row, clip in zip(batch, clips, strict=True):
         row[: len(clip)], row[len(clip) :] = clip, 0

@@ -47,7 +47,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add("--frame-stride", type=int, default=1, help="store one source frame in so many; 1 stores all [%(default)s]")
     text = "at bad rows and clips: fail, or skip and list them [%(default)s]"
     add("--on-error", choices=("fail", "skip"), default="fail", help=text)
-    add("--overwrite", action="store_true", help="replace the packed corpus at --out")
+    add("--overwrite", action="store_true", help="replace the packed corpus at --out; unchanged shards are kept")
 
 
 def add_packing_arguments(parser: argparse.ArgumentParser, size: int) -> None:
