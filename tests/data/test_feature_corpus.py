@@ -80,9 +80,12 @@ def test_hdf5_is_read_where_h5py_is_there(tmp_path, monkeypatch):
         load_features(tmp_path / "one.h5")
 
 
-def test_names_of_feature_files_may_lack_their_suffix(table, tmp_path):
-    table.write_text(table.read_text().replace(".npz", "").replace(".safetensors", ""))
-    assert prepare(table, tmp_path / "out") == 0
+def test_names_of_feature_files_may_lack_their_suffix_and_lie_elsewhere(table, tmp_path):
+    text = table.read_text().replace(".npz", "").replace(".safetensors", "").replace("features,", "i3d,", 1)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/t.csv").write_text(text)
+    options = ("--features-root", tmp_path, "--features-column", "i3d")
+    assert prepare(tmp_path / "tables/t.csv", tmp_path / "out", *options) == 0
     assert list(PackedCorpus(tmp_path / "out", "train").ids) == ["clips/0", "clips/1", "clips/2"]
 
 

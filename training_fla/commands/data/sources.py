@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training_fla.clone import open_experiments
+from training_fla.corpora.manifest import COLUMNS as VIDEO_COLUMNS
 from training_fla.files import InputError
 
 from .trim import trim_command
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from training_fla.corpora.registry import Corpus
     from training_fla.corpora.row import CorpusRow, Reading
 
-VIDEO_COLUMNS = ("video", "sentence", "split", "id", "signer", "language", "start", "end", "fps")
 DATASET_COLUMNS = ("video", "sentence", "start", "end")
 FEATURE_COLUMNS = ("features", "sentence", "split", "id", "signer", "language")
 
