@@ -31,6 +31,7 @@ def repeat_index(folder: Path, times: int) -> None:
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, index.schema) as writer:
         writer.write_table(pa.concat_tables([index] * times).combine_chunks())
     split["clips"] = len(index) * times
+    split["shards"][0]["clips"] += len(index) * (times - 1)  # a manifest says the same of a split and its shards
     split["index"] |= {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
     (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": manifest_digest(manifest)}))
 

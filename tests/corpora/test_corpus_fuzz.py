@@ -184,6 +184,7 @@ def run_all(tmp_path: Path, count: int) -> None:
         damage("how2sign", how2sign(tmp_path / "h2s"), "how2sign_realigned_val.csv", tmp_path / "h2ss", count // 2),
         damage("packed", packed, "train-00000-of-00001.arrow", tmp_path / "shards", count),
         damage("packed", packed, "manifest.json", tmp_path / "manifests", count // 2),
+        damage("packed", packed, "train.index.arrow", tmp_path / "indexes", count // 2),
     ]
     for table in tables(tmp_path / "tables"):
         groups.append(damage("table", table, "", tmp_path / table.suffix[1:], count // 3))
