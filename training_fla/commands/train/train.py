@@ -1,7 +1,7 @@
 """Train stage 1 or stage 2 from a recipe: what run_stage1.py and run_stage2.py of a clone do, from anywhere.
 
 A recipe that is not in the working directory is looked for among the installed ones, `recipes/...`. Several processes:
-`accelerate launch --module run_stage1 RECIPE.yaml`. `fla train stage1 --help` lists the lines of a recipe.
+`accelerate launch "$(which fla)" train stage1 RECIPE.yaml`. `fla train stage1 --help` lists the lines of a recipe.
 """
 
 import argparse
