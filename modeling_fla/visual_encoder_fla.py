@@ -59,6 +59,8 @@ def real_positions_mask(shape: tuple[int, int], attention_mask: torch.Tensor | N
     if tuple(attention_mask.shape) != tuple(shape):
         raise ValueError(f"`attention_mask` must be (B, T) = {tuple(shape)}, got {tuple(attention_mask.shape)}.")
     mask = attention_mask.to(device=device, dtype=torch.bool)
+    if torch.compiler.is_exporting():
+        return mask  # a graph cannot ask for values
     empty = (~mask.any(dim=1)).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"`attention_mask` has no real frame in row(s) {empty}: every video needs at least one.")
@@ -241,18 +243,24 @@ class FlaVisualEncoder(FlaPreTrainedModel):
                 f"got {tuple(pixel_values_videos.shape)}."
             )
         B, T = pixel_values_videos.shape[:2]
+        # No size of an exported graph may follow from values: it computes padding frames too, and blanks them.
+        computes_padding = positions is None and torch.compiler.is_exporting()
         if positions is None:
-            positions = _positions(real_positions_mask((B, T), attention_mask, pixel_values_videos.device))
+            mask = real_positions_mask((B, T), attention_mask, pixel_values_videos.device)
+            positions = torch.arange(B * T, device=mask.device) if computes_padding else _positions(mask)
         # In training the batch statistics need all frames at once.
-        at_once = len(positions) if self.vision_backbone.training else FRAMES_AT_ONCE
+        at_once = computes_padding or self.vision_backbone.training
         # Channels last while the frames are gathered: one copy of them, not two.
         frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1)
-        parts = [self._pooled(frames.index_select(0, part).permute(0, 3, 1, 2)) for part in positions.split(at_once)]
+        parts = (positions,) if at_once else positions.split(FRAMES_AT_ONCE)
+        parts = [self._pooled(frames.index_select(0, part).permute(0, 3, 1, 2)) for part in parts]
         frame_features = _spread(torch.cat(parts), positions, (B, T))
-        return FlaVisualEncoderOutput(
-            last_hidden_state=self.temporal_module(_of_any_length(frame_features, 0, 1), _of_any_length(positions)),
-            frame_features=frame_features,
-        )
+        if computes_padding:
+            frame_features = frame_features.masked_fill(~mask[..., None], 0)
+        sign_features = self.temporal_module(_of_any_length(frame_features, 0, 1), _of_any_length(positions))
+        if computes_padding:
+            sign_features = sign_features.masked_fill(~mask[..., None], 0)
+        return FlaVisualEncoderOutput(last_hidden_state=sign_features, frame_features=frame_features)
 
     def _normalized(self, frames: torch.Tensor) -> torch.FloatTensor:
         """Frames in the dtype of the backbone and in `channels_last`, the fastest; `uint8` ones are normalised."""

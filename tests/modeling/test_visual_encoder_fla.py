@@ -7,7 +7,7 @@ from transformers import ConvNextConfig, Dinov2Config, ResNetConfig
 
 from modeling_fla import FlaVisionConfig, FlaVisualEncoder, visual_encoder_fla
 
-from .conftest import C, T, tiny_vision_config
+from .conftest import C, T, tiny_model, tiny_vision_config
 
 
 @pytest.fixture
@@ -251,3 +251,17 @@ def test_a_video_without_a_real_frame_is_refused(encoder, video, mask):
     mask[1] = 0
     with pytest.raises(ValueError, match=r"no real frame in row\(s\) \[1\]"):
         encoder(video, mask)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_an_exported_encoder_gives_the_same_numbers(video, normalized, mask, dynamic):
+    encoder = tiny_model().visual_encoder
+    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} if dynamic else None
+    program = torch.export.export(encoder, (normalized, mask), dynamic_shapes=dynamic and (sizes, sizes) or None)
+    inputs = [(normalized, mask), (normalized.flip(0), mask.flip(0))]
+    inputs += [(normalized[[0, 1, 1], :5], mask[[0, 1, 1], :5])] if dynamic else []
+    for pixels, real in inputs:
+        pixels = pixels.masked_fill(~real.bool()[..., None, None, None], float("nan"))
+        exported, expected = program.module()(pixels, real), encoder(pixels, real)
+        for name in ("last_hidden_state", "frame_features"):
+            torch.testing.assert_close(exported[name], expected[name], atol=1e-5, rtol=1e-5)
