@@ -315,7 +315,7 @@ class OpenVideo:
     @property
     def fps(self) -> float | None:
         """Frames a second, by the times of those given so far; below two by the header, which may state a clock's."""
-        if self.num_frames > 1:
+        if self.last_seconds > self.first_seconds:  # damaged times may be too large to be told apart
             return (self.num_frames - 1) / (self.last_seconds - self.first_seconds)
         return self.header_fps
 

@@ -232,6 +232,12 @@ def test_the_rate_of_a_single_frame_is_known_when_the_file_is_closed(tmp_path):
     assert metadata.fps == 10 and metadata.duration == 0.1
 
 
+def test_times_too_large_to_be_told_apart_have_the_rate_of_the_header(tmp_path):
+    with open_video(write_video(tmp_path / "a.mp4", [marked_frame(1)] * 3, rate=10)) as video:
+        video.num_frames, video.first_seconds, video.last_seconds = 2, 1e18, 1e18
+        assert video.fps == 10
+
+
 def test_another_stream_that_begins_in_the_middle_of_a_file_does_not_matter(videos):
     """PyAV then fails at the end, when it has given all of the stream that was there from the start."""
 
