@@ -25,6 +25,12 @@ from .page_server import LIMITS, MEGABYTES, Server, SlowTranslator, draw_clip, t
 from .test_limits import wait_until
 
 
+@pytest.fixture(autouse=True)
+def no_reading_process(monkeypatch):
+    """No clip is read by `fla serve` here, and multiprocessing keeps a folder for as long as the tests run."""
+    monkeypatch.setattr(page.ReadingProcess, "start_early", lambda self: None)
+
+
 @pytest.fixture(scope="module")
 def translator():
     return translator_here(tiny_pipeline(), num_beams=2)
@@ -212,7 +218,6 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
 def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, capsys, tmp_path, monkeypatch):
     pytest.importorskip("gradio", reason="gradio is not installed (extra `serve`)")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(page.ReadingProcess, "start_early", lambda self: None)  # multiprocessing keeps a folder
     assert main(["serve", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
