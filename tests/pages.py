@@ -91,6 +91,11 @@ STAND_INS = (
         "*run_stage[12].py *", "epochs take days; that one step after another learns: test_run_stages.py", ONE_STEP
     ),
     StandIn(
+        "python run_stage[12].py recipes/phoenix14t/stage[12].yaml",
+        "a reader types one of a page's two ways to start a stage; here the first has trained into the folder",
+        "--overwrite",
+    ),
+    StandIn(
         "*run_stage2.py *lora_mt0_xl.yaml*",
         "bitsandbytes need not be installed; what is handed to it: test_todays_language_models.py",
         "--language_model_quantization null",
