@@ -12,7 +12,7 @@ SEEDS ?= 0 1 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo demo-ablations test test-newest test-upstream style bench docs clean
+.PHONY: demo demo-ablations test test-newest test-lowest test-upstream style bench docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/fla demo --out runs/demo
@@ -38,6 +38,16 @@ test-upstream: $(INSTALLED)
 	TRANSFORMERS_SOURCE=$(VENV)/transformers-$$version $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 \
 		-m slow tests/modeling/test_upstream_common.py tests/processing/test_upstream_common.py
 
+# The same against the oldest releases that pyproject.toml allows, in another.
+test-lowest: .venv-lowest/lowest.txt
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS="--constraint .venv-lowest/lowest.txt"
+
+.venv-lowest/lowest.txt: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --extra test \
+		--python .venv-lowest/bin/python --output-file $@ pyproject.toml
+
 style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,4 +67,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest runs build site *.egg-info
+	rm -rf .venv .venv-newest .venv-lowest runs build site *.egg-info
