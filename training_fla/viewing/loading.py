@@ -7,9 +7,7 @@ from training_fla.files import InputError, loading, note
 
 def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):
     """The translation pipeline of a folder or a Hub id."""
-    folder = Path(model)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise InputError(f"`{model}` is not the folder of a trained model: it holds no config.json")
+    check_model(model)
 
     import torch
     from transformers import pipeline
@@ -22,6 +20,14 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):
         loaded = pipeline("sign-language-translation", model=model, device=device, dtype=dtype)
     note(f"loaded {model}")
     return loaded
+
+
+def check_model(model: str) -> None:
+    """Refuse, before anything large is imported, what is neither a model's folder nor a name on the Hub."""
+    with loading(model):
+        folder = Path(model)
+        if folder.exists() and not (folder / "config.json").is_file():
+            raise InputError(f"`{model}` is not the folder of a trained model: it holds no config.json")
 
 
 def check_reads_videos(model: str) -> None:

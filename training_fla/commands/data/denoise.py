@@ -7,7 +7,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from training_fla.files import Done, check_not_inside
+from training_fla.files import Done, InputError, check_not_inside
 
 EXAMPLE = "fla denoise --text runs/demo/corpus/demo_text.txt --out runs/demo/mbart"
 
@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> Done:
     """Train and say what came out."""
     from training_fla.tables import read_sentences
 
+    if args.width % 64:
+        raise InputError(f"--width must be a multiple of 64, got {args.width}")
     check_not_inside([*args.text, *args.vocab_text, args.model], args.out)
     sentences, vocab_sentences = read_sentences(args.text), read_sentences(args.vocab_text)
     from training_fla.training.denoising import denoise

@@ -33,15 +33,17 @@ def run(args: argparse.Namespace) -> Done:
     """Encode the clips of all splits."""
     from tempfile import TemporaryDirectory
 
+    from training_fla.files import check_folder, check_not_inside
+    from training_fla.viewing.loading import check_model, load_pipeline
+
+    check_model(args.model)
+    check_not_inside([args.clips, args.model], args.out)
+    check_folder(args.out, "corpus", args.overwrite)
     from training_fla.data.datasets import write_encoded_corpus
     from training_fla.data.packed_corpus import MANIFEST, PackedCorpus, packed_splits
     from training_fla.data.packing import ensure_packed
-    from training_fla.files import check_folder, check_not_inside
     from training_fla.hub.card import public_name
-    from training_fla.viewing.loading import load_pipeline
 
-    check_not_inside([args.clips, args.model], args.out)
-    check_folder(args.out, "corpus", args.overwrite)
     pipe = load_pipeline(args.model, args.device)
     how = {name: getattr(args, name) for name in ("dtype", "precision", "batch_size", "num_workers")}
     how |= {"extractor": f"the visual encoder of {public_name(args.model)}", "overwrite": args.overwrite}

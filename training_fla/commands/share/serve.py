@@ -41,6 +41,10 @@ def run(args) -> Done:
     args.root_path = args.root_path.rstrip("/")
     if args.root_path and not args.root_path.startswith(("/", "http://", "https://")):
         raise InputError(f"--root-path {args.root_path}: must begin with / or be a whole address")
+    from training_fla.viewing.loading import check_model
+
+    if not args.write_space:
+        check_model(args.model)
     from training_fla.hub.card import public_name
     from training_fla.serving.limits import Limits
 

@@ -25,6 +25,9 @@ def run(args) -> Done:
     if args.out.suffix.lower() != ".html":
         raise InputError(f"--out {args.out}: its name must end in .html")
     check_file(args.out, args.overwrite)
+    for folder in args.runs:
+        if not (folder / "recipe.yaml").is_file():
+            raise InputError(f"{folder} is not the folder of a run: it holds no recipe.yaml")
     from training_fla.viewing.report import write_report
 
     write_report(args.runs, args.out, with_frames=not args.no_frames, overwrite=args.overwrite)

@@ -29,6 +29,10 @@ def run(args) -> Done:
         raise InputError(f"--out {out}: its name must end in .png or .html")
     if not Path(args.clip).exists():
         raise InputError(f"there is no clip {args.clip}")
+    if args.model:
+        from training_fla.viewing.loading import check_model
+
+        check_model(args.model)
     with atomic_file(out, args.overwrite) as file:
         from training_fla.viewing.inspection import inspect_frames, inspect_translation
         from training_fla.viewing.picture import draw_png, write_page

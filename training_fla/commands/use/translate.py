@@ -93,13 +93,16 @@ def protect_file_names(argv: list[str]) -> list[str]:
 
 def run(args) -> Done:
     """Translate the clips and print the results as they come."""
-    from training_fla.viewing.loading import load_pipeline
+    from training_fla.viewing.loading import check_model, load_pipeline
+
+    if args.num_workers < 0:
+        raise InputError(f"--num-workers {args.num_workers}: must be 0 or more")
+    check_model(args.model)
+    check_no_cut_but_of_subtitles(args)
     from training_fla.viewing.reading_process import ReadingProcess
     from training_fla.viewing.subtitles import print_subtitles
     from training_fla.viewing.translations import list_clips, print_translations, read_by
 
-    if args.num_workers < 0:
-        raise InputError(f"--num-workers {args.num_workers}: must be 0 or more")
     clips = list(list_clips(args.videos))
     cut = chosen_cut(args, clips)
     # A clip that crashes its decoder costs no other clip.
@@ -120,16 +123,26 @@ def run(args) -> Done:
     return Done(made, shlex.join(words) if translated else "", 2 if len(translated) < len(clips) else 0)
 
 
+def options_of_cuts(args) -> dict:
+    """The options of cutting a recording that were given."""
+    given = {name: getattr(args, name) for names in CUTS.values() for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def check_no_cut_but_of_subtitles(args) -> None:
+    """Refuse options that would have no effect."""
+    if args.format not in ("srt", "vtt"):
+        for name in [*(["cut"] if args.cut else []), *options_of_cuts(args)]:
+            raise InputError(f"--{name.replace('_', '-')} is for subtitles: add --format srt or --format vtt")
+
+
 def chosen_cut(args, clips: list[str]):
     """The rules by which a recording is cut into cues, or `None` where no subtitles are asked for."""
     from training_fla.viewing.pauses import PauseRules
     from training_fla.viewing.subtitles import WINDOW_SECONDS
 
-    given = {name: getattr(args, name) for names in CUTS.values() for name in names}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = options_of_cuts(args)
     if args.format not in ("srt", "vtt"):
-        for name in [*(["cut"] if args.cut else []), *given]:
-            raise InputError(f"--{name.replace('_', '-')} is for subtitles: add --format srt or --format vtt")
         return None
     if len(clips) != 1 or os.path.isdir(clips[0]):
         raise InputError("subtitles are made of one video file at a time")

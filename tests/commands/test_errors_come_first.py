@@ -1,0 +1,38 @@
+"""What is wrong with the arguments of a command is said before anything large is imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+LARGE = ("torch", "transformers", "datasets", "gradio")
+CODE = """
+import sys
+from training_fla.cli import main
+status = main(sys.argv[1:])
+print(*(name for name in {large} if name in sys.modules), file=sys.stderr)
+sys.exit(status)
+""".format(large=LARGE)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("translate", "./none", "clip.mp4"), "there is no such folder"),
+        (("translate", ".", "clip.mp4"), "it holds no config.json"),
+        (("translate", "owner/name", "clip.mp4", "--cut", "pauses"), "--cut is for subtitles: add --format srt"),
+        (("inspect", "none.mp4"), "there is no clip none.mp4"),
+        (("features", "clips", "--model", "./none", "--out", "out"), "there is no such folder"),
+        (("serve", "./none"), "there is no such folder"),
+        (("report", "none"), "none is not the folder of a run"),
+        (("denoise", "--text", "none.txt", "--out", "out", "--width", "65"), "--width must be a multiple of 64"),
+        (("denoise", "--text", "none.txt", "--out", "out"), "cannot read none.txt"),
+        (("trim", "--model", "none", "--sentences", "none.txt", "--out", "out"), "cannot read none.txt"),
+        (("prepare", "phoenix14t", "--root", "none", "--out", "out"), "none is not a folder"),
+    ],
+)
+def test_a_wrong_argument_is_named_before_large_libraries_are_imported(tmp_path, words, message):
+    done = subprocess.run([sys.executable, "-c", CODE, *words], cwd=tmp_path, capture_output=True, text=True)
+    error, imported = done.stderr.splitlines()[-2:]
+    assert done.returncode == 2 and message in error
+    assert imported == ""
