@@ -6,13 +6,13 @@ import sys
 import pytest
 
 LARGE = ("torch", "transformers", "datasets", "gradio")
-CODE = """
+CODE = f"""
 import sys
 from training_fla.cli import main
 status = main(sys.argv[1:])
-print(*(name for name in {large} if name in sys.modules), file=sys.stderr)
+print(*(name for name in {LARGE} if name in sys.modules), file=sys.stderr)
 sys.exit(status)
-""".format(large=LARGE)
+"""
 
 
 @pytest.mark.parametrize(
