@@ -50,7 +50,7 @@ def make_works(videos: torch.Tensor, mask: torch.Tensor, frames: torch.Tensor, b
 
 def has_bf16() -> bool:
     """Whether the processor computes in bf16 itself."""
-    abilities = torch.cpu.get_capabilities()
+    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say
     return any(present is True and name.endswith("bf16") for name, present in abilities.items())
 
 
