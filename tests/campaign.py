@@ -31,7 +31,7 @@ from training_fla.viewing.reading_process import ReadingProcess
 LIMIT_SECONDS = 600  # for one command
 CLIPS = ("--num-train", "11", "--num-dev", "3", "--num-test", "3", "--size", "24")
 SMALL_MBART = ("--width", "64", "--layers", "1", "--vocab-size", "120", "--batch-size", "4")
-STEPS = {"max_steps": 30, "eval_steps": 10, "save_steps": 5, "save_total_limit": 2}
+STEPS = {"max_steps": 30, "eval_steps": 5, "save_steps": 5, "save_total_limit": 2}
 
 
 @dataclass
@@ -253,7 +253,9 @@ def damage_files(num_files: int, folder: Path, seed: int, report: Report) -> Non
             (copy / name).write_bytes(damaged(content, draw) if name == hurt else content)
         return copy
 
-    damage("damaged packed folders", num_files - num_files // 2 - num_files // 4, seed, report, make_corpus, read_corpus)
+    damage(
+        "damaged packed folders", num_files - num_files // 2 - num_files // 4, seed, report, make_corpus, read_corpus
+    )
 
 
 def run(num_files: int, num_kills: int, seed: int, folder: Path) -> Report:
