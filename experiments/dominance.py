@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from experiments.ablation import JOURNAL, Ablation, given_lines, note_plan, run_once
-from experiments.gloss_errors import gloss_error_rate, gloss_statistics, rate_of
+from experiments.gloss_errors import gloss_error_rate, gloss_statistics
 from experiments.norms import gradient_ratio
 from experiments.running import Run, own_folder, show_table
 from training_fla.files import InputError, one_line, write_text
@@ -22,7 +23,7 @@ from training_fla.hub.card import read_facts
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
 from training_fla.scoring.conventions import CONVENTIONS, convention_for
 from training_fla.scoring.predictions import read_predictions
-from training_fla.scoring.resampling import score_difference, score_interval
+from training_fla.scoring.resampling import ratio_of, score_difference, score_interval
 from training_fla.scoring.scores import sentence_statistics
 from training_fla.tables import mean_and_deviation, moments
 from training_fla.training.plots import Panel
@@ -133,7 +134,10 @@ def outcome(encoder: Encoder) -> dict[str, Any]:
         "as_trained": [run.report()["test"]["bleu4"] for run in own],
         "norms": [gradient_ratio(file) for file in norms if file.exists()],
         "statistics": {
-            "gloss_errors": (gloss_statistics([each["test"]["predictions"] for each in glosses], signed), rate_of),
+            "gloss_errors": (
+                np.array([gloss_statistics(each["test"]["predictions"], signed) for each in glosses]),
+                ratio_of,
+            ),
             "bleu4": sentence_statistics("bleu4", [table.predictions for table in tables], references, form),
         },
     }

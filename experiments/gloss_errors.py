@@ -4,30 +4,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training_fla.scoring.rouge import SentenceRatio
+from training_fla.scoring.resampling import ratio_of
 
 
-class GlossErrorRate(SentenceRatio):
-    """Edits (insertions, deletions and substitutions) over glosses of a whole split, in percent."""
+def gloss_statistics(predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """100 times the edits (insertions, deletions, substitutions), and the glosses signed, of each clip: `(n, 2)`."""
+    from nltk.metrics.distance import edit_distance  # takes a second to import
 
-    def parts(self, prediction: str, reference: str) -> tuple[float, float]:
-        from nltk.metrics.distance import edit_distance  # takes a second to import
-
+    statistics = []
+    for prediction, reference in zip(predictions, references, strict=True):
         glosses = reference.split()
-        return 100 * edit_distance(prediction.split(), glosses), len(glosses)
-
-
-def gloss_statistics(seeds: Sequence[Sequence[str]], references: Sequence[str]) -> np.ndarray:
-    """Edits and glosses of each clip, of each seed's predictions: `(S, n, 2)`."""
-    parts = GlossErrorRate().parts
-    return np.array([[parts(*pair) for pair in zip(predictions, references, strict=True)] for predictions in seeds])
-
-
-def rate_of(summed: np.ndarray) -> float:
-    """The rate of summed statistics `(2,)`."""
-    return float(summed[0] / summed[1])
+        statistics.append((100 * edit_distance(prediction.split(), glosses), len(glosses)))
+    return np.array(statistics)
 
 
 def gloss_error_rate(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Of a whole split."""
-    return GlossErrorRate().corpus_score(predictions, [references]).score
+    """Edits over glosses of a whole split, in percent."""
+    return ratio_of(gloss_statistics(predictions, references).sum(0))

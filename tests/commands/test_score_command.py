@@ -35,7 +35,7 @@ def test_json_is_one_object_with_scores_signature_and_alternatives(tmp_path, cap
         assert 0 <= low < high <= 100
     assert report["num_sentences"] == 4, "the empty prediction counts"
     assert "case:lc" in report["signature"]
-    assert {"with_final_period", "13a", "rouge_l_p_over_r"} < report["alternatives"].keys()
+    assert {"with_final_period", "13a", "rouge_l_p_over_r", "rouge_score"} < report["alternatives"].keys()
     assert report["alternatives"]["13a"].keys() > {"bleu1", "bleu4", "rouge_l", "signature"}
 
 

@@ -8,13 +8,13 @@ import torch
 from experiments import ablation, probe
 from experiments.ablation import Ablation
 from experiments.dominance import read_encoders
-from experiments.gloss_errors import gloss_error_rate, gloss_statistics, rate_of
+from experiments.gloss_errors import gloss_error_rate, gloss_statistics
 from experiments.probe import train_probe
 from tests.experiments.test_ablation import commands, tiny  # noqa: F401
 from tests.tiny_runs import ROOT
 from training_fla.cli import main
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, read_lines
-from training_fla.scoring.resampling import score_difference
+from training_fla.scoring.resampling import ratio_of, score_difference
 
 PLAN = """
 visual_learning_rates: [1e-2, 1e-3]
@@ -164,9 +164,8 @@ def test_gloss_errors_are_edits_over_glosses_of_the_whole_split():
     assert [gloss_error_rate([a], [b]) for a, b in (("", "A B"), ("A B C", "A C"), ("B A", "A B"))] == [100, 50, 100]
     predictions, references = ["A B", "C C C"], ["A B", "C"]
     assert gloss_error_rate(predictions, references) == pytest.approx(100 * 2 / 3)
-    statistics = gloss_statistics([predictions, references], references)
-    assert [rate_of(run.sum(0)) for run in statistics] == pytest.approx([100 * 2 / 3, 0])
+    assert gloss_statistics(predictions, references).tolist() == [[0, 2], [200, 1]]
     better, worse, signed = ["A B"] * 30, ["A C"] * 30, ["A B"] * 30
-    ours, theirs = (gloss_statistics([side], signed) for side in (better, worse))
-    test = score_difference(ours, theirs, rate_of)
+    ours, theirs = (gloss_statistics(side, signed)[None] for side in (better, worse))
+    test = score_difference(ours, theirs, ratio_of)
     assert test.difference == pytest.approx(-50) and test.p_value < 0.01

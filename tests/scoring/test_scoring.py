@@ -1,6 +1,7 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import sacrebleu
 from hypothesis import given, settings
@@ -9,13 +10,14 @@ from hypothesis import strategies as st
 from training_fla.files import InputError
 from training_fla.scoring.conventions import ALTERNATIVES, CONVENTIONS, TextForm, convention_for
 from training_fla.scoring.metric import SignTranslationMetric
-from training_fla.scoring.rouge import RougeL, f_score, lcs_length
+from training_fla.scoring.rouge import ROUGE_VARIANTS, f_score, google_rouge_l, lcs_length, rouge_l
 from training_fla.scoring.scores import (
     SCORE_NAMES,
     alternative_scores,
     compare_systems,
     confidence_intervals,
     corpus_scores,
+    sentence_statistics,
     signature_of,
 )
 
@@ -117,8 +119,33 @@ def test_lcs_and_rouge_agree_with_brute_force(first, second):
     assert corpus_scores(predictions, references, TextForm())["rouge_l"] == pytest.approx((expected + 100) / 2)
 
 
-def rouge_l(prediction: str, reference: str, variant: str) -> float:
-    return RougeL(variant).corpus_score([prediction], [[reference]]).score
+@pytest.mark.parametrize("tokenize", ["none", "13a", "zh"])
+def test_sums_over_sentences_give_sacrebleus_score_to_the_last_bit(tokenize):
+    """Of any sentences, each any number of times, as resampling draws them."""
+    form, draw = TextForm(tokenize=tokenize), np.random.default_rng(0)
+    metrics = {f"bleu{order}": sacrebleu.BLEU(tokenize=tokenize, max_ngram_order=order) for order in range(1, 5)}
+    for predictions, references in CASES:
+        weights = draw.integers(3, size=len(references))
+        drawn = [[text for text, times in zip(side, weights, strict=True) for _ in range(times)]
+                 for side in (predictions, references)]  # fmt: skip
+        for name, metric in (metrics | {"chrf": sacrebleu.CHRF()}).items():
+            statistics, score = sentence_statistics(name, [predictions], references, form)
+            assert score(statistics[0].sum(0)) == metric.corpus_score(predictions, [references]).score
+            if any(weights):
+                assert score(weights @ statistics[0]) == metric.corpus_score(drawn[0], [drawn[1]]).score
+        statistics, score = sentence_statistics("rouge_l", [predictions], references, form)
+        assert score(statistics[0].sum(0)) == corpus_scores(predictions, references, form)["rouge_l"]
+
+
+def test_google_deletes_what_is_not_ascii_and_a_script_that_it_deletes_is_left_out():
+    # by hand: "the cat s at" and "the cat sat": LCS 2, P = 2 / 4, R = 2 / 3
+    expected = 100 * 2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3)
+    assert google_rouge_l(["The cat s-at!", "x"], ["the cat sat", "y"]) == pytest.approx(expected / 2)
+    assert google_rouge_l(["im süden"], ["im s den"]) == pytest.approx(100), "an umlaut separates words"
+    for deleted in ("今 天", "привет", "안녕 하세요", "123"):
+        assert google_rouge_l([deleted], [deleted]) is None
+    assert "rouge_score" in alternative_scores(["im norden"], ["im süden"], "words")
+    assert "rouge_score" not in alternative_scores(["今天"], ["今天"], "characters")
 
 
 def test_beta_may_be_precision_over_recall():
@@ -126,7 +153,7 @@ def test_beta_may_be_precision_over_recall():
     precision, recall = 2 / 3, 2 / 4
     square = (precision / recall) ** 2
     expected = 100 * (1 + square) * precision * recall / (recall + square * precision)
-    assert rouge_l("a b c", "a x b y", "p_over_r") == pytest.approx(expected)
+    assert rouge_l(["a b c"], ["a x b y"], ROUGE_VARIANTS["p_over_r"]) == pytest.approx(expected)
 
 
 sentences = st.lists(st.sampled_from([*"abcde.", "Ä", "你"]), min_size=4, max_size=8).map(" ".join)
@@ -223,7 +250,7 @@ def test_the_metric_is_an_evaluate_metric():
     more = metric.compute(predictions=predictions, references=references, alternatives=True, intervals=True)
     assert more["alternatives"] == alternatives and more["confidence_intervals"].keys() == set(SCORE_NAMES)
     assert alternatives["with_final_period"]["bleu1"] > whole["bleu1"]
-    assert {"rouge_l_p_over_r", "smooth_floor0"} < alternatives.keys()
+    assert {"rouge_l_p_over_r", "rouge_score", "smooth_floor0"} < alternatives.keys()
     assert SignTranslationMetric("phoenix14t", rouge="p_over_r").compute(
         predictions=predictions, references=references
     )["rouge_l"] == pytest.approx(alternatives["rouge_l_p_over_r"])

@@ -24,6 +24,11 @@ class Difference(NamedTuple):
     smallest_p: float
 
 
+def ratio_of(sums: np.ndarray) -> float:
+    """The score of summed statistics `(2,)` that is the one sum over the other."""
+    return float(sums[0] / sums[1])
+
+
 def score_interval(statistics: np.ndarray, score: Score, samples: int = 0) -> list[float]:
     """The 95 % interval of a system's mean score over its seeds; clips and seeds are drawn together.
 

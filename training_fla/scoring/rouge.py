@@ -1,14 +1,12 @@
-"""ROUGE-L in the two forms of the tables of PHOENIX14T and CSL-Daily, as a metric of sacrebleu.
+"""ROUGE-L in the two forms of the tables of PHOENIX14T and CSL-Daily, and as the package `rouge-score` computes it.
 
-Both take the longest common subsequence (LCS) of prediction and reference, words or characters, precision P = LCS /
+All take the longest common subsequence (LCS) of prediction and reference, words or characters, precision P = LCS /
 length of the prediction, recall R = LCS / length of the reference, and average an F of both over the sentences.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-from sacrebleu.metrics.base import Metric, Score
 
 
 def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
@@ -43,35 +41,25 @@ ROUGE_VARIANTS: dict[str, float | None] = {
 }
 
 
-class SentenceRatio(Metric):
-    """A sum over the sentences divided by another; the base class and its tests ask for the private methods."""
-
-    @abstractmethod
-    def parts(self, prediction: str, reference: str) -> tuple[float, float]:
-        """What a sentence adds to the one sum and to the other."""
-
-    def _preprocess_segment(self, sent: str) -> str:
-        return sent
-
-    def _extract_reference_info(self, refs: Sequence[str]) -> dict:
-        return {"reference": refs[0]}
-
-    def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict) -> list[float]:
-        return list(self.parts(hypothesis, ref_kwargs["reference"]))
-
-    def _compute_score_from_stats(self, stats) -> Score:
-        return Score(type(self).__name__, float(stats[0] / stats[1]))
-
-    def _aggregate_and_compute(self, stats) -> Score:
-        return self._compute_score_from_stats(np.sum(stats, axis=0))
+def rouge_l(predictions: Sequence[str], references: Sequence[str], beta: float | None) -> float:
+    """The mean F of sentences that are split at spaces."""
+    pairs = zip(predictions, references, strict=True)
+    scores = [f_score(prediction.split(), reference.split(), beta) for prediction, reference in pairs]
+    return float(np.sum(scores) / len(scores))
 
 
-class RougeL(SentenceRatio):
-    """Mean ROUGE-L of the sentences."""
+def google_rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float | None:
+    """ROUGE-L by the package `rouge-score`, as `evaluate`'s `rouge` computes it, 0 to 100.
 
-    def __init__(self, variant: str = "beta1.2"):
-        super().__init__()
-        self.beta = ROUGE_VARIANTS[variant]
+    Its words are made of a to z and 0 to 9: every other character is deleted, umlauts too. `None` where that is most
+    of the letters, as of Chinese.
+    """
+    from rouge_score.rouge_scorer import RougeScorer  # brings nltk, which takes a second to import
 
-    def parts(self, prediction: str, reference: str) -> tuple[float, float]:
-        return f_score(prediction.split(), reference.split(), self.beta), 1
+    letters = [character for reference in references for character in reference if character.isalpha()]
+    if 2 * sum(letter.isascii() for letter in letters) <= len(letters):
+        return None
+    scorer = RougeScorer(["rougeL"])
+    pairs = zip(predictions, references, strict=True)
+    scores = [scorer.score(reference, prediction)["rougeL"].fmeasure for prediction, reference in pairs]
+    return 100 * sum(scores) / len(scores)
