@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,14 @@ def test_the_wheel_says_its_version_and_its_types(installed, tmp_path):
         version, file = line.split(maxsplit=1)
         assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         assert Path(file).is_relative_to(installed.parent) and Path(file).with_name("py.typed").is_file()
+
+
+def test_the_wheel_holds_every_file_of_the_packages(installed):
+    (wheel,) = installed.parents[1].glob("*.whl")
+    folders = [ROOT / package for package in PACKAGES]
+    files = [file.relative_to(ROOT).as_posix() for folder in folders for file in folder.rglob("*.*")]
+    ours = {name for name in files if "__pycache__" not in name}
+    assert {name for name in zipfile.ZipFile(wheel).namelist() if name.split("/")[0] in PACKAGES} == ours
 
 
 def test_all_recipes_are_installed(installed):

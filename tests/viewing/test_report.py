@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import check_page
-from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run
+from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run
 from training_fla.cli import main
 from training_fla.files import InputError
 from training_fla.viewing.paper_tables import WHOLE
@@ -235,14 +235,6 @@ def test_without_the_papers_recipes_one_line_says_so(runs, tmp_path, monkeypatch
     monkeypatch.setattr("training_fla.viewing.report.ROOT", tmp_path)
     assert main(["report", str(runs / "seed-0/stage2"), "--out", str(tmp_path / "report.html")]) == 0
     assert "the paper’s recipes are not installed" in (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-def test_templates_and_style_are_installed_too():
-    """What MANIFEST.in names inside a package goes into the wheel."""
-    named = re.search(r"recursive-include training_fla (.+)", (ROOT / "MANIFEST.in").read_text())[1].split()
-    files = [file for file in (ROOT / "training_fla").rglob("*.*") if file.suffix not in (".py", ".pyc")]
-    assert {file.suffix for file in files} >= {".html", ".mplstyle"}
-    assert all(f"*{file.suffix}" in named for file in files)
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(runs, tmp_path, capsys):
