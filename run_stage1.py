@@ -10,7 +10,8 @@ The first word is a recipe; `--name value` replaces one of its lines. --resume g
 import sys
 
 from training_fla.cli import exit_status
-from training_fla.files import Done, InputError
+from training_fla.console import Done
+from training_fla.errors import InputError
 from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe, stage2_words
 
 
@@ -37,7 +38,7 @@ def build_model(recipe: Recipe, processor):
     """ImageNet ResNet18 or another model's encoder, fresh temporal module, VL-Adapter and Light-T (paper Sec. 5.2)."""
     from modeling_fla import FlaConfig, FlaForConditionalGeneration, load_imagenet_weights
     from processing_fla.tokenization_fla import set_start_tokens
-    from training_fla.files import loading
+    from training_fla.loading import loading
     from training_fla.training import parts
 
     stage = recipe.stage

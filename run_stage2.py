@@ -11,7 +11,7 @@ The first word is a recipe; `--name value` replaces one of its lines. --resume g
 import sys
 
 from training_fla.cli import exit_status
-from training_fla.files import Done
+from training_fla.console import Done
 from training_fla.recipe import Recipe, Stage2Arguments, parse_recipe
 
 

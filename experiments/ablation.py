@@ -15,7 +15,9 @@ import yaml
 from experiments.comparing import table_of
 from experiments.running import Run, own_folder, run_command, show_table
 from training_fla.clone import ROOT
-from training_fla.files import InputError, note, write_text
+from training_fla.console import note
+from training_fla.errors import InputError
+from training_fla.folders import write_text
 from training_fla.hub.card import read_facts
 from training_fla.recipe import (
     STAGES,

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from experiments import running
 from experiments.running import own_folder, run_command, show_table
-from training_fla.files import InputError, locked_folder, note, time_text, write_text
+from training_fla.console import note, time_text
+from training_fla.errors import InputError
+from training_fla.folders import locked_folder, write_text
 from training_fla.hub.card import read_facts
 from training_fla.scoring.predictions import read_predictions
 from training_fla.tables import mean_and_deviation

@@ -18,7 +18,8 @@ from experiments.ablation import JOURNAL, Ablation, given_lines, note_plan, run_
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics
 from experiments.norms import gradient_ratio
 from experiments.running import Run, own_folder, show_table
-from training_fla.files import InputError, one_line, write_text
+from training_fla.errors import InputError, one_line
+from training_fla.folders import write_text
 from training_fla.hub.card import read_facts
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
 from training_fla.scoring.conventions import CONVENTIONS, convention_for

@@ -16,7 +16,7 @@ from processing_fla import FlaProcessor
 from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.features import fingerprint, store_features
 from training_fla.data.packed_corpus import PackedCorpus
-from training_fla.files import loading
+from training_fla.loading import loading
 
 # Unstated: the paper has no probe. Chosen on the dev split of one encoder.
 EPOCHS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 160, 32, 2e-2, 5e-2

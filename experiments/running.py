@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from training_fla.clone import ROOT
-from training_fla.files import check_folder, note, read_marker, write_marker, write_text
+from training_fla.console import note
+from training_fla.folders import check_folder, read_marker, write_marker, write_text
 from training_fla.hub.card import read_facts
 from training_fla.training.plots import Panel, save_picture
 

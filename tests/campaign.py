@@ -25,7 +25,7 @@ from tests.tiny_runs import ROOT, STAGE1, STAGE2
 from tests.video_campaign import SECONDS, TooSlowError, damaged
 from training_fla.corpora.manifest import read_manifest
 from training_fla.data.packed_corpus import PackedCorpus, packed_splits
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.viewing.reading_process import ReadingProcess
 
 LIMIT_SECONDS = 600  # for one command

@@ -12,7 +12,8 @@ import pytest
 from tests.pages import FRAMES, NETWORK, ONE_STEP
 from tests.tiny_runs import ROOT, run
 from training_fla.cli import COMMANDS, exit_status, main
-from training_fla.files import Done, InputError, note, progress, size_text, time_text
+from training_fla.console import Done, note, progress, size_text, time_text
+from training_fla.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_errors_stay_with_quiet(capsys):
 
 
 def test_a_command_that_another_starts_is_quiet_too(capfd):
-    code = "from training_fla.files import note; note('not to be seen')"
+    code = "from training_fla.console import note; note('not to be seen')"
     exit_status(lambda words: subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode, ["--quiet"], "fla")
     assert capfd.readouterr().err == ""
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.names import name_on_disk, plain_name
 
 WRITTEN = ["grüße.mp4", "날씨.mp4", "Ünï/dé.mp4", "schö́n"]

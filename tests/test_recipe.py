@@ -12,7 +12,7 @@ import pytest
 import yaml
 from transformers import MBartTokenizer
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.recipe import (
     REFUSED,
     TRAINING_DEFAULTS,

@@ -15,7 +15,8 @@ from PIL import Image
 
 from tests.processing import drawing
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run, weights
-from training_fla.files import MARKER, InputError, locked_folder, read_marker
+from training_fla.errors import InputError
+from training_fla.folders import MARKER, locked_folder, read_marker
 
 
 @pytest.fixture(scope="module")

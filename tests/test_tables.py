@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.tables import BadRows, read_sentences, read_table, write_table
 
 SENTENCES = [

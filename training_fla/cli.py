@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from training_fla.files import QUIET, Done, InputError, disk_is_full, is_quiet, note, one_line, time_text
+from training_fla.console import QUIET, Done, is_quiet, note, time_text
+from training_fla.errors import InputError, disk_is_full, one_line
 
 # By the folder of `training_fla.commands`; a command is imported only when it is asked for.
 GROUPS = {

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a clone has beside this package.

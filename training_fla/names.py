@@ -5,7 +5,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 
 def plain_name(name: str) -> str:

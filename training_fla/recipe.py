@@ -19,7 +19,7 @@ from typing import Any, Literal
 import yaml
 from transformers.hf_argparser import HfArg, HfArgumentParser
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 # Fields of Seq2SeqTrainingArguments whose defaults are wrong for this task.
 TRAINING_DEFAULTS: dict[str, Any] = {

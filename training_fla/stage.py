@@ -21,23 +21,15 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor, FlaVideoProcessor, SignTranslationPipeline
+from training_fla.console import Done, note
 from training_fla.corpora.registry import convention_of
 from training_fla.data.collation import SignTranslationCollator
 from training_fla.data.datasets import make_datasets
 from training_fla.data.packed_corpus import PackedCorpus, packed_splits
 from training_fla.data.packing import ensure_packed
 from training_fla.data.streaming import SignVideoStream, check_streaming, local_copy
-from training_fla.files import (
-    Done,
-    InputError,
-    check_folder,
-    check_not_inside,
-    first_line,
-    locked_folder,
-    note,
-    write_marker,
-    write_text,
-)
+from training_fla.errors import InputError, first_line
+from training_fla.folders import check_folder, check_not_inside, locked_folder, write_marker, write_text
 from training_fla.hub.card import read_facts, training_facts, write_card
 from training_fla.hub.push import make_repository, push_trained
 from training_fla.recipe import (

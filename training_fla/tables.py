@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from training_fla.console import counted
+from training_fla.errors import InputError, one_line
 from training_fla.file_kinds import kind_of_file
-from training_fla.files import InputError, atomic_file, counted, one_line
+from training_fla.folders import atomic_file
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 NOT_A_SENTENCE = {"nan", "<na>", "#n/a"}  # how table programs write a missing value

@@ -9,7 +9,7 @@ from experiments.drawn.grammar import Report, sample_reports, single_sign_report
 from experiments.drawn.signs import DEMO_SIGNS, Sign, stable_integer
 from training_fla.corpora.clips import DrawnVideo
 from training_fla.corpora.row import CorpusRow
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 LANGUAGE = "de_DE"
 # Clips of one sign teach what each sign means.

@@ -8,7 +8,7 @@ from experiments.drawn.demo import LANGUAGE, NUM_SIGNERS, check_drawing, drawn_r
 from experiments.drawn.signs import signs_of_glosses, stable_integer
 from training_fla.corpora.phoenix14t import read_phoenix14t
 from training_fla.corpora.row import CorpusRow, Reading, canonical_split
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.tables import BadRows, read_table, read_text
 
 # The columns by their names in a header, and in the order they have without one; the first two are needed.

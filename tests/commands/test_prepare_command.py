@@ -15,7 +15,7 @@ from tests.processing import drawing
 from training_fla.cli import main
 from training_fla.data.packed_corpus import PackedCorpus, file_sha256
 from training_fla.data.packing import ensure_packed
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.tables import read_table
 
 DEMO = ["prepare", "demo", "--num-train", "6", "--num-dev", "2", "--num-test", "2", "--size", "32", "--clips", "1"]

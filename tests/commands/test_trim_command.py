@@ -24,7 +24,8 @@ from modeling_fla import FlaConfig
 from processing_fla.tokenization_fla import train_tokenizer
 from training_fla.cli import main
 from training_fla.commands.data.trim import check_vocabulary_sizes
-from training_fla.files import InputError, read_marker
+from training_fla.errors import InputError
+from training_fla.folders import read_marker
 
 BROAD = ["am dienstag regen und im süden gewitter", "der wind weht schwach aus nordost", "morgen wird es wärmer!"] * 3
 CORPUS = ["im süden regen", "der wind weht"]

@@ -23,7 +23,7 @@ CHILD = """
 import json, resource, signal, sys, time
 from pathlib import Path
 from tests.corpora.test_corpus_fuzz import READERS
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 lines = [line.rstrip("\\n").split("\\t") for line in sys.stdin]
 wholes = {kind: Path(path) for kind, path, _ in lines}
@@ -215,7 +215,7 @@ def test_two_thousand_damaged_files_give_errors_or_right_answers(tmp_path):
 
 def test_damage_is_found_at_every_place_of_a_small_pickle(tmp_path):
     """Not a random few but every truncation and every bit of a label file."""
-    from training_fla.files import InputError
+    from training_fla.errors import InputError
 
     data = pickle.dumps({"info": [{"name": "a", "length": 3, "label_char": ["x", "y"]}]})
     file = tmp_path / "labels.pkl"

@@ -9,7 +9,7 @@ from tests.corpora.corpus_trees import clip, write_frames, write_video
 from training_fla.corpora.clips import FrameFolder, VideoFile
 from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
 from training_fla.corpora.row import Reading, clip_times
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 TABLE = [
     {"video": "a.mp4", "sentence": 'He said "go", slowly.', "split": "train"},

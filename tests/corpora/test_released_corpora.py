@@ -13,7 +13,7 @@ from training_fla.corpora.row import Reading
 from training_fla.data.checking import check_corpus
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.data.packing import pack
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 
 def shapes(row):

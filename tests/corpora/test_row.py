@@ -8,7 +8,7 @@ from processing_fla.video_reading_fla import scaled
 from tests.corpora.corpus_trees import clip, write_frames, write_video
 from training_fla.corpora.clips import DrawnVideo, EmbeddedVideo, FrameFolder, VideoFile
 from training_fla.corpora.row import canonical_split, path_inside
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 
 @pytest.mark.parametrize("spelling", ["val", "valid", "Validation", " dev "])

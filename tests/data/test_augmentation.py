@@ -16,7 +16,7 @@ from training_fla.data.augmentation import ClipAugmentation, Geometry, geometry_
 from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.data.packing import pack
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 WHOLE = slice(0, 1000)
 

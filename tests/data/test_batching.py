@@ -13,7 +13,7 @@ from modeling_fla import FlaForConditionalGeneration
 from tests.tiny_runs import STAGE2, losses, pack_demo, run, stage1_of_one_step, weights
 from tests.training.test_two_processes import run_together
 from training_fla.data.batching import FrameBudgetSampler, check_batching
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.training.trainer import SignTranslationTrainer
 
 LENGTHS = np.random.default_rng(0).integers(1, 60, 333).tolist()

@@ -15,7 +15,7 @@ from training_fla.data.batching import EpochSampler
 from training_fla.data.collation import SignTranslationCollator
 from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.packed_corpus import PackedCorpus
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from training_fla.cli import main
 from training_fla.data.features import load_features, open_features
 from training_fla.data.packed_corpus import PackedCorpus
-from training_fla.files import InputError, read_marker
+from training_fla.errors import InputError
+from training_fla.folders import read_marker
 
 C = 5
 SPLITS = ("train", "train", "train", "dev", "test")

@@ -26,7 +26,8 @@ from training_fla.data.features import (
     store_features,
 )
 from training_fla.data.packed_corpus import PackedCorpus
-from training_fla.files import InputError, locked_folder
+from training_fla.errors import InputError
+from training_fla.folders import locked_folder
 
 ALONE = SimpleNamespace(
     process_index=0,

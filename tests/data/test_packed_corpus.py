@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.corpora.corpus_trees import picture
 from training_fla.data import packed_corpus
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 
 def jpeg_of(pixels):

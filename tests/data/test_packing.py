@@ -38,7 +38,8 @@ from training_fla.data.packed_corpus import (
     verify_packed,
 )
 from training_fla.data.packing import ensure_packed, pack, rates_and_shapes
-from training_fla.files import InputError, locked_folder
+from training_fla.errors import InputError
+from training_fla.folders import locked_folder
 
 
 def quiet(rows, out, **options):
@@ -579,7 +580,7 @@ def test_processes_of_a_run_pack_a_manifest_once_and_wait(tmp_path, monkeypatch)
         return encode(frame, quality)
 
     monkeypatch.setattr(packing, "encode_frame", slowly)
-    monkeypatch.setattr("training_fla.files.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("training_fla.folders.POLL_SECONDS", 0.05)
     options = {"size": 16, "num_workers": 0}
     call = partial(ensure_packed, table, packed_dir, pack_options=options)
     assert in_two_processes(call, call) == [0, 0]

@@ -21,7 +21,7 @@ from training_fla.data.packed_corpus import (
     verify_packed,
 )
 from training_fla.data.packing import pack
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 ODD_VALUES = [None, "x", "", -1, 0, 2**70, 1.5, True, [], {}, ["x"], {"x": 1}, "../../x", "/etc/passwd"]
 

@@ -17,7 +17,7 @@ from tests.tiny_runs import STAGE1, STAGE2, losses, pack_demo, run, stage1_of_on
 from training_fla.data import datasets as clips
 from training_fla.data.packed_corpus import MANIFEST, PackedCorpus, manifest_digest
 from training_fla.data.streaming import SignVideoStream, local_copy
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.recipe import DataArguments
 
 COUNT = 19

@@ -12,7 +12,7 @@ from experiments.ablation import DIFFERENCES, Ablation, differences, runs_of
 from experiments.norms import gradient_ratio
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run
 from training_fla.cli import main
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe, read_lines
 from training_fla.training.callbacks import NORMS
 from training_fla.viewing.paper_tables import TABLES, WHOLE, Row

@@ -12,7 +12,8 @@ from experiments.demonstration import SCORES, Step, demo_steps, run_demo, run_se
 from experiments.running import run_command
 from tests.tiny_runs import ROOT, run
 from training_fla.cli import main
-from training_fla.files import InputError, locked_folder
+from training_fla.errors import InputError
+from training_fla.folders import locked_folder
 from training_fla.scoring.predictions import read_predictions
 
 FEWER = {

@@ -22,7 +22,7 @@ from experiments.drawn.grammar import (
 from experiments.drawn.pairs import phoenix_text, read_pairs, read_phoenix_pairs
 from experiments.drawn.signs import DEMO_SIGNS, HAND_FORMS, Sign, sign_of_gloss, signs_of_glosses
 from training_fla.corpora.clips import DrawnVideo
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.scoring.conventions import ALTERNATIVES, CONVENTIONS, TextForm, convention_for
 from training_fla.scoring.metric import SignTranslationMetric
 from training_fla.scoring.rouge import ROUGE_VARIANTS, f_score, google_rouge_l, lcs_length, rouge_l

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from training_fla.cli import main
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.serving import page
 from training_fla.serving.limits import Limits
 from training_fla.serving.page import ClipService

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run, weights
-from training_fla.files import MARKER, disk_is_full
+from training_fla.errors import disk_is_full
+from training_fla.folders import MARKER
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def refuse(patch: pytest.MonkeyPatch, refused: str) -> None:
     import safetensors
     from transformers import modeling_utils
 
-    from training_fla import files as output_folder
+    from training_fla import folders as output_folder
 
     sync, save = output_folder.sync_file, modeling_utils.safe_save_file
 

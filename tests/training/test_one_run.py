@@ -9,7 +9,7 @@ import torch
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from tests.tiny_runs import NETWORK, STAGE2, pack_demo, run, weights
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.training.callbacks import read_norms
 from training_fla.training.one_run import OneRunModel, add_light_t, without_light_t
 from training_fla.training.trainer import token_loss

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import Seq2SeqTrainingArguments
 from transformers.optimization import get_scheduler
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.recipe import OptimizationArguments
 from training_fla.training.optimization import build_optimizer, parameter_groups
 from training_fla.training.trainer import token_loss

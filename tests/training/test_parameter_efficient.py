@@ -11,7 +11,7 @@ import torch
 from modeling_fla import FlaForConditionalGeneration
 from tests.modeling.conftest import LANGUAGE_MODELS, tiny_model
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.training.adapters import add_peft, is_peft, load_peft, merge_peft, save_peft
 
 LORA = {"type": "lora", "r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]}

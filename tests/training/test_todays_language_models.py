@@ -14,7 +14,7 @@ from tests.modeling.conftest import LANGUAGE_MODELS
 from tests.processing.test_tokenization_fla import gemma, t5
 from tests.tiny_runs import STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.cli import main
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.recipe import Stage2Arguments
 from training_fla.training import adapters, parts
 

@@ -26,7 +26,7 @@ from processing_fla import FlaProcessor
 from tests.tiny_runs import ROOT, STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla import stage
 from training_fla.data.packed_corpus import PackedCorpus
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
 from training_fla.training.parts import special_token_ids
 from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config

@@ -11,7 +11,7 @@ from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from tests.processing.test_tokenization_fla import m2m100_in
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
 from training_fla.cli import main as fla
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.training.parts import set_language
 
 

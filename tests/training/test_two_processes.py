@@ -13,7 +13,7 @@ import torch
 
 from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, weights
 from training_fla.data.batching import EpochSampler
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.recipe import OptimizationArguments
 from training_fla.training.sharding import check_sharding
 from training_fla.training.trainer import SignTranslationTrainer

@@ -11,7 +11,7 @@ from tests.browser import check_page
 from tests.processing.drawing import marked_frame, number_of, tiny_model, tiny_processor, write_video
 from tests.serving.page_server import tiny_pipeline
 from training_fla.cli import main
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.viewing.inspection import (
     ClipFrames,
     Inspection,

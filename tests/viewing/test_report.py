@@ -11,7 +11,7 @@ import pytest
 from tests.browser import check_page
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run
 from training_fla.cli import main
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.viewing.paper_tables import WHOLE
 from training_fla.viewing.report import read_runs
 

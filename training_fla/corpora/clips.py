@@ -10,7 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training_fla.files import InputError, atomic_file
+from training_fla.errors import InputError
+from training_fla.folders import atomic_file
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from typing import Any
 
 from training_fla.corpora.clips import FrameFolder, VideoFile
 from training_fla.corpora.row import CorpusRow, Reading, canonical_split, find_inside, release_folder
-from training_fla.files import InputError, one_line
+from training_fla.errors import InputError, one_line
 from training_fla.names import plain_name
 from training_fla.tables import read_table
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from training_fla.corpora.clips import VideoFile
 from training_fla.corpora.row import SPLITS, CorpusRow, Reading, canonical_split, clip_times, files_below, path_inside
-from training_fla.files import InputError, one_line
+from training_fla.errors import InputError, one_line
 from training_fla.names import plain_name
 from training_fla.tables import read_table
 

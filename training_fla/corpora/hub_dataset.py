@@ -9,7 +9,7 @@ from typing import Any
 
 from training_fla.corpora.clips import EmbeddedVideo, VideoFile
 from training_fla.corpora.row import CorpusRow, Reading, canonical_split, cut, find_inside
-from training_fla.files import InputError, one_line
+from training_fla.errors import InputError, one_line
 from training_fla.tables import NOT_A_SENTENCE
 
 

@@ -17,8 +17,8 @@ from training_fla.corpora.row import (
     find_inside,
     path_inside,
 )
+from training_fla.errors import InputError, one_line
 from training_fla.file_kinds import kind_of_file
-from training_fla.files import InputError, one_line
 from training_fla.tables import NOT_A_SENTENCE, read_table, row_name
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")  # of the tables that are looked for in a folder

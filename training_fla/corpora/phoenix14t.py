@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training_fla.corpora.clips import FrameFolder
 from training_fla.corpora.row import SPLITS, CorpusRow, Reading, find_inside, release_folder
-from training_fla.files import one_line
+from training_fla.errors import one_line
 from training_fla.tables import read_table
 
 LANGUAGE = "de_DE"

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from training_fla.corpora.clips import ClipSource, frame_seconds
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.names import name_on_disk
 from training_fla.tables import BadRows
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 
 @dataclass(frozen=True)

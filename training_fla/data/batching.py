@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, Sampler
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 # Unstated: clips are sorted by length among about so many batches drawn at random, so that batches differ every epoch.
 BATCHES_A_WINDOW = 50

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from training_fla.console import counted, progress
 from training_fla.corpora.clips import EmbeddedVideo, FrameFolder, OpenedClip, VideoFile, frame_times
 from training_fla.corpora.row import SPLITS, CorpusRow
-from training_fla.files import InputError, counted, one_line, progress
+from training_fla.errors import InputError, one_line
 from training_fla.scoring.conventions import convention_for
 
 from .packed_corpus import file_sha256

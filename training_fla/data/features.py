@@ -28,16 +28,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
+from training_fla.console import progress
 from training_fla.corpora.row import CorpusRow, Reading
-from training_fla.files import (
-    InputError,
-    atomic_file,
-    atomic_folder,
-    first_line,
-    locked_folder,
-    progress,
-    write_marker,
-)
+from training_fla.errors import InputError, first_line
+from training_fla.folders import atomic_file, atomic_folder, locked_folder, write_marker
 
 from .collation import SignTranslationCollator
 from .packed_corpus import INDEX_COLUMNS, SCHEMA, PackedCorpus, file_sha256

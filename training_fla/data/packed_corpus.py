@@ -29,7 +29,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training_fla.files import InputError, first_line, progress
+from training_fla.console import progress
+from training_fla.errors import InputError, first_line
 
 try:
     import simplejpeg

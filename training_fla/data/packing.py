@@ -23,25 +23,20 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from training_fla.console import counted, note, progress, size_text
 from training_fla.corpora.clips import VideoFile
 from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
 from training_fla.corpora.row import SPLITS, CorpusRow, Reading
-from training_fla.files import (
+from training_fla.errors import InputError, disk_is_full, one_line
+from training_fla.folders import (
     FolderInUseError,
-    InputError,
     atomic_file,
     check_folder,
     check_not_inside,
     clear_folder,
-    counted,
-    disk_is_full,
     locked_folder,
-    note,
-    one_line,
-    progress,
     read_marker,
     replace_folder,
-    size_text,
     write_marker,
 )
 from training_fla.tables import write_table

@@ -13,7 +13,9 @@ from datasets.distributed import split_dataset_by_node
 from fsspec.core import url_to_fs
 from torch.utils.data import IterableDataset
 
-from training_fla.files import InputError, atomic_file, loading, locked_folder, write_marker
+from training_fla.errors import InputError
+from training_fla.folders import atomic_file, locked_folder, write_marker
+from training_fla.loading import loading
 from training_fla.recipe import DataArguments, Recipe
 
 from .datasets import SignVideoDataset

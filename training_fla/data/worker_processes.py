@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from training_fla.files import note
+from training_fla.console import note
 
 # Elsewhere forking is not safe. Python 3.14 does not fork by default: there a process imports everything anew, and an
 # evaluation of four steps takes 153 s instead of 27.

@@ -11,7 +11,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from training_fla.corpora.registry import CORPORA, Corpus
 from training_fla.corpora.row import SPLITS
-from training_fla.files import InputError, one_line, write_text
+from training_fla.errors import InputError, one_line
+from training_fla.folders import write_text
 from training_fla.recipe import PAPERS_CLIPS_A_STEP, clips_a_step, stage_of
 
 TASK = "video-text-to-text"  # the nearest task in the Hub's list

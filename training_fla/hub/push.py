@@ -18,8 +18,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.utils import validate_repo_id
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from training_fla.files import InputError, damaged_weights, one_line, size_text
+from training_fla.console import size_text
+from training_fla.errors import InputError, one_line
 from training_fla.hub.card import fill_card
+from training_fla.loading import damaged_weights
 
 # The base error of the HTTP client that `huggingface_hub` uses; which client that is depends on its version.
 HTTP_ERRORS = tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")

@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.scoring.conventions import CONVENTIONS, convention_for
 from training_fla.scoring.rouge import ROUGE_VARIANTS
 from training_fla.scoring.scores import (

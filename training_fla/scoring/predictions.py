@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.names import plain_name
 from training_fla.tables import NOT_A_SENTENCE, BadRows, read_table
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from sacrebleu.metrics import BLEU
 
-from training_fla.files import atomic_file
+from training_fla.folders import atomic_file
 from training_fla.scoring.conventions import TextForm
 from training_fla.scoring.predictions import PredictionFile
 from training_fla.scoring.rouge import ROUGE_VARIANTS, f_score

@@ -8,7 +8,7 @@ from sacrebleu import __version__ as sacrebleu_version
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.bleu import BLEUScore
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.scoring.chrf import chrf_counts, chrf_of
 from training_fla.scoring.conventions import ALTERNATIVES, CONVENTIONS, TextForm
 from training_fla.scoring.resampling import Difference, Score, ratio_of, score_difference, score_interval

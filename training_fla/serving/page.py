@@ -16,7 +16,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.serving.limits import CancelledError, Limits, RefusedError, WorkClock
 from training_fla.serving.request_limits import RequestLimits
 from training_fla.serving.translation import ClipTranslator, most_frames

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, SpaceCard, SpaceCardData
 
-from training_fla.files import InputError, atomic_folder, check_not_inside
+from training_fla.errors import InputError
+from training_fla.folders import atomic_folder, check_not_inside
 from training_fla.hub.card import HUB_ID
 from training_fla.hub.push import check_whole, model_files
 from training_fla.serving.limits import Limits

@@ -25,7 +25,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from processing_fla.video_reading_fla import VideoDecodeError, open_video
-from training_fla.files import one_line
+from training_fla.errors import one_line
 from training_fla.serving.limits import Limits, RefusedError, WorkClock
 from training_fla.viewing.inspection import ClipFrames, attended_words, data_url, language_of, read_clip, shortest_half
 from training_fla.viewing.reading_process import ReadingProcess

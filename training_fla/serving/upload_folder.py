@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training_fla.files import lock_file, unlock_file
+from training_fla.folders import lock_file, unlock_file
 from training_fla.serving.limits import RefusedError
 
 PREFIX = "fla-serve-"

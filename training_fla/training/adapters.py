@@ -14,7 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from training_fla.files import InputError, first_line
+from training_fla.errors import InputError, first_line
 
 FOLDER = "peft"  # beside the model: what stage 2 trained, alone
 ADAPTER = "llm_adapter.safetensors"  # the LLM-Adapter in that folder; peft saves the language model's part only

@@ -19,7 +19,8 @@ from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, Traine
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
-from training_fla.files import InputError, note, progress
+from training_fla.console import note, progress
+from training_fla.errors import InputError
 from training_fla.recipe import Recipe
 from training_fla.tables import write_table
 

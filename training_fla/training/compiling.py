@@ -5,7 +5,7 @@ import os
 from transformers import Seq2SeqTrainingArguments
 
 from modeling_fla import FlaForConditionalGeneration
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 
 def take_compile_options(args: Seq2SeqTrainingArguments) -> dict | None:

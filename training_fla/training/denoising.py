@@ -25,7 +25,9 @@ from transformers import (
 
 from processing_fla import train_tokenizer
 from training_fla.data.batching import EpochSampler
-from training_fla.files import InputError, atomic_folder, check_folder, loading, write_marker
+from training_fla.errors import InputError
+from training_fla.folders import atomic_folder, check_folder, write_marker
+from training_fla.loading import loading
 
 from .callbacks import show_progress
 from .parts import load_tokenizer, set_language, special_token_ids

@@ -11,7 +11,7 @@ pixels -> visual encoder -> sign features --+-> VL-Adapter -> Light-T          l
 import functools
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 from .parts import check_fields
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.recipe import OptimizationArguments
 
 

@@ -19,8 +19,10 @@ from transformers import (
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig, load_imagenet_weights
 from processing_fla import FlaProcessor, FlaVideoProcessor
 from processing_fla.tokenization_fla import set_start_tokens, unknown_words, words_of
+from training_fla.console import note
 from training_fla.data.packed_corpus import MANIFEST, read_packed_manifest
-from training_fla.files import InputError, loading, note
+from training_fla.errors import InputError
+from training_fla.loading import loading
 from training_fla.recipe import Recipe, Stage2Arguments, VisualArguments
 
 from .adapters import check_installed

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training_fla.files import InputError, atomic_file
+from training_fla.errors import InputError
+from training_fla.folders import atomic_file
 
 SAMPLES = "sample_frames"  # the folder; clips of the test split, frames of each, and the side of a frame in pixels
 SAMPLE_CLIPS, SAMPLE_FRAMES, SAMPLE_SIZE = 5, 6, 96

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
-from training_fla.files import InputError
+from training_fla.errors import InputError
 from training_fla.recipe import OptimizationArguments
 
 

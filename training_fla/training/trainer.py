@@ -27,9 +27,11 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from processing_fla.tokenization_fla import set_start_tokens
+from training_fla.console import note, progress
 from training_fla.data.batching import EpochSampler, FrameBudgetSampler, check_batching, placed_loader
 from training_fla.data.worker_processes import START_METHOD
-from training_fla.files import InputError, damaged_weights, note, progress
+from training_fla.errors import InputError
+from training_fla.loading import damaged_weights
 from training_fla.recipe import OptimizationArguments
 
 from .callbacks import StoppedError, Stops, Throughput, start_copies

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from training_fla.files import InputError, one_line
+from training_fla.errors import InputError, one_line
 from training_fla.scoring.conventions import SPACELESS_SCRIPTS
 from training_fla.viewing.pages import jpeg_url
 

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from training_fla.files import InputError, loading, note
+from training_fla.console import note
+from training_fla.errors import InputError
+from training_fla.loading import loading
 
 
 def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):

@@ -10,7 +10,8 @@ from typing import Any
 
 from training_fla.clone import ROOT
 from training_fla.corpora.registry import CORPORA
-from training_fla.files import InputError, atomic_file
+from training_fla.errors import InputError
+from training_fla.folders import atomic_file
 from training_fla.hub.card import TITLES, clips_per_step, costs, read_facts
 from training_fla.recipe import BATCH_LINES, DECIDED_LATER, STAGES, clips_a_step, default_lines, read_lines, stage_of
 from training_fla.tables import mean_and_deviation, read_table

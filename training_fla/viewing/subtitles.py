@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from processing_fla.video_reading_fla import TIME_TOLERANCE, RgbConverter, VideoDecodeError, open_video
-from training_fla.files import InputError, one_line, progress
+from training_fla.console import progress
+from training_fla.errors import InputError, one_line
 from training_fla.viewing.pauses import PICTURE_SIZE, STEP_SECONDS, PauseRules, find_segments, measure_motion
 
 WINDOW_SECONDS = 6.0  # Unstated: a sentence of middling length

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from processing_fla.video_reading_fla import is_frame_folder, is_video_file
-from training_fla.files import InputError, one_line, progress
+from training_fla.console import progress
+from training_fla.errors import InputError, one_line
 from training_fla.viewing.reading_process import IsolatedProcessor, ReadingProcess
 
 

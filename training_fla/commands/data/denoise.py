@@ -7,7 +7,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from training_fla.files import Done, InputError, check_not_inside
+from training_fla.console import Done
+from training_fla.errors import InputError
+from training_fla.folders import check_not_inside
 
 EXAMPLE = "fla denoise --text runs/demo/corpus/demo_text.txt --out runs/demo/mbart"
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from training_fla.commands.use.translate import positive
-from training_fla.files import Done
+from training_fla.console import Done
 
 from .trim import trim_command
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> Done:
     """Encode the clips of all splits."""
     from tempfile import TemporaryDirectory
 
-    from training_fla.files import check_folder, check_not_inside
+    from training_fla.folders import check_folder, check_not_inside
     from training_fla.viewing.loading import check_model, load_pipeline
 
     check_model(args.model)

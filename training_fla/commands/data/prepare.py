@@ -9,7 +9,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training_fla.files import Done, InputError, check_folder, check_not_inside, counted, note, one_line, size_text
+from training_fla.console import Done, counted, note, size_text
+from training_fla.errors import InputError, one_line
+from training_fla.folders import check_folder, check_not_inside
 
 from .sources import FeatureTable, Rows, Source, sources
 

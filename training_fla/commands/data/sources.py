@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from training_fla.clone import open_experiments
 from training_fla.corpora.manifest import COLUMNS as VIDEO_COLUMNS
-from training_fla.files import InputError
+from training_fla.errors import InputError
 
 from .trim import trim_command
 

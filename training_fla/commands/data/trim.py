@@ -8,7 +8,8 @@ import json
 import shlex
 from pathlib import Path
 
-from training_fla.files import Done, InputError, note, size_text
+from training_fla.console import Done, note, size_text
+from training_fla.errors import InputError
 
 EXAMPLE = (
     "fla trim --model facebook/mbart-large-cc25 --sentences packed/train.sentences.txt --dev packed/dev.sentences.txt "
@@ -41,7 +42,7 @@ def add_arguments(parser) -> None:
 
 def run(args) -> Done:
     """Trim and print the report."""
-    from training_fla.files import atomic_folder, check_folder, check_not_inside
+    from training_fla.folders import atomic_folder, check_folder, check_not_inside
     from training_fla.tables import read_sentences
 
     named = {"dev": args.dev, "test": args.test, **{str(file): file for file in args.check}}
@@ -99,7 +100,7 @@ def load(args):
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
     from processing_fla.tokenization_fla import vocabulary_length
-    from training_fla.files import loading
+    from training_fla.loading import loading
     from training_fla.training.parts import set_language
 
     with loading(args.model, "a language model"):

@@ -6,7 +6,7 @@ states, predictions and data never go.
 
 from pathlib import Path
 
-from training_fla.files import Done
+from training_fla.console import Done
 
 EXAMPLE = "fla push runs/phoenix14t/stage2 my-name/fla-llm-phoenix14t --private --dry-run"
 

@@ -8,7 +8,8 @@ that can be pushed to the Hugging Face Hub as a Space.
 from pathlib import Path
 
 from training_fla.commands.use.translate import add_model_arguments, positive, seconds
-from training_fla.files import Done, InputError
+from training_fla.console import Done
+from training_fla.errors import InputError
 
 EXAMPLE = "fla serve runs/stage2 --port 7860 --max-seconds 30 --max-megabytes 64"
 

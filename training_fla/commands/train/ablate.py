@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from training_fla.clone import open_experiments
-from training_fla.files import Done
+from training_fla.console import Done
 
 EXAMPLE = "fla ablate table6 --recipes recipes/phoenix14t --out runs/ablations --set bf16=true"
 

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from training_fla.clone import open_experiments
-from training_fla.files import Done
+from training_fla.console import Done
 
 EXAMPLE = "fla demo --out runs/demo"
 

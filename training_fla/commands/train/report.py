@@ -6,7 +6,9 @@ also shown as mean and deviation. It holds sentences and frames of the corpus: m
 
 from pathlib import Path
 
-from training_fla.files import Done, InputError, check_file
+from training_fla.console import Done
+from training_fla.errors import InputError
+from training_fla.folders import check_file
 
 EXAMPLE = "fla report runs/stage1 runs/stage2 --out report.html"
 

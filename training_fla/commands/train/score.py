@@ -9,7 +9,9 @@ import json
 import statistics
 from pathlib import Path
 
-from training_fla.files import Done, InputError, check_file
+from training_fla.console import Done
+from training_fla.errors import InputError
+from training_fla.folders import check_file
 
 EXAMPLE = "fla score runs/stage2/predictions_test.tsv --corpus phoenix14t --html report.html"
 

@@ -6,7 +6,9 @@ says in a table what each word attended to.
 
 from pathlib import Path
 
-from training_fla.files import Done, InputError, atomic_file
+from training_fla.console import Done
+from training_fla.errors import InputError
+from training_fla.folders import atomic_file
 
 from .translate import add_model_arguments
 

@@ -9,7 +9,8 @@ import os
 import shlex
 import sys
 
-from training_fla.files import Done, InputError
+from training_fla.console import Done
+from training_fla.errors import InputError
 
 EXAMPLE = "fla translate runs/stage2 clips/*.mp4 --num-beams 5 --batch-size 4"
 CUTS = {"windows": ("window",), "pauses": ("min_pause", "min_length", "max_length")}

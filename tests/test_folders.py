@@ -1,4 +1,3 @@
-import ast
 import errno
 import json
 import os
@@ -12,16 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.windows_rules import windows_rules  # noqa: F401  a fixture
-from training_fla.files import (
+from training_fla.errors import InputError
+from training_fla.folders import (
     LOCK,
     MARKER,
-    InputError,
     atomic_file,
     atomic_folder,
     check_folder,
     check_not_inside,
-    first_line,
-    loading,
     lock_file,
     locked_folder,
     read_marker,
@@ -180,7 +177,7 @@ def test_what_is_locked_is_the_file_that_others_find(tmp_path):
 
 
 def test_one_that_waits_goes_on_when_the_other_is_done(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("training_fla.files.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("training_fla.folders.POLL_SECONDS", 0.01)
     done, begun = [], threading.Event()
 
     def hold():
@@ -227,23 +224,12 @@ def test_what_a_program_has_open_is_named_and_stays(windows_rules, tmp_path):  #
     assert names(tmp_path) == ["file", "out"] and (tmp_path / "out/weights/a").read_text() == "1"
 
 
-def test_nothing_but_the_standard_library_of_every_system_is_imported():
-    """`fcntl`, `resource` and others are not there on Windows: where they are used it is inside a function."""
-    unix = {"fcntl", "resource", "pwd", "grp", "termios"}
-    for room in ("training_fla", "processing_fla", "modeling_fla"):
-        for file in (Path(__file__).parents[1] / room).rglob("*.py"):
-            body = ast.parse(file.read_text(encoding="utf-8")).body
-            imported = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
-            imported |= {node.module for node in body if isinstance(node, ast.ImportFrom)}
-            assert not unix & imported, file
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 def test_workers_of_a_killed_run_do_not_hold_its_folder(tmp_path):
     code = f"""
 import os, signal, time
 from pathlib import Path
-from training_fla.files import locked_folder
+from training_fla.folders import locked_folder
 with locked_folder(Path({str(tmp_path)!r}), Path("out")):
     worker = os.fork()
     if worker == 0:
@@ -270,71 +256,6 @@ def test_a_file_on_a_read_only_disk_is_refused_before_any_work(tmp_path, monkeyp
         pytest.fail("it is not begun")
 
 
-def test_a_library_message_is_shortened_to_its_first_line():
-    assert first_line(ValueError("\n  what\nand more")) == "what"
-    assert first_line(ValueError()) == "ValueError"
-    assert first_line(ValueError("Repo id must be in the form")) == "there is no such folder"
-
-
 def test_the_marker_is_one_json_line(tmp_path):
     write_marker(tmp_path, "run")
     assert json.loads((tmp_path / MARKER).read_text()) == {"kind": "run", "version": 1}
-
-
-LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 2444694045\n"
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda file: file.write_bytes(LFS_POINTER), r"model.safetensors is a Git LFS pointer.*`git lfs pull`"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-9]), "model.safetensors is not a whole weights file"),
-        (lambda file: file.write_bytes(b""), "model.safetensors is not a whole weights file"),
-        (lambda file: file.unlink(), "cannot load a model from .*: Error no file named model.safetensors"),
-        (lambda file: (file.parent / "config.json").write_text("{"), "config.json' is not a valid JSON"),
-        (
-            lambda file: file.rename(file.parent / "pytorch_model.bin").write_bytes(LFS_POINTER),
-            "pytorch_model.bin is a Git LFS pointer",
-        ),
-        (
-            lambda file: file.rename(file.parent / "pytorch_model.bin"),
-            "pytorch_model.bin is not a whole weights file, download or copy it again",
-        ),
-    ],
-)
-def test_damaged_weights_are_one_line_with_the_files_name(tmp_path, damage, message):
-    from transformers import AutoModelForSeq2SeqLM, T5Config
-
-    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
-    config = T5Config(vocab_size=10, decoder_start_token_id=0, **sizes)
-    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
-    with loading(tmp_path):
-        AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
-    damage(tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match=message) as caught, loading(tmp_path):
-        AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("source", ["/no/such", "./none", "../none", "~/none", "a/b/none", "runs/stage1", "none/"])
-def test_a_mistyped_folder_fails_before_anything_is_asked_of_the_hub(tmp_path, monkeypatch, source):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    asked = []
-    with pytest.raises(InputError, match=f"from {source}: there is no such folder"), loading(source):
-        asked.append(source)
-    assert not asked
-    for name in ("gpt2", "facebook/mbart-large-cc25", "hf://datasets/a/b", "{'model_type': 'a/b/c'}"):
-        with loading(name):
-            asked.append(name)
-    assert len(asked) == 4
-
-
-@pytest.mark.parametrize("name", ["/no/such/folder", "models/none"])
-def test_what_does_not_exist_is_called_missing(name):
-    from transformers import AutoTokenizer
-
-    message = f"cannot load a tokenizer from {name}: there is no such folder"
-    with pytest.raises(InputError, match=message) as caught, loading(name, "a tokenizer"):
-        AutoTokenizer.from_pretrained(name)
-    assert str(caught.value).count("there is no such folder") == 1

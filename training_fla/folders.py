@@ -1,19 +1,18 @@
-"""What rooms share: errors in the input, what is told on stderr, files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all: our marker, what is refused, atomic writes, locks."""
 
 import contextlib
 import errno
-import io
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+
+from training_fla.console import note
+from training_fla.errors import InputError
 
 MARKER = ".fla-llm.json"
-QUIET = "FLA_QUIET"  # in the environment, so that commands that a command starts obey too
 KINDS = {
     "corpus": "a packed corpus",
     "model": "a model",
@@ -23,173 +22,14 @@ KINDS = {
     "ablation": "an ablation",
     "space": "a Space",
 }
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOCK = ".lock"  # in a folder while a process holds it; a killed process leaves the file, but not the lock
 POLL_SECONDS = 1.0  # between two tries to lock what another process holds
 # Other programs leave these everywhere; the last is ours and stands in the way of nothing.
 BYPRODUCTS = {"__pycache__", ".DS_Store", "Thumbs.db", "desktop.ini", LOCK}
 
 
-HELD: set[int] = set()  # descriptors of locked files
-
-
-def _let_go_in_child() -> None:
-    """A forked worker holds no lock, or the next run could not begin while workers of a killed one still end."""
-    while HELD:
-        os.close(HELD.pop())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
-
-
-class Done(NamedTuple):
-    """What a command made, what to type next, and its exit status; printed as its last line."""
-
-    made: str
-    next: str = ""
-    status: int = 0
-
-
-class InputError(ValueError):
-    """Something the user gave cannot be used; the message is one line that names it and the remedy."""
-
-
 class FolderInUseError(InputError):
     """Another process writes the folder."""
-
-
-def disk_is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one it came from, is a full disk, an exceeded quota or a file over the size limit."""
-    while error is not None:
-        words = str(error)
-        if isinstance(error, OSError) and error.errno in FULL:
-            return True
-        # Libraries raise errors of their own, which keep only the words.
-        if any(f"os error {number})" in words or f"[Errno {number}]" in words for number in FULL):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def one_line(text: object) -> str:
-    """A text, such as a sentence or an error's message, on one line with single spaces."""
-    return " ".join(str(text).split())
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message that says something."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    # transformers takes what is no folder for a name on the Hub, and then complains of the name.
-    return "there is no such folder" if line.startswith("Repo id must be") else line
-
-
-@contextlib.contextmanager
-def loading(source: str | os.PathLike, what: str = "a model") -> Iterator[None]:
-    """Turn what libraries raise while they load a folder or Hub id into one line that names the file at fault.
-
-    A path where no folder is fails at once: without a network libraries ask the Hub for it for most of a minute.
-    """
-    if looks_like_a_path(os.fspath(source)) and not Path(source).exists():
-        raise InputError(f"cannot load {what} from {source}: there is no such folder")
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        from huggingface_hub.errors import StrictDataclassError  # a configuration that its class refuses
-
-        if damage := damaged_weights(Path(source)):
-            raise InputError(damage) from error
-        if not isinstance(
-            error, (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, StrictDataclassError)
-        ):
-            raise
-        reason = first_line(error)
-        if not Path(source).exists() and "huggingface.co" in reason:
-            reason = f"there is no such folder, and {reason}"
-        raise InputError(f"cannot load {what} from {source}: {reason}") from error
-
-
-def looks_like_a_path(source: str) -> bool:
-    """Whether this can be no id on the Hub, `name` or `owner/name`, or is to lie in a folder that is there."""
-    if any(mark in source for mark in ("://", "*", "{")):  # a URL, a pattern, a configuration
-        return False
-    parts = source.split("/")
-    beginning = source.startswith((".", "~")) or os.path.isabs(source) or "\\" in source
-    return beginning or len(parts) > 2 or (len(parts) == 2 and (not parts[1] or os.path.isdir(parts[0])))
-
-
-def damaged_weights(folder: Path, safetensors: str = "*.safetensors") -> str | None:
-    """What is wrong with the first weights file of a folder that cannot be read."""
-    for file in sorted([*folder.glob(safetensors), *folder.glob("pytorch_model*.bin")]):
-        with open(file, "rb") as opened:
-            if opened.read(40).startswith(b"version https://git-lfs"):
-                return f"{file} is a Git LFS pointer, not the weights: run `git lfs pull`, or download the file itself"
-        try:
-            if file.suffix == ".safetensors":
-                from safetensors import safe_open
-
-                with safe_open(file, framework="pt"):  # it compares the header with the file's length
-                    continue
-            import torch
-
-            torch.load(file, map_location="meta", weights_only=True)
-        except Exception as error:
-            return f"{file} is not a whole weights file, download or copy it again ({first_line(error)[:200]})"
-    return None
-
-
-def is_quiet() -> bool:
-    """Whether `--quiet` was given, to this command or to the one that started it."""
-    return os.environ.get(QUIET) == "1"
-
-
-def note(text: str) -> None:
-    """Print a remark, which is not what the command was asked for, on stderr."""
-    if not is_quiet():
-        print(text, file=sys.stderr, flush=True)
-
-
-def progress(items: Iterable | None = None, disable: bool = False, **options):
-    """A `tqdm` bar on stderr; where that is no terminal, a line after 2, 4, 8, 16 and every 30 seconds."""
-    from tqdm import tqdm
-
-    class Lines(tqdm):
-        due = 0.0
-
-        def display(self, msg=None, pos=None):  # `pos` is given when the bar is closed
-            elapsed = self.format_dict["elapsed"]
-            if msg is None and (elapsed >= self.due or pos is not None):
-                self.due = elapsed + min(elapsed, 30.0)
-                print(self, file=sys.stderr, flush=True)
-
-    options["disable"] = disable or is_quiet()
-    if sys.stderr.isatty():
-        return tqdm(items, dynamic_ncols=True, **options)
-    form = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-    return Lines(items, file=io.StringIO(), delay=2, mininterval=2, miniters=1, bar_format=form, **options)
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 clip`, `2,000 clips`."""
-    return f"{number:,} {thing}" + ("" if number == 1 else "s")
-
-
-def size_text(num_bytes: float) -> str:
-    """`812 bytes`, `4.5 MB`, `1.2 GB`; 1 MB is 10^6 bytes, as on a disk's label."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return f"{num_bytes:.0f} bytes"
-
-
-def time_text(seconds: float) -> str:
-    """`4.2 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def write_marker(folder: Path, kind: str, files: Iterable[str] | None = None) -> None:
@@ -301,6 +141,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file in one step, in the place of one that is there."""
     with atomic_file(path, overwrite=True) as work:
         work.write_text(text, encoding="utf-8")
+
+
+HELD: set[int] = set()  # descriptors of locked files
+
+
+def _let_go_in_child() -> None:
+    """A forked worker holds no lock, or the next run could not begin while workers of a killed one still end."""
+    while HELD:
+        os.close(HELD.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @contextlib.contextmanager
