@@ -18,7 +18,7 @@ from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe, stage2_wo
 def build_processor(recipe: Recipe, splits):
     """The recipe's frames and the tokenizer of the language model that stage 2 will use (paper Sec. 4.2)."""
     from processing_fla import train_tokenizer
-    from training_fla.stage import make_processor
+    from training_fla.stages.building import make_processor
     from training_fla.training.parts import check_targets, load_tokenizer
 
     pieces, text = recipe.stage.train_tokenizer_pieces, recipe.text
@@ -67,7 +67,8 @@ def main(argv: list[str] | None = None, stage2: tuple[str, ...] = ("python", "ru
 
     def work(words: list[str]) -> Done | int | None:
         recipe = parse_recipe(Stage1Arguments, words, __doc__)
-        from training_fla.stage import one_process, run_stage
+        from training_fla.stages.launch import one_process
+        from training_fla.stages.run import run_stage
 
         next_command = one_process([*stage2, *stage2_words(recipe, words[0])])
         return run_stage(recipe, build_processor, build_model, next_command)

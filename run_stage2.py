@@ -17,7 +17,7 @@ from training_fla.recipe import Recipe, Stage2Arguments, parse_recipe
 
 def build_processor(recipe: Recipe, splits):
     """The recipe's frames and the language model's own tokenizer; a random language model takes that of stage 1."""
-    from training_fla.stage import make_processor
+    from training_fla.stages.building import make_processor
     from training_fla.training.parts import check_targets, load_tokenizer
 
     stage = recipe.stage
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work(words: list[str]) -> Done | int | None:
         recipe = parse_recipe(Stage2Arguments, words, __doc__)
-        from training_fla.stage import run_stage
+        from training_fla.stages.run import run_stage
         from training_fla.training.parts import sign_feature_fields
 
         use = "fla push {} OWNER/NAME" if sign_feature_fields(recipe) else "fla translate {} VIDEO"

@@ -204,8 +204,8 @@ class Bench:
         """The trainer that `run_stage1.py` or `run_stage2.py` would make of a recipe."""
         import run_stage1
         import run_stage2
-        from training_fla import stage as stages
         from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
+        from training_fla.stages import building, launch
 
         script, kind = {"1": (run_stage1, Stage1Arguments), "2": (run_stage2, Stage2Arguments)}[stage]
         name = f"stage{stage}-{len(list(self.folder.iterdir()))}"
@@ -219,10 +219,10 @@ class Bench:
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(recipe))
         parsed = parse_recipe(kind, [str(file)], __doc__)
-        splits = stages.open_splits(parsed)
+        splits = building.open_splits(parsed)
         processor = script.build_processor(parsed, splits)
         model = script.build_model(parsed, processor)
-        return stages.make_trainer(parsed, stages.training_arguments(parsed), splits, processor, model)
+        return building.make_trainer(parsed, launch.training_arguments(parsed), splits, processor, model)
 
     def stage1_trainer(self, lines: dict):
         """Of the paper's stage 1, on clips of random frames."""
@@ -352,7 +352,7 @@ class Bench:
     def two_stages(self) -> None:
         """Part 5: both stages on drawn clips, each as long as the minutes left allow, and their test scores."""
         from experiments.drawn.demo import read_demo
-        from training_fla.stage import save_model
+        from training_fla.stages.output_folder import save_model
 
         if self.options.phoenix14t is not None:
             from experiments.drawn.pairs import read_phoenix_pairs

@@ -58,9 +58,9 @@ def make_trainer(folder: Path, size: Size):
     from experiments.drawn.demo import read_demo
     from processing_fla import train_tokenizer
     from run_stage2 import build_model
-    from training_fla import stage
     from training_fla.data.packing import pack
     from training_fla.recipe import Stage2Arguments, parse_recipe
+    from training_fla.stages import building, launch
 
     rows = read_demo(num_train=size.clips, num_dev=2, num_test=2, size=40)
     pack(rows, folder / "corpus", size=40, num_workers=0, corpus="demo")
@@ -68,15 +68,15 @@ def make_trainer(folder: Path, size: Size):
     lines["per_device_train_batch_size"] = size.batch
     (folder / "recipe.yaml").write_text(yaml.safe_dump(lines))
     recipe = parse_recipe(Stage2Arguments, [str(folder / "recipe.yaml")], __doc__)
-    splits = stage.open_splits(recipe)
-    processor = stage.make_processor(recipe, train_tokenizer(splits.train.sentences, 2000, ("de_DE",)))
+    splits = building.open_splits(recipe)
+    processor = building.make_processor(recipe, train_tokenizer(splits.train.sentences, 2000, ("de_DE",)))
     recipe.stage.language_model_config = {
         "model_type": "mbart", "d_model": size.width, "scale_embedding": True, "vocab_size": PIECES,
         "encoder_layers": size.layers, "encoder_attention_heads": size.width // 64, "encoder_ffn_dim": 4 * size.width,
         "decoder_layers": size.layers, "decoder_attention_heads": size.width // 64, "decoder_ffn_dim": 4 * size.width,
     }  # fmt: skip
     model = build_model(recipe, processor)
-    return stage.make_trainer(recipe, stage.training_arguments(recipe), splits, processor, model)
+    return building.make_trainer(recipe, launch.training_arguments(recipe), splits, processor, model)
 
 
 class EpochClock(TrainerCallback):

@@ -25,7 +25,7 @@ ROOMS = [
     {"data"},
     {"training"},
     {"hub"},
-    {"stage"},
+    {"stages"},
     {"viewing"},
     {"serving"},
     {"experiments"},

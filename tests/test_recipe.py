@@ -112,7 +112,7 @@ def test_a_batch_that_cannot_be_shared_out_equally_is_refused(processes, accumul
 
 @pytest.mark.parametrize("stage", [Stage1Arguments, Stage2Arguments])
 def test_a_run_keeps_every_line_but_secrets_and_paths_that_were_not_given(tmp_path, monkeypatch, stage):
-    from training_fla.stage import kept_text
+    from training_fla.stages.output_folder import kept_text
 
     monkeypatch.chdir(tmp_path)
     argv = ["--output_dir", "runs/one", "--dataset", "s3://key:secret@bucket/corpus", "--hub_token", "hf_secret"]
@@ -259,7 +259,7 @@ PASSED_ON = {
 def test_every_accepted_line_has_its_effect_or_is_refused(tmp_path, monkeypatch):
     from transformers import Seq2SeqTrainingArguments
 
-    from training_fla.stage import training_arguments
+    from training_fla.stages.launch import training_arguments
 
     fields = {field.name: field for field in dataclasses.fields(Seq2SeqTrainingArguments)}
     assert fields.keys() == {*ACCEPTED, *PASSED_ON, *REFUSED}, "a field of transformers that is not decided upon"
@@ -292,7 +292,7 @@ def test_a_line_that_says_what_is_so_anyway_is_accepted():
 
 
 def test_the_best_model_by_loss_is_the_one_of_the_least(tmp_path):
-    from training_fla.stage import training_arguments
+    from training_fla.stages.launch import training_arguments
 
     for metric, greater in (("loss", False), ("eval_loss", False), ("bleu4", True), ("rouge_l", True)):
         argv = ["--output_dir", str(tmp_path), "--metric_for_best_model", metric, "--use_cpu"]
@@ -300,7 +300,7 @@ def test_the_best_model_by_loss_is_the_one_of_the_least(tmp_path):
 
 
 def test_one_process_for_two_gpus_is_refused_with_the_line_to_launch(tmp_path, monkeypatch):
-    from training_fla.stage import check_launch
+    from training_fla.stages.launch import check_launch
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("sys.argv", ["run_stage1.py", "my recipe.yaml", "--seed", "3"])
@@ -316,7 +316,7 @@ def test_one_process_for_two_gpus_is_refused_with_the_line_to_launch(tmp_path, m
 
 def test_more_processes_than_gpus_are_refused_once_with_the_line_to_start(tmp_path, monkeypatch):
     """`accelerate launch` with two_gpus.yaml where one is visible; without any, the processes are the CPU's."""
-    from training_fla.stage import check_launch
+    from training_fla.stages.launch import check_launch
 
     recipe = parse_recipe(Stage1Arguments, ["--output_dir", str(tmp_path)], "usage")
     monkeypatch.setattr("sys.argv", ["run_stage1.py", "r.yaml"])
@@ -339,7 +339,7 @@ def test_more_processes_than_gpus_are_refused_once_with_the_line_to_start(tmp_pa
 
 
 def test_the_next_command_is_of_one_process_where_two_gpus_are_visible(monkeypatch):
-    from training_fla.stage import one_process
+    from training_fla.stages.launch import one_process
 
     words = ["python", "run_stage2.py", "my recipe.yaml"]
     for gpus, visible, prefix in (
@@ -358,7 +358,7 @@ def test_stride_beams_length_and_augmentation_have_their_defaults_in_one_place(t
     from processing_fla import FlaVideoProcessor
     from training_fla.data.augmentation import ClipAugmentation
     from training_fla.data.datasets import clip_augmentation
-    from training_fla.stage import make_processor
+    from training_fla.stages.building import make_processor
 
     argv = ["--output_dir", str(tmp_path), "--augmentation_probability", "1"]
     recipe = parse_recipe(Stage1Arguments, [*argv, "--max_source_frames", "300"], "usage")

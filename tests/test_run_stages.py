@@ -137,7 +137,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(recipes, stage1, capsys):
 
 
 def test_overwrite_checks_everything_first_and_removes_only_what_a_run_writes(recipes, stage1, tmp_path, capsys):
-    from training_fla.stage import RUN_FILES
+    from training_fla.stages.output_folder import RUN_FILES
 
     out = tmp_path / "out"
     shutil.copytree(stage1, out)

@@ -20,7 +20,7 @@ from training_fla.hub.card import _base_model, fill_card, find_template, trainin
 from training_fla.hub.push import refusal
 from training_fla.scoring.conventions import CONVENTIONS
 from training_fla.scoring.metric import SignTranslationMetric
-from training_fla.stage import score_split
+from training_fla.stages.run import score_split
 
 SECRET = "sentence of the corpus"
 

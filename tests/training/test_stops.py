@@ -101,15 +101,15 @@ def test_a_run_that_a_callback_stops_is_not_finished(recipe, tmp_path, monkeypat
         control.should_training_stop |= state.global_step >= 3
 
     setattr(Limit, event, stop)
-    import training_fla.stage as stage
+    from training_fla.stages import building
 
-    add = stage.add_callbacks
+    add = building.add_callbacks
 
     def add_limit(trainer, recipe):
         trainer.add_callback(Limit())
         add(trainer, recipe)
 
-    monkeypatch.setattr(stage, "add_callbacks", add_limit)
+    monkeypatch.setattr(building, "add_callbacks", add_limit)
     out = tmp_path / "run"
     assert run("run_stage1", recipe, "--output_dir", out) == 1
     assert "stopped at step 3 of 12; the same command with --resume" in capsys.readouterr().err

@@ -24,10 +24,10 @@ from transformers import MBartForConditionalGeneration as MBart
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from processing_fla import FlaProcessor
 from tests.tiny_runs import ROOT, STAGE2, pack_demo, run, stage1_of_one_step, weights
-from training_fla import stage
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.errors import InputError
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
+from training_fla.stages import building, launch
 from training_fla.training.parts import special_token_ids
 from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config
 
@@ -55,9 +55,9 @@ def make(folder: Path, script: str, out: Path, *lines) -> SignTranslationTrainer
     sys.path.insert(0, str(ROOT))
     module = __import__(script)
     sys.path.remove(str(ROOT))
-    splits, args = stage.open_splits(recipe), stage.training_arguments(recipe)
-    parts = stage.build_parts(recipe, args, splits, module.build_processor, module.build_model)
-    return stage.make_trainer(recipe, args, splits, *parts)
+    splits, args = building.open_splits(recipe), launch.training_arguments(recipe)
+    parts = building.build_parts(recipe, args, splits, module.build_processor, module.build_model)
+    return building.make_trainer(recipe, args, splits, *parts)
 
 
 @pytest.mark.parametrize(

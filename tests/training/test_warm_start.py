@@ -14,7 +14,7 @@ from modeling_fla import FlaConfig, FlaForConditionalGeneration
 from processing_fla import train_tokenizer
 from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.recipe import Stage1Arguments, parse_recipe
-from training_fla.stage import make_processor
+from training_fla.stages.building import make_processor
 from training_fla.training import parts
 
 LATER = STAGE1.replace(NETWORK, "\n").replace("train_tokenizer_pieces: 120\n", "")
