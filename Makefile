@@ -1,4 +1,4 @@
-# demo | test | style | bench | docs: CI runs exactly these. Each makes its own .venv and installs what it needs.
+# demo | test | style | bench | docs. Each makes its own .venv and installs what it needs. CI runs test, style and docs.
 
 PYTHON ?= python3
 VENV := .venv
@@ -58,7 +58,7 @@ bench: $(INSTALLED)
 # Pages and API reference into site/; a warning is an error.
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(INSTALLED)
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

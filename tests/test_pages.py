@@ -1,8 +1,10 @@
 """README and every page of the docs run from top to bottom, and what a page promises is looked at."""
 
+import importlib
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -26,6 +28,7 @@ from tests.pages import (
     run_page,
 )
 from tests.tiny_runs import ROOT
+from training_fla.cli import COMMANDS, main
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +68,6 @@ def look_at_features(folder: Path, printed: str) -> None:
         assert config["vision_config"] is None and "bleu4" in metrics(folder / "runs" / name)["test"]
     card = (folder / "runs/features/stage2/README.md").read_text(encoding="utf-8")
     assert "`(N, 8)`, made by: I3D trained on BOBSL, 16 frames at stride 2" in card
-    assert printed.splitlines()[-1] is not None
 
 
 def look_at_training(folder: Path, printed: str) -> None:
@@ -248,6 +250,41 @@ def test_messages_that_troubleshooting_quotes_are_in_the_code():
     for message in re.findall("`(.+?)`", " ".join(rows)):
         for part in message.split(" ... "):
             assert part in code, f"no message says {part!r}"
+
+
+def built(page: str) -> str:
+    """A page as `make docs` fills it."""
+    hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+    return hooks["on_page_markdown"]((ROOT / "docs" / page).read_text(encoding="utf-8"))
+
+
+def test_the_page_of_commands_has_every_option_that_help_prints(capsys):
+    text = built("commands.md")
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        section = text.split(f"\n## fla {name}\n")[1].split("\n## ")[0]
+        options = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)) - {"--quiet"}
+        assert options == set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE)) or name == "prepare"
+    for corpus in ("manifest", "phoenix14t", "features"):
+        with pytest.raises(SystemExit):
+            main(["prepare", corpus, "--help"])
+        options = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+        sections = [
+            text.split(f"\n### fla prepare{title}\n")[1].split("\n#")[0] for title in (f" {corpus}", ", every corpus")
+        ]
+        assert options == set(re.findall(r"^\| `(--[a-z-]+)", "\n".join(sections), re.MULTILINE))
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_the_page_of_recipe_lines_has_every_line_that_help_prints(stage, capsys):
+    text = built("recipe_lines.md")
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"run_{stage}").main(["--help"])
+    lines = set(re.findall(r"^  --(?!no_freeze)([a-z0-9_]+)", capsys.readouterr().out, re.MULTILINE))
+    assert len(lines) > 40 and lines <= set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE))
+    assert "| `light_t` | `tiny`, `small`, `base`, `large` | `base` | size of Light-T (Table 7) |" in text
+    assert "| `label_smoothing_factor` | number | `0.2` |" in text, "the default that holds here, not transformers'"
 
 
 @pytest.mark.parametrize(

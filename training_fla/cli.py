@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from types import ModuleType
 
 from training_fla.console import QUIET, Done, is_quiet, note, time_text
 from training_fla.errors import InputError, disk_is_full, one_line
@@ -57,17 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand: 0 done, 1 finished but something failed on the way, 2 bad input, 130 interrupted."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv:
-        build_parser().print_help(sys.stderr)
-        return 2
-    args = build_parser().parse_args(argv)
-    group = next(name for name, commands in GROUPS.items() if args.command in commands)
-    command = importlib.import_module(f"training_fla.commands.{group}.{args.command}")
+def command_parser(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
+    """The module of a subcommand and the parser of its options."""
+    group = next(title for title, commands in GROUPS.items() if name in commands)
+    command = importlib.import_module(f"training_fla.commands.{group}.{name}")
     parser = argparse.ArgumentParser(
-        prog=f"fla {args.command}",
+        prog=f"fla {name}",
         description=command.__doc__,
         epilog=f"example:\n  {command.EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -76,6 +72,17 @@ def main(argv: list[str] | None = None) -> int:
     # Taken from wherever it stands, also behind a corpus's name; declared for `--help`.
     text = "no progress and no notes on stderr; results and errors stay"
     parser.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help=text)
+    return command, parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand: 0 done, 1 finished but something failed on the way, 2 bad input, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        build_parser().print_help(sys.stderr)
+        return 2
+    args = build_parser().parse_args(argv)
+    command, parser = command_parser(args.command)
     return exit_status(lambda words: command.run(parser.parse_args(words)), args.arguments, prog=parser.prog)
 
 
