@@ -11,11 +11,11 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from modeling_fla import FlaConfig
 
+from .frame_conversion_fla import VideoDecodeError
 from .pipeline_fla import TASK, SignTranslationPipeline
 from .processing_fla import FlaProcessor, normalize_text
 from .tokenization_fla import train_tokenizer, trim_tokenizer
 from .video_processing_fla import FlaVideoProcessor
-from .video_reading_fla import VideoDecodeError
 
 __version__ = version("fla-llm")
 

@@ -18,7 +18,8 @@ from transformers.utils import requires_backends
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, infer_channel_dimension_format, make_batched_metadata
 
-from .video_reading_fla import frame_files, local_path, read_chosen_frames, read_frame_files, scaled
+from .frame_conversion_fla import scaled
+from .video_reading_fla import frame_files, local_path, read_chosen_frames, read_frame_files
 
 UNKNOWN_LENGTH = 100_000  # frames assumed of a file without an index; a longer one is read twice
 

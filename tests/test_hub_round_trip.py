@@ -28,7 +28,7 @@ from .processing.drawing import marked_frame, tiny_model, tiny_processor, write_
 OUR_PACKAGES = ("modeling_fla", "processing_fla", "training_fla")
 CODE_FILES = {
     "configuration_fla.py", "modeling_fla.py", "processing_fla.py", "video_processing_fla.py", "video_reading_fla.py",
-    "pipeline_fla.py",
+    "frame_conversion_fla.py", "pipeline_fla.py",
 }  # fmt: skip
 
 # Runs in a fresh interpreter, in which importing one of our packages is an error.

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from processing_fla.video_reading_fla import scaled
+from processing_fla.frame_conversion_fla import scaled
 from tests.corpora.corpus_trees import clip, write_frames, write_video
 from training_fla.corpora.clips import DrawnVideo, EmbeddedVideo, FrameFolder, VideoFile
 from training_fla.corpora.row import canonical_split, path_inside

@@ -203,12 +203,12 @@ def test_folders_open_only_the_images_they_keep(processor, forms, tmp_path):
 
 
 def test_files_convert_only_the_frames_they_keep(processor, forms, monkeypatch):
-    from processing_fla import video_reading_fla
+    from processing_fla import frame_conversion_fla
 
     converted = []
-    convert = video_reading_fla.RgbConverter.__call__
+    convert = frame_conversion_fla.RgbConverter.__call__
     monkeypatch.setattr(
-        video_reading_fla.RgbConverter,
+        frame_conversion_fla.RgbConverter,
         "__call__",
         lambda self, frame, spaced=False: converted.append(frame) or convert(self, frame, spaced),
     )

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from processing_fla import FlaVideoProcessor, VideoDecodeError
+from processing_fla.frame_conversion_fla import RgbConverter, scaled
 from processing_fla.video_reading_fla import (
-    RgbConverter,
     frame_files,
     frame_gaps,
     is_frame_folder,
@@ -21,7 +21,6 @@ from processing_fla.video_reading_fla import (
     open_video,
     read_chosen_frames,
     read_frame_files,
-    scaled,
 )
 
 from .drawing import (

@@ -16,7 +16,7 @@ from training_fla.folders import atomic_file
 if TYPE_CHECKING:
     import numpy as np
 
-    from processing_fla.video_reading_fla import SizeRule  # height and width, or a function of the source's
+    from processing_fla.frame_conversion_fla import SizeRule  # height and width, or a function of the source's
 
 # H.264 is what every browser plays; the encoders differ between builds of FFmpeg. With its macroblock tree x264 writes
 # other bytes at every call.
@@ -121,7 +121,7 @@ class DrawnVideo(ClipSource):
     @contextmanager
     def opened(self, stride: int = 1, size: "SizeRule" = None) -> Iterator[OpenedClip]:
         """As [`ClipSource.opened`]."""
-        from processing_fla.video_reading_fla import scaled
+        from processing_fla.frame_conversion_fla import scaled
 
         yield OpenedClip((scaled(frame[None], size)[0] for frame in self.draw()[::stride]), self.fps)
 

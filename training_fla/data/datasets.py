@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from processing_fla import FlaProcessor, FlaVideoProcessor, normalize_text
-from processing_fla.video_reading_fla import scaled
+from processing_fla.frame_conversion_fla import scaled
 from training_fla.console import note
 from training_fla.errors import InputError
 from training_fla.recipe import DataArguments, Recipe

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from processing_fla.video_reading_fla import TIME_TOLERANCE, RgbConverter, VideoDecodeError, open_video
+from processing_fla.frame_conversion_fla import RgbConverter, VideoDecodeError
+from processing_fla.video_reading_fla import TIME_TOLERANCE, open_video
 from training_fla.console import progress
 from training_fla.errors import InputError, one_line
 from training_fla.viewing.pauses import PICTURE_SIZE, STEP_SECONDS, PauseRules, find_segments, measure_motion
