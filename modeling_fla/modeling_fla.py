@@ -74,7 +74,7 @@ class FlaLightTEncoder(nn.Module):
         Returns:
             `torch.FloatTensor` of shape `(B, N, D)`: D of Light-T; zeros at padding.
         """
-        _check_positions(self.encoder, sign_features.shape[1])
+        _check_length("video", sign_features.shape[1], "sampled frames", _max_positions(self.encoder))
         sign_embeds = self.adapter(sign_features) * self.input_embed_scale
         hidden_states = self.encoder(inputs_embeds=sign_embeds, attention_mask=mask.long()).last_hidden_state
         return _without_padding(hidden_states, mask)
@@ -89,20 +89,23 @@ def _without_padding(features: torch.FloatTensor, mask: torch.BoolTensor) -> tor
     return features.masked_fill(~mask.unsqueeze(-1), 0)
 
 
-def _check_positions(
-    stack: nn.Module, length: int | torch.Tensor, what: str = "video", unit: str = "sampled frames"
-) -> None:
-    """Refuse an input longer than a stack's position table; relative positions and M2M-100's table have no end."""
+def _max_positions(stack: nn.Module) -> int | None:
+    """Where the position table of an encoder or decoder ends; relative positions and M2M-100's table have no end."""
+    table = getattr(stack, "embed_positions", None)
+    if not isinstance(table, nn.Embedding):
+        return None
+    return table.num_embeddings - getattr(table, "offset", 0)
+
+
+def _check_length(what: str, length: int | torch.Tensor, unit: str, limit: int | None) -> None:
+    """Refuse an input that is longer than a position table."""
     if isinstance(length, torch.Tensor) and torch.compiler.is_compiling():
         return  # a static cache counts in a tensor, and a compiled graph cannot branch on its value
-    table = getattr(stack, "embed_positions", None)
-    if isinstance(table, nn.Embedding):
-        limit = table.num_embeddings - getattr(table, "offset", 0)
-        if length > limit:
-            raise ValueError(
-                f"The longest {what} has {length} {unit}, but the language model's position table ends at {limit} "
-                f"(`max_position_embeddings`)."
-            )
+    if limit is not None and length > limit:
+        raise ValueError(
+            f"The longest {what} has {length} {unit}, but the language model's position table ends at {limit} "
+            f"(`max_position_embeddings`)."
+        )
 
 
 def _remove_unused_parts(language_model: PreTrainedModel) -> None:
@@ -350,10 +353,10 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         if labels is not None:
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-            _check_positions(self.language_model.get_decoder(), labels.shape[1], "sentence", "tokens")
+            _check_length("sentence", labels.shape[1], "tokens", self.max_target_positions)
         elif decoder_input_ids is not None:
             length = decoder_input_ids.shape[1] + (0 if cache is None else cache.get_seq_length())
-            _check_positions(self.language_model.get_decoder(), length, "translation", "tokens")
+            _check_length("translation", length, "tokens", self.max_target_positions)
 
         # The encoder reads sign embeddings where it would read word embeddings.
         sign_embeds = None
@@ -414,6 +417,16 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         """The language model's: only T5Gemma knows that its cross-attention does not slide."""
         self.language_model._prepare_cache_for_generation(*args, **kwargs)
 
+    @property
+    def max_sign_positions(self) -> int | None:
+        """The most sampled frames N that the language model's encoder reads; `None` where there is no limit."""
+        return _max_positions(self.language_model.get_encoder())
+
+    @property
+    def max_target_positions(self) -> int | None:
+        """The most target tokens L that the language model's decoder reads; `None` where there is no limit."""
+        return _max_positions(self.language_model.get_decoder())
+
     def get_sign_features(
         self,
         pixel_values_videos: torch.Tensor,
@@ -461,7 +474,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             given = "neither" if sign_features is None else "both"
             raise ValueError(f"Give either `pixel_values_videos` or `sign_features`; got {given}.")
         length = (pixel_values_videos if sign_features is None else sign_features).shape[1]
-        _check_positions(self.language_model.get_encoder(), length)  # N = T: known before any work is done
+        # N = T: known before any work is done
+        _check_length("video", length, "sampled frames", self.max_sign_positions)
         if sign_features is None:
             sign_features = self.get_sign_features(pixel_values_videos, attention_mask, positions)
         elif sign_features.ndim != 3 or sign_features.shape[2] != self.config.adapter_input_size:

@@ -106,7 +106,8 @@ class SignTranslationPipeline(Pipeline):
                 return {"name": "a clip given as features", **self._features(video["sign_features"])}
             # `uint8`, which the model normalises on its device, as it does in training and evaluation.
             raw = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt", "return_metadata": True}
-            batch = self.processor(videos=[video], max_sampled_frames=self.most_frames(), **raw, **video_options)
+            limit = self.model.max_sign_positions
+            batch = self.processor(videos=[video], max_sampled_frames=limit, **raw, **video_options)
         except (ValueError, OSError) as error:
             if on_error == "raise":
                 raise
@@ -114,13 +115,6 @@ class SignTranslationPipeline(Pipeline):
         metadata = batch.pop("video_metadata")[0]
         length = {"num_frames": metadata.total_num_frames, "seconds": metadata.duration}
         return {"name": name, "batch": dict(batch), **length}
-
-    def most_frames(self) -> int | None:
-        """How many sampled frames the language model's position table has room for; `None` where it has no end."""
-        table = getattr(self.model.language_model.get_encoder(), "embed_positions", None)
-        if not isinstance(table, torch.nn.Embedding):
-            return None
-        return table.num_embeddings - getattr(table, "offset", 0)
 
     def _features(self, array: Any) -> dict:
         features, size = torch.as_tensor(array, dtype=torch.float32), self.model.config.adapter_input_size
@@ -171,9 +165,9 @@ class SignTranslationPipeline(Pipeline):
                 searched for: geometric means of the token probabilities up to the end token.
         """
         options = self._prepare_generate_kwargs(generate_kwargs)
-        positions = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        if positions and (options.get("max_new_tokens") or 0) > positions:
-            options["max_new_tokens"] = positions  # no longer sentence has a place in the decoder
+        limit = self.model.max_target_positions
+        if limit is not None and (options.get("max_new_tokens") or 0) > limit:
+            options["max_new_tokens"] = limit
         sequences = self.model.generate(encoder_outputs=encoder_outputs.copy(), attention_mask=mask, **options)
         if isinstance(sequences, ModelOutput):  # `return_dict_in_generate`
             sequences = sequences.sequences

@@ -19,6 +19,8 @@ from tokenizers import pre_tokenizers
 from transformers import M2M100Tokenizer, MBartTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES
 
+from .processing_fla import normalize_text
+
 SUPPORTED_MODELS = ("Unigram", "BPE")
 METASPACE = "\u2581"
 WORD = re.compile(r"[\u2e80-\U0010ffff]|[^\s\u2e80-\U0010ffff]+")
@@ -196,7 +198,7 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) 
 
 def words_of(sentence: str) -> list[str]:
     """The words of a sentence after NFKC; Chinese and Japanese characters are words."""
-    return WORD.findall(unicodedata.normalize("NFKC", sentence))
+    return WORD.findall(normalize_text(sentence))
 
 
 def _backend_description(tokenizer: PreTrainedTokenizerBase) -> dict:
@@ -214,7 +216,7 @@ def _normalized(sentences: Iterable[str]) -> list[str]:
     """The sentences after NFKC, without empty ones."""
     if isinstance(sentences, str):
         raise ValueError("`sentences` must be a list of sentences, got one string.")
-    texts = [unicodedata.normalize("NFKC", sentence).strip() for sentence in sentences]
+    texts = [normalize_text(sentence).strip() for sentence in sentences]
     texts = [text for text in texts if text]
     if not texts:
         raise ValueError("`sentences` holds no text.")
@@ -225,7 +227,7 @@ def _token_ids(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> 
     """Token ids of each sentence after NFKC, uncut, without the special tokens around it."""
     if not sentences:
         return []
-    texts = [unicodedata.normalize("NFKC", sentence) for sentence in sentences]
+    texts = [normalize_text(sentence) for sentence in sentences]
     return tokenizer(texts, add_special_tokens=False, truncation=False, padding=False, verbose=False)["input_ids"]
 
 

@@ -186,6 +186,7 @@ def test_generate_refuses_both_inputs(model, video):
 
 
 def test_a_sentence_longer_than_the_position_table_is_refused(model, video):
+    assert model.max_sign_positions == model.max_target_positions == 20
     with pytest.raises(ValueError, match="longest sentence has 21 tokens.* position table ends at 20"):
         model(video, labels=torch.full((2, 21), 7))
 
@@ -197,6 +198,7 @@ def test_a_translation_longer_than_the_position_table_is_refused(model, video):
 
 @pytest.mark.parametrize("name", ["mt5", "m2m_100"])
 def test_tables_without_an_end_take_any_length(name):
+    assert tiny_model(name).max_sign_positions is None and tiny_model(name).max_target_positions is None
     assert tiny_model(name)(sign_features=torch.zeros(1, 30, C), labels=torch.tensor([[7, 2]])).loss.isfinite()
 
 

@@ -207,13 +207,12 @@ def prepared(corpus: PackedCorpus, processor: FlaProcessor, max_target_tokens: i
 
 def check_lengths(datasets: dict[str, Dataset], model) -> None:
     """Refuse an empty split, and a clip longer than the language model's position table, if it has one."""
-    table = getattr(model.language_model.get_encoder(), "embed_positions", None)
-    limit = table.num_embeddings - getattr(table, "offset", 0) if isinstance(table, torch.nn.Embedding) else np.inf
+    limit = model.max_sign_positions
     for name, dataset in datasets.items():
         if not len(dataset):
             raise InputError(f"the {name} split holds no clip")
         place = int(np.argmax(dataset.lengths))
-        if dataset.lengths[place] > limit:
+        if limit is not None and dataset.lengths[place] > limit:
             clip = f"{name} clip {dataset.ids[place]} has {dataset.lengths[place]} sampled frames"
             raise InputError(f"{clip}, the language model {limit} positions: set frame_stride or max_source_frames")
 

@@ -15,6 +15,7 @@ A state is a `dict` that goes to the browser as JSON; each holds all that is kno
 """
 
 import contextlib
+import math
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -212,8 +213,10 @@ def describe_word(word: str, weights: np.ndarray, clip: ClipFrames) -> dict:
 
 
 def most_frames(pipe) -> int | None:
-    """How many sampled frames the model has room for; `None` where no clip is too long."""
-    room = pipe.most_frames()
+    """The most sampled frames that the model reads; `None` where no clip is too long."""
+    limit = pipe.model.max_sign_positions
     processor = pipe.processor.video_processor
-    thinned = processor.max_source_frames and -(-processor.max_source_frames // processor.frame_stride)
-    return None if room is None or (thinned and thinned <= room) else room
+    if limit is not None and processor.max_source_frames:
+        longest_thinned = math.ceil(processor.max_source_frames / processor.frame_stride)
+        return None if longest_thinned <= limit else limit
+    return limit

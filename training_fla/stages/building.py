@@ -113,9 +113,8 @@ def make_trainer(
     default = SignTranslationPipeline._default_generation_config
     beams = args.generation_num_beams or default.num_beams
     length = recipe.text.max_new_tokens or default.max_new_tokens
-    positions = getattr(model.language_model.get_decoder(), "embed_positions", None)
-    if isinstance(positions, torch.nn.Embedding) and length > model.config.text_config.max_position_embeddings:
-        limit = model.config.text_config.max_position_embeddings
+    limit = model.max_target_positions
+    if limit is not None and length > limit:
         raise InputError(f"max_new_tokens {length} is more than the language model's {limit} positions: lower it")
     generation = clean_generation_config(model, processor.tokenizer, beams, length)
     if args.push_to_hub and args.process_index == 0:

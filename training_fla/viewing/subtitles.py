@@ -81,8 +81,8 @@ def open_cues(
     frames = read_frames(video, processor.reading_size, announce_windows)
     if not isinstance(cut, PauseRules):
         return None, cut_windows(frames, cut)
-    most = getattr(translate.model.config.get_text_config(), "max_position_embeddings", None)
-    segments = read_segments(video, cut, most and (most - 1) * processor.frame_stride)
+    limit = translate.model.max_sign_positions
+    segments = read_segments(video, cut, limit and (limit - 1) * processor.frame_stride)
     if not segments:
         raise InputError(f"{video} holds no signing of {cut.min_length:g} s: lower --min-length, or cut windows")
     return len(segments), cut_segments(frames, segments)
