@@ -247,9 +247,7 @@ def test_all_bad_rows_of_a_table_are_named_and_skip_packs_the_rest(tmp_path, cap
     assert PackedCorpus(tmp_path / "out", "dev").sentences == ['He said "go", and went.']
     skipped = [row for _, row in read_table(tmp_path / "out/skipped.tsv", ("id", "reason"))]
     assert [row["id"] for row in skipped] == [f"{tmp_path}/t.csv, line 3", f"{tmp_path}/t.csv, line 4"]
-    packed = ensure_packed(
-        tmp_path / "t.csv", tmp_path / "packed", pack_options={"on_error": "skip", "num_workers": 0}
-    )
+    packed = ensure_packed(tmp_path / "t.csv", tmp_path / "packed", on_error="skip", num_workers=0)
     assert (packed / "skipped.tsv").read_bytes() == (tmp_path / "out/skipped.tsv").read_bytes()
 
 

@@ -1,6 +1,5 @@
 """Packing and reading again: the same bytes from any run, nothing of others replaced, damage refused."""
 
-import contextlib
 import copy
 import errno
 import json
@@ -11,7 +10,6 @@ import re
 import shutil
 import time
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +21,7 @@ from tests.windows_rules import windows_rules  # noqa: F401  a fixture
 from training_fla.corpora.clips import DrawnVideo, FrameFolder, VideoFile
 from training_fla.corpora.row import CorpusRow
 from training_fla.data import packing, worker_processes
+from training_fla.data.checking import rates_and_shapes
 from training_fla.data.datasets import SignVideoDataset, evaluation_frames
 from training_fla.data.packed_corpus import (
     OLD_FORMAT,
@@ -37,7 +36,7 @@ from training_fla.data.packed_corpus import (
     read_shards,
     verify_packed,
 )
-from training_fla.data.packing import ensure_packed, pack, rates_and_shapes
+from training_fla.data.packing import ensure_packed, pack
 from training_fla.errors import InputError
 from training_fla.folders import locked_folder
 
@@ -119,14 +118,10 @@ def test_sentences_are_written_one_a_line(packed):
     assert (packed / "dev.sentences.txt").read_text() == "satz dev0\nsatz dev1\n"
 
 
-def test_bytes_do_not_depend_on_workers_machines_or_interruptions(packed, tmp_path):
+def test_bytes_do_not_depend_on_the_number_of_workers(packed, tmp_path):
     quiet(drawn_rows(), tmp_path / "parallel", num_workers=2, corpus="demo")
     assert contents(tmp_path / "parallel") == contents(packed)
-    for part in (3, 1, 2):
-        done = quiet(drawn_rows(), tmp_path / "parts", machine=(part, 3), corpus="demo")
-        assert (done is not None) == (part == 2)
-    assert contents(tmp_path / "parts") == contents(packed)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["parallel", "parts"]
+    assert [path.name for path in tmp_path.iterdir()] == ["parallel"]
 
 
 def counted(calls, draw, name):
@@ -160,7 +155,7 @@ def test_a_failed_run_goes_on_without_redoing_finished_shards(packed, tmp_path):
     calls = []
     quiet(rows(calls, None), tmp_path / "out", corpus="demo")
     assert "dev1" in calls and "test1" in calls
-    # The estimate draws a few clips; writing draws each once, and nothing of train was written again.
+    # Each clip is drawn once, and nothing of train is written again.
     assert not {"train1", "train3"} & set(calls)
     assert contents(tmp_path / "out") == contents(packed)
 
@@ -254,13 +249,6 @@ def test_a_full_disk_is_explained_and_resumable(packed, tmp_path, monkeypatch):
     quiet(drawn_rows(), tmp_path / "out", corpus="demo")
     assert len(written) == 3 + 3  # 5 shards: two before the disk was full, three after
     assert contents(tmp_path / "out") == contents(packed)
-
-
-def test_a_corpus_too_large_for_the_disk_is_refused_after_its_first_shard(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(InputError, match="packing needs about .* kB more and .* has 10 bytes free: choose"):
-        quiet(drawn_rows(), tmp_path / "out")
-    assert len(list(tmp_path.glob(".out.packing/folder/*.arrow"))) == 1 and not (tmp_path / "out").exists()
 
 
 def test_the_same_corpus_is_not_packed_twice_and_another_not_over_it(packed, tmp_path):
@@ -495,18 +483,18 @@ def write_table(file, *videos):
 def test_a_manifest_of_videos_is_packed_once_and_a_changed_one_beside_it(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
     table = write_table(tmp_path / "t.jsonl", "a.mp4")
-    options = {"pack_options": {"size": 16, "num_workers": 0}}
-    first = ensure_packed(table, tmp_path / "packed", **options)
+    ensure = partial(ensure_packed, table, tmp_path / "packed", num_workers=0)
+    first = ensure(size=16)
     assert first.parent == tmp_path / "packed" and first.name.startswith("t-")
     written = (first / "manifest.json").stat().st_mtime_ns
     assert PackedCorpus(first, "train").read_frames(0, [0, 3]).shape == (2, 3, 16, 16)
-    assert ensure_packed(table, tmp_path / "packed", **options) == first
+    assert ensure(size=16) == first
     assert (first / "manifest.json").stat().st_mtime_ns == written
     write_video(tmp_path / "b.mp4", 3)
     write_table(table, "a.mp4", "b.mp4")
-    second = ensure_packed(table, tmp_path / "packed", **options)
+    second = ensure(size=16)
     assert PackedCorpus(second, "train").num_frames == [4, 3]
-    larger = ensure_packed(table, tmp_path / "packed", pack_options=options["pack_options"] | {"size": 20})
+    larger = ensure(size=20)
     assert len({first, second, larger}) == 3
     assert PackedCorpus(first, "train").num_frames == [4], "what another run reads stays"
 
@@ -541,10 +529,6 @@ def slow(folder):
     time.sleep(0.5)
 
 
-def fail(folder):
-    raise InputError("not yet")
-
-
 def in_two_processes(*calls):
     fork = multiprocessing.get_context("fork")
     processes = [fork.Process(target=call) for call in calls]
@@ -555,15 +539,10 @@ def in_two_processes(*calls):
     return [process.exitcode for process in processes]
 
 
-def test_two_machines_that_finish_together_make_one_corpus(packed, tmp_path):
-    for part in (1, 2):
-        with pytest.raises(InputError, match="not yet") if part == 2 else contextlib.nullcontext():
-            quiet(drawn_rows(), tmp_path / "out", machine=(part, 2), corpus="demo", add_files=fail)
-    parts = [
-        partial(quiet, drawn_rows(), tmp_path / "out", machine=(part, 2), corpus="demo", add_files=slow)
-        for part in (1, 2)
-    ]
-    assert in_two_processes(*parts) == [0, 0]
+def test_two_processes_that_want_one_corpus_make_it_once(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr("training_fla.folders.POLL_SECONDS", 0.05)
+    call = partial(quiet, drawn_rows(), tmp_path / "out", wait=True, corpus="demo", add_files=slow)
+    assert in_two_processes(call, call) == [0, 0]
     assert contents(tmp_path / "out") == contents(packed)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -581,8 +560,7 @@ def test_processes_of_a_run_pack_a_manifest_once_and_wait(tmp_path, monkeypatch)
 
     monkeypatch.setattr(packing, "encode_frame", slowly)
     monkeypatch.setattr("training_fla.folders.POLL_SECONDS", 0.05)
-    options = {"size": 16, "num_workers": 0}
-    call = partial(ensure_packed, table, packed_dir, pack_options=options)
+    call = partial(ensure_packed, table, packed_dir, size=16, num_workers=0)
     assert in_two_processes(call, call) == [0, 0]
     assert drawn.value == 4
     assert [path.name for path in packed_dir.iterdir()] == [call().name]

@@ -40,6 +40,19 @@ class OpenedClip:
         return iter(self.frames)
 
 
+class TargetSize:
+    """Height and width to which frames are scaled; after the first frame it knows the source's."""
+
+    def __init__(self, size: tuple[int, int] | None):
+        self.size = size  # `None` keeps the source's
+        self.source = (0, 0)
+
+    def __call__(self, height: int, width: int) -> tuple[int, int]:
+        """The size for a source of this height and width."""
+        self.source = (height, width)
+        return self.size or self.source
+
+
 class ClipSource(ABC):
     """What every kind of source has: a name, whether it is missing, and frames."""
 
@@ -154,6 +167,16 @@ def _opened(source: Path | bytes, times: tuple, stride: int, size: "SizeRule") -
 
         clip.frames = frames()
         yield clip
+
+
+def check_reaches_end(video: ClipSource, last_seconds: float, fps: float) -> None:
+    """Refuse a clip whose file ends before its middle; annotated times may lie a little beyond a file's end."""
+    if not isinstance(video, VideoFile) or video.end_seconds is None:
+        return
+    middle = ((video.start_seconds or 0.0) + video.end_seconds) / 2
+    if last_seconds + 1 / (fps or 25) < middle:
+        end = f"it is to end at {video.end_seconds} s, after the end of its video"
+        raise InputError(f"its frames end at {last_seconds:.2f} s, but {end}")
 
 
 def frame_seconds(video: ClipSource, number: int) -> float:

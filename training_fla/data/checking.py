@@ -12,20 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from training_fla.console import counted, progress
-from training_fla.corpora.clips import EmbeddedVideo, FrameFolder, OpenedClip, VideoFile, frame_times
+from training_fla.corpora.clips import (
+    EmbeddedVideo,
+    FrameFolder,
+    TargetSize,
+    VideoFile,
+    check_reaches_end,
+    frame_times,
+)
 from training_fla.corpora.row import SPLITS, CorpusRow
 from training_fla.errors import InputError, one_line
 from training_fla.scoring.conventions import convention_for
 
 from .packed_corpus import file_sha256
-from .packing import FRAMES_A_REPORT, rates_and_shapes, refuse_cut_off
-from .worker_processes import LOST, in_workers, still_working
+from .worker_processes import LOST, in_workers, watched
 
 # Times in annotations are rounded, and a video's last frame is shown for a while.
 END_TOLERANCE_SECONDS = 0.2
 NAMES_SHOWN = 20
 # Unstated: signers need a second or two a word; what is longer is most likely a recording that was not cut.
-LONG_SECONDS, LONG_SECONDS_A_WORD = 10.0, 5.0
+LONG_SECONDS = 10.0
+LONG_SECONDS_A_WORD = 5.0
+KINDS_NAMED = 6  # frame rates and sizes that a summary names
+MIXED = 1.2  # unstated: rates or shapes that differ by so much are worth a remark; 24, 25 and 29 are not
 
 
 def _findings(title: str) -> Any:
@@ -39,9 +48,8 @@ class CorpusReport:
     rows: dict[str, int] = field(default_factory=dict)
     frames: dict[str, list[int]] = field(default_factory=dict)  # source frames of each readable clip
     words: dict[str, list[int]] = field(default_factory=dict)  # of each sentence; characters where it has no spaces
-    pictures: list[tuple[float, tuple[int, int]]] = field(
-        default_factory=list
-    )  # of clips decoded: rate, height, width
+    # Frames a second, height and width of each clip that was decoded.
+    pictures: list[tuple[float, tuple[int, int]]] = field(default_factory=list)
     bad_rows: list[str] = _findings("rows that cannot be used")
     count_differences: list[str] = _findings("splits not as long as expected")
     missing: list[str] = _findings("clips missing on disk")
@@ -186,9 +194,8 @@ class Finding:
     fault: str = ""
     difference: str = ""
     warning: str = ""
-    picture: tuple[float, tuple[int, int]] | None = (
-        None  # frames a second, height and width of a clip that was decoded
-    )
+    # Frames a second, height and width of a clip that was decoded.
+    picture: tuple[float, tuple[int, int]] | None = None
 
 
 def examine(row: CorpusRow, decode: bool = True, frame_stride: int = 1) -> Finding:
@@ -232,7 +239,7 @@ def _lengths(video: Any) -> tuple[int, float, str]:
     first, stop = bisect_left(times, start - 1e-3), len(times) if end is None else bisect_left(times, end - 1e-3)
     if stop <= first:
         raise InputError(f"it has no frame between {start} s and {end} s")
-    refuse_cut_off(video, OpenedClip(iter(()), 1 / step if step else 0.0, times[stop - 1]))
+    check_reaches_end(video, times[stop - 1], 1 / step if step else 0.0)
     late = end is not None and end > length + END_TOLERANCE_SECONDS
     difference = f"it ends at {end} s, its video at {length:.2f} s" if late else ""
     return stop - first, times[stop - 1] - times[first] + step, difference
@@ -240,17 +247,38 @@ def _lengths(video: Any) -> tuple[int, float, str]:
 
 def _decoded_frames(video: Any, frame_stride: int) -> tuple[int, float, tuple[int, int]]:
     """The number of frames of a clip, each decoded as packing does it, but small; their rate, height and width."""
-    num_frames, source = 0, (0, 0)
-
-    def size(height: int, width: int) -> tuple[int, int]:
-        nonlocal source
-        source = height, width
-        return 16, 16
-
+    num_frames = 0
+    size = TargetSize((16, 16))
     with video.opened(frame_stride if isinstance(video, FrameFolder) else 1, size) as clip:
-        for _ in clip:
+        for _ in watched(clip):
             num_frames += 1
-            if num_frames % FRAMES_A_REPORT == 0:
-                still_working()
-    refuse_cut_off(video, clip)
-    return num_frames, clip.fps, source
+    check_reaches_end(video, clip.last_seconds, clip.fps)
+    return num_frames, clip.fps, size.source
+
+
+def rates_and_shapes(rates: Sequence[float], sizes: Sequence[tuple[int, int]]) -> list[str]:
+    """Which frame rates and sizes clips have, a line each, and what that means where they are mixed.
+
+    `rates` are frames a second, 0 where nothing says it, and `sizes` heights and widths in pixels.
+    """
+    clips_by_rate = Counter(f"{rate:.0f}" if rate > 0 else "unknown" for rate in rates)
+    clips_by_size = Counter(f"{width} x {height}" for height, width in sizes)
+    lines = []
+    for title, clips in (("frames a second", clips_by_rate), ("width x height", clips_by_size)):
+        if clips:
+            named = [f"{kind} ({counted(count, 'clip')})" for kind, count in clips.most_common(KINDS_NAMED)]
+            more = len(clips) - KINDS_NAMED
+            lines.append(f"{title}: {', '.join(named)}" + (f" and {more} more" if more > 0 else ""))
+    stated = [rate for rate in rates if rate > 0]
+    if stated and max(stated) > MIXED * min(stated):
+        lines.append(
+            f"note: clips of {min(stated):.0f} to {max(stated):.0f} frames a second are mixed, and one frame in so "
+            "many is kept whatever the rate: convert them to one rate"
+        )
+    shapes = [width / height for height, width in sizes]
+    if shapes and max(shapes) > MIXED * min(shapes):
+        lines.append(
+            f"note: clips of {min(shapes):.2f} to {max(shapes):.2f} times as wide as high are mixed, and all are "
+            "squashed to one shape: crop or pad them to one before packing"
+        )
+    return lines

@@ -34,8 +34,7 @@ from training_fla.errors import InputError, first_line
 from training_fla.folders import atomic_file, atomic_folder, locked_folder, write_marker
 
 from .collation import SignTranslationCollator
-from .packed_corpus import INDEX_COLUMNS, SCHEMA, PackedCorpus, file_sha256
-from .packing import describe_corpus
+from .packed_corpus import INDEX_COLUMNS, SCHEMA, PackedCorpus, describe_folder, file_sha256
 from .worker_processes import START_METHOD
 
 FORMAT = "fla-features-3"
@@ -382,8 +381,7 @@ def write_feature_corpus(
                 shard = {"file": f"{split}/{file.name}", "bytes": file.stat().st_size, "sha256": file_sha256(file)}
                 entries[split]["shards"].append(shard | {"clips": len(clips)})
         card = f"Sign features made by {parameters['extractor'] or 'an extractor that is not named'}.\n"
-        facts = {"parameters": parameters, "corpus": corpus, "source": "", "plan": ""}
-        describe_corpus(work, indexes, entries, skipped, card, **facts)
+        describe_folder(work, entries, indexes, skipped=skipped, card=card, parameters=parameters, corpus=corpus)
 
 
 def open_features(corpus: PackedCorpus) -> FeatureCache:

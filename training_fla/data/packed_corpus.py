@@ -1,4 +1,4 @@
-"""Reading a packed corpus: Arrow shards whose frames are JPEG bytes, of which only the frames asked for are decoded.
+"""A packed corpus: Arrow shards whose frames are JPEG bytes, of which only the frames asked for are decoded.
 
 A packed folder, which [`~training_fla.data.packing.pack`] writes and `datasets.load_dataset` opens too:
 
@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 
 from training_fla.console import progress
 from training_fla.errors import InputError, first_line
+from training_fla.tables import write_table
 
 try:
     import simplejpeg
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 FORMAT, OLD_FORMAT = "fla-packed-2", "fla-packed-1"
 MAX_PIXELS = 4096 * 4096  # of a frame, as of a video's that is read
+# Unstated: a shard of PHOENIX14T is then about 270 MB and a minute or two of a core, which is what a kill costs. A
+# shard of features is held in memory while it is made.
+MAX_SHARD_CLIPS = 128
+MIN_SHARD_CLIPS = 2
+SHARDS_OF_A_SPLIT = 16  # of a small one, so that all processes that encode it have some
 
 
 def described(schema: pa.Schema) -> pa.Schema:
@@ -394,6 +400,59 @@ def check_index(index: pa.Table, entry: dict[str, Any], file: Path, columns: lis
             raise InputError(f"{file}: a clip lies beyond the end of its shard: pack the corpus again")
         if (height.astype(np.int64) * width > MAX_PIXELS).any():
             raise InputError(f"{file}: frames of a clip are too large: `height` x `width` is more than {MAX_PIXELS}")
+
+
+def shard_ranges(num_clips: int, shard_clips: int | None = None) -> list[range]:
+    """Which clips of a split lie in which shard, of frames or of features; `shard_clips` is another number a shard."""
+    if shard_clips is not None and shard_clips < 1:
+        raise InputError(f"a shard needs at least one clip, not {shard_clips}")
+    if shard_clips is None:
+        shard_clips = min(MAX_SHARD_CLIPS, max(MIN_SHARD_CLIPS, num_clips // SHARDS_OF_A_SPLIT))
+    return [range(start, min(start + shard_clips, num_clips)) for start in range(0, num_clips, shard_clips)]
+
+
+def describe_folder(
+    folder: Path,
+    splits: dict[str, dict[str, Any]],
+    indexes: dict[str, pa.Table],
+    *,
+    skipped: Sequence[Sequence[str]],
+    card: str,
+    parameters: dict[str, Any],
+    corpus: str,
+    source: str = "",
+    plan: str = "",
+) -> None:
+    """Write what lies beside the shards of frames or features: indexes, sentences, bad rows, card and manifest.
+
+    `splits` is what the manifest says of each split, where hash and index are added; `skipped` are split, id and
+    reason of clips that were left out; the others are the manifest's fields.
+    """
+    for name, index in indexes.items():
+        hashes = "".join(shard["sha256"] for shard in splits[name]["shards"])
+        splits[name]["fingerprint"] = hashlib.sha256(hashes.encode()).hexdigest()[:32]
+        file = folder / f"{name}.index.arrow"
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, index.schema) as writer:
+            writer.write_table(index)
+        splits[name]["index"] = {"file": file.name, "bytes": file.stat().st_size, "sha256": file_sha256(file)}
+        sentences = "".join(f"{sentence}\n" for sentence in index["sentence"].to_pylist())
+        (folder / f"{name}.sentences.txt").write_text(sentences, encoding="utf-8")
+    if skipped:
+        write_table(folder / "skipped.tsv", ("split", "id", "reason"), skipped, overwrite=True)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    languages = {language for index in indexes.values() for language in index["language"].unique().to_pylist()}
+    manifest = {
+        "format": FORMAT,
+        "splits": splits,
+        "skipped": len(skipped),
+        "parameters": parameters,
+        "corpus": corpus,
+        "source": source,
+        "plan": plan,
+        "language": languages.pop() if len(languages) == 1 else "",
+    }
+    text = json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=1) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:

@@ -43,12 +43,16 @@ def open_splits(recipe: Recipe) -> Splits:
     if bool(data.dataset) == bool(data.manifest):
         raise InputError("the recipe must name one of `dataset` (a packed folder) and `manifest` (a table of videos)")
     if data.manifest:
-        columns = {"video_column": data.video_column, "sentence_column": data.sentence_column}
-        columns |= {"start_column": "", "end_column": ""} if data.no_times else {}
-        packed_dir = data.packed_dir or recipe.output_dir.parent / f"packed-{data.packed_size}"
-        columns["follow_links"] = data.follow_links
-        options = {"size": data.packed_size, "on_error": data.on_error}
-        folder = ensure_packed(data.manifest, packed_dir, pack_options=options, **columns)
+        folder = ensure_packed(
+            data.manifest,
+            data.packed_dir or recipe.output_dir.parent / f"packed-{data.packed_size}",
+            size=data.packed_size,
+            on_error=data.on_error,
+            video_column=data.video_column,
+            sentence_column=data.sentence_column,
+            no_times=data.no_times,
+            follow_links=data.follow_links,
+        )
     else:
         folder = local_copy(data, recipe.output_dir.parent) if data.streaming else Path(data.dataset)
         if not folder.is_dir():

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> Done:
     how |= {"extractor": f"the visual encoder of {public_name(args.model)}", "overwrite": args.overwrite}
     with TemporaryDirectory(prefix="fla-features-") as packed:
         is_packed = (args.clips / MANIFEST).is_file()
-        options = {"pack_options": {"size": size_of(pipe.processor.video_processor)}}
-        folder = args.clips if is_packed else ensure_packed(args.clips, packed, **options)
+        size = size_of(pipe.processor.video_processor)
+        folder = args.clips if is_packed else ensure_packed(args.clips, packed, size=size)
         write_encoded_corpus(pipe.model, pipe.processor, folder, args.out, **how)
     first = PackedCorpus(args.out, packed_splits(args.out)[0])
     return Done(

@@ -59,15 +59,6 @@ def add_packing_arguments(parser: argparse.ArgumentParser, size: int) -> None:
     add("--quality", type=int, default=95, help="JPEG quality [%(default)s]")
     add("--workers", type=int, help="processes [one a core]")
     add("--shard-clips", type=int, help="clips in a shard [2 to 128, by the size of the split]")
-    add("--shard", type=shard, default=(1, 1), metavar="I/N", help="pack only the I-th of N parts")
-
-
-def shard(text: str) -> tuple[int, int]:
-    """`I/N`, for argparse."""
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N")
-    return int(part), int(parts)
 
 
 def run(args: argparse.Namespace) -> Done:
@@ -152,7 +143,7 @@ def pack(args: argparse.Namespace, found: Rows, reading: "Reading") -> Done:
     from training_fla.data import packing
 
     refuse_bad_rows(args, found, reading)
-    done = packing.pack(
+    folder = packing.pack(
         found.rows,
         args.out,
         size=args.size,
@@ -163,14 +154,11 @@ def pack(args: argparse.Namespace, found: Rows, reading: "Reading") -> Done:
         overwrite=args.overwrite,
         corpus=args.source.name,
         num_workers=args.workers,
-        machine=args.shard,
         source=found.fingerprint,
         left_out=reading.left_out(),
         add_files=found.add_files,
     )
-    if not done:
-        return Done(f"packed part {args.shard[0]} of {args.shard[1]}", "the other parts; the last makes the folder")
-    size = size_text(sum(file.stat().st_size for file in done.rglob("*") if file.is_file()))
+    size = size_text(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
     return Done(f"packed into {args.out}, {size}", args.source.next_command(args, found.rows[0].language))
 
 
