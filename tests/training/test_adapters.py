@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import BitsAndBytesConfig, MBartConfig, MBartForConditionalGeneration
 
 from modeling_fla import FlaForConditionalGeneration
-from tests.modeling.conftest import LANGUAGE_MODELS, tiny_model
+from tests.modeling.conftest import BART_SIZES, LANGUAGE_MODELS, tiny_model
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
 from training_fla.errors import InputError
 from training_fla.training.adapters import add_peft, is_peft, load_peft, merge_peft, save_peft
@@ -136,6 +137,51 @@ def test_a_run_trains_adapter_and_lora_alone_and_resumes(folder, tmp_path, caplo
     resumed = weights(tmp_path / "out")
     assert all(saved[name].equal(resumed[name]) for name in saved)
     assert any("lora_B" in name and value.any() for name, value in weights(tmp_path / "out" / "checkpoint-4").items())
+
+
+def test_a_run_with_4_bits_ends_in_the_weights_it_was_scored_with(folder, tmp_path):
+    """LoRA is added to what the 4 bits stand for, not rounded to 4 bits."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    from peft import PeftModel
+
+    tokens = json.loads((folder / "stage1" / "config.json").read_text())["text_config"]["vocab_size"]
+    sizes = {
+        "d_model": 64,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "vocab_size": tokens,
+        "max_position_embeddings": 64,
+    }
+    MBartForConditionalGeneration(MBartConfig(**BART_SIZES | sizes)).save_pretrained(tmp_path / "language_model")
+    four_bits = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    recipe = tmp_path / "stage2.yaml"
+    lines = (folder / "stage2.yaml").read_text()
+    recipe.write_text(lines.replace(lines[lines.index("language_model_config") : lines.index("optimizer")], ""))
+    argv = ["--stage1_checkpoint", folder / "stage1", "--tokenizer", folder / "stage1"]
+    argv += [
+        "--output_dir",
+        tmp_path / "out",
+        "--language_model",
+        tmp_path / "language_model",
+        "--peft",
+        json.dumps(LORA),
+    ]
+    assert run("run_stage2", recipe, *argv, "--language_model_quantization", json.dumps(four_bits)) == 0
+
+    saved = FlaForConditionalGeneration.from_pretrained(tmp_path / "out").language_model.state_dict()
+    whole = MBartForConditionalGeneration.from_pretrained(tmp_path / "language_model").state_dict()
+    four_bits = BitsAndBytesConfig(**four_bits)
+    model = MBartForConditionalGeneration.from_pretrained(tmp_path / "language_model", quantization_config=four_bits)
+    model = model.dequantize()
+    rounded = copy.deepcopy(model.state_dict())
+    merged = PeftModel.from_pretrained(model, tmp_path / "out" / "peft").merge_and_unload().state_dict()
+    for name, least in {"q_proj": 0.002, "k_proj": 0}.items():
+        name = f"model.encoder.layers.0.self_attn.{name}.weight"
+        assert (rounded[name] - whole[name]).abs().max() > 0.004
+        assert (merged[name] - rounded[name]).abs().max() >= least
+    # On CPUs with bfloat16 the library rounds its scales to it.
+    for name, weight in saved.items():
+        torch.testing.assert_close(weight, merged[name], atol=5e-4, rtol=0, msg=name)
 
 
 def deep_model(model_type: str = "mbart") -> FlaForConditionalGeneration:
