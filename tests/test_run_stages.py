@@ -408,7 +408,7 @@ def test_killed_and_resumed_it_ends_at_the_same_weights(recipes, stage1, tmp_pat
 
 
 def test_half_a_checkpoint_is_not_resumed_from(tmp_path):
-    from training_fla.training.trainer import last_whole_checkpoint
+    from training_fla.training.checkpoints import last_whole_checkpoint
 
     assert last_whole_checkpoint(tmp_path) is None
     for step, state in ((3, '{"global_step": 3}'), (6, '{"global_'), (9, None)):
@@ -440,7 +440,7 @@ def test_half_a_checkpoint_is_not_resumed_from(tmp_path):
 
 def test_a_checkpoint_that_cannot_be_read_is_left_alone(tmp_path):
     """A disk that fails for a moment, or a right that is missing, breaks no checkpoint."""
-    from training_fla.training.trainer import last_whole_checkpoint
+    from training_fla.training.checkpoints import last_whole_checkpoint
 
     (tmp_path / "checkpoint-3/trainer_state.json").mkdir(parents=True)
     with pytest.raises(InputError, match="checkpoint-3/trainer_state.json cannot be read: Is a directory"):

@@ -12,7 +12,7 @@ from transformers import ResNetConfig
 from modeling_fla import FlaVisionConfig, FlaVisualEncoder
 from tests.tiny_runs import STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.errors import InputError
-from training_fla.training.compiling import compile_visual_encoder
+from training_fla.training.acceleration import compile_visual_encoder
 
 
 @pytest.fixture

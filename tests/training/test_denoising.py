@@ -9,8 +9,8 @@ from transformers import Seq2SeqTrainer
 from training_fla.cli import main as fla
 from training_fla.errors import InputError
 from training_fla.folders import write_marker
+from training_fla.training.callbacks import Epochs
 from training_fla.training.denoising import MASKED_SHARE, InfillingCollator, NoisedSentences, denoise, infill
-from training_fla.training.trainer import Epochs
 
 MASK = -1
 

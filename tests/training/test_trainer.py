@@ -29,7 +29,7 @@ from training_fla.errors import InputError
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
 from training_fla.stages import building, launch
 from training_fla.training.parts import special_token_ids
-from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config
+from training_fla.training.trainer import SignTranslationTrainer
 
 SIZES = {
     "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
@@ -230,7 +230,7 @@ def test_a_translation_begins_as_targets_begin_where_the_language_is_first():
     sizes = {"d_model": 8, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12}
     config = FlaConfig.light_t("tiny", vocab_size=len(tokenizer), vision_config=vision, **sizes, **ids)
     model = FlaForConditionalGeneration(config).eval()
-    model.generation_config = clean_generation_config(model, tokenizer, num_beams=1, max_new_tokens=4)
+    model.generation_config = building.clean_generation_config(model, tokenizer, num_beams=1, max_new_tokens=4)
     labels = torch.tensor(tokenizer(text_target=["a rain"])["input_ids"])
     assert labels[0, 0] == code and labels[0, -1] == eos
     trained = model.prepare_decoder_input_ids_from_labels(labels)

@@ -15,7 +15,7 @@ from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, weigh
 from training_fla.data.batching import EpochSampler
 from training_fla.errors import InputError
 from training_fla.recipe import OptimizationArguments
-from training_fla.training.sharding import check_sharding
+from training_fla.training.acceleration import check_sharding
 from training_fla.training.trainer import SignTranslationTrainer
 
 # Twenty steps of eight clips; no dropout, which draws differently in every process.

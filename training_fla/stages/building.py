@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import set_seed
+from torch import nn
+from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 
 from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor, FlaVideoProcessor, SignTranslationPipeline
+from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.corpora.registry import convention_of
 from training_fla.data.collation import SignTranslationCollator
 from training_fla.data.datasets import make_datasets
@@ -23,7 +25,7 @@ from training_fla.scoring.conventions import convention_for
 from training_fla.scoring.metric import SignTranslationMetric
 from training_fla.training.callbacks import add_callbacks
 from training_fla.training.parts import set_language
-from training_fla.training.trainer import SignTranslationTrainer, clean_generation_config
+from training_fla.training.trainer import SignTranslationTrainer
 
 
 @dataclass
@@ -138,6 +140,16 @@ def make_trainer(
     add_callbacks(trainer, recipe)
     trainer.test_dataset = datasets["test"]
     return trainer
+
+
+def clean_generation_config(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, num_beams: int, max_new_tokens: int
+) -> GenerationConfig:
+    """Beams, length, special tokens and nothing else; a translation begins as the training targets do."""
+    set_start_tokens(model, tokenizer)
+    kept = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "forced_bos_token_id")
+    ids = {name: getattr(model.generation_config, name, None) for name in kept}
+    return GenerationConfig(**ids, num_beams=num_beams, max_new_tokens=max_new_tokens)
 
 
 def check_training(trainer: SignTranslationTrainer) -> None:

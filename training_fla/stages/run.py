@@ -20,8 +20,9 @@ from training_fla.stages.output_folder import begin_output_folder, held_output_f
 from training_fla.stages.resuming import check_clips_a_step, check_unchanged, decided_lines
 from training_fla.tables import write_table
 from training_fla.training.callbacks import StoppedError, run_facts
+from training_fla.training.checkpoints import last_whole_checkpoint, step_of
 from training_fla.training.plots import SAMPLES, save_sample_frames
-from training_fla.training.trainer import SignTranslationTrainer, last_whole_checkpoint, step_of
+from training_fla.training.trainer import SignTranslationTrainer
 
 
 def run_stage(

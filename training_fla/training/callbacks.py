@@ -2,6 +2,8 @@
 
 import contextlib
 import importlib.metadata
+import json
+import math
 import os
 import platform
 import signal
@@ -133,6 +135,64 @@ class Throughput(TrainerCallback, ExportableState):
         counts = self.earlier_counts | self.counts
         rates = {f"{name}_per_second": round(count / max(self.seconds, 1e-9), 1) for name, count in counts.items()}
         return {"training_seconds": round(self.seconds, 2), **counts, **rates}
+
+
+class Epochs(TrainerCallback):
+    """Tells sampler and dataset which epoch begins, on resuming too (Accelerate does not reach a skipping sampler)."""
+
+    def __init__(self, trainer):
+        self.trainer, self.began_at = trainer, -1
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        epoch, self.began_at = int(state.epoch or 0), state.global_step
+        for part in (self.trainer.train_sampler, self.trainer.train_dataset):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Where an epoch had no step, its last state is scored and saved already."""
+        if self.began_at == state.global_step:
+            control.should_evaluate = control.should_save = control.should_log = False
+
+
+class LossCheck(TrainerCallback):
+    """Ends a run whose loss is not a number and names the clips; no step waits for the device."""
+
+    def __init__(self, trainer):
+        self.trainer, self.asked = trainer, None
+
+    def ask(self, loss: torch.Tensor, indices: torch.Tensor) -> None:
+        """Start to copy a loss to the CPU, and check the one before, whose copy is complete.
+
+        Args:
+            loss (`torch.Tensor` of shape `()`): of a batch.
+            indices (`torch.LongTensor` of shape `(B,)`): places of its clips in the training set.
+        """
+        self.look()
+        self.asked = (self.trainer.state.global_step, *start_copies(loss, indices))
+
+    def look(self) -> None:
+        """Raise where the last loss is not a number."""
+        if self.asked is None:
+            return
+        (step, (loss, indices), arrived), self.asked = self.asked, None
+        if arrived is not None:
+            arrived.synchronize()
+        if math.isfinite(loss.item()):
+            return
+        args = self.trainer.args
+        names = [self.trainer.train_dataset.ids[index] for index in indices.tolist()]
+        file = Path(args.output_dir) / f"bad_batch_{args.process_index}.json"
+        file.write_text(json.dumps({"step": step, "loss": str(loss.item()), "clips": names}, indent=1))
+        raise InputError(f"the loss is {loss.item()} at step {step}; the batch's clips are in {file}")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Check the loss before weights are scored or saved."""
+        if control.should_evaluate or control.should_save:
+            self.look()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.look()
 
 
 class StoppedError(Exception):

@@ -29,9 +29,9 @@ from training_fla.errors import InputError
 from training_fla.folders import atomic_folder, check_folder, write_marker
 from training_fla.loading import loading
 
-from .callbacks import show_progress
+from .callbacks import Epochs, show_progress
+from .checkpoints import last_whole_checkpoint
 from .parts import load_tokenizer, set_language, special_token_ids
-from .trainer import Epochs, last_whole_checkpoint
 
 MASKED_SHARE = 0.35  # Liu et al. 2020: 35 % of the words of an instance
 MEAN_SPAN = 3.5  # Liu et al. 2020: span lengths are Poisson distributed with this mean

@@ -1,12 +1,9 @@
 """Seq2SeqTrainer for sign language translation: own optimizer groups, one loss, and scores against raw sentences."""
 
 import functools
-import json
-import math
 import shutil
 import signal
 import time
-import zipfile
 from itertools import cycle, islice, repeat
 from pathlib import Path
 
@@ -16,28 +13,27 @@ from accelerate.utils import gather_object, send_to_device
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import (
-    EarlyStoppingCallback,
-    GenerationConfig,
-    PreTrainedTokenizerBase,
-    Seq2SeqTrainer,
-    TrainerCallback,
-)
+from transformers import EarlyStoppingCallback, Seq2SeqTrainer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from processing_fla.tokenization_fla import set_start_tokens
-from training_fla.console import note, progress
+from training_fla.console import progress
 from training_fla.data.batching import EpochSampler, FrameBudgetSampler, check_batching, placed_loader
 from training_fla.data.worker_processes import START_METHOD
 from training_fla.errors import InputError
-from training_fla.loading import damaged_weights
 from training_fla.recipe import OptimizationArguments
 
-from .callbacks import StoppedError, Stops, Throughput, start_copies
-from .compiling import compile_visual_encoder, take_compile_options
+from .acceleration import (
+    check_sharding,
+    compile_visual_encoder,
+    gather,
+    share_tied_tables,
+    take_compile_options,
+    without_weights,
+)
+from .callbacks import Epochs, LossCheck, StoppedError, Stops, Throughput
+from .checkpoints import step_of
 from .optimization import build_optimizer
-from .sharding import check_sharding, gather, share_tied_tables, without_weights
 
 TIE = 1e-9  # by so much the better of two equal scores is better for transformers; the log has both as they are
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -359,105 +355,3 @@ def forget_unsaved_weights(model: nn.Module, incompatible_keys) -> None:
     """A checkpoint holds one of several tied weights, and beside LoRA no frozen ones; the others are not missing."""
     unsaved = {*model.all_tied_weights_keys, *model._keys_to_ignore_on_save}
     incompatible_keys.missing_keys[:] = [key for key in incompatible_keys.missing_keys if key not in unsaved]
-
-
-class Epochs(TrainerCallback):
-    """Tells sampler and dataset which epoch begins, on resuming too (Accelerate does not reach a skipping sampler)."""
-
-    def __init__(self, trainer: SignTranslationTrainer):
-        self.trainer, self.began_at = trainer, -1
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        epoch, self.began_at = int(state.epoch or 0), state.global_step
-        for part in (self.trainer.train_sampler, self.trainer.train_dataset):
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        """Where an epoch had no step, its last state is scored and saved already."""
-        if self.began_at == state.global_step:
-            control.should_evaluate = control.should_save = control.should_log = False
-
-
-class LossCheck(TrainerCallback):
-    """Ends a run whose loss is not a number and names the clips; no step waits for the device."""
-
-    def __init__(self, trainer: SignTranslationTrainer):
-        self.trainer, self.asked = trainer, None
-
-    def ask(self, loss: torch.Tensor, indices: torch.Tensor) -> None:
-        """Start to copy a loss to the CPU, and check the one before, whose copy is complete.
-
-        Args:
-            loss (`torch.Tensor` of shape `()`): of a batch.
-            indices (`torch.LongTensor` of shape `(B,)`): places of its clips in the training set.
-        """
-        self.look()
-        self.asked = (self.trainer.state.global_step, *start_copies(loss, indices))
-
-    def look(self) -> None:
-        """Raise where the last loss is not a number."""
-        if self.asked is None:
-            return
-        (step, (loss, indices), arrived), self.asked = self.asked, None
-        if arrived is not None:
-            arrived.synchronize()
-        if math.isfinite(loss.item()):
-            return
-        args = self.trainer.args
-        names = [self.trainer.train_dataset.ids[index] for index in indices.tolist()]
-        file = Path(args.output_dir) / f"bad_batch_{args.process_index}.json"
-        file.write_text(json.dumps({"step": step, "loss": str(loss.item()), "clips": names}, indent=1))
-        raise InputError(f"the loss is {loss.item()} at step {step}; the batch's clips are in {file}")
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """Check the loss before weights are scored or saved."""
-        if control.should_evaluate or control.should_save:
-            self.look()
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        self.look()
-
-
-def step_of(checkpoint: Path) -> int | None:
-    """The step of a checkpoint, or `None` where it was not written to its end or a file is cut off."""
-    try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # its last file
-        names = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
-        states = [file for name in names for file in checkpoint.glob(name)]
-        is_whole = all(map(zipfile.is_zipfile, states)) and not damaged_weights(checkpoint)
-        return int(state["global_step"]) if is_whole else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-
-
-def last_whole_checkpoint(output_dir: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; one that was not is renamed to `broken-checkpoint-STEP`."""
-    whole: dict[int, Path] = {}
-    for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-[0-9]*"):
-        if not folder.is_dir():
-            continue
-        try:
-            step = step_of(folder)
-        except OSError as error:
-            raise InputError(f"{folder / 'trainer_state.json'} cannot be read: {error.strerror}") from error
-        if step is not None:
-            whole[step] = folder
-            continue
-        aside, number = folder.with_name(f"broken-{folder.name}"), 1
-        while aside.exists():
-            number += 1
-            aside = folder.with_name(f"broken-{folder.name}-{number}")
-        folder.rename(aside)
-        note(f"{folder} was not written to its end; it is now {aside.name}")
-    return whole[max(whole)] if whole else None
-
-
-def clean_generation_config(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, num_beams: int, max_new_tokens: int
-) -> GenerationConfig:
-    """Beams, length, special tokens and nothing else; a translation begins as the training targets do."""
-    set_start_tokens(model, tokenizer)
-    kept = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "forced_bos_token_id")
-    ids = {name: getattr(model.generation_config, name, None) for name in kept}
-    return GenerationConfig(**ids, num_beams=num_beams, max_new_tokens=max_new_tokens)
