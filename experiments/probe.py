@@ -14,8 +14,8 @@ from experiments.gloss_errors import gloss_error_rate
 from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor
 from training_fla.data.datasets import SignVideoDataset
-from training_fla.data.features import fingerprint, store_features
-from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.data.feature_store import FeatureEncoder, FeatureStore
+from training_fla.data.packed_corpus import PackedCorpus, shard_ranges
 from training_fla.loading import loading
 
 # Unstated: the paper has no probe. Chosen on the dev split of one encoder.
@@ -33,8 +33,9 @@ def probe_glosses(run: Path, dataset: Path, features: Path, seed: int = 0) -> di
         corpus = PackedCorpus(dataset, split)
         glosses[split] = list(corpus.column("glosses"))
         videos = SignVideoDataset(corpus, processor, max_target_tokens=10**9)
-        folder = features / fingerprint(model, videos, dtype="float32", precision="fp32")
-        stored = store_features(model, videos, folder, PartialState(), batch_size=32)
+        encoder = FeatureEncoder(model, batch_size=32)
+        stored = FeatureStore(features / encoder.fingerprint(videos), shard_ranges(len(videos)))
+        stored.encode_missing(encoder, videos, PartialState())
         clips[split] = [stored[index] for index in range(len(stored))]
     names = ["", *sorted({gloss for line in glosses["train"] for gloss in line.split()})]  # CTC's blank is 0
     probe = train_probe(clips["train"], [[names.index(g) for g in line.split()] for line in glosses["train"]], seed)

@@ -11,7 +11,7 @@ from transformers import AutoProcessor, pipeline
 from processing_fla import FlaVideoProcessor
 from tests.tiny_runs import STAGE2, losses, pack_demo, run, stage1_of_one_step, weights
 from training_fla.cli import main
-from training_fla.data.features import open_features
+from training_fla.data.feature_store import open_features
 from training_fla.data.packed_corpus import PackedCorpus
 
 FRAMES = ("frame_stride", "frame_size", "crop_size")

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from training_fla.cli import main
-from training_fla.data.features import load_features, open_features
+from training_fla.corpora.feature_files import load_features
+from training_fla.data import feature_store
+from training_fla.data.feature_store import open_features
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.errors import InputError
 from training_fla.folders import read_marker
@@ -206,3 +208,17 @@ def test_a_clip_of_one_position_is_told_from_one_of_one_channel(tmp_path, shape)
     assert load_features(tmp_path / "one.npy").tolist() == [[0, 1, 2, 3, 4]]
     np.save(tmp_path / "one.npy", np.arange(C)[:, None])
     assert load_features(tmp_path / "one.npy").shape == (C, 1)
+
+
+def test_a_feature_corpus_of_030_whose_shards_have_other_sizes_is_read(table, tmp_path, monkeypatch):
+    """It cut a split into shards of at least eight clips by its own rule; the manifest says how many each holds."""
+    monkeypatch.setattr(feature_store, "shard_ranges", lambda num_clips: [range(1), range(1, num_clips)])
+    text = table.read_text().replace(",dev,", ",train,").replace(",test,", ",train,")
+    table.write_text(text)
+    assert prepare(table, tmp_path / "out") == 0
+    monkeypatch.undo()
+    corpus = PackedCorpus(tmp_path / "out", "train")
+    stored = open_features(corpus)
+    assert corpus.shard_clips == [1, 4] and len(stored) == 5
+    for index in range(5):
+        torch.testing.assert_close(stored[index], torch.tensor(array(index)), rtol=1e-3, atol=1e-3)

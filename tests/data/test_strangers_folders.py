@@ -11,7 +11,7 @@ import torch
 
 from tests.corpora.corpus_trees import drawn_rows
 from tests.data.test_packing import write_manifest
-from training_fla.data.features import load_features
+from training_fla.corpora.feature_files import load_features
 from training_fla.data.packed_corpus import (
     PackedCorpus,
     file_sha256,

@@ -16,17 +16,8 @@ from training_fla.errors import InputError
 from training_fla.recipe import DataArguments, Recipe
 
 from .augmentation import ClipAugmentation
-from .features import (
-    FeatureCache,
-    check_against_pixels,
-    cut_into_shards,
-    encode_clips,
-    fingerprint,
-    open_features,
-    store_features,
-    write_feature_corpus,
-)
-from .packed_corpus import PackedCorpus, packed_splits
+from .feature_store import FeatureEncoder, FeatureSplit, FeatureStore, open_features, write_feature_corpus
+from .packed_corpus import PackedCorpus, packed_splits, shard_ranges
 
 # A token is at least a byte of its sentence, beside the special ones.
 SPECIAL_TOKENS = 8
@@ -142,7 +133,7 @@ def evaluation_frames(frames: torch.Tensor, video_processor: FlaVideoProcessor) 
 class SignFeatureDataset(Dataset):
     """The clips of one split as stored sign features; no frame is decoded."""
 
-    def __init__(self, features: FeatureCache, targets: Targets, lengths: np.ndarray):
+    def __init__(self, features: FeatureStore, targets: Targets, lengths: np.ndarray):
         self.features, self.targets, self.lengths = features, targets, lengths  # lengths (clips,): N of each
         corpus, count = targets.corpus, len(lengths)
         self.ids, self.sentences = corpus.ids[:count], corpus.sentences[:count]
@@ -236,27 +227,51 @@ def stored(recipe: Recipe, args, model, videos: SignVideoDataset) -> SignFeature
     """A split as stored features, which are made where they are missing."""
     setting = recipe.stage.feature_cache
     root = recipe.output_dir.parent / "features" if setting == "auto" else Path(setting)
-    how = {"dtype": recipe.stage.feature_dtype, "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"}
-    folder = root / fingerprint(model, videos, **how)
-    how["batch_size"], state = args.per_device_eval_batch_size, args.distributed_state
-    cache = store_features(model, videos, folder, state, **how, num_workers=args.dataloader_num_workers)
-    check_against_pixels(model, videos, cache, state, **how)
-    return SignFeatureDataset(cache, videos.targets, videos.lengths)
+    encoder = FeatureEncoder(
+        model,
+        dtype=recipe.stage.feature_dtype,
+        precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        batch_size=args.per_device_eval_batch_size,
+    )
+    store = FeatureStore(root / encoder.fingerprint(videos), shard_ranges(len(videos)))
+    store.encode_missing(encoder, videos, args.distributed_state, args.dataloader_num_workers)
+    encoder.check(store, videos, args.distributed_state.device)
+    return SignFeatureDataset(store, videos.targets, videos.lengths)
 
 
 def write_encoded_corpus(
-    model, processor: FlaProcessor, folder: Path, out: Path, *, extractor: str, dtype: str, overwrite: bool, **how
+    encoder: FeatureEncoder,
+    processor: FlaProcessor,
+    folder: Path,
+    out: Path,
+    *,
+    extractor: str,
+    num_workers: int,
+    overwrite: bool,
 ) -> None:
-    """Write what a visual encoder makes of all splits of a packed corpus; `how` are options of [`encode_clips`]."""
+    """Write what a visual encoder makes of all splits of a packed corpus."""
+    model = encoder.model.eval()
     splits = {}
     for split in packed_splits(folder):
         corpus = PackedCorpus(folder, split)
         if corpus.feature_size is not None:
             raise InputError(f"{folder} holds features already, no frames")
         videos = SignVideoDataset(corpus, processor, sys.maxsize)
-        columns = (corpus.ids, corpus.sentences, corpus.signers, corpus.column("language"), videos.lengths)
-        encoded = encode_clips(model.eval(), videos, cut_into_shards(len(corpus)), model.device, **how)
-        splits[split] = columns, encoded
-    parameters = {"feature_size": model.config.adapter_input_size, "extractor": extractor, "dtype": dtype}
-    parameters |= {"frame_stride": processor.video_processor.frame_stride}
-    write_feature_corpus(out, splits, parameters, corpus=corpus.corpus, overwrite=overwrite)
+        splits[split] = FeatureSplit(
+            corpus.ids,
+            corpus.sentences,
+            corpus.signers,
+            corpus.column("language"),
+            videos.lengths,
+            encoder.encode(videos, shard_ranges(len(corpus)), model.device, num_workers),
+        )
+    write_feature_corpus(
+        out,
+        splits,
+        feature_size=model.config.adapter_input_size,
+        extractor=extractor,
+        dtype=encoder.dtype,
+        frame_stride=processor.video_processor.frame_stride,
+        corpus=corpus.corpus,
+        overwrite=overwrite,
+    )

@@ -40,18 +40,26 @@ def run(args: argparse.Namespace) -> Done:
     check_not_inside([args.clips, args.model], args.out)
     check_folder(args.out, "corpus", args.overwrite)
     from training_fla.data.datasets import write_encoded_corpus
+    from training_fla.data.feature_store import FeatureEncoder
     from training_fla.data.packed_corpus import MANIFEST, PackedCorpus, packed_splits
     from training_fla.data.packing import ensure_packed
     from training_fla.hub.card import public_name
 
     pipe = load_pipeline(args.model, args.device)
-    how = {name: getattr(args, name) for name in ("dtype", "precision", "batch_size", "num_workers")}
-    how |= {"extractor": f"the visual encoder of {public_name(args.model)}", "overwrite": args.overwrite}
+    encoder = FeatureEncoder(pipe.model, args.dtype, args.precision, args.batch_size)
     with TemporaryDirectory(prefix="fla-features-") as packed:
         is_packed = (args.clips / MANIFEST).is_file()
         size = size_of(pipe.processor.video_processor)
         folder = args.clips if is_packed else ensure_packed(args.clips, packed, size=size)
-        write_encoded_corpus(pipe.model, pipe.processor, folder, args.out, **how)
+        write_encoded_corpus(
+            encoder,
+            pipe.processor,
+            folder,
+            args.out,
+            extractor=f"the visual encoder of {public_name(args.model)}",
+            num_workers=args.num_workers,
+            overwrite=args.overwrite,
+        )
     first = PackedCorpus(args.out, packed_splits(args.out)[0])
     return Done(
         f"stored features in {args.out}", trim_command(args.out, first.column("language")[0], "mbart-features")

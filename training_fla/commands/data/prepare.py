@@ -191,7 +191,8 @@ def refuse_bad_rows(args: argparse.Namespace, found: Rows, reading: "Reading") -
 
 def store(args: argparse.Namespace, found: Rows, reading: "Reading") -> Done:
     """Check the features of a table, and store them."""
-    from training_fla.data.features import check_feature_files, write_feature_table
+    from training_fla.corpora.feature_files import check_feature_files
+    from training_fla.data.feature_store import splits_of_files, write_feature_corpus
 
     clips, size = check_feature_files(found.rows, reading, args.frame_stride)
     for text in reading.notes:
@@ -202,9 +203,16 @@ def store(args: argparse.Namespace, found: Rows, reading: "Reading") -> Done:
         return Done(f"checked {counted(len(clips), 'good clip')}, C = {size}", remedy, int(bool(reading.bad.found)))
     if args.on_error == "fail":
         reading.bad.refuse(SKIP)
-    parameters = {"feature_size": size, "extractor": one_line(args.extractor), "dtype": args.dtype}
-    parameters |= {"frame_stride": args.frame_stride}
-    options = {"corpus": args.of, "skipped": reading.left_out(), "overwrite": args.overwrite}
-    write_feature_table(args.out, clips, parameters, **options)
+    write_feature_corpus(
+        args.out,
+        splits_of_files(clips, args.frame_stride),
+        feature_size=size,
+        extractor=one_line(args.extractor),
+        dtype=args.dtype,
+        frame_stride=args.frame_stride,
+        corpus=args.of,
+        skipped=reading.left_out(),
+        overwrite=args.overwrite,
+    )
     next_command = args.source.next_command(args, clips[0][0].language)
     return Done(f"stored {counted(len(clips), 'clip')}, C = {size}, in {args.out}", next_command)

@@ -172,8 +172,8 @@ class FeatureTable(Source):
 
     def read(self, args: argparse.Namespace, reading: "Reading") -> Rows:
         """The rows of the table, each with its file in the place of a video."""
+        from training_fla.corpora.feature_files import FEATURE_SUFFIXES
         from training_fla.corpora.manifest import read_manifest
-        from training_fla.data.features import FEATURE_SUFFIXES
 
         options = columns_asked(args, FEATURE_COLUMNS)
         options["video_column"] = options.pop("features_column")

@@ -1,6 +1,5 @@
 """The feature cache: what is stored is what the encoder gives, and never that of another encoder."""
 
-import contextlib
 import copy
 import multiprocessing
 import os
@@ -15,17 +14,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-import training_fla.data.features as features
+import training_fla.data.feature_store as feature_store
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from training_fla.data.datasets import SignFeatureDataset, SignVideoDataset
-from training_fla.data.features import (
-    FeatureCache,
-    check_against_pixels,
-    cut_into_shards,
-    fingerprint,
-    store_features,
-)
-from training_fla.data.packed_corpus import PackedCorpus
+from training_fla.data.feature_store import FeatureEncoder, FeatureStore
+from training_fla.data.packed_corpus import PackedCorpus, shard_ranges
 from training_fla.errors import InputError
 from training_fla.folders import locked_folder
 
@@ -60,6 +53,23 @@ def tiny_model(seed: int = 0, vocab_size: int = 50, frozen: bool = True) -> FlaF
     return model.train()
 
 
+SHARD_CLIPS = 8
+
+
+def store_features(model, videos, folder, state, num_workers=0, **options) -> FeatureStore:
+    store = FeatureStore(folder, shard_ranges(len(videos), SHARD_CLIPS))
+    store.encode_missing(FeatureEncoder(model, **options), videos, state, num_workers)
+    return store
+
+
+def opened(folder, num_clips=10) -> FeatureStore:
+    return FeatureStore(folder, shard_ranges(num_clips, SHARD_CLIPS))
+
+
+def fingerprint(model, videos, **options) -> str:
+    return FeatureEncoder(model, **options).fingerprint(videos)
+
+
 @pytest.fixture
 def videos(packed_demo, demo_processor) -> SignVideoDataset:
     return SignVideoDataset(PackedCorpus(packed_demo, "train"), demo_processor)
@@ -82,30 +92,27 @@ def test_stored_features_are_what_the_encoder_gives_for_each_clip_alone(videos, 
 
 def test_the_fingerprint_changes_with_encoder_processor_and_corpus_alone(videos, packed_demo, demo_processor):
     model = tiny_model()
-    before = fingerprint(model, videos, "float32", "fp32")
+    before = fingerprint(model, videos)
     torch.nn.init.zeros_(model.adapter.get_parameter(next(iter(dict(model.adapter.named_parameters())))))
-    assert fingerprint(model, videos, "float32", "fp32") == before, "the adapter has no part in the features"
-    assert fingerprint(model, videos, "bfloat16", "fp32") != before
-    assert fingerprint(model, videos, "float32", "bf16") != before
-    assert fingerprint(tiny_model(seed=1), videos, "float32", "fp32") != before
-    assert (
-        fingerprint(model, SignVideoDataset(PackedCorpus(packed_demo, "dev"), demo_processor), "float32", "fp32")
-        != before
-    )
+    assert fingerprint(model, videos) == before, "the adapter has no part in the features"
+    assert fingerprint(model, videos, dtype="bfloat16") != before
+    assert fingerprint(model, videos, precision="bf16") != before
+    assert fingerprint(tiny_model(seed=1), videos) != before
+    assert fingerprint(model, SignVideoDataset(PackedCorpus(packed_demo, "dev"), demo_processor)) != before
     corpus, processor = PackedCorpus(packed_demo, "train"), copy.deepcopy(demo_processor)
     changes = {"frame_stride": 2, "crop_size": {"height": 24, "width": 24}, "image_mean": [0, 0, 0]}
     for name, value in (changes | {"max_source_frames": 8}).items():
         changed = copy.deepcopy(processor)
         setattr(changed.video_processor, name, value)
-        assert fingerprint(model, SignVideoDataset(corpus, changed), "float32", "fp32") != before, name
-    assert fingerprint(model, SignVideoDataset(corpus, processor, max_clips=9), "float32", "fp32") != before
-    assert fingerprint(model, SignVideoDataset(corpus, processor), "float32", "fp32") == before
+        assert fingerprint(model, SignVideoDataset(corpus, changed)) != before, name
+    assert fingerprint(model, SignVideoDataset(corpus, processor, max_clips=9)) != before
+    assert fingerprint(model, SignVideoDataset(corpus, processor)) == before
     model.config.input_features = "frame"
-    assert fingerprint(model, videos, "float32", "fp32") != before
+    assert fingerprint(model, videos) != before
     model.config.input_features = "sign"
     running = next(name for name, _ in model.visual_encoder.named_buffers() if name.endswith("running_mean"))
     model.visual_encoder.get_buffer(running).add_(1)
-    assert fingerprint(model, videos, "float32", "fp32") != before, "BatchNorm statistics are part of the encoder"
+    assert fingerprint(model, videos) != before, "BatchNorm statistics are part of the encoder"
 
 
 def store_slowly(videos, folder):
@@ -129,7 +136,7 @@ def test_a_killed_run_goes_on_with_the_missing_shards(videos, tmp_path):
     assert not (folder / "features-00001-of-00002.safetensors").exists(), "killed too late to show anything"
     (folder / ".features-00001-of-00002.safetensors.1.writing").write_bytes(b"half")
     with pytest.raises(InputError, match="features-00001-of-00002.safetensors is missing"):
-        FeatureCache(folder, 10)[9]
+        opened(folder)[9]
     before = first.stat().st_mtime_ns
     resumed = store_features(tiny_model(), videos, folder, ALONE, batch_size=4)
     assert first.stat().st_mtime_ns == before
@@ -154,14 +161,14 @@ def test_processes_share_the_shards(videos, tmp_path):
 
 
 def test_shards_are_the_same_for_any_number_of_processes_and_fit_the_split():
-    for clips, shards, longest in ((3, 1, 3), (10, 2, 8), (519, 65, 8), (7096, 65, 110), (31164, 244, 128)):
-        cut = cut_into_shards(clips)
+    for clips, shards, longest in ((3, 2, 2), (10, 5, 2), (519, 17, 32), (7096, 56, 128), (31164, 244, 128)):
+        cut = shard_ranges(clips)
         assert [place for shard in cut for place in shard] == list(range(clips))
         assert (len(cut), max(map(len, cut))) == (shards, longest)
 
 
 @pytest.fixture
-def cache(videos, tmp_path) -> FeatureCache:
+def cache(videos, tmp_path) -> FeatureStore:
     return store_features(tiny_model(), videos, tmp_path / "cache", ALONE, batch_size=4)
 
 
@@ -172,7 +179,7 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(cache):
     for place in np.random.default_rng(0).integers(0, len(before), 80).tolist():
         file.write_bytes(before[:place] + bytes([before[place] ^ 4]) + before[place + 1 :])
         try:
-            damaged = FeatureCache(cache.folder, 10)
+            damaged = opened(cache.folder)
             assert all(torch.equal(whole[index], damaged[index]) for index in range(len(whole)))
         except InputError as error:
             errors += 1
@@ -186,16 +193,16 @@ def test_a_shard_that_is_cut_off_exchanged_or_gone_is_named_and_made_again(cache
     for length in (0, 9, len(before) // 2, len(before) - 1):
         file.write_bytes(before[:length])
         with pytest.raises(InputError, match=r"features-00001-of-00002.safetensors is damaged .*delete it"):
-            FeatureCache(cache.folder, 10)[9]
+            opened(cache.folder)[9]
     file.write_bytes(cache.file(0).read_bytes())
     with pytest.raises(InputError, match="features-00001-of-00002.safetensors is of another cache or place"):
-        FeatureCache(cache.folder, 10)[9]
+        opened(cache.folder)[9]
     assert torch.equal(store_features(tiny_model(), videos, cache.folder, ALONE, batch_size=4)[9], whole)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("os error 28")])
 def test_a_full_disk_leaves_what_is_done_and_goes_on(videos, tmp_path, monkeypatch, error):
-    folder, save = tmp_path / "cache", features.save_file
+    folder, save = tmp_path / "cache", feature_store.save_file
 
     def failing(tensors, path, metadata):
         if "00001-of" in path.name:
@@ -204,7 +211,7 @@ def test_a_full_disk_leaves_what_is_done_and_goes_on(videos, tmp_path, monkeypat
         save(tensors, path, metadata)
 
     with monkeypatch.context() as patch:
-        patch.setattr(features, "save_file", failing)
+        patch.setattr(feature_store, "save_file", failing)
         with pytest.raises(InputError, match=r"cannot write .*features-00001-of-00002.safetensors: .*make room"):
             store_features(tiny_model(), videos, folder, ALONE, batch_size=4)
     assert [path.name for path in folder.glob("*feat*")] == ["features-00000-of-00002.safetensors"]
@@ -264,8 +271,8 @@ def test_the_progress_bar_counts_clips_and_says_how_long_it_takes(videos, tmp_pa
     assert "sign features of train" in bar and "10/10" in bar and "clip/s" in bar
 
 
-def compare(model, videos, cache, dtype="float32", precision="fp32") -> None:
-    check_against_pixels(model, videos, cache, ALONE, dtype=dtype, precision=precision, batch_size=4)
+def compare(model, videos, store, **options) -> None:
+    FeatureEncoder(model, batch_size=4, **options).check(store, videos, torch.device("cpu"))
 
 
 def test_a_cache_of_another_encoder_is_found_out(videos, cache):
@@ -275,38 +282,30 @@ def test_a_cache_of_another_encoder_is_found_out(videos, cache):
 
 
 def test_a_clip_in_the_place_of_another_is_found_out(videos, cache, monkeypatch):
-    """Only one clip is wrong, by less than a hundredth of its largest feature."""
-    real = FeatureCache.__getitem__
-    monkeypatch.setattr(FeatureCache, "__getitem__", lambda self, i: real(self, i) + (i == 7) * 0.005)
+    real = FeatureStore.__getitem__
+    length = len(real(cache, 7))
+    other = next(index for index in range(10) if index != 7 and len(real(cache, index)) >= length)
+    monkeypatch.setattr(
+        FeatureStore, "__getitem__", lambda self, index: real(self, other if index == 7 else index)[:length]
+    )
     with pytest.raises(InputError, match="does not match the visual encoder at clip train-00007"):
         compare(tiny_model(), videos, cache)
 
 
-def test_the_check_allows_for_the_precision_that_a_gpu_computes_in(videos, tmp_path, monkeypatch):
+def test_not_a_number_in_the_place_of_features_is_found_out(videos, cache, monkeypatch):
+    real = FeatureStore.__getitem__
+    monkeypatch.setattr(FeatureStore, "__getitem__", lambda self, index: real(self, index) * np.nan)
+    with pytest.raises(InputError, match="does not match the visual encoder at clip train-0000"):
+        compare(tiny_model(), videos, cache)
+
+
+def test_the_check_allows_for_other_precisions_and_batch_shapes(videos, tmp_path):
     """Kernels differ by the shape of the batch: by eleven bits in TF32, by eight in bfloat16."""
-    how = {"dtype": "float32", "precision": "bf16"}
-    cache = store_features(tiny_model(), videos, tmp_path / "cache", ALONE, batch_size=3, **how)
-    assert cache[0].dtype == torch.float32
-    compare(tiny_model(), videos, cache, **how)
-    with pytest.raises(InputError, match="does not match the visual encoder"):
-        compare(tiny_model(seed=1), videos, cache, **how)
-    with pytest.raises(InputError, match="does not match the visual encoder"):
-        compare(tiny_model(), videos, cache)  # as fp32, on a CPU
-    encode = features.encode_clips
-
-    def in_tf32(*args, **kwargs):
-        for index, clip in encode(*args, **kwargs):
-            yield index, clip * (1 + 0.005 * torch.rand(clip.shape))
-
-    exact = store_features(tiny_model(), videos, tmp_path / "exact", ALONE, batch_size=3)
-    monkeypatch.setattr(features, "encode_clips", in_tf32)
-    monkeypatch.setattr(features, "encoder_on", lambda *_: contextlib.nullcontext())
-    on_gpu = SimpleNamespace(**vars(ALONE) | {"device": torch.device("cuda")})
-    model = tiny_model().eval()
-    monkeypatch.setattr(features, "encode_clips", lambda m, v, c, device, *a, **k: in_tf32(m, v, c, "cpu", *a, **k))
-    check_against_pixels(model, videos, exact, on_gpu, dtype="float32", precision="fp32", batch_size=4)
-    with pytest.raises(InputError, match="does not match the visual encoder"):
-        check_against_pixels(model, videos, exact, ALONE, dtype="float32", precision="fp32", batch_size=4)
+    for name, options in {"half": {"precision": "bf16"}, "small": {"dtype": "bfloat16"}}.items():
+        store = store_features(tiny_model(), videos, tmp_path / name, ALONE, batch_size=3, **options)
+        compare(tiny_model(), videos, store, **options)
+        with pytest.raises(InputError, match="does not match the visual encoder"):
+            compare(tiny_model(seed=1), videos, store, **options)
 
 
 def test_a_cache_is_read_in_other_processes_without_being_sent_there(cache):
