@@ -140,13 +140,14 @@ class FlaPreTrainedModel(PreTrainedModel):
 
     def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False) -> None:
         """As [`PreTrainedModel.set_attn_implementation`]; where a part refuses it, all parts stay as they were."""
-        configs = [*_configs(self.config), *(m.config for m in self.modules() if isinstance(m, PreTrainedModel))]
+        parts = [module.config for module in self.modules() if isinstance(module, PreTrainedModel)]
+        configs = [*parts, *_configs(self.config)]  # a part after the whole, which sets that of its parts, too
         before = [config._attn_implementation for config in configs]
         try:
             super().set_attn_implementation(attn_implementation, allow_all_kernels)
         except Exception:
             for config, implementation in zip(configs, before, strict=True):
-                config._attn_implementation_internal = implementation
+                config._attn_implementation = implementation
             raise
 
     @torch.no_grad()
