@@ -21,7 +21,7 @@ def build_processor(recipe: Recipe, splits):
     from training_fla.stages.building import make_processor
     from training_fla.training.parts import check_targets, load_tokenizer
 
-    pieces, text = recipe.stage.train_tokenizer_pieces, recipe.text
+    pieces, text = recipe.model.train_tokenizer_pieces, recipe.text
     if not pieces:
         tokenizer = load_tokenizer(text.tokenizer)
         check_targets(tokenizer, text.tokenizer, splits.train.sentences)
@@ -41,24 +41,24 @@ def build_model(recipe: Recipe, processor):
     from training_fla.loading import loading
     from training_fla.training import parts
 
-    stage = recipe.stage
-    parts.check_fields({"model_type": "mbart"} | stage.light_t_overrides, "light_t_overrides")
-    start = parts.load_stage1(stage.stage1_checkpoint) if stage.stage1_checkpoint else None
+    arguments = recipe.model
+    parts.check_fields({"model_type": "mbart"} | arguments.light_t_overrides, "light_t_overrides")
+    start = parts.load_stage1(arguments.stage1_checkpoint) if arguments.stage1_checkpoint else None
     config = FlaConfig.light_t(
-        stage.light_t,
+        arguments.light_t,
         vocab_size=len(processor.tokenizer),
-        vision_config=start.visual_encoder.config if start else parts.vision_config(stage),
+        vision_config=start.visual_encoder.config if start else parts.vision_config(arguments),
         **parts.special_token_ids(processor.tokenizer),
-        **stage.light_t_overrides,
+        **arguments.light_t_overrides,
     )
-    config.adapter_hidden_size = stage.adapter_hidden_size
+    config.adapter_hidden_size = arguments.adapter_hidden_size
     model = FlaForConditionalGeneration(config)
     set_start_tokens(model, processor.tokenizer)
-    if stage.imagenet_weights:
-        with loading(stage.imagenet_weights, "ImageNet weights"):
-            load_imagenet_weights(model, stage.imagenet_weights)
+    if arguments.imagenet_weights:
+        with loading(arguments.imagenet_weights, "ImageNet weights"):
+            load_imagenet_weights(model, arguments.imagenet_weights)
     if start:
-        recipe.start |= parts.start_from(model, start, stage.stage1_checkpoint, processor)
+        recipe.start |= parts.start_from(model, start, arguments.stage1_checkpoint, processor)
     return model
 
 

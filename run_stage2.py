@@ -20,10 +20,10 @@ def build_processor(recipe: Recipe, splits):
     from training_fla.stages.building import make_processor
     from training_fla.training.parts import check_targets, load_tokenizer
 
-    stage = recipe.stage
-    source = recipe.text.tokenizer or stage.language_model or stage.stage1_checkpoint
+    arguments = recipe.model
+    source = recipe.text.tokenizer or arguments.language_model or arguments.stage1_checkpoint
     processor = make_processor(recipe, load_tokenizer(source))
-    check_targets(processor.tokenizer, source, splits.train.sentences, stage.stage1_checkpoint)
+    check_targets(processor.tokenizer, source, splits.train.sentences, arguments.stage1_checkpoint)
     return processor
 
 
@@ -37,34 +37,34 @@ def build_model(recipe: Recipe, processor):
     from training_fla.training.adapters import add_peft
     from training_fla.training.one_run import OneRunModel, add_light_t
 
-    stage = recipe.stage
+    arguments = recipe.model
     features = parts.sign_feature_fields(recipe)
-    language_model = parts.load_language_model(stage, processor.tokenizer)
+    language_model = parts.load_language_model(arguments, processor.tokenizer)
     if features:
         visual = None
-    elif stage.stage1_checkpoint:
-        visual = parts.load_stage1(stage.stage1_checkpoint)
-        parts.check_same_frames(stage.stage1_checkpoint, processor)
+    elif arguments.stage1_checkpoint:
+        visual = parts.load_stage1(arguments.stage1_checkpoint)
+        parts.check_same_frames(arguments.stage1_checkpoint, processor)
     else:
-        visual = parts.untrained_visual_model(stage)
-    model_class = OneRunModel if stage.one_run_light_t else FlaForConditionalGeneration
+        visual = parts.untrained_visual_model(arguments)
+    model_class = OneRunModel if arguments.one_run_light_t else FlaForConditionalGeneration
     model = model_class.from_visual_encoder_and_language_model(
         visual,
         language_model,
-        input_features=stage.input_features,
-        freeze_vision_backbone=stage.freeze_vision_backbone,
-        freeze_temporal_module=stage.freeze_temporal_module,
-        adapter_hidden_size=stage.adapter_hidden_size,
-        input_embed_scale=stage.input_embed_scale,
+        input_features=arguments.input_features,
+        freeze_vision_backbone=arguments.freeze_vision_backbone,
+        freeze_temporal_module=arguments.freeze_temporal_module,
+        adapter_hidden_size=arguments.adapter_hidden_size,
+        input_embed_scale=arguments.input_embed_scale,
         **features,
     )
-    if stage.language_model and stage.language_model == stage.stage1_checkpoint:
+    if arguments.language_model and arguments.language_model == arguments.stage1_checkpoint:
         parts.continue_from(model, visual, recipe)
-    if stage.one_run_light_t:
+    if arguments.one_run_light_t:
         ids = parts.special_token_ids(processor.tokenizer)
-        add_light_t(model, stage.one_run_light_t, stage.one_run_light_t_overrides, ids)
-    if stage.peft:
-        add_peft(model, stage.peft)
+        add_light_t(model, arguments.one_run_light_t, arguments.one_run_light_t_overrides, ids)
+    if arguments.peft:
+        add_peft(model, arguments.peft)
     return model
 
 

@@ -70,7 +70,7 @@ def make_trainer(folder: Path, size: Size):
     recipe = parse_recipe(Stage2Arguments, [str(folder / "recipe.yaml")], __doc__)
     splits = building.open_splits(recipe)
     processor = building.make_processor(recipe, train_tokenizer(splits.train.sentences, 2000, ("de_DE",)))
-    recipe.stage.language_model_config = {
+    recipe.model.language_model_config = {
         "model_type": "mbart", "d_model": size.width, "scale_embedding": True, "vocab_size": PIECES,
         "encoder_layers": size.layers, "encoder_attention_heads": size.width // 64, "encoder_ffn_dim": 4 * size.width,
         "decoder_layers": size.layers, "decoder_attention_heads": size.width // 64, "decoder_ffn_dim": 4 * size.width,

@@ -47,7 +47,7 @@ def test_lines_reach_the_dataclass_they_belong_to(tmp_path):
     recipe = parse_recipe(Stage1Arguments, [str(file)], "usage")
     assert recipe.data.frame_stride == 2
     assert recipe.training["learning_rate"] == 0.01, "YAML reads 1e-2 as text; a rate must be a number all the same"
-    assert recipe.stage.light_t == "tiny"
+    assert recipe.model.light_t == "tiny"
     assert recipe.optimization.momentum == 0.5
     assert recipe.training["label_smoothing_factor"] == 0.2, "the paper's, unless the recipe says otherwise"
 

@@ -53,7 +53,7 @@ def tagged(file: Path) -> dict[str, str]:
 @pytest.mark.parametrize("file", STAGES, ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_a_recipe_parses_and_says_only_true_things_of_the_paper(file):
     recipe = parse_recipe(stage_class(file), [str(file)], "usage")
-    values = {**vars(recipe.stage), **vars(recipe.data), **vars(recipe.optimization), **recipe.training}
+    values = {**vars(recipe.model), **vars(recipe.data), **vars(recipe.optimization), **recipe.training}
     paper = paper_figures.RECIPES["stage1" if stage_class(file) is Stage1Arguments else "stage2"]
     for key, place in tagged(file).items():
         assert re.search(r"(Sec\.|Table|Figure) ?\d", place), f"{file}: {key} names no place in the paper"

@@ -203,8 +203,8 @@ class Stage2Arguments(VisualArguments):
     one_run_light_t: LightTSize | None = option(None, "size of a Light-T that teaches the encoder in the same run")
     one_run_light_t_overrides: dict = HfArg(default_factory=dict, help="fields of that Light-T's config to change")
     input_features: Literal["frame", "sign", "hidden"] = option("sign", "what the LLM-Adapter reads (Table 8)")
-    freeze_vision_backbone: bool = option(True, "keep the backbone still (Table 9)")
-    freeze_temporal_module: bool = option(True, "keep the temporal module still (Table 9)")
+    freeze_vision_backbone: bool = option(True, "freeze the backbone (Table 9)")
+    freeze_temporal_module: bool = option(True, "freeze the temporal module (Table 9)")
     adapter_hidden_size: int | None = option(None, "hidden width of the LLM-Adapter; default: D")
     input_embed_scale: float = option(1.0, "factor on the sign embeddings")
     feature_cache: str | None = option("auto", "store features; auto: where they stay the same; a folder; null: never")
@@ -254,7 +254,7 @@ COMMON = (DataArguments, TextArguments, OptimizationArguments, RunArguments)
 class Recipe:
     """A parsed recipe: one object a topic, fields for `Seq2SeqTrainingArguments`, and all lines, defaults included."""
 
-    stage: Any
+    model: Stage1Arguments | Stage2Arguments
     data: DataArguments
     text: TextArguments
     optimization: OptimizationArguments

@@ -139,7 +139,7 @@ def test_a_base_model_whose_weights_were_not_taken_is_none():
     splits = SimpleNamespace(train=corpus, dev=corpus, test=corpus)
     for is_random in (False, True):
         stage = SimpleNamespace(language_model="facebook/mbart-large-cc25", random_language_model=is_random)
-        facts = training_facts(SimpleNamespace(stage=stage, start=None), splits)
+        facts = training_facts(SimpleNamespace(model=stage, start=None), splits)
         assert ("base_model" in facts) != is_random
         assert facts["data"]["train"] == {"clips": 3, "frames": 12, "signers": 1}
 

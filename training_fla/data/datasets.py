@@ -210,7 +210,7 @@ def check_lengths(datasets: dict[str, Dataset], model) -> None:
 
 def uses_feature_cache(recipe: Recipe, model) -> bool:
     """Whether the recipe asks for stored features and nothing visual is trained or varied."""
-    setting = getattr(recipe.stage, "feature_cache", None)
+    setting = getattr(recipe.model, "feature_cache", None)
     augmentation, _ = clip_augmentation(recipe.data, learns=False)
     is_given = setting not in (None, "auto")
     if is_given and not model.visual_encoder_is_frozen:
@@ -225,11 +225,11 @@ def uses_feature_cache(recipe: Recipe, model) -> bool:
 
 def stored(recipe: Recipe, args, model, videos: SignVideoDataset) -> SignFeatureDataset:
     """A split as stored features, which are made where they are missing."""
-    setting = recipe.stage.feature_cache
+    setting = recipe.model.feature_cache
     root = recipe.output_dir.parent / "features" if setting == "auto" else Path(setting)
     encoder = FeatureEncoder(
         model,
-        dtype=recipe.stage.feature_dtype,
+        dtype=recipe.model.feature_dtype,
         precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         batch_size=args.per_device_eval_batch_size,
     )

@@ -24,7 +24,7 @@ from .packed_corpus import MANIFEST, read_packed_manifest
 
 def check_streaming(recipe: Recipe) -> None:
     """Refuse what needs all clips at hand."""
-    data, cache = recipe.data, getattr(recipe.stage, "feature_cache", None)
+    data, cache = recipe.data, getattr(recipe.model, "feature_cache", None)
     lines = {name: getattr(data, name) for name in ("manifest", "frames_per_batch", "max_train_clips")}
     lines["feature_cache"] = None if cache == "auto" else cache
     lines["train_sampling_strategy"] = recipe.training["train_sampling_strategy"]

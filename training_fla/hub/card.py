@@ -38,9 +38,9 @@ def training_facts(recipe, splits) -> dict[str, Any]:
         signers = {signer for signer in corpus.signers if signer}
         data[name] = {"clips": len(corpus), "frames": sum(corpus.num_frames), "signers": len(signers)}
     # A random language model takes only the architecture.
-    is_random = getattr(recipe.stage, "random_language_model", False)
-    base_model = None if is_random else _base_model(getattr(recipe.stage, "language_model", None))
-    earlier = getattr(recipe.stage, "stage1_checkpoint", None)
+    is_random = getattr(recipe.model, "random_language_model", False)
+    base_model = None if is_random else _base_model(getattr(recipe.model, "language_model", None))
+    earlier = getattr(recipe.model, "stage1_checkpoint", None)
     start = recipe.start or (read_facts(Path(earlier) / "metrics.json").get("start") if earlier else None)
     facts = {"data": data, "base_model": base_model, "start": start}
     return {name: value for name, value in facts.items() if value}

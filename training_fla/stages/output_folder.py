@@ -52,9 +52,9 @@ def check_output_folder(recipe: Recipe) -> None:
     if folder.exists() and not os.access(folder, os.W_OK):
         raise InputError(f"output_dir {folder} cannot be written to")
     read = [recipe.data.dataset, recipe.data.manifest, recipe.text.tokenizer]
-    read += [getattr(recipe.stage, name, None) for name in ("stage1_checkpoint", "language_model", "imagenet_weights")]
+    read += [getattr(recipe.model, name, None) for name in ("stage1_checkpoint", "language_model", "imagenet_weights")]
     check_not_inside(read, folder)
-    stored = {"packed_dir": recipe.data.packed_dir, "feature_cache": getattr(recipe.stage, "feature_cache", None)}
+    stored = {"packed_dir": recipe.data.packed_dir, "feature_cache": getattr(recipe.model, "feature_cache", None)}
     for name, place in stored.items():  # filled before the folder is a run's
         if place and Path(place).resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{name} {place} lies in output_dir {folder}: name a folder outside it")

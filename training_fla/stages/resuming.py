@@ -15,7 +15,7 @@ from training_fla.training.trainer import SignTranslationTrainer
 def check_unchanged(recipe: Recipe) -> None:
     """Refuse to resume with other lines than the run began with; a line that it did not keep had today's default."""
     folder, now = recipe.output_dir, recipe.resolved
-    before = default_lines(type(recipe.stage)) | read_kept_lines(type(recipe.stage), folder / "recipe.yaml")
+    before = default_lines(type(recipe.model)) | read_kept_lines(type(recipe.model), folder / "recipe.yaml")
     undecided = {name for name in DECIDED_LATER if before.get(name) is None or now.get(name) is None}
     compared = (before.keys() | now.keys()) - undecided - {*FREE_TO_CHANGE}
     changed = sorted(name for name in compared if before.get(name) != now.get(name))
@@ -27,12 +27,12 @@ def check_unchanged(recipe: Recipe) -> None:
 
 def more_epochs(recipe: Recipe) -> str:
     """What to do instead of `--resume` with more epochs: the schedule of the learning rate cannot be prolonged."""
-    run, stage = recipe.output_dir, recipe.stage
+    run, model = recipe.output_dir, recipe.model
     lines = {"stage1_checkpoint": run, "output_dir": f"{run}-more"}
-    lines |= {"language_model": run} if hasattr(stage, "language_model") else {"tokenizer": run}
+    lines |= {"language_model": run} if hasattr(model, "language_model") else {"tokenizer": run}
     instead = {"train_tokenizer_pieces", "language_model_config"} | {f.name for f in fields(VisualArguments)}
-    lines |= {name: "null" for name in sorted(instead - lines.keys()) if getattr(stage, name, None) is not None}
-    lines |= {"random_language_model": "false"} if getattr(stage, "random_language_model", False) else {}
+    lines |= {name: "null" for name in sorted(instead - lines.keys()) if getattr(model, name, None) is not None}
+    lines |= {"random_language_model": "false"} if getattr(model, "random_language_model", False) else {}
     words = " ".join(f"--{name} {value}" for name, value in lines.items())
     return f"; to train a finished run further start a new one from it, without --resume: {words}"
 
@@ -69,7 +69,7 @@ def decided_lines(
     lines = {"generation_num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens}
     if model.config.sign_feature_size is None:
         lines["frame_stride"] = trainer.processing_class.video_processor.frame_stride
-    if not (recipe.stage.stage1_checkpoint or model.config.sign_feature_size):
+    if not (recipe.model.stage1_checkpoint or model.config.sign_feature_size):
         lines |= {"visual_feature_size": vision.hidden_size, "temporal_kernel_size": vision.temporal_kernel_size}
     videos = getattr(trainer.train_dataset, "videos", trainer.train_dataset)  # a stream has them
     augmentation = getattr(videos, "augmentation", None)

@@ -96,40 +96,42 @@ def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {name: value for name, value in ids.items() if value is not None} | {"decoder_start_token_id": start}
 
 
-def load_language_model(stage: Stage2Arguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def load_language_model(arguments: Stage2Arguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Load the pre-trained language model, or make a random one (Table 10)."""
-    if bool(stage.language_model) == bool(stage.language_model_config):
+    if bool(arguments.language_model) == bool(arguments.language_model_config):
         raise InputError("stage 2 needs one of `language_model` (pre-trained) and `language_model_config` (random)")
-    if stage.language_model_config:
+    if arguments.language_model_config:
         fields = {"vocab_size": len(tokenizer), **special_token_ids(tokenizer)}
-        fields |= stage.language_model_config | stage.language_model_overrides
-        with loading(str(stage.language_model_config), "a language model"):
+        fields |= arguments.language_model_config | arguments.language_model_overrides
+        with loading(str(arguments.language_model_config), "a language model"):
             check_fields(fields, "language_model_config")
             model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**fields))
         set_start_tokens(model, tokenizer)
         return model
-    with loading(stage.language_model, "a language model"):
-        config = AutoConfig.from_pretrained(stage.language_model)
+    with loading(arguments.language_model, "a language model"):
+        config = AutoConfig.from_pretrained(arguments.language_model)
         whole = config if isinstance(config, FlaConfig) else None  # of a run: its language model is taken
         if whole:
             config = whole.text_config
-        check_fields({"model_type": config.model_type} | stage.language_model_overrides, "language_model_overrides")
+        check_fields(
+            {"model_type": config.model_type} | arguments.language_model_overrides, "language_model_overrides"
+        )
         # Made anew: T5Gemma hands a dropout on to its halves only while it is made.
-        config = type(config).from_dict(config.to_dict() | stage.language_model_overrides)
+        config = type(config).from_dict(config.to_dict() | arguments.language_model_overrides)
         # Without it the checkpoint's is taken: Adam's small steps vanish in bfloat16.
-        options = {"dtype": getattr(torch, stage.language_model_dtype)}
-        if stage.language_model_quantization:
+        options = {"dtype": getattr(torch, arguments.language_model_dtype)}
+        if arguments.language_model_quantization:
             if whole:
                 raise InputError("language_model_quantization is for a pre-trained `language_model`, not for a run's")
-            options["quantization_config"] = quantization(stage.language_model_quantization)
-        if stage.random_language_model:
+            options["quantization_config"] = quantization(arguments.language_model_quantization)
+        if arguments.random_language_model:
             model = AutoModelForSeq2SeqLM.from_config(config)
         elif whole:
             whole.text_config = config
-            model = FlaForConditionalGeneration.from_pretrained(stage.language_model, config=whole, **options)
+            model = FlaForConditionalGeneration.from_pretrained(arguments.language_model, config=whole, **options)
             model = model.language_model
         else:
-            model = AutoModelForSeq2SeqLM.from_pretrained(stage.language_model, config=config, **options)
+            model = AutoModelForSeq2SeqLM.from_pretrained(arguments.language_model, config=config, **options)
     set_start_tokens(model, tokenizer)  # released MBart names none and would begin with <s>
     return model
 
@@ -140,7 +142,7 @@ def continue_from(model: FlaForConditionalGeneration, start: FlaForConditionalGe
     if adapter_shape(model) == adapter_shape(start):
         model.adapter.load_state_dict(start.adapter.state_dict())
         taken, new = "visual encoder, LLM-Adapter and language model", "nothing"
-    recipe.start |= {"model": recipe.stage.language_model, "taken": taken, "new": new}
+    recipe.start |= {"model": recipe.model.language_model, "taken": taken, "new": new}
 
 
 def adapter_shape(model: FlaForConditionalGeneration) -> tuple:
@@ -169,14 +171,14 @@ def check_fields(fields: dict, line: str) -> None:
             raise InputError(f"{line}: {name} must be 0 to 1, not {value}")
 
 
-def vision_config(stage: VisualArguments) -> FlaVisionConfig:
+def vision_config(arguments: VisualArguments) -> FlaVisionConfig:
     """The visual encoder a recipe describes; ResNet18 unless it says otherwise."""
-    fields = {"hidden_size": stage.visual_feature_size, "temporal_kernel_size": stage.temporal_kernel_size}
+    fields = {"hidden_size": arguments.visual_feature_size, "temporal_kernel_size": arguments.temporal_kernel_size}
     fields = {name: value for name, value in fields.items() if value is not None}
-    if stage.vision_backbone is not None:
-        with loading(str(stage.vision_backbone), "a vision_backbone"):
-            check_fields(stage.vision_backbone, "vision_backbone")
-            fields["backbone_config"] = AutoConfig.for_model(**stage.vision_backbone)
+    if arguments.vision_backbone is not None:
+        with loading(str(arguments.vision_backbone), "a vision_backbone"):
+            check_fields(arguments.vision_backbone, "vision_backbone")
+            fields["backbone_config"] = AutoConfig.for_model(**arguments.vision_backbone)
     return FlaVisionConfig(**fields)
 
 
@@ -223,17 +225,19 @@ def sign_feature_fields(recipe: Recipe) -> dict:
     parameters = read_packed_manifest(folder)["parameters"] if (folder / MANIFEST).is_file() else {}
     if "feature_size" not in parameters:
         return {}
-    for part in (recipe.stage, recipe.data, recipe.optimization):
+    for part in (recipe.model, recipe.data, recipe.optimization):
         for field in dataclasses.fields(part):
             if field.name in OF_FRAMES and getattr(part, field.name) != field.default:
                 raise InputError(f"`{field.name}` would have no effect: {folder} holds features, no frames")
     return {"sign_feature_size": parameters["feature_size"], "sign_feature_extractor": parameters["extractor"]}
 
 
-def untrained_visual_model(stage: Stage2Arguments) -> FlaForConditionalGeneration:
+def untrained_visual_model(arguments: Stage2Arguments) -> FlaForConditionalGeneration:
     """A visual encoder that was not trained on signs (the first rows of Tables 4 and 5)."""
-    model = FlaForConditionalGeneration(FlaConfig.light_t("tiny", vocab_size=8, vision_config=vision_config(stage)))
-    if stage.imagenet_weights:
-        with loading(stage.imagenet_weights, "ImageNet weights"):
-            load_imagenet_weights(model, stage.imagenet_weights)
+    model = FlaForConditionalGeneration(
+        FlaConfig.light_t("tiny", vocab_size=8, vision_config=vision_config(arguments))
+    )
+    if arguments.imagenet_weights:
+        with loading(arguments.imagenet_weights, "ImageNet weights"):
+            load_imagenet_weights(model, arguments.imagenet_weights)
     return model
