@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tests.data.test_features import tiny_model
+from tests.data.test_feature_store import tiny_model
 from training_fla.data.augmentation import ClipAugmentation
 from training_fla.data.batching import EpochSampler
 from training_fla.data.collation import SignTranslationCollator
