@@ -81,11 +81,11 @@ class CorpusReport:
                     parts.append(f"{what} {min(numbers)} to {max(numbers)}, median {statistics.median(numbers):.0f}")
             lines.append("; ".join(parts))
         lines += rates_and_shapes([rate for rate, _ in self.pictures], [size for _, size in self.pictures])
-        for title, found in self.findings().items():
-            lines.append(f"{title}: {len(found) or 'none'}")
-            lines += [f"  {line}" for line in found[:NAMES_SHOWN]]
-            if len(found) > NAMES_SHOWN:
-                lines.append(f"  ... and {len(found) - NAMES_SHOWN} more")
+        for title, amiss in self.findings().items():
+            lines.append(f"{title}: {len(amiss) or 'none'}")
+            lines += [f"  {line}" for line in amiss[:NAMES_SHOWN]]
+            if len(amiss) > NAMES_SHOWN:
+                lines.append(f"  ... and {len(amiss) - NAMES_SHOWN} more")
         lines += [f"warning: {warning}" for warning in self.warnings[:NAMES_SHOWN]]
         if len(self.warnings) > NAMES_SHOWN:
             lines.append(f"... and {len(self.warnings) - NAMES_SHOWN} more warnings")
@@ -121,17 +121,18 @@ def check_corpus(
     work = partial(examine, decode=decode, frame_stride=frame_stride)
     findings = in_workers(work, present, num_workers, lost=lambda _: Finding(fault=LOST))
     findings = progress(findings, total=len(present), desc="checking", unit="clip")
-    for row, found in zip(present, findings, strict=True):
-        if found.fault:
-            report.unreadable.append(f"{row.split} {row.id}: {found.fault}")
-            report.refused.append((row, found.fault))
+    for row, finding in zip(present, findings, strict=True):
+        if finding.fault:
+            report.unreadable.append(f"{row.split} {row.id}: {finding.fault}")
+            report.refused.append((row, finding.fault))
             continue
-        report.frames.setdefault(row.split, []).append(found.num_frames)
-        report.pictures += [found.picture] if found.picture else []
-        if found.difference:
-            report.length_differences.append(f"{row.split} {row.id}: {found.difference}")
-        if found.warning:
-            report.warnings.append(found.warning)
+        report.frames.setdefault(row.split, []).append(finding.num_frames)
+        if finding.picture:
+            report.pictures.append(finding.picture)
+        if finding.difference:
+            report.length_differences.append(f"{row.split} {row.id}: {finding.difference}")
+        if finding.warning:
+            report.warnings.append(finding.warning)
     return report
 
 
@@ -206,20 +207,21 @@ def examine(row: CorpusRow, decode: bool = True, frame_stride: int = 1) -> Findi
             warnings.simplefilter("always")
             num_frames, seconds, difference = _lengths(row.video)
             if decode:
-                decoded, *picture = _decoded_frames(row.video, frame_stride)
-                num_frames = num_frames if isinstance(row.video, FrameFolder) else decoded
+                decoded, fps, size = _decoded_frames(row.video, frame_stride)
+                picture = (fps, size)
+                if not isinstance(row.video, FrameFolder):
+                    num_frames = decoded
     except Exception as error:  # decoders raise errors of many kinds at a damaged file
         return Finding(fault=one_line(error) or type(error).__name__)
     if row.num_frames is not None and row.num_frames != num_frames:
         difference = f"{counted(num_frames, 'frame')} instead of {row.num_frames}"
-    odd = {str(warning.message) for warning in caught}
+    remarks = {str(warning.message) for warning in caught}
     words = _num_words(row.sentence)
     if seconds > max(LONG_SECONDS, LONG_SECONDS_A_WORD * words):
         ends = getattr(row.video, "end_seconds", None) is not None
         why = ": are its times seconds?" if ends else ": no `end` is given"
-        odd.add(f"{row.split} {row.id}: {num_frames:,} frames, {seconds:.0f} s, for {counted(words, 'word')}{why}")
-    warning = "; ".join(sorted(odd))
-    return Finding(num_frames, difference=difference, warning=warning, picture=picture and tuple(picture))
+        remarks.add(f"{row.split} {row.id}: {num_frames:,} frames, {seconds:.0f} s, for {counted(words, 'word')}{why}")
+    return Finding(num_frames, difference=difference, warning="; ".join(sorted(remarks)), picture=picture)
 
 
 def _lengths(video: Any) -> tuple[int, float, str]:
@@ -233,10 +235,12 @@ def _lengths(video: Any) -> tuple[int, float, str]:
     times = frame_times(video.path) if isinstance(video, VideoFile) else frame_times.__wrapped__(video.load())
     step = (times[-1] - times[0]) / max(1, len(times) - 1)
     length = times[-1] + step
-    start, end = video.start_seconds or 0.0, video.end_seconds
+    start = video.start_seconds or 0.0
+    end = video.end_seconds
     if start > times[-1] and start >= length:
         raise InputError(f"it starts at {start} s, after the end of its video at {length:.2f} s")
-    first, stop = bisect_left(times, start - 1e-3), len(times) if end is None else bisect_left(times, end - 1e-3)
+    first = bisect_left(times, start - 1e-3)
+    stop = len(times) if end is None else bisect_left(times, end - 1e-3)
     if stop <= first:
         raise InputError(f"it has no frame between {start} s and {end} s")
     check_reaches_end(video, times[stop - 1], 1 / step if step else 0.0)

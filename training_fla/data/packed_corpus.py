@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from processing_fla import FlaVideoProcessor
 
 MANIFEST = "manifest.json"
-FORMAT, OLD_FORMAT = "fla-packed-2", "fla-packed-1"
+FORMAT = "fla-packed-2"
+OLD_FORMAT = "fla-packed-1"
 MAX_PIXELS = 4096 * 4096  # of a frame, as of a video's that is read
 # Unstated: a shard of PHOENIX14T is then about 270 MB and a minute or two of a core, which is what a kill costs. A
 # shard of features is held in memory while it is made.
@@ -53,8 +54,8 @@ MIN_SHARD_CLIPS = 2
 SHARDS_OF_A_SPLIT = 16  # of a small one, so that all processes that encode it have some
 
 
-def described(schema: pa.Schema) -> pa.Schema:
-    """A schema that tells `datasets` what its columns are, as `datasets` itself writes it: the frames are images."""
+def _with_features(schema: pa.Schema) -> pa.Schema:
+    """A schema that says, as `datasets` writes it, what the columns are: the frames are images."""
     names = {pa.float32(): "float32"}
     features = {field.name: {"dtype": names.get(field.type, str(field.type)), "_type": "Value"} for field in schema}
     features["frame_crc32"] = {"feature": {"dtype": "uint32", "_type": "Value"}, "_type": "List"}
@@ -80,9 +81,10 @@ OLD_SCHEMA = pa.schema(
 )
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 SOURCE_SIZE = [pa.field("source_height", pa.int32()), pa.field("source_width", pa.int32())]
-SCHEMA = described(pa.schema([*list(OLD_SCHEMA)[:-1], pa.field("frames", pa.list_(IMAGE)), *SOURCE_SIZE]))
+SCHEMA = _with_features(pa.schema([*list(OLD_SCHEMA)[:-1], pa.field("frames", pa.list_(IMAGE)), *SOURCE_SIZE]))
 GLOSSES = pa.field("glosses", pa.string())
-OLD_GLOSS_SCHEMA, GLOSS_SCHEMA = OLD_SCHEMA.append(GLOSSES), described(SCHEMA.append(GLOSSES))
+OLD_GLOSS_SCHEMA = OLD_SCHEMA.append(GLOSSES)
+GLOSS_SCHEMA = _with_features(SCHEMA.append(GLOSSES))
 SCHEMAS = {OLD_FORMAT: (OLD_SCHEMA, OLD_GLOSS_SCHEMA), FORMAT: (SCHEMA, GLOSS_SCHEMA)}
 
 INDEX_COLUMNS = ["id", "sentence", "signer", "language", "num_frames", "height", "width"]
@@ -114,7 +116,8 @@ class PackedCorpus:
     """One split of a packed folder. Cheap to open, to pickle and to fork: index and pixels stay in mapped files."""
 
     def __init__(self, folder: str | os.PathLike, split: str, has_frames: bool = True):  # or they come from a stream
-        self.folder, self.split = Path(folder), split
+        self.folder = Path(folder)
+        self.split = split
         manifest = read_packed_manifest(self.folder)
         if split not in manifest["splits"]:
             raise InputError(f"{self.folder} has no split {split!r}, only {', '.join(manifest['splits'])}")
@@ -164,11 +167,31 @@ class PackedCorpus:
         chunked = self._read_index().column(name)
         return Column(chunked.chunk(0) if chunked.num_chunks else chunked.combine_chunks())
 
-    schema = property(lambda self: SCHEMAS[self._format]["glosses" in self._read_index().column_names])
-    ids = property(lambda self: self.column("id"))
-    sentences = property(lambda self: self.column("sentence"))
-    signers = property(lambda self: self.column("signer"))
-    num_frames = property(lambda self: self.column("num_frames"))
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the shards."""
+        without_glosses, with_glosses = SCHEMAS[self._format]
+        return with_glosses if "glosses" in self._read_index().column_names else without_glosses
+
+    @property
+    def ids(self) -> Column:
+        """The id of each clip, unique in the split."""
+        return self.column("id")
+
+    @property
+    def sentences(self) -> Column:
+        """The sentence of each clip."""
+        return self.column("sentence")
+
+    @property
+    def signers(self) -> Column:
+        """The signer of each clip; empty where nothing says it."""
+        return self.column("signer")
+
+    @property
+    def num_frames(self) -> Column:
+        """The stored frames of each clip, or the length N of its features."""
+        return self.column("num_frames")
 
     def read_frames(
         self, index: int, frame_indices: Sequence[int], clip: pa.RecordBatch | None = None
@@ -206,14 +229,17 @@ class PackedCorpus:
     ) -> list[memoryview]:
         """The JPEG bytes of some frames of a clip, where they lie, checked."""
         clip = self._read_clip(index) if clip is None else clip
-        checksums, frames = (clip.column(name).flatten() for name in ("frame_crc32", "frames"))
-        frames = frames.field("bytes") if isinstance(frames, pa.StructArray) else frames
-        num_frames, jpegs = self.num_frames[index], []
+        checksums = clip.column("frame_crc32").flatten()
+        frames = clip.column("frames").flatten()
+        if isinstance(frames, pa.StructArray):
+            frames = frames.field("bytes")
+        num_frames = self.num_frames[index]
         is_whole = len(frames) == len(checksums) == num_frames and clip.num_rows == 1
         is_whole = is_whole and not frames.null_count and not checksums.null_count
         if not is_whole or clip.column("id")[0].as_py() != self.ids[index]:
             raise self._damaged(index, 0)
         checksums = checksums.to_numpy()
+        jpegs = []
         for frame in map(int, frame_indices):
             if not 0 <= frame < num_frames:
                 raise IndexError(f"{self.ids[index]!r} has {num_frames} frames, frame {frame} was asked for")
@@ -388,10 +414,10 @@ def check_index(index: pa.Table, entry: dict[str, Any], file: Path, columns: lis
         limits |= {"shard": (0, len(entry["shards"]) - 1), "offset": (0, 2**63 - 1), "length": (1, 2**63 - 1)}
     for name in set(limits) & set(columns):
         low, high = limits[name]
-        found = pc.min_max(index.column(name)).as_py()
-        if len(index) and not (low <= found["min"] and found["max"] <= high):
-            odd = found["max"] if found["max"] > high else found["min"]
-            raise InputError(f"{file}: `{name}` of a clip is {odd}, not {low} to {high}: pack the corpus again")
+        extremes = pc.min_max(index.column(name)).as_py()
+        if len(index) and not (low <= extremes["min"] and extremes["max"] <= high):
+            value = extremes["max"] if extremes["max"] > high else extremes["min"]
+            raise InputError(f"{file}: `{name}` of a clip is {value}, not {low} to {high}: pack the corpus again")
     if has_frames and len(index):
         sizes = np.array([shard["bytes"] for shard in entry["shards"]])
         columns = ("shard", "offset", "length", "height", "width")
@@ -465,26 +491,27 @@ def read_shards(folder: Path, shards: Sequence[dict[str, Any]], check: bool) -> 
     parts = []
     for number, shard in enumerate(shards):
         file = _check_size(folder, shard)
-        source, places = pa.memory_map(str(file)), []
+        source = pa.memory_map(str(file))
+        places = []
+        batches = []
         try:
-            schema, batches = pa.ipc.read_schema(source), []
+            schema = pa.ipc.read_schema(source)
             for _ in range(shard["clips"]):
                 offset = source.tell()
                 batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), schema))
                 places.append({"shard": number, "offset": offset, "length": source.tell() - offset})
-            is_old = "source_height" not in schema.names
-            table = pa.Table.from_batches(
-                batches, SCHEMAS[OLD_FORMAT if is_old else FORMAT]["glosses" in schema.names]
-            )
+            without_glosses, with_glosses = SCHEMAS[FORMAT if "source_height" in schema.names else OLD_FORMAT]
+            table = pa.Table.from_batches(batches, with_glosses if "glosses" in schema.names else without_glosses)
             table.validate(full=True)
         except (pa.ArrowException, OSError, EOFError, ValueError) as error:
             raise InputError(f"{file} is damaged: {error}: pack the corpus again") from error
         if check and index_digest(table) != shard["index_sha256"]:
             raise InputError(f"{file} is damaged: its index does not match {MANIFEST}: pack the corpus again")
         columns = [name for name in (*INDEX_COLUMNS, *FRAME_COLUMNS, "glosses") if name in table.column_names]
-        index, where = table.select(columns).combine_chunks(), pa.Table.from_pylist(places, PLACE_COLUMNS)
+        index = table.select(columns).combine_chunks()
+        place_columns = pa.Table.from_pylist(places, PLACE_COLUMNS)
         for name in PLACE_COLUMNS.names:
-            index = index.append_column(name, where.column(name))
+            index = index.append_column(name, place_columns.column(name))
         parts.append(index)
     return pa.concat_tables(parts).combine_chunks()
 
@@ -509,7 +536,8 @@ def file_sha256(file: Path) -> str:
 
 def verify_packed(folder: str | os.PathLike) -> list[str]:
     """Compare every byte of a packed folder with the manifest's hashes; what is wrong, a line each."""
-    folder, wrong = Path(folder), []
+    folder = Path(folder)
+    wrong = []
     splits = read_packed_manifest(folder)["splits"].values()
     entries = [entry for split in splits for entry in split["shards"]]
     entries += [split["index"] for split in splits if "index" in split]

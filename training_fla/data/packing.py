@@ -228,7 +228,8 @@ class Packer:
         """Pack what is not packed yet, while no other process does; the result is `out`."""
         with locked_folder(self.work, self.out, wait=wait, temporary=True):
             try:
-                if not self.is_packed():
+                earlier = self.read_earlier()
+                if earlier is None or earlier["plan"] != self.plan:
                     self.check(overwrite)
                     self.write_shards(num_workers)
                     self.finish(add_files)
@@ -238,17 +239,15 @@ class Packer:
                 raise self._explained(error) from error
         return self.out
 
-    def is_packed(self) -> bool:
-        """Whether `out` holds this corpus already; if it holds another one, its shards may be taken over."""
+    def read_earlier(self) -> dict[str, Any] | None:
+        """The manifest of the corpus that `out` holds, if it holds one; its shards may be taken over."""
         try:
             manifest = read_packed_manifest(self.out)
         except InputError:
-            return False
-        for split in manifest["splits"].values():
-            for entry in split["shards"]:
-                if "content" in entry:
-                    self.earlier_shards[entry["content"]] = entry
-        return manifest["plan"] == self.plan
+            return None
+        entries = [entry for split in manifest["splits"].values() for entry in split["shards"]]
+        self.earlier_shards = {entry["content"]: entry for entry in entries if "content" in entry}
+        return manifest
 
     def check(self, overwrite: bool) -> None:
         """Refuse what is known to fail, before hours of work."""
@@ -377,9 +376,9 @@ class Packer:
         )
         counts = ", ".join(f"{name} {split['clips']:,}" for name, split in splits.items())
         note(f"packed clips: {counts}" + (f"; {len(skipped)} skipped, see skipped.tsv" if skipped else ""))
-        columns = (pa.concat_tables([index.select(FRAME_COLUMNS) for index in indexes.values()])).to_pydict()
-        heights_and_widths = zip(columns["source_height"], columns["source_width"], strict=True)
-        for line in rates_and_shapes(columns["fps"], list(heights_and_widths)):
+        sources = pa.concat_tables([index.select(FRAME_COLUMNS) for index in indexes.values()]).to_pydict()
+        sizes = list(zip(sources["source_height"], sources["source_width"], strict=True))
+        for line in rates_and_shapes(sources["fps"], sizes):
             note(line)
 
     def summary(self) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str, str]]]:
