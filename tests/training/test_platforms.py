@@ -10,7 +10,7 @@ from torch.utils.data import dataloader
 
 from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run
 from tests.windows_rules import windows_rules  # noqa: F401  a fixture
-from training_fla.data import features
+from training_fla.data import feature_store
 from training_fla.data.collation import SignTranslationCollator
 from training_fla.training import callbacks
 from training_fla.training.trainer import SignTranslationTrainer
@@ -44,7 +44,7 @@ def test_both_stages_train_with_workers_that_are_not_forked(folder, windows_rule
 
     monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "__init__", counted)
     monkeypatch.setattr(SignTranslationTrainer, "make_loader", made)
-    monkeypatch.setattr(features, "START_METHOD", "forkserver")
+    monkeypatch.setattr(feature_store, "START_METHOD", "forkserver")
     lines = (
         f"dataset: {folder / 'corpus'}\ndataloader_num_workers: 1\ndataloader_multiprocessing_context: forkserver\n"
     )
