@@ -21,15 +21,14 @@ from training_fla.folders import write_text
 from training_fla.hub.card import read_facts
 from training_fla.recipe import (
     STAGES,
-    TRAINING_DEFAULTS,
     VisualArguments,
     clips_a_step,
-    convert,
+    default_lines,
     override,
     read_lines,
     read_overrides,
     read_recipe,
-    recipe_parser,
+    typed_lines,
 )
 from training_fla.viewing.paper_tables import TABLES, Row
 
@@ -96,10 +95,11 @@ def differences(name: str, recipes: Path = DIFFERENCES.parent) -> dict[str, Any]
 
 def check_meaning(name: str, lines: dict[str, Any], base: dict[str, Any], corpus: dict[str, Any], own: Path) -> None:
     """Refuse a row of PHOENIX14T's that changes what the corpus's own recipe has otherwise."""
-    parser, plain = recipe_parser(STAGES[stage_of(name)])[0], f"{stage_of(name)}.yaml"
+    plain = f"{stage_of(name)}.yaml"
+    defaults = default_lines(STAGES[stage_of(name)])
     for key in lines.keys() - UNCOMPARED:
-        default = TRAINING_DEFAULTS.get(key, parser.get_default(key))
-        there, here = base.get(key, default), corpus.get(key, default)
+        there = base.get(key, defaults.get(key))
+        here = corpus.get(key, defaults.get(key))
         if there != here:
             raise InputError(
                 f"{name} is no row of {own.parents[1]}: it changes `{key}`, {json.dumps(there)} on PHOENIX14T and "
@@ -165,7 +165,7 @@ def note_plan(runs: list[Run], ablation: Ablation) -> None:
     """Print one line a run before anything runs: its clips a step, all processes together, and its rates."""
     for run in {run.folder: run for run in runs}.values():  # rows share runs
         stage = Path(run.script).stem.removeprefix("run_")
-        lines = convert(STAGES[stage], override(read_recipe(run.recipe), run.values(), "fla ablate"))
+        lines = typed_lines(STAGES[stage], override(read_recipe(run.recipe), run.values(), "fla ablate"))
         clips = clips_a_step(lines, num_processes(ablation.launcher))
         # Paper: Sec. 5.2
         paper = {"stage1": 8, "stage2": 16}[stage]

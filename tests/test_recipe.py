@@ -24,11 +24,11 @@ from training_fla.recipe import (
     TextArguments,
     clips_a_process,
     clips_a_step,
-    convert,
     parse_recipe,
     read_kept_lines,
     read_lines,
     read_recipe,
+    typed_lines,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -282,13 +282,13 @@ def test_every_accepted_line_has_its_effect_or_is_refused(tmp_path, monkeypatch)
         if name in ("include_for_metrics", "parallelism_config"):
             continue  # a list and an object, which no line gives
         with pytest.raises(InputError, match=f"`{name}: .*` would have no effect; {re.escape(reason)}"):
-            convert(Stage1Arguments, {name: text})
+            typed_lines(Stage1Arguments, {name: text})
 
 
 def test_a_line_that_says_what_is_so_anyway_is_accepted():
     lines = {"do_train": "true", "predict_with_generate": "true", "remove_unused_columns": "false"}
     lines |= {"resume_from_checkpoint": "null", "dataloader_drop_last": "false", "optim": "adamw_torch_fused"}
-    assert len(convert(Stage1Arguments, lines)) == len(lines)
+    assert len(typed_lines(Stage1Arguments, lines)) == len(lines)
 
 
 def test_the_best_model_by_loss_is_the_one_of_the_least(tmp_path):

@@ -17,7 +17,7 @@ from .next_stage import stage2_words
 from .parsing import parse_recipe
 from .reading import RecipeLoader, override, read_overrides, read_recipe
 from .training_fields import REFUSED, TRAINING_DEFAULTS
-from .values import convert, read_lines, recipe_parser
+from .values import read_lines, typed_lines
 
 __all__ = [
     "BATCH_LINES",
@@ -38,7 +38,6 @@ __all__ = [
     "VisualArguments",
     "clips_a_process",
     "clips_a_step",
-    "convert",
     "default_lines",
     "override",
     "parse_recipe",
@@ -46,7 +45,7 @@ __all__ = [
     "read_lines",
     "read_overrides",
     "read_recipe",
-    "recipe_parser",
     "stage2_words",
     "stage_of",
+    "typed_lines",
 ]

@@ -14,7 +14,7 @@ from training_fla.recipe.arguments import COMMON, Recipe
 from training_fla.recipe.kept_lines import effective_lines
 from training_fla.recipe.reading import override, read_overrides, read_recipe
 from training_fla.recipe.training_fields import REFUSED, TRAINING_DEFAULTS
-from training_fla.recipe.values import convert
+from training_fla.recipe.values import typed_lines
 
 
 def parse_recipe(stage_class: type, argv: list[str], usage: str) -> Recipe:
@@ -23,16 +23,21 @@ def parse_recipe(stage_class: type, argv: list[str], usage: str) -> Recipe:
     if not argv or {"-h", "--help"} & set(argv):
         print_help(classes, usage)
         raise SystemExit(0 if argv else 2)
-    files = [] if argv[0].startswith("--") else [argv[0]]
-    lines = read_recipe(Path(files[0])) if files else {}
-    values = convert(stage_class, override(lines, read_overrides(argv[len(files) :]), "the command line"))
+    has_file = not argv[0].startswith("--")
+    lines = read_recipe(Path(argv[0])) if has_file else {}
+    overrides = read_overrides(argv[1:] if has_file else argv)
+    values = typed_lines(stage_class, override(lines, overrides, "the command line"))
     if not values.get("output_dir"):
         raise InputError("the recipe names no `output_dir`; add the line or give --output_dir FOLDER")
-    own = {f.name for cls in classes for f in dataclasses.fields(cls)}
+    parts = HfArgumentParser(classes).parse_dict(values, allow_extra_keys=True)
+    own = {field.name for cls in classes for field in dataclasses.fields(cls)}
     training = {name: value for name, value in values.items() if name not in own}
-    resolved = effective_lines(stage_class, values)
-    objects = HfArgumentParser(classes).parse_dict(values, allow_extra_keys=True)
-    return Recipe(*objects, training=TRAINING_DEFAULTS | training, resolved=resolved, given=frozenset(values))
+    return Recipe(
+        *parts,
+        training=TRAINING_DEFAULTS | training,
+        resolved=effective_lines(stage_class, values),
+        given=frozenset(values),
+    )
 
 
 class RecipeHelp(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):

@@ -1,9 +1,11 @@
-"""The value of each line by the type of its field."""
+"""The value of each line by the type of its field, and the lines that are refused."""
 
+import argparse
 import dataclasses
 import difflib
+import enum
 import functools
-import re
+import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -18,72 +20,135 @@ from training_fla.recipe.training_fields import REFUSED, TRAINING_DEFAULTS
 
 # The least value of fields that nothing else checks before an old run is removed.
 LEAST = {
-    name: least
-    for least, names in {
-        1: "frame_stride max_source_frames packed_size frame_size crop_size max_train_clips max_eval_clips "
-        "shuffle_buffer frames_per_batch max_target_tokens max_new_tokens generation_num_beams train_tokenizer_pieces "
-        "adapter_hidden_size visual_feature_size temporal_kernel_size early_stopping_patience norm_logging_steps "
-        "total_batch_size per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps",
-        0: "learning_rate adapter_learning_rate visual_learning_rate weight_decay momentum label_smoothing_factor "
-        "max_grad_norm num_train_epochs dataloader_num_workers",
-    }.items()
-    for name in names.split()
+    "frame_stride": 1,
+    "max_source_frames": 1,
+    "packed_size": 1,
+    "frame_size": 1,
+    "crop_size": 1,
+    "max_train_clips": 1,
+    "max_eval_clips": 1,
+    "shuffle_buffer": 1,
+    "frames_per_batch": 1,
+    "max_target_tokens": 1,
+    "max_new_tokens": 1,
+    "generation_num_beams": 1,
+    "train_tokenizer_pieces": 1,
+    "adapter_hidden_size": 1,
+    "visual_feature_size": 1,
+    "temporal_kernel_size": 1,
+    "early_stopping_patience": 1,
+    "norm_logging_steps": 1,
+    "total_batch_size": 1,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0,
+    "adapter_learning_rate": 0,
+    "visual_learning_rate": 0,
+    "weight_decay": 0,
+    "momentum": 0,
+    "label_smoothing_factor": 0,
+    "max_grad_norm": 0,
+    "num_train_epochs": 0,
+    "dataloader_num_workers": 0,
 }
-
-
-class RecipeParser(HfArgumentParser):
-    """Raises where argparse would print its usage and exit."""
-
-    def error(self, message: str):
-        """`message` is argparse's, of a value that does not fit its field."""
-        raise InputError(re.sub(r"^argument --(\w+)\S*?: ", r"`\1`: ", message))
-
-
-@functools.cache
-def recipe_parser(stage_class: type) -> tuple[RecipeParser, dict[str, Any], dict[str, Any]]:
-    """The parser of all fields, their types, and the defaults of transformers' fields."""
-    from transformers import Seq2SeqTrainingArguments
-
-    classes = [stage_class, *COMMON, Seq2SeqTrainingArguments]
-    types = {name: kind for cls in classes for name, kind in typing.get_type_hints(cls).items()}
-    names = [f.name for cls in classes for f in dataclasses.fields(cls)]
-    defaults = {f.name: f.default for f in dataclasses.fields(Seq2SeqTrainingArguments)}
-    return RecipeParser(classes, allow_abbrev=False), {name: types[name] for name in names}, defaults
-
-
-def convert(stage_class: type, lines: dict[str, Any]) -> dict[str, Any]:
-    """Give every line the type of its field; refuse unknown keys, other types, and lines without effect."""
-    parser, types, defaults = recipe_parser(stage_class)
-    values: dict[str, Any] = {}
-    for name, value in lines.items():
-        if name not in types:
-            near = difflib.get_close_matches(name, types, n=1, cutoff=0.75)  # below, names are alike by chance
-            raise InputError(f"unknown recipe key `{name}`" + (f"; did you mean `{near[0]}`?" if near else ""))
-        options = typing.get_args(types[name]) if type(None) in typing.get_args(types[name]) else (types[name],)
-        kinds = [typing.get_origin(option) or option for option in options]
-        if value in NO_VALUE:
-            if type(None) not in kinds:
-                raise InputError(f"`{name}` needs a value, got none")
-            value = None
-        elif name in ("fsdp", "debug") or (isinstance(value, str) and value[:1] in "{[" and {dict, list} & set(kinds)):
-            try:
-                value = yaml.load(value, RecipeLoader)
-            except yaml.YAMLError as error:
-                raise InputError(f"`{name}` is not YAML: {error}") from None
-        elif isinstance(value, str):
-            value = getattr(parser.parse_args([f"--{name}={value}"]), name)
-        elif type(value) not in kinds:
-            raise InputError(f"`{name}` must not be a {'mapping' if isinstance(value, dict) else 'list'}, got {value}")
-        if name in REFUSED and value != TRAINING_DEFAULTS.get(name, defaults[name]):
-            raise InputError(f"`{name}: {value}` would have no effect; {REFUSED[name]}")
-        if value is not None and name in LEAST and not value >= LEAST[name]:
-            raise InputError(f"`{name}` must be at least {LEAST[name]}, got {value}")
-        if name == "label_smoothing_factor" and value > 1:
-            raise InputError(f"`{name}` must be at most 1, got {value}")
-        values[name] = value
-    return values
+MOST = {"label_smoothing_factor": 1}
+# Fields that are YAML whatever they begin with: `fsdp: true`.
+YAML_FIELDS = ("fsdp", "debug")
 
 
 def read_lines(stage_class: type, file: Path) -> dict[str, Any]:
     """The lines of a recipe, each with the type of its field."""
-    return convert(stage_class, read_recipe(file))
+    return typed_lines(stage_class, read_recipe(file))
+
+
+def typed_lines(stage_class: type, lines: dict[str, Any]) -> dict[str, Any]:
+    """Give every line the type of its field; refuse unknown keys, other types, and lines without effect."""
+    field_types = types_of_fields(stage_class)
+    defaults = defaults_of_fields(stage_class)
+    values: dict[str, Any] = {}
+    for name, written in lines.items():
+        if name not in field_types:
+            near = difflib.get_close_matches(name, field_types, n=1, cutoff=0.75)  # below, names are alike by chance
+            raise InputError(f"unknown recipe key `{name}`" + (f"; did you mean `{near[0]}`?" if near else ""))
+        value = typed_value(stage_class, name, written)
+        if name in REFUSED and value != defaults[name]:
+            raise InputError(f"`{name}: {value}` would have no effect; {REFUSED[name]}")
+        check_range(name, value)
+        values[name] = value
+    return values
+
+
+def typed_value(stage_class: type, name: str, written: Any) -> Any:
+    """The value of a line, which is a text as it was written, or a mapping or a list."""
+    kinds = kinds_of(types_of_fields(stage_class)[name])
+    if written in NO_VALUE:
+        if types.NoneType not in kinds:
+            raise InputError(f"`{name}` needs a value, got none")
+        return None
+    if not isinstance(written, str):
+        if type(written) not in kinds:
+            kind = "mapping" if isinstance(written, dict) else "list"
+            raise InputError(f"`{name}` must not be a {kind}, got {written}")
+        return written
+    if name in YAML_FIELDS or (written[0] in "{[" and {dict, list} & kinds):
+        try:
+            return yaml.load(written, RecipeLoader)
+        except yaml.YAMLError as error:
+            raise InputError(f"`{name}` is not YAML: {error}") from None
+    try:
+        parsed = parser_of_fields(stage_class).parse_args([f"--{name}={written}"])
+    except argparse.ArgumentError as error:
+        raise InputError(f"`{name}`: {error.message}") from None
+    return getattr(parsed, name)
+
+
+def check_range(name: str, value: Any) -> None:
+    """Refuse a number that is too small or too large, and one that is no number."""
+    if value is None:
+        return
+    if name in LEAST and not value >= LEAST[name]:
+        raise InputError(f"`{name}` must be at least {LEAST[name]}, got {value}")
+    if name in MOST and not value <= MOST[name]:
+        raise InputError(f"`{name}` must be at most {MOST[name]}, got {value}")
+
+
+def kinds_of(field_type: Any) -> set[type]:
+    """The classes of a field's values: `dict` and `NoneType` of `dict[str, int] | None`."""
+    is_union = typing.get_origin(field_type) in (typing.Union, types.UnionType)
+    options = typing.get_args(field_type) if is_union else (field_type,)
+    return {typing.get_origin(option) or option for option in options}
+
+
+def classes_of_fields(stage_class: type) -> tuple[type, ...]:
+    """The dataclasses whose fields a recipe of a stage may set: ours, and transformers' arguments."""
+    from transformers import Seq2SeqTrainingArguments  # it needs torch
+
+    return (stage_class, *COMMON, Seq2SeqTrainingArguments)
+
+
+@functools.cache
+def types_of_fields(stage_class: type) -> dict[str, Any]:
+    """The type of every field by its name."""
+    field_types = {}
+    for cls in classes_of_fields(stage_class):
+        hints = typing.get_type_hints(cls)
+        field_types |= {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return field_types
+
+
+@functools.cache
+def parser_of_fields(stage_class: type) -> HfArgumentParser:
+    """A parser of texts by the types of the fields, which raises what it would print."""
+    return HfArgumentParser(classes_of_fields(stage_class), allow_abbrev=False, exit_on_error=False)
+
+
+def defaults_of_fields(stage_class: type) -> dict[str, Any]:
+    """The default of every field by its name: ours where we have one."""
+    defaults = {}
+    for cls in classes_of_fields(stage_class):
+        for field in dataclasses.fields(cls):
+            default = field.default_factory() if field.default is dataclasses.MISSING else field.default
+            default = TRAINING_DEFAULTS.get(field.name, default)
+            defaults[field.name] = default.value if isinstance(default, enum.Enum) else default
+    return defaults
