@@ -14,15 +14,15 @@ DEVICE_BATCH_SIZE = 8  # transformers' own
 def clips_a_process(total_batch_size: int, num_processes: int, accumulation: int = 1) -> int:
     """The clips of one batch of one process; a batch that cannot be shared out equally is refused."""
     clips, rest = divmod(total_batch_size, num_processes * accumulation)
-    if rest:  # also where there are fewer clips than processes
-        times = "" if accumulation == 1 else f" with gradient_accumulation_steps {accumulation}"
-        fitting = [str(n) for n in range(1, total_batch_size + 1) if total_batch_size % (n * accumulation) == 0]
-        remedy = f"launch {', '.join(fitting)}" if fitting else "choose another gradient_accumulation_steps"
-        raise InputError(
-            f"total_batch_size {total_batch_size} cannot be shared out to {num_processes} process(es){times}: "
-            f"{remedy}, or give another total_batch_size"
-        )
-    return clips
+    if not rest:
+        return clips
+    times = "" if accumulation == 1 else f" with gradient_accumulation_steps {accumulation}"
+    fitting = [str(n) for n in range(1, total_batch_size + 1) if total_batch_size % (n * accumulation) == 0]
+    remedy = f"launch {', '.join(fitting)}" if fitting else "choose another gradient_accumulation_steps"
+    raise InputError(
+        f"total_batch_size {total_batch_size} cannot be shared out to {num_processes} process(es){times}: "
+        f"{remedy}, or give another total_batch_size"
+    )
 
 
 def clips_a_step(lines: Mapping[str, Any], num_processes: int = 1) -> int:

@@ -17,7 +17,7 @@ class RecipeLoader(yaml.SafeLoader):
     """Refuses a key that is written twice, and reads `1e-3` as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """As in YAML, of which the last of equal keys would be kept in silence."""
+        """As in YAML, which would keep the last of equal keys."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
@@ -35,6 +35,14 @@ def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The lines of a recipe and its `base:` recipes: plain values as they are written, mappings and lists as YAML."""
     if file.resolve() in seen:
         raise InputError(f"{file}: its `base:` lines lead back to itself")
+    lines = read_yaml(file)
+    base = lines.pop("base", None)
+    earlier = {} if base is None else read_recipe(file.parent / base, (*seen, file.resolve()))
+    return override(earlier, lines, str(file))
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The lines of one file, with variables of the environment filled in."""
     try:
         with open(file, encoding="utf-8-sig") as opened:
             loader = RecipeLoader(opened)
@@ -51,20 +59,18 @@ def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"{file} is not YAML: {error}") from None
     # The type of the field decides what `no` or `0123` is, not YAML.
-    plain = {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
-    lines = {key: expand_variables(plain[key], file) if key in plain else value for key, value in values.items()}
-    base = lines.pop("base", None)
-    earlier = {} if base is None else read_recipe(file.parent / base, (*seen, file.resolve()))
-    return override(earlier, lines, str(file))
+    written = {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
+    return {name: expand_variables(written[name], file) if name in written else values[name] for name in values}
 
 
 def override(lines: dict[str, Any], later: dict[str, Any], place: str) -> dict[str, Any]:
     """Lines with later ones, given at `place`, over them; either line of the batch's size replaces the other."""
-    given = [name for name in BATCH_LINES if later.get(name) not in (None, *NO_VALUE)]
-    if len(given) == 2:
-        raise InputError(f"{place} gives both `{given[0]}` and `{given[1]}`: give one of the two")
-    replaced = set(BATCH_LINES) if given else set()
-    return {name: value for name, value in lines.items() if name not in replaced} | later
+    sizes = [name for name in BATCH_LINES if later.get(name) not in (None, *NO_VALUE)]
+    if len(sizes) == 2:
+        raise InputError(f"{place} gives both `{sizes[0]}` and `{sizes[1]}`: give one of the two")
+    if sizes:
+        lines = {name: value for name, value in lines.items() if name not in BATCH_LINES}
+    return lines | later
 
 
 def expand_variables(text: str, file: Path) -> str:
