@@ -18,17 +18,17 @@ sys.exit(status)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("translate", "./none", "clip.mp4"), "there is no such folder"),
-        (("translate", ".", "clip.mp4"), "it holds no config.json"),
-        (("translate", "owner/name", "clip.mp4", "--cut", "pauses"), "--cut is for subtitles: add --format srt"),
-        (("inspect", "none.mp4"), "there is no clip none.mp4"),
-        (("features", "clips", "--model", "./none", "--out", "out"), "there is no such folder"),
-        (("serve", "./none"), "there is no such folder"),
-        (("report", "none"), "none is not the folder of a run"),
-        (("denoise", "--text", "none.txt", "--out", "out", "--width", "65"), "--width must be a multiple of 64"),
-        (("denoise", "--text", "none.txt", "--out", "out"), "cannot read none.txt"),
-        (("trim", "--model", "none", "--sentences", "none.txt", "--out", "out"), "cannot read none.txt"),
-        (("prepare", "phoenix14t", "--root", "none", "--out", "out"), "none is not a folder"),
+        (("translate", "./none", "clip.mp4"), "none"),
+        (("translate", ".", "clip.mp4"), "config.json"),
+        (("translate", "owner/name", "clip.mp4", "--cut", "pauses"), "--format srt"),
+        (("inspect", "none.mp4"), "none.mp4"),
+        (("features", "clips", "--model", "./none", "--out", "out"), "none"),
+        (("serve", "./none"), "none"),
+        (("report", "none"), "none"),
+        (("denoise", "--text", "none.txt", "--out", "out", "--width", "65"), "--width"),
+        (("denoise", "--text", "none.txt", "--out", "out"), "none.txt"),
+        (("trim", "--model", "none", "--sentences", "none.txt", "--out", "out"), "none.txt"),
+        (("prepare", "phoenix14t", "--root", "none", "--out", "out"), "none"),
     ],
 )
 def test_a_wrong_argument_is_named_before_large_libraries_are_imported(tmp_path, words, message):

@@ -52,9 +52,9 @@ def test_demo_draws_phoenix14t_and_keeps_its_glosses(tmp_path, capsys):
     assert main([*arguments, "--out", str(tmp_path / "other")]) == 2
     assert "--pairs phoenix14t needs --root" in capsys.readouterr().err
     assert main([*arguments, "--root", str(root), "--glosses", "0", "--out", str(tmp_path / "other")]) == 2
-    assert "--glosses must be 1 or more, got 0" in capsys.readouterr().err
+    assert "--glosses" in capsys.readouterr().err
     assert main([*DEMO, "--glosses", "3", "--out", str(tmp_path / "other")]) == 2
-    assert "--glosses is read beside --pairs phoenix14t only" in capsys.readouterr().err
+    assert "--pairs phoenix14t" in capsys.readouterr().err
 
 
 def test_a_corpus_without_glosses_says_so(tmp_path):
@@ -62,7 +62,7 @@ def test_a_corpus_without_glosses_says_so(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
     arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.tsv"), "--size", "16", "--workers", "0"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
-    with pytest.raises(InputError, match="out holds no glosses"):
+    with pytest.raises(InputError, match="out.*glosses"):
         PackedCorpus(tmp_path / "out", "train").column("glosses")
 
 
@@ -88,7 +88,7 @@ def test_a_release_is_checked_and_packed(tmp_path, capsys):
 def test_the_papers_counts_of_how2sign_are_explained(tmp_path, capsys):
     root = how2sign(tmp_path / "root")
     assert main(["prepare", "how2sign", "--root", str(root), "--check", "--workers", "0"]) == 1
-    assert "note: the paper (Sec. 5.1) counts 31164, 1740 and 2356: one less" in capsys.readouterr().out
+    assert "31164, 1740 and 2356" in capsys.readouterr().out
 
 
 def test_verify_fails_on_damage(tmp_path, capsys):
@@ -107,11 +107,11 @@ def test_verify_fails_on_damage(tmp_path, capsys):
     [
         (["demo"], "--out DIR is missing"),
         (["manifest", "--out", "x"], "--root is missing"),
-        (["phoenix14t", "--root", "absent", "--check"], "absent is not a folder"),
-        (["demo", "--check", "--verify"], "give one of them"),
+        (["phoenix14t", "--root", "absent", "--check"], "absent"),
+        (["demo", "--check", "--verify"], "--check.*--verify"),
         (["demo", "--out", "x", "--workers", "-1"], "--workers -1: must be 0 or more"),
-        (["demo", "--out", "absent", "--verify"], "absent is not a packed corpus .* does not exist"),
-        (["manifest", "--root", "absent", "--out", "x"], "absent does not exist"),
+        (["demo", "--out", "absent", "--verify"], "absent.*packed corpus"),
+        (["manifest", "--root", "absent", "--out", "x"], "absent"),
     ],
 )
 def test_bad_use_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, message):
@@ -167,9 +167,9 @@ def test_columns_of_a_dataset_that_are_not_asked_for_are_not_read(tmp_path, caps
         corpus = PackedCorpus(out, "train")
         assert (corpus.sentences, corpus.num_frames, corpus.signers) == ([sentence] * 2, [20] * 2, [""] * 2)
     assert main([*arguments, "--sentence-column", "json.text", "--out", str(tmp_path / "no")]) == 2
-    assert "no column 'json.text', only video, side, face, voice, json.Sentence, json.start" in capsys.readouterr().err
+    assert "only video, side, face, voice, json.Sentence, json.start" in capsys.readouterr().err
     assert main([*arguments, "--sentence-column", "text.en", "--out", str(tmp_path / "no")]) == 2
-    assert "row 0: column 'text.en' holds None, not a sentence" in capsys.readouterr().err
+    assert "row 0: column 'text.en' holds None" in capsys.readouterr().err
 
 
 def test_clips_of_a_dataset_are_cut_at_its_times_unless_they_are_switched_off(tmp_path, capsys):
@@ -178,8 +178,8 @@ def test_clips_of_a_dataset_are_cut_at_its_times_unless_they_are_switched_off(tm
     (tmp_path / "d/train/metadata.csv").write_text("\n".join(lines) + "\n")
     arguments = ["prepare", "dataset", "--root", str(tmp_path / "d"), "--size", "16", "--workers", "0"]
     assert main([*arguments, "--sentence-column", "text", "--out", str(tmp_path / "none")]) == 2
-    assert "split train, has no column 'text', only " in (error := capsys.readouterr().err)
-    assert error.endswith(": name the right one with --sentence-column\n")
+    assert "'text', only " in (error := capsys.readouterr().err)
+    assert error.endswith("--sentence-column\n")
     for options, frames in (([], [25, 25, 25]), (["--no-times"], [100, 100, 100])):
         out = tmp_path / f"out{len(options)}"
         assert main([*arguments, *options, "--out", str(out)]) == 0
@@ -192,7 +192,7 @@ def test_two_splits_of_a_dataset_with_one_meaning_are_refused(tmp_path, capsys):
     table = datasets.Dataset.from_dict({"video": [b""], "sentence": ["x"]})
     datasets.DatasetDict({"dev": table, "validation": table}).save_to_disk(str(tmp_path / "d"))
     assert main(["prepare", "dataset", "--root", str(tmp_path / "d"), "--out", str(tmp_path / "out")]) == 2
-    assert "splits 'dev' and 'validation' are both dev: rename one of them" in capsys.readouterr().err
+    assert "'dev' and 'validation'" in capsys.readouterr().err
 
 
 def test_an_id_of_a_dataset_that_comes_twice_is_a_bad_row(tmp_path, capsys):
@@ -204,7 +204,7 @@ def test_an_id_of_a_dataset_that_comes_twice_is_a_bad_row(tmp_path, capsys):
     arguments = ["prepare", "dataset", "--root", str(tmp_path / "d"), "--size", "16", "--workers", "0"]
     arguments += ["--out", str(tmp_path / "out")]
     assert main(arguments) == 2
-    assert "split train, row 1: id 'a' came before" in capsys.readouterr().err
+    assert "row 1: id 'a'" in capsys.readouterr().err
     assert main([*arguments, "--on-error", "skip"]) == 0
     assert PackedCorpus(tmp_path / "out", "train").sentences == ["x", "z"]
 
@@ -216,7 +216,7 @@ def test_links_of_a_dataset_are_followed_when_they_are_trusted(tmp_path, capsys)
     (tmp_path / "d/train/metadata.csv").write_text("file_name,sentence\na.mp4,Hi.\n")
     arguments = ["prepare", "dataset", "--root", str(tmp_path / "d"), "--size", "16", "--workers", "0"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
-    assert "leads out of" in (error := capsys.readouterr().err) and "--follow-links if you trust it" in error
+    assert "--follow-links" in capsys.readouterr().err
     assert main([*arguments, "--follow-links", "--out", str(tmp_path / "out")]) == 0
     assert PackedCorpus(tmp_path / "out", "train").num_frames == [3]
 
@@ -235,12 +235,12 @@ def test_all_bad_rows_of_a_table_are_named_and_skip_packs_the_rest(tmp_path, cap
     arguments = ["prepare", "manifest", "--root", str(tmp_path / "t.csv"), "--size", "16", "--workers", "0"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "t.csv, line 3: the clip ends at 1, not after its start at 1; line 4: the clip" in error
-    assert error.endswith("2 bad rows in all; `--on-error skip` goes on without them\n") and error.count("\n") == 1
+    assert "t.csv, line 3: " in error and "; line 4: " in error
+    assert "2 bad rows" in error and "`--on-error skip`" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert main([*arguments, "--check"]) == 1
     report = capsys.readouterr().out
-    assert "rows that cannot be used: 2" in report and "line 4: the clip ends at 1, not after" in report
+    assert "rows that cannot be used: 2" in report and "line 4: " in report
     assert "train: 1 row" in report and "dev: 1 row; frames 25 to 25" in report
     assert main([*arguments, "--on-error", "skip", "--out", str(tmp_path / "out")]) == 0
     assert "note: left out: " in capsys.readouterr().err
@@ -290,7 +290,7 @@ def test_times_of_the_full_video_in_a_table_of_cut_clips_are_explained(tmp_path,
     assert main([*arguments, "--no-times"]) == 0
     assert main([*arguments[:-1], "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "t.csv, line 2: it starts at 33.1 s, after the end" in error and "--times milliseconds" in error
+    assert "t.csv, line 2: " in error and "33.1 s" in error and "--times milliseconds" in error
 
 
 def packed_frames(tmp_path, table, *options):
@@ -320,7 +320,7 @@ def test_times_are_read_in_the_unit_that_is_named(tmp_path, capsys):
     (tmp_path / "d.mp4").write_bytes(b"damaged")
     assert main([*arguments, "--out", str(tmp_path / "no")]) == 2
     error = capsys.readouterr().err
-    for reason in ("line 2: '2.5' is not the number of a frame", "line 3: its frames end at 3.96 s, but", "line 4: "):
+    for reason in ("line 2: '2.5'", "3.96 s", "line 4: "):
         assert reason in error
     assert main([*arguments, "--no-times", "--out", str(tmp_path / "no")]) == 2
     assert "--times frames" in capsys.readouterr().err
@@ -389,8 +389,8 @@ def test_a_check_warns_of_missing_frame_numbers(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("video;sentence\na;Hi.\n")
     arguments = ["prepare", "manifest", "--root", str(tmp_path), "--size", "16", "--workers", "0"]
     assert main([*arguments, "--check"]) == 0
-    assert f"warning: {tmp_path}/a: missing frame numbers between 1 and 5: 3" in capsys.readouterr().out
-    with pytest.warns(UserWarning, match="missing frame numbers"):
+    assert f"warning: {tmp_path}/a: " in capsys.readouterr().out
+    with pytest.warns(UserWarning, match=": 3"):
         assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert PackedCorpus(tmp_path / "out", "train").num_frames == [4]
 
@@ -402,10 +402,10 @@ def test_nothing_foreign_and_no_source_is_replaced(tmp_path, capsys):
     (tmp_path / "thesis/chapter.tex").write_text("mine")
     table = tmp_path / "clips/t.csv"
     for root, out, message in (
-        (table, "thesis", "thesis holds chapter.tex and no whole .fla-llm.json of ours, so it is not replaced"),
-        (table, "clips", "clips holds .*t.csv, which is read: choose another folder to write"),
-        (tmp_path / "clips", "clips", "clips holds .*clips, which is read"),
-        (table, ".", "holds .*t.csv, which is read"),
+        (table, "thesis", r"thesis .*chapter\.tex.*\.fla-llm\.json"),
+        (table, "clips", r"clips .*t\.csv"),
+        (tmp_path / "clips", "clips", "clips .*clips"),
+        (table, ".", r"t\.csv"),
     ):
         for options in ([], ["--overwrite"]):
             arguments = ["prepare", "manifest", "--root", str(root), "--out", str(tmp_path / out), "--workers", "0"]

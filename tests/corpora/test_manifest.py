@@ -90,7 +90,7 @@ def test_a_path_that_no_system_opens_is_a_bad_row_at_once(tmp_path, path):
     assert read_manifest(file, reading) == []
     lines = reading.bad.lines()
     assert [line.partition(": ")[0] for line in lines] == [f"{file}, line {line}" for line in (2, 3, 4)]
-    assert "is too long for a path" in lines[0] and "is not a time: write seconds" in lines[1]
+    assert "too long" in lines[0] and "seconds" in lines[1]
     assert max(map(len, lines)) < 1000
 
 
@@ -99,7 +99,7 @@ def test_a_folder_with_a_table_a_split_is_read(tmp_path):
         write_table(tmp_path / f"{name}.tsv", [{"video": f"{name}.mp4", "sentence": "x"}])
     assert [(row.id, row.split) for row in read_manifest(tmp_path)] == [("train", "train"), ("validation", "dev")]
     write_table(tmp_path / "more.tsv", TABLE)
-    with pytest.raises(InputError, match="holds several tables"):
+    with pytest.raises(InputError, match="more.tsv.*train.tsv"):
         read_manifest(tmp_path)
 
 
@@ -108,20 +108,20 @@ def test_a_folder_with_a_table_a_split_is_read(tmp_path):
     [
         (
             "file\tsentence\na\tb\n",
-            "line 1: no column 'video', only 'file', 'sentence'; name the right one with its option",
+            "line 1: .*'video'.*'file', 'sentence'",
         ),
-        ("video\tsentence\na.mp4\n", "line 2: the row has 1 cell, the header 2"),
-        ("video\tsentence\tsplit\na.mp4\tx\ttrial\n", "line 2: unknown split 'trial'"),
+        ("video\tsentence\na.mp4\n", "line 2: .*1 cell.* 2"),
+        ("video\tsentence\tsplit\na.mp4\tx\ttrial\n", "line 2: .*split 'trial'"),
         ("video\tsentence\n../a.mp4\tx\n", r"line 2: path '\.\./a\.mp4' leaves"),
-        ("video\tsentence\na.mp4\tx\na.mp4\ty\n", "line 3: id 'a' came before, at .*line 2: give each row its own in"),
-        ("video\tsentence\tid\na.mp4\tx\t1\na.mp4\tx\t1\n", "line 3: id '1' came before, at .*line 2"),
-        ("video\tsentence\tstart\na.mp4\tx\tsoon\n", "line 2: 'soon' is not a time: write seconds"),
-        ("video\tsentence\tend\na.mp4\tx\t0\n", "line 2: the clip ends at 0, not after its start at 0"),
-        ("video\tsentence\na.mp4\t \n", "line 2: the sentence is empty"),
-        ("video\tsentence\na.mp4\tNaN\n", "line 2: 'NaN' is not a sentence"),
-        ("video\tsentence\tfps\n.\tx\tfast\n", "line 2: 'fast' is not a time"),
-        ("video\tsentence\nC:\\a.mp4\tx\n", r"line 2: path 'C:.*a.mp4' is one of Windows: write paths relative to"),
-        ("video\tsentence\n", "has no rows"),
+        ("video\tsentence\na.mp4\tx\na.mp4\ty\n", "line 3: id 'a' .*line 2: "),
+        ("video\tsentence\tid\na.mp4\tx\t1\na.mp4\tx\t1\n", "line 3: id '1' .*line 2"),
+        ("video\tsentence\tstart\na.mp4\tx\tsoon\n", "line 2: 'soon'.*time"),
+        ("video\tsentence\tend\na.mp4\tx\t0\n", "line 2: .*ends at 0.*start at 0"),
+        ("video\tsentence\na.mp4\t \n", "line 2: .*sentence"),
+        ("video\tsentence\na.mp4\tNaN\n", "line 2: 'NaN'.*sentence"),
+        ("video\tsentence\tfps\n.\tx\tfast\n", "line 2: 'fast'.*time"),
+        ("video\tsentence\nC:\\a.mp4\tx\n", "line 2: .*'C:.*a.mp4'.*Windows"),
+        ("video\tsentence\n", "rows"),
         ("", "is empty"),
     ],
 )
@@ -140,7 +140,7 @@ def test_all_bad_rows_of_all_tables_are_named_at_once_or_skipped(tmp_path):
     message = str(error.value)
     for part in ("train.csv, line 3: the clip ends", "; line 4: path '../a.mp4'", "dev.csv, line 2: cell 2 begins"):
         assert part in message
-    assert message.endswith("; 3 bad rows in all; `--on-error skip` goes on without them")
+    assert "3 bad rows" in message and "`--on-error skip`" in message
     reading = Reading(skip_bad_rows=True)
     rows = read_manifest(tmp_path, reading=reading)
     assert [(row.split, row.id) for row in rows] == [("train", "a_0-1"), ("dev", "a_0-1"), ("dev", "a_0-1#2")]
@@ -167,7 +167,7 @@ def test_times_are_read_as_people_and_programs_write_them(tmp_path, start, end, 
 
 @pytest.mark.parametrize("written", ["-1", "1:60", "1:2:3:4", "1_000", "1.234,5", "nan", "inf", "1e999", "61:05"])
 def test_what_is_no_time_is_refused(written):
-    with pytest.raises(InputError, match="is not a time: write seconds"):
+    with pytest.raises(InputError, match="time.*seconds"):
         clip_times(written, "")
 
 
@@ -202,7 +202,7 @@ def test_absolute_paths_below_the_root_are_read(tmp_path):
         records = [{"video": str(tmp_path / place / "a.mp4"), "sentence": "x"} for place in ("real",)]
         (row,) = read_manifest(write_table(tmp_path / root / "t.csv", records))
         assert row.video == VideoFile(tmp_path / root / "a.mp4") and row.id == "a"
-    with pytest.raises(InputError, match="leaves the corpus folder"):
+    with pytest.raises(InputError, match="/etc/a.mp4"):
         read_manifest(write_table(tmp_path / "real/t.csv", [{"video": "/etc/a.mp4", "sentence": "x"}]))
 
 
@@ -211,7 +211,7 @@ def test_links_out_of_the_folder_are_followed_when_they_are_trusted(tmp_path):
     write_video(tmp_path / "blobs/0123", 2)
     (tmp_path / "snapshot/train/a.mp4").symlink_to("../../blobs/0123")
     file = write_table(tmp_path / "snapshot/t.csv", [{"video": "train/a.mp4", "sentence": "x"}])
-    with pytest.raises(InputError, match="through a symbolic link: pass --follow-links if you trust it"):
+    with pytest.raises(InputError, match="--follow-links"):
         read_manifest(file)
     (row,) = read_manifest(file, reading=Reading(follow_links=True))
     assert len(list(row.video.frames())) == 2
@@ -229,9 +229,9 @@ def test_bad_files_are_refused(tmp_path):
     (tmp_path / "sheets").mkdir()
     (tmp_path / "sheets/t.xlsx").write_bytes(b"PK\x03\x04")
     for name, message in {
-        "sheets": r"holds no .csv, .tsv, .jsonl file .*; t.xlsx is a spreadsheet: save it as 'CSV UTF-8'",
-        "sheets/t.xlsx": "is a spreadsheet: save it as 'CSV UTF-8'",
-        "absent": "does not exist",
+        "sheets": r"\.csv, \.tsv, \.jsonl.*t\.xlsx.*'CSV UTF-8'",
+        "sheets/t.xlsx": r"t\.xlsx.*'CSV UTF-8'",
+        "absent": "absent",
     }.items():
         with pytest.raises(InputError, match=message):
             read_manifest(tmp_path / name)

@@ -17,7 +17,7 @@ def test_every_usual_spelling_of_dev_is_dev(spelling):
 
 
 def test_an_unknown_split_is_named():
-    with pytest.raises(InputError, match="unknown split 'trial'"):
+    with pytest.raises(InputError, match="split 'trial'"):
         canonical_split("trial")
 
 
@@ -47,10 +47,10 @@ def test_a_frame_folder_opens_only_the_frames_kept_and_no_strays(tmp_path):
 
 def test_an_unreadable_image_and_an_empty_folder_are_named(tmp_path):
     (tmp_path / "c").mkdir()
-    with pytest.raises(ValueError, match="holds no image files"):
+    with pytest.raises(ValueError, match="/c"):
         next(FrameFolder(tmp_path / "c").frames())
     (tmp_path / "c/images0001.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(InputError, match="images0001.png is not a readable image"):
+    with pytest.raises(InputError, match=r"images0001\.png"):
         list(FrameFolder(tmp_path / "c").frames())
 
 
@@ -60,7 +60,7 @@ def test_missing_numbers_of_frames_are_a_warning(tmp_path):
     assert len(FrameFolder(tmp_path / "c").files()) == 7
     for number in (3, 4, 6):
         (tmp_path / f"c/cam2-{number}.png").unlink()
-    with pytest.warns(UserWarning, match="c: missing frame numbers between 1 and 7: 3, 4, 6"):
+    with pytest.warns(UserWarning, match="c: .* 3, 4, 6"):
         assert len(list(FrameFolder(tmp_path / "c").frames())) == 4
     write_frames(tmp_path / "every_third", clip(9), "%06d.jpg", first=0)
     for number in set(range(9)) - {0, 3, 6}:

@@ -22,7 +22,7 @@ def test_light_t_has_the_parameters_of_table_7(size, millions):
 
 
 def test_an_unknown_light_t_is_refused():
-    with pytest.raises(ValueError, match="sizes tiny, small, base, large; got 'huge'"):
+    with pytest.raises(ValueError, match="tiny, small, base, large.*'huge'"):
         FlaConfig.light_t("huge")
 
 
@@ -118,7 +118,7 @@ def test_a_checkpoint_with_a_learned_prefix_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**saved, "num_prefix_tokens": 0}))
     assert not hasattr(FlaConfig.from_pretrained(tmp_path), "num_prefix_tokens")
     (tmp_path / "config.json").write_text(json.dumps({**saved, "num_prefix_tokens": 20}))
-    with pytest.raises(ValueError, match="`num_prefix_tokens` is 20: .* learned prefix, which only version 0.1.0"):
+    with pytest.raises(ValueError, match=r"`num_prefix_tokens` is 20.*0\.1\.0"):
         AutoConfig.from_pretrained(tmp_path)
 
 
@@ -131,9 +131,9 @@ def test_the_adapter_reads_what_input_features_says(features, size):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"input_features": "gloss"}, "must be one of frame, sign, hidden; got 'gloss'"),
+        ({"input_features": "gloss"}, "frame, sign, hidden.*'gloss'"),
         ({"input_features": "hidden"}, "needs `light_t_config`"),
-        ({"text_config": BertConfig()}, "must be an encoder-decoder such as MBart; `bert` is not"),
+        ({"text_config": BertConfig()}, "encoder-decoder.*`bert`"),
     ],
 )
 def test_what_no_network_can_be_built_from_is_refused(fields, message):
@@ -144,8 +144,8 @@ def test_what_no_network_can_be_built_from_is_refused(fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"temporal_kernel_size": 4}, "`temporal_kernel_size` must be odd, so that N = T; got 4"),
-        ({"hidden_size": 0}, "`hidden_size` must be at least 1, got 0"),
+        ({"temporal_kernel_size": 4}, "`temporal_kernel_size` .*4"),
+        ({"hidden_size": 0}, "`hidden_size` .*0"),
     ],
 )
 def test_a_visual_encoder_that_cannot_be_built_is_refused(fields, message):

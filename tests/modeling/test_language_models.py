@@ -198,9 +198,9 @@ def test_trimming_remaps_every_token_the_configurations_name(video, mask):
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        ([0, 1, 2, 3, 3], "names token 3 more than once"),
-        ([0, 1, 2, 3, V], f"ids of a vocabulary of {V} tokens, got \\[{V}\\]"),
-        ([], f"ids of a vocabulary of {V} tokens, got none"),
+        ([0, 1, 2, 3, 3], "token 3 "),
+        ([0, 1, 2, 3, V], f"{V} tokens.*\\[{V}\\]"),
+        ([], f"{V} tokens.*none"),
         ([0, 1, 3, 9], "lacks token 2, the `eos_token_id` of MBartConfig"),
     ],
 )

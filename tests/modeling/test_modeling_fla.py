@@ -161,9 +161,9 @@ def test_half_precision_features_enter_a_full_precision_model(model, video, mask
         ),
         (
             {"sign_features": torch.zeros(2, T, C), "attention_mask": torch.tensor([[0] * T, [1] * T])},
-            r"no real frame in row\(s\) \[0\]",
+            r"real frame.*\[0\]",
         ),
-        ({"sign_features": torch.zeros(2, 21, C)}, "longest video has 21 sampled frames.* position table ends at 20"),
+        ({"sign_features": torch.zeros(2, 21, C)}, r"21 sampled frames.* 20\b"),
     ],
 )
 def test_wrong_inputs_are_refused_with_their_values(model, inputs, message):
@@ -176,7 +176,7 @@ def test_wrong_inputs_are_refused_with_their_values(model, inputs, message):
 
 @pytest.mark.parametrize("name", ["input_ids", "inputs_embeds"])
 def test_text_as_input_is_refused(model, video, name):
-    with pytest.raises(ValueError, match=f"`{name}` is not an input here"):
+    with pytest.raises(ValueError, match=f"`{name}`"):
         model(video, labels=torch.tensor([[7, 2], [7, 2]]), **{name: torch.zeros(2, 2)})
 
 
@@ -187,12 +187,12 @@ def test_generate_refuses_both_inputs(model, video):
 
 def test_a_sentence_longer_than_the_position_table_is_refused(model, video):
     assert model.max_sign_positions == model.max_target_positions == 20
-    with pytest.raises(ValueError, match="longest sentence has 21 tokens.* position table ends at 20"):
+    with pytest.raises(ValueError, match=r"sentence .*21 tokens.* 20\b"):
         model(video, labels=torch.full((2, 21), 7))
 
 
 def test_a_translation_longer_than_the_position_table_is_refused(model, video):
-    with pytest.raises(ValueError, match="longest translation has 21 tokens.* position table ends at 20"):
+    with pytest.raises(ValueError, match=r"translation .*21 tokens.* 20\b"):
         model.generate(video, min_new_tokens=25, max_new_tokens=25)
 
 
@@ -284,7 +284,7 @@ def test_assembly_from_folders_equals_assembly_from_models(stage1, language_mode
 def test_a_visual_encoder_alone_is_enough_unless_hidden_states_are_wanted(stage1, language_model):
     model = assemble(stage1.visual_encoder, language_model)
     assert model.visual_encoder is not stage1.visual_encoder
-    with pytest.raises(ValueError, match="needs the whole model of stage 1.* got a FlaVisualEncoder"):
+    with pytest.raises(ValueError, match="stage 1.* FlaVisualEncoder"):
         assemble(stage1.visual_encoder, language_model, input_features="hidden")
 
 
@@ -459,7 +459,7 @@ def test_a_decoding_step_on_a_static_cache_is_one_graph(model, video, mask):
         model.generate(video, **options, cache_implementation="static", compile_config=compiled), expected
     )
     assert model._compiled_call is not None
-    with pytest.raises(ValueError, match="position table ends at 20"):
+    with pytest.raises(ValueError, match=r"position.* 20\b"):
         model.generate(video, attention_mask=mask, min_new_tokens=24, max_new_tokens=25, cache_implementation="static")
 
 

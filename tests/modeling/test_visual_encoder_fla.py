@@ -238,7 +238,7 @@ def test_pixels_of_the_wrong_shape_are_refused(encoder, shape, message):
 
 
 def test_pixels_of_another_integer_dtype_are_refused(encoder, video):
-    with pytest.raises(ValueError, match=r"must be uint8 .* or floating point .*, got torch.int64"):
+    with pytest.raises(ValueError, match=r"uint8 .*torch\.int64"):
         encoder(video.long())
 
 
@@ -249,7 +249,7 @@ def test_a_mask_of_the_wrong_shape_is_refused(encoder, video, mask):
 
 def test_a_video_without_a_real_frame_is_refused(encoder, video, mask):
     mask[1] = 0
-    with pytest.raises(ValueError, match=r"no real frame in row\(s\) \[1\]"):
+    with pytest.raises(ValueError, match=r"real frame.*\[1\]"):
         encoder(video, mask)
 
 

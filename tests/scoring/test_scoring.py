@@ -234,7 +234,7 @@ def test_significance_tells_a_better_system_from_an_equal_one():
         assert 0 < test[name].interval[0] < test[name].difference < test[name].interval[1]
     same = compare_systems([predictions], [predictions], references, TextForm(), samples=50)["rouge_l"]
     assert (same.difference, same.interval, same.p_value) == (0, [0, 0], 1)
-    with pytest.raises(InputError, match="1 seeds cannot be compared with 2"):
+    with pytest.raises(InputError, match="1 seeds .* 2"):
         compare_systems([predictions], [predictions] * 2, references, TextForm())
 
 
@@ -259,11 +259,11 @@ def test_the_metric_is_an_evaluate_metric():
 def test_the_metric_decides_by_script_and_refuses_what_it_does_not_know():
     result = SignTranslationMetric().compute(predictions=["今天"], references=["今 天"])
     assert "level:char" in result["signature"] and result["rouge_l"] == 100
-    with pytest.raises(InputError, match="unknown convention 'klingon': known are phoenix14t, csl_daily, how2sign"):
+    with pytest.raises(InputError, match="'klingon'.*phoenix14t, csl_daily, how2sign"):
         SignTranslationMetric("klingon")
     with pytest.raises(InputError, match="unknown ROUGE-L variant 'rouge7': known are beta1.2"):
         SignTranslationMetric(rouge="rouge7")
-    with pytest.raises(InputError, match="reference 1 is not text: None"):
+    with pytest.raises(InputError, match="reference 1 .*None"):
         SignTranslationMetric("words").compute(predictions=["a", "b"], references=["a", None])
     with pytest.raises(ValueError):
         SignTranslationMetric("words").compute(predictions=["a", "b"], references=["a"])

@@ -67,9 +67,9 @@ def test_what_cannot_be_a_space_is_refused(model, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
     for name, folder, message in (
-        (tmp_path / "empty", "space", "holds no config.json"),
-        ("a/b/c", "space", "neither the folder of a trained model nor"),
-        (model, "full", "so it is not replaced"),
+        (tmp_path / "empty", "space", "config.json"),
+        ("a/b/c", "space", "a/b/c"),
+        (model, "full", "full"),
     ):
         assert main(["serve", str(name), "--write-space", str(tmp_path / folder)]) == 2
         assert message in capsys.readouterr().err

@@ -156,11 +156,11 @@ def test_bad_input_is_refused(clip, saved, tmp_path, capsys):
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "there.png").write_text("mine")
     for words, message in (
-        ([tmp_path / "gone.mp4"], "there is no clip"),
-        ([clip, "--out", tmp_path / "a.gif"], r"must end in .png or .html"),
-        ([clip, "--out", tmp_path / "there.png"], "exists already"),
+        ([tmp_path / "gone.mp4"], "gone.mp4"),
+        ([clip, "--out", tmp_path / "a.gif"], ".png or .html"),
+        ([clip, "--out", tmp_path / "there.png"], "there.png"),
         ([tmp_path / "text.mp4", "--out", tmp_path / "b.png"], "text.mp4"),
-        ([clip, "--model", tmp_path / "nothing", "--out", tmp_path / "b.png"], "no such folder"),
+        ([clip, "--model", tmp_path / "nothing", "--out", tmp_path / "b.png"], "nothing"),
     ):
         assert main(["inspect", *map(str, words)]) == 2
         assert message in capsys.readouterr().err
@@ -170,7 +170,7 @@ def test_bad_input_is_refused(clip, saved, tmp_path, capsys):
 
 def test_a_clip_longer_than_the_model_is_refused(tmp_path):
     long = write_video(tmp_path / "long.mp4", [marked_frame(n % 20) for n in range(300)])
-    with pytest.raises(InputError, match="position table ends at 64"):
+    with pytest.raises(InputError, match=r"\b64\b"):
         inspect_translation(str(long), tiny_pipeline())
 
 

@@ -59,7 +59,7 @@ def pipe():
 def test_a_crash_is_an_error_with_the_name_of_the_file_and_the_next_file_is_read(reading):
     first = reading.call(os.getpid, name="a.mp4")
     assert first != os.getpid() and reading.call(os.getpid, name="a.mp4") == first, "it is used again"
-    with pytest.raises(VideoDecodeError, match=r"`b.ts` cannot be decoded.* crashed \(SIGSEGV\)"):
+    with pytest.raises(VideoDecodeError, match=r"`b\.ts`.*SIGSEGV"):
         reading.call(crash, name="b.ts")
     assert reading.call(os.getpid, name="c.mp4") not in (first, os.getpid())
 
@@ -118,7 +118,7 @@ def test_of_many_clips_one_that_crashes_is_named_and_the_others_are_translated(p
         pipe.processor = processor
     printed = capsys.readouterr()
     assert [line.split("\t")[0] for line in printed.out.splitlines()] == [clips[n] for n in (0, 2, 3, 5)]
-    assert "crash.ts` cannot be decoded" in printed.err and "SIGSEGV" in printed.err and "gone.mp4" in printed.err
+    assert "crash.ts`" in printed.err and "SIGSEGV" in printed.err and "gone.mp4" in printed.err
     assert all(process.process is None for process in processes)
 
 

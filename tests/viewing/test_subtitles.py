@@ -191,7 +191,7 @@ def test_one_window_says_what_the_whole_clip_says(saved, capsys):
     ("words", "message"),
     [
         (["{0}/long.mp4", "--window", "2"], "add --format srt"),
-        (["{0}/long.mp4", "{0}/long.mp4", "--format", "srt"], "one video file at a time"),
+        (["{0}/long.mp4", "{0}/long.mp4", "--format", "srt"], "one video"),
     ],
 )
 def test_bad_options_are_refused(saved, words, message, capsys):
