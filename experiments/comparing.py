@@ -8,7 +8,7 @@ from training_fla.corpora.registry import convention_of
 from training_fla.hub.card import read_facts
 from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_for
 from training_fla.scoring.predictions import pair_up, read_predictions
-from training_fla.scoring.resampling import holm
+from training_fla.scoring.resampling import Difference, holm
 from training_fla.scoring.scores import compare_systems
 from training_fla.tables import mean_and_deviation, moments
 from training_fla.training.plots import Panel
@@ -50,9 +50,14 @@ def compare_with(whole: str, runs: dict[str, list[Run]]) -> list[list[str]]:
     adjusted = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))
     cells = {whole: ["", "", "", ""]}
     for label, test in tests.items():
-        interval = "{:+.2f} to {:+.2f}".format(*test.interval)
-        cells[label] = [f"{test.difference:+.2f}", interval, f"{test.p_value:.3f}", f"{adjusted[label]:.3f}"]
+        cells[label] = difference_cells(test, adjusted[label])
     return [["B4 less", "95 %", "p", "p, Holm"], *(cells[label] for label in runs)]
+
+
+def difference_cells(test: Difference, adjusted: float) -> list[str]:
+    """A difference, its 95 % interval, p, and p as adjusted for all tests of the table."""
+    interval = "{:+.2f} to {:+.2f}".format(*test.interval)
+    return [f"{test.difference:+.2f}", interval, f"{test.p_value:.3f}", f"{adjusted:.3f}"]
 
 
 def text_form(run: Run, references: Sequence[str]) -> TextForm:

@@ -1,12 +1,13 @@
 """`fla ablate dominance`: does a language model keep the visual encoder that is trained with it from learning?
 
-Encoders are trained beside different language models at equal rates of the encoder, then frozen and probed alike: by a
-fresh stage 2, and by a linear layer that reads glosses.
+Encoders are trained beside different language models at equal rates of the encoder, then frozen and measured alike: by
+a fresh stage 2, and by probes that read glosses.
 """
 
 import itertools
 import json
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import yaml
 
 from experiments.ablation import JOURNAL, Ablation, given_lines, note_plan, run_once
+from experiments.comparing import difference_cells
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics
 from experiments.norms import gradient_ratio
 from experiments.running import Run, own_folder, show_table
@@ -24,34 +26,69 @@ from training_fla.hub.card import read_facts
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
 from training_fla.scoring.conventions import CONVENTIONS, convention_for
 from training_fla.scoring.predictions import read_predictions
-from training_fla.scoring.resampling import ratio_of, score_difference, score_interval
+from training_fla.scoring.resampling import Score, holm, ratio_of, score_difference, score_interval
 from training_fla.scoring.scores import sentence_statistics
 from training_fla.tables import mean_and_deviation, moments
 from training_fla.training.plots import Panel
 
-PROBES = {
-    "gloss_errors": "gloss error rate of a linear probe, test (%)",
-    "bleu4": "BLEU-4 of stage 2 on the frozen encoder, test (0 to 100)",
+# What an encoder is measured by; the first two are probes.
+MEASURES = {
+    "linear": "gloss errors, linear probe (%)",
+    "hidden": "gloss errors, probe with a hidden layer (%)",
+    "bleu4": "BLEU-4 of stage 2 on the frozen encoder",
 }
-COLUMNS = [
-    "encoder trained with", "its rate", "gloss errors", "95 %", "BLEU-4 of stage 2", "95 %",
-    "ROUGE-L of stage 2", "BLEU-4 as trained", "gradient norms, encoder / language model", "p against the first arm",
-    "p against untrained",
-]  # fmt: skip
+
+
+@dataclass
+class SeedRuns:
+    """The runs of one encoder and one seed: the one that trains it, and stage 2 on it."""
+
+    training: Run
+    stage2: Run
+
+    def probe_file(self, kind: str, seed: int) -> Path:
+        """What a probe of this encoder read."""
+        folder = self.training.folder
+        return folder.with_name(f"probe-{kind}-{seed}-{folder.name}.json")
 
 
 @dataclass
 class Encoder:
-    """A visual encoder: what it is trained with, its rate, and the two runs of each seed, its own and its stage 2."""
+    """A visual encoder: what it is trained with, its rate, and its runs, one pair a seed."""
 
     label: str
     rate: float
-    runs: list[tuple[Run, Run]]
+    runs: list[SeedRuns]
 
-    def glosses(self, place: int) -> Path:
-        """What the linear probe read, of the seed at this place."""
-        run = self.runs[place][0]
-        return run.folder.with_name(f"glosses-{run.folder.name}.json")
+
+@dataclass
+class Measurement:
+    """An encoder's figures by a key of `MEASURES`: a value for each run and probe, and what each test clip adds."""
+
+    values: list[float]
+    clips: np.ndarray  # (S, n, K): of a probe the mean over its seeds
+    score: Score  # of sums over the clips
+    probe_deviation: float | None = None  # of one encoder, from the seed of its probe alone
+
+    def cells(self) -> list[str]:
+        """Mean, deviation over all values, in brackets that of the probe's seed, and the interval."""
+        low, high = score_interval(self.clips, self.score)
+        mean = mean_and_deviation(self.values)
+        if self.probe_deviation is not None:
+            mean += f" ({self.probe_deviation:.2f})"
+        return [mean, f"{low:.1f} to {high:.1f}"]
+
+
+@dataclass
+class Figures:
+    """All that is measured of an encoder on the test split, a value a seed."""
+
+    encoder: Encoder
+    measurements: dict[str, Measurement]
+    rouge_l: list[float]
+    bleu4_as_trained: list[float]
+    gradient_ratios: list[float]
+    probes_cut_off: int  # that were still improving after the most epochs
 
 
 def read_encoders(ablation: Ablation) -> list[Encoder]:
@@ -72,98 +109,145 @@ def read_encoders(ablation: Ablation) -> list[Encoder]:
         raise InputError(f"{file} is not as recipes/phoenix_drawn/dominance.yaml: {one_line(error)}") from None
 
 
-def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation) -> list[tuple[Run, Run]]:
+def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation) -> list[SeedRuns]:
     """The run that trains an encoder, by a recipe and lines that change it, and its stage 2; a pair a seed."""
-    pairs, stage = [], "stage1" if lines["recipe"] == "stage1" else "stage2"
-    recipe, own = ablation.recipes / f"{lines['recipe']}.yaml", {k: v for k, v in lines.items() if k != "recipe"}
+    recipe = ablation.recipes / f"{lines['recipe']}.yaml"
+    stage = "stage1" if lines["recipe"] == "stage1" else "stage2"
+    changes = {name: value for name, value in lines.items() if name != "recipe"}
+    runs = []
     for seed in ablation.seeds:
-        folder, seeded = ablation.out / f"seed-{seed}", {"seed": seed}
-        first = given_lines(stage, ablation) | {"visual_learning_rate": rate} | own | seeded
-        second = given_lines("stage2", ablation) | {"stage1_checkpoint": str(folder / name)} | seeded
+        folder = ablation.out / f"seed-{seed}"
+        first = given_lines(stage, ablation) | {"visual_learning_rate": rate} | changes | {"seed": seed}
+        second = given_lines("stage2", ablation) | {"stage1_checkpoint": str(folder / name), "seed": seed}
+        training = Run(folder / name, f"run_{stage}.py", recipe, first)
         stage2 = Run(folder / f"stage2-after-{name}", "run_stage2.py", ablation.recipes / "stage2.yaml", second)
-        pairs.append((Run(folder / name, f"run_{stage}.py", recipe, first), stage2))
-    return pairs
+        runs.append(SeedRuns(training, stage2))
+    return runs
 
 
-def run_dominance(ablation: Ablation) -> int:
+def run_dominance(ablation: Ablation, probes: list[str], probe_seeds: int) -> int:
     """Train, probe, compare, print; 0, or the exit status of the run that failed."""
     encoders = read_encoders(ablation)
-    note_plan([run for encoder in encoders for pair in encoder.runs for run in pair], ablation)
+    pairs = [pair for encoder in encoders for pair in encoder.runs]
+    note_plan([run for pair in pairs for run in (pair.training, pair.stage2)], ablation)
     own_folder(ablation.out, "ablation", ablation.out / JOURNAL)
     for place, _ in enumerate(ablation.seeds):
         for encoder in encoders:
-            for run in encoder.runs[place]:
+            pair = encoder.runs[place]
+            for run in (pair.training, pair.stage2):
                 status = run_once(run, ablation)
                 if status:
                     return status
-            probe_once(encoder.glosses(place), *encoder.runs[place])
-    found = [outcome(encoder) for encoder in encoders]
-    title = f"test split, {len(ablation.seeds)} seed(s), mean ± sample deviation; intervals and p over clips and seeds"
-    peers = [next(other for other in found if other["rate"] == own["rate"]) for own in found]
-    rows = [cells_of(own, peer, found[0]) for own, peer in zip(found, peers, strict=True)]
-    show_table(ablation.out / "dominance.md", [COLUMNS, *rows], title, [panel(found, key) for key in PROBES])
+            probe_encoder(pair, probes, probe_seeds)
+    figures = [measure(encoder, probes, probe_seeds) for encoder in encoders]
+    show_figures(figures, ablation, probe_seeds)
+    show_differences(figures, ablation)
     return 0
 
 
-def probe_once(file: Path, run: Run, stage2: Run) -> None:
-    """Read glosses from an encoder, on the corpus of its stage 2; a result that is there is kept."""
-    if not file.exists():
-        from experiments.probe import probe_glosses  # brings torch
+def probe_encoder(pair: SeedRuns, probes: list[str], probe_seeds: int) -> None:
+    """Read glosses from an encoder, on the corpus of its stage 2; what has been read is not read again."""
+    missing = {}
+    for kind, seed in itertools.product(probes, range(probe_seeds)):
+        file = pair.probe_file(kind, seed)
+        if not file.exists():
+            missing[file] = kind, seed
+    if not missing:
+        return
+    from experiments.probe import encode_splits, probe_glosses  # brings torch
 
-        dataset = Path(read_lines(Stage2Arguments, stage2.folder / "recipe.yaml")["dataset"])
-        found = probe_glosses(run.folder, dataset, run.folder.with_name("features"), seed=run.lines["seed"])
-        write_text(file, json.dumps(found, ensure_ascii=False))
+    dataset = Path(read_lines(Stage2Arguments, pair.stage2.folder / "recipe.yaml")["dataset"])
+    splits = encode_splits(pair.training.folder, dataset, pair.training.folder.with_name("features"))
+    for file, (kind, seed) in missing.items():
+        write_text(file, json.dumps(probe_glosses(splits, kind, seed), ensure_ascii=False))
 
 
-def outcome(encoder: Encoder) -> dict[str, Any]:
-    """All figures of an encoder, a value a seed, and sentence statistics of both probes on the test split."""
-    glosses = [read_facts(encoder.glosses(place)) for place, _ in enumerate(encoder.runs)]
-    own, stage2 = zip(*encoder.runs, strict=True)
-    test = [run.report()["test"] for run in stage2]
+def measure(encoder: Encoder, probes: list[str], probe_seeds: int) -> Figures:
+    """Gather an encoder's figures from the folders of its runs."""
+    measurements, cut_off = {}, 0
+    for kind in probes:
+        readings = [[read_facts(pair.probe_file(kind, seed)) for seed in range(probe_seeds)] for pair in encoder.runs]
+        measurements[kind] = measure_probe(readings)
+        cut_off += sum(not reading["converged"] for of_seed in readings for reading in of_seed)
+    stage2 = [pair.stage2 for pair in encoder.runs]
     tables = [read_predictions(run.folder / "predictions_test.tsv") for run in stage2]
-    wanted = read_lines(Stage2Arguments, stage2[0].folder / "recipe.yaml").get("score_convention")
+    convention = read_lines(Stage2Arguments, stage2[0].folder / "recipe.yaml").get("score_convention")
     references = tables[0].references
-    form = CONVENTIONS[convention_for(wanted, references)]
-    signed = glosses[0]["test"]["references"]
-    norms = [run.folder / "norms.tsv" for run in own]
-    return {
-        "label": encoder.label,
-        "rate": encoder.rate,
-        "gloss_errors": [gloss_error_rate(**each["test"]) for each in glosses],
-        "bleu4": [scores["bleu4"] for scores in test],
-        "rouge_l": [scores["rouge_l"] for scores in test],
-        "as_trained": [run.report()["test"]["bleu4"] for run in own],
-        "norms": [gradient_ratio(file) for file in norms if file.exists()],
-        "statistics": {
-            "gloss_errors": (
-                np.array([gloss_statistics(each["test"]["predictions"], signed) for each in glosses]),
-                ratio_of,
-            ),
-            "bleu4": sentence_statistics("bleu4", [table.predictions for table in tables], references, form),
-        },
-    }
+    form = CONVENTIONS[convention_for(convention, references)]
+    clips, score = sentence_statistics("bleu4", [table.predictions for table in tables], references, form)
+    scores = [run.report()["test"] for run in stage2]
+    measurements["bleu4"] = Measurement([each["bleu4"] for each in scores], clips, score)
+    norms = [pair.training.folder / "norms.tsv" for pair in encoder.runs]
+    return Figures(
+        encoder=encoder,
+        measurements=measurements,
+        rouge_l=[each["rouge_l"] for each in scores],
+        bleu4_as_trained=[pair.training.report()["test"]["bleu4"] for pair in encoder.runs],
+        gradient_ratios=[gradient_ratio(file) for file in norms if file.exists()],
+        probes_cut_off=cut_off,
+    )
 
 
-def cells_of(own: dict[str, Any], peer: dict[str, Any], untrained: dict[str, Any]) -> list[str]:
-    """A row of the table; `peer` is the first arm's encoder of the same rate."""
-    cells, tests = [own["label"], f"{own['rate']:g}"], ([], [])
-    for key in PROBES:
-        statistics, score = own["statistics"][key]
-        low, high = score_interval(statistics, score)
-        cells += [mean_and_deviation(own[key]), f"{low:.1f} to {high:.1f}"]
-        for other, values in zip((peer, untrained), tests, strict=True):
+def measure_probe(readings: list[list[dict[str, Any]]]) -> Measurement:
+    """Gloss errors on test, by seed of the encoder and seed of the probe."""
+    rates = [[gloss_error_rate(**reading["test"]) for reading in of_seed] for of_seed in readings]
+    clips = [[gloss_statistics(**reading["test"]) for reading in of_seed] for of_seed in readings]
+    deviation = None
+    if len(rates[0]) > 1:
+        deviation = math.sqrt(statistics.mean(statistics.variance(of_seed) for of_seed in rates))
+    values = [rate for of_seed in rates for rate in of_seed]
+    return Measurement(values, np.array(clips).mean(axis=1), ratio_of, deviation)
+
+
+def show_figures(figures: list[Figures], ablation: Ablation, probe_seeds: int) -> None:
+    """Write, print and draw what each encoder reaches."""
+    names = list(figures[0].measurements)
+    head = ["encoder trained with", "its rate", *(cell for name in names for cell in (MEASURES[name], "95 %"))]
+    head += ["ROUGE-L of stage 2", "BLEU-4 as trained", "gradient norms, encoder / language model"]
+    rows = [head]
+    for own in figures:
+        cells = [own.encoder.label, f"{own.encoder.rate:g}"]
+        for name in names:
+            cells += own.measurements[name].cells()
+        for values in (own.rouge_l, own.bleu4_as_trained, own.gradient_ratios):
+            cells.append(mean_and_deviation(values) if values else "")
+        rows.append(cells)
+    title = f"test split, {len(ablation.seeds)} seed(s) of each encoder, {probe_seeds} of each probe: mean ± sample "
+    title += "deviation over both, in brackets that of the probe's seed alone; 95 % intervals over clips and seeds"
+    cut_off = sum(own.probes_cut_off for own in figures)
+    if cut_off:
+        title += f"; {cut_off} probes had not converged"
+    show_table(ablation.out / "dominance.md", rows, title, [panel_of(figures, name) for name in names])
+
+
+def show_differences(figures: list[Figures], ablation: Ablation) -> None:
+    """Write and print how far each encoder lies from the first arm at its rate, and from the untrained one."""
+    pairs = []
+    for own in figures:
+        first = next(other for other in figures if other.encoder.rate == own.encoder.rate)
+        for other in (first, figures[0]):
             if other is not own:
-                theirs, _ = other["statistics"][key]
-                values.append(f"{score_difference(statistics, theirs, score).p_value:.3f}")
-    cells += [mean_and_deviation(own[key]) if own[key] else "" for key in ("rouge_l", "as_trained", "norms")]
-    return [*cells, *(", ".join(values) for values in tests)]
+                pairs.append((own, other))
+    names, tests = [], []
+    for measure_name in figures[0].measurements:
+        for own, other in pairs:
+            ours, theirs = own.measurements[measure_name], other.measurements[measure_name]
+            names.append([MEASURES[measure_name], own.encoder.label, f"{own.encoder.rate:g}", other.encoder.label])
+            tests.append(score_difference(ours.clips, theirs.clips, ours.score))
+    adjusted = holm([test.p_value for test in tests])
+    rows = [["measure", "encoder trained with", "its rate", "less", "difference", "95 %", "p", "p, Holm"]]
+    for cells, test, p_value in zip(names, tests, adjusted, strict=True):
+        rows.append([*cells, *difference_cells(test, p_value)])
+    title = "Differences, over clips and seeds; a probe's figure is the mean over its seeds. Holm over all rows"
+    show_table(ablation.out / "dominance_differences.md", rows, title)
 
 
-def panel(found: list[dict[str, Any]], key: str) -> Panel:
-    """One probe over the rate of the encoder, a line an arm, and the untrained encoder as a level."""
-    rates = sorted({math.log10(own["rate"]) for own in found if own["rate"]})
+def panel_of(figures: list[Figures], name: str) -> Panel:
+    """One measure over the rate of the encoder, a line an arm, and the untrained encoder as a level."""
+    rates = sorted({math.log10(own.encoder.rate) for own in figures if own.encoder.rate})
     lines: dict[str, list] = {}
-    for own in found:
-        for rate in [math.log10(own["rate"])] if own["rate"] else rates:
-            lines[own["label"]] = sorted([*lines.get(own["label"], []), (rate, *moments(own[key]))])
-    return Panel(PROBES[key], "log10 of the encoder's learning rate", lines)
+    for own in figures:
+        for rate in [math.log10(own.encoder.rate)] if own.encoder.rate else rates:
+            point = rate, *moments(own.measurements[name].values)
+            lines[own.encoder.label] = sorted([*lines.get(own.encoder.label, []), point])
+    return Panel(MEASURES[name], "log10 of the encoder's learning rate", lines)

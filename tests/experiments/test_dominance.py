@@ -1,5 +1,6 @@
-"""`fla ablate dominance` in miniature, and the probe it measures encoders with."""
+"""`fla ablate dominance` in miniature, and the probes it measures encoders with."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 
 from experiments import ablation, probe
 from experiments.ablation import Ablation
-from experiments.dominance import read_encoders
+from experiments.dominance import MEASURES, measure_probe, read_encoders
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics
-from experiments.probe import train_probe
+from experiments.probe import EncodedSplit, GlossProbe, probe_glosses
 from tests.experiments.test_ablation import commands, tiny  # noqa: F401
 from tests.tiny_runs import ROOT
 from training_fla.cli import main
@@ -48,8 +49,9 @@ def recipes(tiny: Path, tmp_path: Path) -> Path:  # noqa: F811
 
 
 def test_encoders_are_trained_probed_and_compared(recipes, tmp_path, commands, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr(probe, "EPOCHS", 2)
+    monkeypatch.setattr(probe, "MOST_EPOCHS", 10)
     argv = ["ablate", "dominance", "--recipes", str(recipes), "--out", str(tmp_path / "out"), "--seeds", "3"]
+    argv += ["--probe-seeds", "2"]
     whole = ablation.run_command
     monkeypatch.setattr(ablation, "run_command", lambda words, more: 1 if len(commands) == 3 else whole(words, more))
     assert main(argv) == 1
@@ -66,27 +68,67 @@ def test_encoders_are_trained_probed_and_compared(recipes, tmp_path, commands, m
         assert second[second.index("--stage1_checkpoint") + 1] == first[first.index("--output_dir") + 1]
     untrained, trained = ((tmp_path / "out/seed-3" / name) for name in (arms[0], arms[1]))
     assert_encoder_stays(untrained, trained)
-    table = (tmp_path / "out/dominance.md").read_text(encoding="utf-8")
-    assert table in capsys.readouterr().out
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[4:]]
-    assert [row[:2] for row in rows] == [["untrained encoder", "0"], *(
-        [arm, rate] for rate in ("0.01", "0.001") for arm in ("Light-T", "another, not pre-trained"))]  # fmt: skip
-    assert all(float(row[2]) > 0 and " to " in row[3] for row in rows), "a gloss error rate and its interval"
-    assert float(rows[2][8]) > 0, "the joint recipe logs norms"
-    assert rows[0][9:] == ["", ""] and rows[1][9] == "" and rows[2][9].count(",") == 1
-    assert all(0 < float(p) <= 1 for p in rows[2][10].split(","))
+    probed = sorted(file.name for file in (tmp_path / "out/seed-3").glob("probe-*.json"))
+    assert probed == sorted(f"probe-{kind}-{seed}-{arm}.json" for kind in ("linear", "hidden") for seed in (0, 1)
+                            for arm in arms)  # fmt: skip
+    assert_tables(tmp_path / "out", capsys.readouterr().out)
+    assert_what_was_read_is_not_read_again(tmp_path / "out", argv, monkeypatch)
     assert_blank_is_chosen_on_dev(
-        untrained, read_lines(Stage2Arguments, recipes / "stage2.yaml")["dataset"], monkeypatch
+        untrained, Path(read_lines(Stage2Arguments, recipes / "stage2.yaml")["dataset"]), monkeypatch
     )
-    assert (tmp_path / "out/dominance.png").read_bytes().startswith(b"\x89PNG")
 
 
-def assert_blank_is_chosen_on_dev(run: Path, dataset: str, monkeypatch) -> None:
+def cells_of(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[4:]]
+
+
+def assert_tables(out: Path, printed: str) -> None:
+    """What each encoder reaches, and how far encoders lie apart."""
+    table = (out / "dominance.md").read_text(encoding="utf-8")
+    assert table in printed and "20 probes had not converged" in table.splitlines()[0]
+    rows = cells_of(table)
+    encoders = [[arm, rate] for rate in ("0.01", "0.001") for arm in ("Light-T", "another, not pre-trained")]
+    assert [row[:2] for row in rows] == [["untrained encoder", "0"], *encoders]
+    for row in rows:
+        assert "±" in row[2] and "±" in row[4] and "±" not in row[6], "two probe seeds count, of one encoder each"
+        assert all(" to " in row[place] for place in (3, 5, 7))
+    assert float(rows[2][10]) > 0, "the joint recipe logs norms"
+    differences = (out / "dominance_differences.md").read_text(encoding="utf-8")
+    assert differences in printed
+    rows = cells_of(differences)
+    assert [row[0] for row in rows] == [name for name in MEASURES.values() for _ in range(6)]
+    assert [row[1:4] for row in rows[:6]] == [
+        ["Light-T", "0.01", "untrained encoder"],
+        ["another, not pre-trained", "0.01", "Light-T"],
+        ["another, not pre-trained", "0.01", "untrained encoder"],
+        ["Light-T", "0.001", "untrained encoder"],
+        ["another, not pre-trained", "0.001", "Light-T"],
+        ["another, not pre-trained", "0.001", "untrained encoder"],
+    ]
+    for row in rows:
+        low, high = map(float, row[5].split(" to "))
+        assert low <= high and 0 < float(row[6]) <= float(row[7]) <= 1
+    assert (out / "dominance.png").read_bytes().startswith(b"\x89PNG")
+
+
+def assert_what_was_read_is_not_read_again(out: Path, argv: list[str], monkeypatch) -> None:
+    """A killed study goes on with the probes that are missing."""
+    first = out / "seed-3/probe-hidden-1-Light-T-0.01.json"
+    first.unlink()
+    read, whole = [], probe.probe_glosses
+    monkeypatch.setattr(probe, "probe_glosses", lambda splits, *which: read.append(which) or whole(splits, *which))
+    assert main(argv) == 0 and read == [("hidden", 1)] and first.exists()
+    monkeypatch.setattr(probe, "probe_glosses", whole)
+
+
+def assert_blank_is_chosen_on_dev(run: Path, dataset: Path, monkeypatch) -> None:
     """Whichever weight of CTC's blank has fewer errors on dev is what test is read with."""
+
+    splits = probe.encode_splits(run, dataset, run.with_name("features"))
 
     def reading(*blanks) -> dict:
         monkeypatch.setattr(probe, "BLANKS", blanks)
-        return probe.probe_glosses(run, Path(dataset), run.with_name("features"))
+        return probe_glosses(splits, "linear", seed=0)
 
     nothing, everything = reading(100.0), reading(-100.0)
     assert not any(nothing["test"]["predictions"]) and all(everything["test"]["predictions"])
@@ -142,22 +184,104 @@ def test_a_plan_that_cannot_be_read_is_named(recipes, tmp_path, capsys, text, me
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_the_probe_reads_glosses_that_frames_hold_and_cannot_read_others():
-    torch.manual_seed(0)
-    targets = [torch.randint(1, 5, (3,)).tolist() for _ in range(60)]
-    signs = torch.randn(5, 16)
-    clips = [torch.cat([signs[[g, g, g]] + 0.1 * torch.randn(3, 16) for g in line]) for line in targets]
-    noise = [torch.randn_like(clip) for clip in clips]
+def signed(signs: torch.Tensor, seed: int, num_clips: int = 40) -> EncodedSplit:
+    """Clips of three signs `(G, C)`, three positions each, with noise; a sign is never made twice running."""
+    random = torch.Generator().manual_seed(seed)
+    features, glosses = [], []
+    for _ in range(num_clips):
+        line = torch.randperm(len(signs), generator=random)[:3].tolist()
+        noise = 0.1 * torch.randn(9, signs.shape[1], generator=random)
+        features.append(signs[line].repeat_interleave(3, dim=0) + noise)
+        glosses.append(" ".join(f"SIGN{number}" for number in line))
+    return EncodedSplit(features, glosses)
 
-    def errors(features) -> float:
-        read = train_probe(features[:40], targets[:40], seed=0)
-        lines = [read(clip).argmax(-1).unique_consecutive().tolist() for clip in features[40:]]
-        # CTC reads a sign that is made twice running as one unless a blank is between.
-        truth = [[g for g, before in zip(line, [0, *line], strict=False) if g != before] for line in targets[40:]]
-        read_and_signed = [[" ".join(map(str, filter(None, line))) for line in side] for side in (lines, truth)]
-        return gloss_error_rate(*read_and_signed) / 100
 
-    assert errors(clips) < 0.2 < 0.6 < errors(noise)
+def splits_of(signs: torch.Tensor) -> dict[str, EncodedSplit]:
+    return {name: signed(signs, seed) for seed, name in enumerate(("train", "dev", "test"))}
+
+
+def errors_of(splits: dict[str, EncodedSplit], kind: str) -> float:
+    return gloss_error_rate(**probe_glosses(splits, kind, seed=0)["test"])
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Probes that give up sooner, which these few clips allow."""
+    monkeypatch.setattr(probe, "PATIENCE", 20)
+    monkeypatch.setattr(probe, "BLANKS", range(-4, 5, 4))
+
+
+def test_a_probe_reads_glosses_that_features_hold_and_cannot_read_others(short):
+    splits = splits_of(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
+    random = torch.Generator().manual_seed(1)
+    noise = {
+        name: EncodedSplit([torch.randn(clip.shape, generator=random) for clip in split.features], split.glosses)
+        for name, split in splits.items()
+    }
+    for kind in ("linear", "hidden"):
+        assert errors_of(splits, kind) < 20 < 50 < errors_of(noise, kind)
+
+
+def test_a_hidden_layer_reads_what_no_linear_layer_can(short):
+    """Opposite corners of a square are one sign, as in XOR."""
+    splits = splits_of(torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]))
+    for split in splits.values():
+        for place, line in enumerate(split.glosses):
+            glosses = line.replace("SIGN1", "SIGN0").replace("SIGN3", "SIGN2").split()
+            split.glosses[place] = " ".join(gloss for gloss, _ in itertools.groupby(glosses))
+    linear, hidden = (errors_of(splits, kind) for kind in ("linear", "hidden"))
+    assert hidden < 10 < 30 < linear
+
+
+def test_a_probe_ends_when_dev_stops_improving_and_keeps_its_best_weights(short, monkeypatch):
+    """Dev improves for 50 epochs and then gets worse: the weights and the blank of the 50th are kept."""
+    splits = splits_of(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
+    weights = {}
+
+    def errors_on(self, dev):
+        weights[self.epochs] = self.network.weight.detach().clone()
+        return abs(50 - self.epochs) + 1.0, self.epochs
+
+    monkeypatch.setattr(GlossProbe, "errors_on", errors_on)
+    trained = GlossProbe("linear", splits["train"], seed=0)
+    assert trained.train_until_dev_stops(splits["train"], splits["dev"]) == 50
+    assert trained.has_converged and trained.epochs == 50 + 4 * 30, "the rate falls four times, after 3 looks each"
+    assert torch.equal(trained.network.weight, weights[50]) and not torch.equal(weights[50], weights[60])
+    monkeypatch.setattr(probe, "MOST_EPOCHS", 30)
+    cut_off = GlossProbe("linear", splits["train"], seed=0)
+    cut_off.train_until_dev_stops(splits["train"], splits["dev"])
+    assert cut_off.epochs == 30 and not cut_off.has_converged
+
+
+def test_a_probes_own_seed_is_counted(short):
+    splits = splits_of(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
+    first, again, other = (GlossProbe("linear", splits["train"], seed) for seed in (0, 0, 1))
+    assert torch.equal(first.network.weight, again.network.weight)
+    assert not torch.equal(first.network.weight, other.network.weight)
+
+    def reading(prediction: str) -> dict:
+        return {"test": {"predictions": [prediction, "C"], "references": ["A B", "C D"]}}
+
+    # by hand: 1 or 2 edits of 4 glosses for the first encoder, 1 or 3 for the second
+    measured = measure_probe([[reading("A B"), reading("A")], [reading("A B"), reading("X Y")]])
+    assert measured.values == [25, 50, 25, 75]
+    assert measured.probe_deviation == pytest.approx(((25**2 / 2 + 50**2 / 2) / 2) ** 0.5)
+    assert measured.clips.tolist() == [[[50, 2], [100, 2]], [[100, 2], [100, 2]]]
+    assert measured.score(measured.clips[0].sum(0)) == 37.5, "the mean over the seeds of the probe"
+    assert "43.75 ± 23.94 (27.95)" in measured.cells()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["table4", "--probe-seeds", "2"], "--probe-seeds are options of dominance, not of table4"),
+        (["table4", "--probes", "linear"], "--probe-seeds are options of dominance, not of table4"),
+        (["dominance", "--probe-seeds", "0"], "--probe-seeds 0: must be 1 or more"),
+    ],
+)
+def test_options_of_probes_are_checked(argv, message, capsys):
+    assert main(["ablate", *argv]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_gloss_errors_are_edits_over_glosses_of_the_whole_split():
