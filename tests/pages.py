@@ -102,7 +102,9 @@ STAND_INS = (
     ),
     StandIn("fla denoise *", "pre-training takes minutes; test_denoising.py sees it learn", "--max-steps 2"),
     StandIn(
-        "fla ablate dominance *", "ten encoders take minutes even so; these are three", "--recipes fewer_encoders"
+        "fla ablate dominance *",
+        "ten encoders take minutes even so; these are three, and one probe of each",
+        "--recipes fewer_encoders --probes linear --probe-seeds 1",
     ),
     StandIn("*run_stage2.py recipes/demo/stage2.yaml *", "the tiny demo's frames are smaller", FRAMES),
     StandIn("*run_stage[12].py recipes/[!df]*", "frames of 224 pixels take minutes on a processor", FRAMES),
