@@ -363,8 +363,10 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         if encoder_outputs is None:
             sign_embeds, mask = self._sign_embeds(pixel_values_videos, sign_features, attention_mask, positions)
             attention_mask = mask.long()
-            if positions is not None and labels is not None and decoder_attention_mask is None:
-                attention_mask, decoder_attention_mask = self._added_masks(mask, labels.shape[1])
+            is_training = self.training and decoder_input_ids is not None
+            if positions is not None and (is_training or labels is not None) and decoder_attention_mask is None:
+                length = (decoder_input_ids if labels is None else labels).shape[1]
+                attention_mask, decoder_attention_mask = self._added_masks(mask, length)
         outputs = self.language_model(
             inputs_embeds=sign_embeds,
             encoder_outputs=encoder_outputs,
@@ -380,7 +382,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         if labels is None:
             return outputs
 
-        # This model owns the loss: the language models' own ones do not know `num_items_in_batch`.
+        # The loss of a plain Trainer; the language models' own ones do not know `num_items_in_batch`. In a run of ours
+        # the model gets no labels: its loss is computed by `SignTranslationTrainer.compute_loss`.
         loss = self.loss_function(
             logits=outputs.logits,
             labels=None,

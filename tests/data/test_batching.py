@@ -1,4 +1,4 @@
-"""Batches within a budget of frames: every clip once, memory flat, and the same on any number of processes."""
+"""Batches: every clip once on any number of processes, in the order of 0.3.0; within a budget memory is flat."""
 
 import functools
 import json
@@ -8,33 +8,52 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import IterableDataset
 
 from modeling_fla import FlaForConditionalGeneration
 from tests.tiny_runs import STAGE2, losses, pack_demo, run, stage1_of_one_step, weights
 from tests.training.test_two_processes import run_together
-from training_fla.data.batching import FrameBudgetSampler, check_batching
+from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, Shares, check_batching
 from training_fla.errors import InputError
 from training_fla.training.trainer import SignTranslationTrainer
 
 LENGTHS = np.random.default_rng(0).integers(1, 60, 333).tolist()
+# Eleven clips, seed 3, batches of two, epochs 0 and 1, as 0.3.0 printed them.
+BY_LENGTH_OF_030 = [[7, 5, 6, 8, 10, 9, 3, 4, 2, 1, 0], [3, 4, 6, 8, 1, 9, 7, 5, 2, 10, 0]]
 
 
 def padded_frames(batch: list[int], lengths=LENGTHS) -> int:
     return len(batch) * max(lengths[clip] for clip in batch)
 
 
-@pytest.mark.parametrize("max_clips", [None, 4])
+def sampler_of(lengths=LENGTHS, batch_size=1000, seed=3, epoch=0, **options) -> ClipBatchSampler:
+    sampler = ClipBatchSampler(SimpleNamespace(lengths=lengths), batch_size, seed, **options)
+    sampler.set_epoch(epoch)
+    return sampler
+
+
+def on_all_processes(num_processes: int, **options) -> list[list[list[int]]]:
+    """The batches of each process."""
+    places = range(num_processes)
+    return [list(sampler_of(num_processes=num_processes, process_index=index, **options)) for index in places]
+
+
+def clips_of(batches: list[list[int]]) -> list[int]:
+    return [clip for batch in batches for clip in batch]
+
+
+@pytest.mark.parametrize("max_clips", [1000, 4])
 def test_every_clip_comes_once_and_no_batch_exceeds_the_budget(max_clips):
-    sampler = FrameBudgetSampler(LENGTHS, 128, max_clips, seed=3)
+    sampler = sampler_of(batch_size=max_clips, frames_per_batch=128)
     batches = list(sampler)
     assert len(batches) == len(sampler)
-    assert sorted(clip for batch in batches for clip in batch) == list(range(333))
+    assert sorted(clips_of(batches)) == list(range(333))
     assert all(padded_frames(batch) <= 128 for batch in batches)
-    assert max_clips is None or max(map(len, batches)) <= max_clips
+    assert max(map(len, batches)) <= max_clips
 
 
 def test_little_of_a_batch_is_padding():
-    batches = list(FrameBudgetSampler(LENGTHS, 240, seed=1))
+    batches = list(sampler_of(frames_per_batch=240))
     padded = sum(map(padded_frames, batches))
     assert sum(LENGTHS) / padded > 0.85
     assert padded / len(batches) > 0.8 * 240  # and the budget is used
@@ -42,70 +61,142 @@ def test_little_of_a_batch_is_padding():
 
 @pytest.mark.parametrize("corpus", [LENGTHS, LENGTHS * 20, LENGTHS[:9], [7] * 100])
 @pytest.mark.parametrize(("accumulation", "processes"), [(1, 1), (3, 1), (1, 2), (2, 2)])
-def test_every_epoch_is_as_long_on_every_process(corpus, accumulation, processes):
-    def batches(epoch, **place):
-        sampler = FrameBudgetSampler(corpus, 128, seed=3, accumulation=accumulation, **place)
-        sampler.set_epoch(epoch)
-        assert len(sampler) == len(list(sampler))
-        return list(sampler)
-
+def test_every_epoch_within_a_budget_is_as_long_on_every_process(corpus, accumulation, processes):
     orders = set()
     for epoch in range(4):
-        apart = [batches(epoch, num_processes=processes, process_index=index) for index in range(processes)]
-        assert len({len(order) for order in apart}) == 1, "processes must make equally many steps"
+        options = {"lengths": corpus, "epoch": epoch, "frames_per_batch": 128, "accumulation": accumulation}
+        apart = on_all_processes(processes, **options)
+        assert {len(order) for order in apart} == {len(sampler_of(num_processes=processes, **options))}
         assert len(apart[0]) % accumulation == 0, "every step must have all its batches"
-        assert sorted(clip for order in apart for batch in order for clip in batch) == list(range(len(corpus)))
+        assert sorted(clips_of(clips_of(apart))) == list(range(len(corpus)))
         orders.add((len(apart[0]), str(apart)))
     assert len({length for length, _ in orders}) == 1, "the schedule counts on it"
     assert len(orders) == 4 or len(corpus) < 10, "but the batches differ"
 
 
+@pytest.mark.parametrize("by_length", [False, True])
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 2, 11, 30, 403])
+def test_every_clip_comes_once_on_any_number_of_processes(count, processes, by_length):
+    """Equally many batches, shares of the last round that differ by one clip at most, and the steps of one process."""
+    lengths = np.random.default_rng(count).integers(5, 60, count)
+    options = {"lengths": lengths, "by_length": by_length}
+    apart = on_all_processes(processes, batch_size=2, accumulation=2, **options)
+    assert {len(batches) for batches in apart} == {len(sampler_of(batch_size=2, num_processes=processes, **options))}
+    rounds = list(zip(*apart, strict=True))
+    assert sorted(clips_of(clips_of(rounds))) == list(range(count))
+    assert all(len(share) == 2 for shares in rounds[:-1] for share in shares)
+    last = [len(share) for share in rounds[-1]]
+    assert max(last) - min(last) <= 1 and max(last) > 0
+    alone = list(sampler_of(batch_size=2 * processes, accumulation=2, **options))
+    assert [clips_of(shares) for shares in rounds] == alone
+
+
+def test_the_order_is_that_of_030():
+    """A run that it began sees the same clips when it is resumed."""
+    generator = np.random.default_rng([3, 2])
+    order = generator.permutation(23).tolist()
+    assert clips_of(sampler_of(range(23), batch_size=4, epoch=2)) == order
+    lengths = np.random.default_rng(0).integers(5, 60, 11)
+    epochs = [clips_of(sampler_of(lengths, 2, epoch=epoch, by_length=True)) for epoch in (0, 1)]
+    assert epochs == BY_LENGTH_OF_030
+
+
+def test_the_order_follows_from_seed_and_epoch():
+    for options in ({"batch_size": 4}, {"batch_size": 4, "by_length": True}, {"frames_per_batch": 128}):
+        epochs = [list(sampler_of(seed=5, epoch=epoch, **options)) for epoch in (0, 1)]
+        assert epochs[0] != epochs[1]
+        assert list(sampler_of(seed=5, epoch=1, **options)) == epochs[1]
+        assert list(sampler_of(seed=6, epoch=1, **options)) != epochs[1]
+
+
+def test_grouping_puts_clips_of_similar_length_together():
+    lengths = np.random.default_rng(0).integers(5, 100, 403)
+    batches = list(sampler_of(lengths, 4, by_length=True))
+    spreads = [np.ptp(lengths[batch]) for batch in batches[:100]]
+    assert np.mean(spreads) < 5, "four random clips would spread over about 57 frames"
+    order = clips_of(batches)
+    assert order != sorted(order, key=lambda clip: lengths[clip])
+
+
 def test_processes_make_the_batches_that_one_process_accumulates():
-    alone = list(FrameBudgetSampler(LENGTHS, 128, seed=3, accumulation=2))
-    pair = [FrameBudgetSampler(LENGTHS, 128, seed=3, num_processes=2, process_index=index) for index in (0, 1)]
-    assert [batch for step in zip(*pair, strict=True) for batch in step] == alone
+    alone = list(sampler_of(frames_per_batch=128, accumulation=2))
+    pair = on_all_processes(2, frames_per_batch=128)
+    assert [batch for shares in zip(*pair, strict=True) for batch in shares] == alone
 
 
 def test_the_batches_of_a_step_are_about_as_large():
-    batches = list(FrameBudgetSampler(LENGTHS * 20, 128, seed=3, num_processes=1, accumulation=4))
+    batches = list(sampler_of(LENGTHS * 20, frames_per_batch=128, accumulation=4))
     sizes = np.array([padded_frames(batch, LENGTHS * 20) for batch in batches]).reshape(-1, 4)
     assert np.mean(np.ptp(sizes, axis=1)) < 2, "a process would wait for the others"
 
 
-def test_the_order_follows_from_seed_and_epoch():
-    first, again = (FrameBudgetSampler(LENGTHS, 128, seed=5) for _ in range(2))
-    assert list(first) == list(again)
-    again.set_epoch(1)
-    assert list(first) != list(again)
-    first.set_epoch(1)
-    assert list(first) == list(again)
+def test_the_dataset_learns_which_epoch_begins():
+    epochs = []
+    dataset = SimpleNamespace(lengths=[3, 4], set_epoch=epochs.append)
+    loader = ClipLoader(Shares(dataset), batch_sampler=ClipBatchSampler(dataset, 1, seed=0))
+    loader.set_epoch(4)
+    assert epochs == [4] and loader.batch_sampler.epoch == 4
+
+
+class Examples(list):
+    """A dataset of as many examples, read in batches of their indices."""
+
+    lengths = property(lambda self: [1] * len(self))
+
+
+def indices(examples: list[dict]) -> dict[str, torch.Tensor]:
+    return {"indices": torch.tensor([example["index"] for example in examples])}
+
+
+def test_a_process_without_a_clip_computes_one_that_counts_for_nothing():
+    """Seven clips on three processes, two each: the last round has one."""
+    dataset = Examples({"index": index} for index in range(7))
+    seen = []
+    for index in range(3):
+        sampler = ClipBatchSampler(dataset, 2, seed=1, num_processes=3, process_index=index)
+        batches = list(ClipLoader(Shares(dataset), batch_sampler=sampler, collate_fn=indices))
+        assert len(batches) == 2
+        seen.append(batches[-1]["indices"].tolist())
+    assert seen[0] != [NO_CLIP] and seen[1:] == [[NO_CLIP], [NO_CLIP]]
+
+
+def test_a_stream_that_ends_early_repeats_clips_that_count_for_nothing():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([{"index": index} for index in range(3)])
+
+        def __len__(self):
+            return 8
+
+    batches = [batch["indices"].tolist() for batch in ClipLoader(Stream(), batch_size=2, collate_fn=indices)]
+    assert batches == [[0, 1], [2], [NO_CLIP], [NO_CLIP]]
 
 
 def test_a_clip_beyond_the_budget_is_named():
     with pytest.raises(InputError, match="clip 1 has 9 frames, more than the budget of 8"):
-        FrameBudgetSampler([3, 9, 5], 8)
+        sampler_of([3, 9, 5], frames_per_batch=8)
+    named = SimpleNamespace(lengths=[3, 9, 5], ids=["a", "b", "c"])
     with pytest.raises(InputError, match="clip b has 9 frames, more than the budget of 8 .* max_source_frames"):
-        FrameBudgetSampler([3, 9, 5], 8, names=["a", "b", "c"])
+        ClipBatchSampler(named, 4, seed=0, frames_per_batch=8)
 
 
 def test_too_few_clips_for_a_batch_each_are_refused():
     with pytest.raises(InputError, match="3 clips make 3 batches of 9 frames and cannot be dealt out to steps of 2"):
-        FrameBudgetSampler([9, 9, 9], 9, num_processes=2)
+        sampler_of([9, 9, 9], frames_per_batch=9, num_processes=2)
 
 
 def test_no_clips_make_no_batches():
-    assert list(FrameBudgetSampler([], 8)) == []
+    assert list(sampler_of([], frames_per_batch=8)) == [] and list(sampler_of([])) == []
 
 
 @pytest.mark.parametrize("name", ["split_batches", "dispatch_batches"])
-def test_lines_that_contradict_a_budget_are_refused(name):
-    config = SimpleNamespace(split_batches=False, dispatch_batches=None)
-    args = SimpleNamespace(accelerator_config=config)
-    check_batching(args, frames_per_batch=100)
-    setattr(config, name, True)
-    check_batching(args, frames_per_batch=None)
-    with pytest.raises(InputError, match=f"accelerator_config.{name} is for batches of equally many clips"):
-        check_batching(args, frames_per_batch=100)
+def test_lines_by_which_accelerate_would_cut_batches_are_refused(name):
+    args = SimpleNamespace(accelerator_config=SimpleNamespace(split_batches=False, dispatch_batches=None))
+    check_batching(args)
+    setattr(args.accelerator_config, name, True)
+    with pytest.raises(InputError, match=f"accelerator_config.{name} .* total_batch_size"):
+        check_batching(args)
 
 
 # Two and a half epochs of batches of one to six clips; the longest clip has 17 sampled frames.

@@ -11,7 +11,7 @@ import torch
 
 from tests.data.test_feature_store import tiny_model
 from training_fla.data.augmentation import ClipAugmentation
-from training_fla.data.batching import EpochSampler
+from training_fla.data.batching import ClipBatchSampler
 from training_fla.data.collation import SignTranslationCollator
 from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.packed_corpus import PackedCorpus
@@ -221,31 +221,9 @@ def test_a_corpus_of_many_clips_opens_at_once_and_takes_little_memory(packed_dem
     monkeypatch.setattr(type(demo_processor.tokenizer), "__call__", lambda *_, **__: pytest.fail("it tokenises"))
     tracemalloc.start()
     videos = SignVideoDataset(corpus, demo_processor)
-    sampler = EpochSampler(videos.lengths, seed=0, batch_size=8)
+    sampler = ClipBatchSampler(videos, 8, seed=0, by_length=True)
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert len(videos) == len(sampler) == 200_000 and used + many.nbytes < 300 * len(videos)
+    assert len(videos) == 8 * len(sampler) == 200_000 and used + many.nbytes < 300 * len(videos)
     assert len(pickle.dumps(videos)) < 50 * len(videos) + 200_000
     assert videos.ids[-1] == "train-00009" and videos.sentences[10] == corpus.sentences[0]
-
-
-def test_every_epoch_holds_every_clip_once_in_an_order_of_its_own():
-    sampler = EpochSampler(lengths=range(23), seed=1)
-    orders = []
-    for epoch in (0, 1):
-        sampler.set_epoch(epoch)
-        orders.append(list(sampler))
-        assert sorted(orders[-1]) == list(range(23))
-    assert orders[0] != orders[1]
-    sampler.set_epoch(0)
-    assert list(sampler) == orders[0], "a resumed run must see the same order"
-
-
-def test_grouping_puts_clips_of_similar_length_together_and_loses_none():
-    lengths = np.random.default_rng(0).integers(5, 100, 403)
-    sampler = EpochSampler(lengths, seed=1, batch_size=4)
-    order = list(sampler)
-    assert sorted(order) == list(range(403))
-    spreads = [np.ptp(lengths[order[i : i + 4]]) for i in range(0, 400, 4)]
-    assert np.mean(spreads) < 5, "four random clips would spread over about 57 frames"
-    assert len(set(order[:4])) == 4 and order != sorted(order, key=lambda i: lengths[i])

@@ -9,7 +9,7 @@ from transformers import Seq2SeqTrainer
 from training_fla.cli import main as fla
 from training_fla.errors import InputError
 from training_fla.folders import write_marker
-from training_fla.training.callbacks import Epochs
+from training_fla.training.callbacks import TrainingProgress
 from training_fla.training.denoising import MASKED_SHARE, InfillingCollator, NoisedSentences, denoise, infill
 
 MASK = -1
@@ -107,7 +107,7 @@ def test_a_resumed_run_ends_at_the_same_bytes(tmp_path, monkeypatch, stop, group
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Epochs, "on_save", end)
+        patch.setattr(TrainingProgress, "on_save", end)
         denoise(SENTENCES, tmp_path / "parts", **options)
     assert (tmp_path / "parts.checkpoints" / f"checkpoint-{stop}").is_dir()
     denoise(SENTENCES, tmp_path / "parts", **options, resume=True)

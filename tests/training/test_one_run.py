@@ -1,8 +1,8 @@
 """One-run training: which loss reaches what, and that the run leaves one plain model."""
 
-import functools
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.tiny_runs import NETWORK, STAGE2, pack_demo, run, weights
 from training_fla.errors import InputError
 from training_fla.training.callbacks import read_norms
 from training_fla.training.one_run import OneRunModel, add_light_t, without_light_t
-from training_fla.training.trainer import token_loss
+from training_fla.training.trainer import SignTranslationTrainer, token_loss
 
 IDS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 3}
 SIZES = {"d_model": 8, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12, "dropout": 0.0}
@@ -44,34 +44,41 @@ def gradients(model, loss) -> dict:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
 
 
+def outputs_of(model):
+    """As the trainer calls the model: without labels."""
+    return model(**{name: value for name, value in batch().items() if name != "labels"})
+
+
 def test_only_light_t_teaches_the_visual_encoder(model):
-    model.loss_function = functools.partial(token_loss, smoothing=0.1)
-    outputs = model(**batch())
-    both = gradients(model, outputs.loss)
-    ours = model.loss_function(logits=model(**batch()).logits, shift_labels=batch()["labels"])
-    language_model_alone = gradients(model, ours)
-    light_t_alone = gradients(model, model(**batch()).loss - ours.detach())
-    light_t_alone = {n: g for n, g in light_t_alone.items() if n.split(".")[0] in ("light_t", "visual_encoder")}
-    torch.testing.assert_close(model(**batch(), num_items_in_batch=10).loss, outputs.loss / 2)
-    assert {name.split(".")[0] for name in language_model_alone} == {"adapter", "language_model"}
-    assert {name.split(".")[0] for name in light_t_alone} == {"light_t", "visual_encoder"}
-    assert both.keys() == language_model_alone.keys() | light_t_alone.keys()
-    for name, gradient in both.items():
-        torch.testing.assert_close(gradient, (light_t_alone | language_model_alone)[name])
+    labels = batch()["labels"]
+    ours = gradients(model, token_loss(outputs_of(model).logits, labels, smoothing=0.1))
+    light_t = gradients(model, token_loss(outputs_of(model).light_t_logits, labels, smoothing=0.1))
+    assert {name.split(".")[0] for name in ours} == {"adapter", "language_model"}
+    assert {name.split(".")[0] for name in light_t} == {"light_t", "visual_encoder"}
+
+
+def test_the_loss_of_a_step_is_the_sum_of_both(model):
+    """The trainer's, of a batch that is a third of the step's ten tokens and more."""
+    trainer = object.__new__(SignTranslationTrainer)
+    trainer.args = SimpleNamespace(label_smoothing_factor=0.1, average_tokens_across_devices=True)
+    trainer.accelerator = SimpleNamespace(num_processes=1)
+    trainer.optimization = SimpleNamespace(freeze_batch_norm_statistics=False)
+    trainer.loss_check = SimpleNamespace(check=lambda loss, indices: None)
+    inputs = batch() | {"indices": torch.tensor([0, 1])}
+    loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=torch.tensor(10))
+    losses = [token_loss(logits, inputs["labels"], 10, 0.1) for logits in (outputs.logits, outputs.light_t_logits)]
+    torch.testing.assert_close(loss, sum(losses))
 
 
 def test_light_t_reads_what_stage_1_would_read(model):
-    """The summed loss minus the language model's own is that of a stage-1 model of the same parts."""
+    """Its scores are those of a stage-1 model of the same parts."""
     first = FlaForConditionalGeneration(model.config, model.visual_encoder, model.light_t.language_model)
     first.adapter = model.light_t.adapter
     with torch.no_grad():
         for layer in model.modules():  # BatchNorm's momentum aside: what is compared is one forward in training
             if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
                 layer.momentum = 0.0
-        expected = first.train()(**batch()).loss
-        outputs = model.train()(**batch())
-        own = model.loss_function(logits=outputs.logits, labels=None, shift_labels=batch()["labels"], vocab_size=20)
-        torch.testing.assert_close(outputs.loss - own, expected)
+        torch.testing.assert_close(outputs_of(model.train()).light_t_logits, outputs_of(first.train()).logits)
 
 
 def test_what_is_kept_is_plain_and_unchanged(model, tmp_path):

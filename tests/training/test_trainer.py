@@ -24,12 +24,13 @@ from transformers import MBartForConditionalGeneration as MBart
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from processing_fla import FlaProcessor
 from tests.tiny_runs import ROOT, STAGE2, pack_demo, run, stage1_of_one_step, weights
+from training_fla.data.batching import NO_CLIP
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.errors import InputError
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
 from training_fla.stages import building, launch
 from training_fla.training.parts import special_token_ids
-from training_fla.training.trainer import SignTranslationTrainer
+from training_fla.training.trainer import SignTranslationTrainer, token_loss
 
 SIZES = {
     "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
@@ -116,8 +117,8 @@ def test_in_bf16_statistics_of_batch_norm_and_the_loss_are_fp32(folder, tmp_path
     for norm in norms:
         norm.momentum = 1.0
     norms[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()) if module.training else None)
-    loss_function, losses = trainer.model.loss_function, []
-    trainer.model.loss_function = lambda **given: losses.append(loss_function(**given)) or losses[-1]
+    compute_loss, losses = trainer.compute_loss, []
+    trainer.compute_loss = lambda *args, **options: losses.append(compute_loss(*args, **options)) or losses[-1]
     trainer.train()
     (loss,), (hidden,) = losses, seen
     assert loss.dtype == torch.float32 and hidden.dtype == torch.bfloat16
@@ -176,6 +177,22 @@ def test_a_step_waits_for_the_device_at_most_once(folder, tmp_path, script):
         trainer.train()
     assert len(count.steps) == 5 and all(step in ([], ["_local_scalar_dense"]) for step in count.steps)
     assert count.steps[1] == ["_local_scalar_dense"], "what is counted is seen"
+
+
+def test_a_clip_that_counts_for_nothing_has_no_labels_and_a_whole_decoder_input(folder, tmp_path):
+    trainer = make(folder, "run_stage2", tmp_path / "out")
+    labels = torch.tensor([[7, 8, 2, 4], [9, 2, 4, -100]])
+    batch = trainer.prepare_batch({"labels": labels, "indices": torch.tensor([3, NO_CLIP])})
+    assert batch["labels"].tolist() == [labels[0].tolist(), [-100] * 4]
+    assert batch["decoder_input_ids"].equal(trainer.model.prepare_decoder_input_ids_from_labels(labels))
+
+
+def test_a_batch_in_which_nothing_counts_has_a_loss_of_zero():
+    logits = torch.randn(1, 3, 9, requires_grad=True)
+    for count in (None, 0, torch.tensor(0)):
+        loss = token_loss(logits, torch.full((1, 3), -100), count, smoothing=0.2)
+        loss.backward()
+        assert loss.item() == 0 and not logits.grad.any()
 
 
 def test_scores_are_those_of_the_saved_model(folder, tmp_path):

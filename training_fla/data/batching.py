@@ -1,11 +1,14 @@
-"""The order of clips in an epoch, and batches of clips of similar length that fit a budget of frames."""
+"""Batches of clips for each process of a run: every clip once an epoch, and equally many batches everywhere.
+
+An epoch is a sequence of rounds. In a round every process has one batch: of equally many clips, or within a budget of
+frames. So a step has the same clips on any number of processes.
+"""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from accelerate import Accelerator
-from accelerate.data_loader import prepare_data_loader
-from torch.utils.data import DataLoader, Sampler
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from training_fla.errors import InputError
 
@@ -13,82 +16,126 @@ from training_fla.errors import InputError
 BATCHES_A_WINDOW = 50
 # Unstated: windows cut one by one fill some batches less than the corpus cut as a whole; so much is left for that.
 SPARE_BATCHES = 0.02
+# In place of a clip's index, where a process has no clip of its own: what it computes counts for nothing.
+NO_CLIP = -1
 
 
-def windows_by_length(order: np.ndarray, lengths: np.ndarray, window: int) -> list[np.ndarray]:
-    """Cut an order of places into windows of so many clips, and sort each; `lengths` are in the order of places."""
-    windows = np.split(order, range(window, len(order), window))
-    return [part[np.argsort(lengths[part], kind="stable")] for part in windows]
+def check_batching(args) -> None:
+    """Refuse a recipe's line by which Accelerate would cut batches anew."""
+    for name in ("split_batches", "dispatch_batches"):
+        if getattr(args.accelerator_config, name):
+            raise InputError(
+                f"accelerator_config.{name} has no effect here: drop it; total_batch_size is of all processes"
+            )
 
 
-class EpochSampler(Sampler[int]):
-    """Every clip once an epoch, in an order that depends on seed and epoch alone.
+class ClipBatchSampler(Sampler[list[int]]):
+    """The batches of one process, in an order that depends on seed and epoch alone.
 
-    transformers' own length sampler draws from the global generator, so a resumed run would see other batches. With
-    `batch_size`, clips of a batch are of similar length; without, the order is a plain permutation.
-    """
+    transformers' own length sampler draws from the global generator, so a resumed run would see other batches. In the
+    last round a process may have fewer clips, or none: an empty batch, which [`Shares`] fills.
 
-    def __init__(self, lengths: Sequence[int], seed: int, batch_size: int | None = None):
-        self.lengths, self.seed, self.batch_size, self.epoch = np.asarray(lengths), seed, batch_size, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is yielded next, counted from 0."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(len(self.lengths))
-        if self.batch_size is not None:
-            order = np.concatenate(windows_by_length(order, self.lengths, BATCHES_A_WINDOW * self.batch_size))
-            batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
-            full = [batch for batch in batches if len(batch) == self.batch_size]
-            rest = [batch for batch in batches if len(batch) != self.batch_size]  # last, or it would shift the others
-            order = np.concatenate([full[i] for i in generator.permutation(len(full))] + rest)
-        return iter(order.tolist())
-
-
-class FrameBudgetSampler(Sampler[list[int]]):
-    """Every clip once an epoch, in batches whose frames, padding included, stay within a budget.
-
-    For `DataLoader(batch_sampler=...)`. The order depends on seed and epoch alone. Every epoch has the same number of
-    batches, so that the length of a schedule is known, and every process has equally many; the batches of one step, on
-    all processes and all accumulated ones, hold about equally many frames, so that none waits.
+    Args:
+        dataset: has `lengths`, the sampled frames of each clip, and may have `set_epoch` and `ids`.
+        batch_size (`int`): clips of a batch; with `frames_per_batch`, the most.
+        seed (`int`): of the order.
+        by_length (`bool`): whether the clips of a step are of similar length.
+        frames_per_batch (`int`, *optional*): the most frames of a batch, padding included; then batches are always of
+            similar length.
+        accumulation (`int`): batches a process takes to one step.
+        num_processes (`int`): how many processes share the clips.
+        process_index (`int`): which of them this one is.
     """
 
     def __init__(
         self,
-        lengths: Sequence[int],  # sampled frames of each clip
-        max_frames: int,  # of a batch: its clips times the longest of them
-        max_clips: int | None = None,
-        seed: int = 0,
-        names: Sequence[str] | None = None,  # of the clips, for messages
-        accumulation: int = 1,  # batches a process takes to one step
+        dataset,
+        batch_size: int,
+        seed: int,
+        *,
+        by_length: bool = False,
+        frames_per_batch: int | None = None,
+        accumulation: int = 1,
         num_processes: int = 1,
         process_index: int = 0,
     ):
-        self.lengths = np.asarray(lengths, dtype=np.int64)
-        if len(self.lengths) and self.lengths.max() > max_frames:
-            longest = int(self.lengths.argmax())
-            clip = f"clip {longest if names is None else names[longest]} has {self.lengths[longest]} frames"
-            remedy = "raise it, or thin long clips with max_source_frames"
-            raise InputError(f"{clip}, more than the budget of {max_frames} a batch: {remedy}")
-        self.max_frames, self.max_clips, self.seed, self.epoch = max_frames, max_clips, seed, 0
-        self.batches_a_step = accumulation * num_processes
-        self.num_processes, self.process_index = num_processes, process_index
-        self.num_batches = self._count()
+        self.dataset = dataset
+        self.lengths = np.asarray(dataset.lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.by_length = by_length
+        self.num_processes = num_processes
+        self.process_index = process_index
+        self.clips_a_step = batch_size * accumulation * num_processes
+        self.budget = None
+        if frames_per_batch is not None:
+            ids = getattr(dataset, "ids", None)
+            self.budget = FrameBudget(self.lengths, frames_per_batch, batch_size, accumulation * num_processes, ids)
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is yielded next, counted from 0."""
+        """Choose the epoch whose batches come next, counted from 0, also for the random numbers of the clips."""
         self.epoch = epoch
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return self.num_batches // self.num_processes
+        """The rounds of an epoch."""
+        if self.budget is not None:
+            return self.budget.num_batches // self.num_processes
+        return -(-len(self.lengths) // (self.batch_size * self.num_processes))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = generator.permutation(len(self.lengths))
+        if self.budget is not None:
+            yield from self.budget.batches(order, generator)[self.process_index :: self.num_processes]
+            return
+        if self.by_length:
+            order = self._steps_of_similar_length(order, generator)
+        clips_a_round = self.batch_size * self.num_processes
+        for start in range(0, len(order), clips_a_round):
+            clips = order[start : start + clips_a_round]
+            yield np.array_split(clips, self.num_processes)[self.process_index].tolist()
+
+    def _steps_of_similar_length(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Clips of a step side by side, steps in any order; the last step, which may not be full, stays the last."""
+        windows = windows_by_length(order, self.lengths, BATCHES_A_WINDOW * self.clips_a_step)
+        order = np.concatenate(windows)
+        num_full = len(order) // self.clips_a_step
+        full, rest = np.split(order, [num_full * self.clips_a_step])
+        steps = full.reshape(num_full, self.clips_a_step)[generator.permutation(num_full)]
+        return np.concatenate([steps.flatten(), rest])
+
+
+class FrameBudget:
+    """Cuts an epoch into batches whose frames, padding included, stay within a budget.
+
+    Every epoch has the same number of batches, so that the length of a schedule is known: whole steps of
+    `batches_a_step`. The batches of one step hold about equally many frames, so that no process waits.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,  # sampled frames of each clip
+        max_frames: int,  # of a batch: its clips times the longest of them
+        max_clips: int,  # of a batch
+        batches_a_step: int = 1,  # on all processes
+        ids: Sequence[str] | None = None,  # of the clips, for messages
+    ):
+        if len(lengths) and lengths.max() > max_frames:
+            longest = int(lengths.argmax())
+            clip = f"clip {longest if ids is None else ids[longest]} has {lengths[longest]} frames"
+            remedy = "raise it, or thin long clips with max_source_frames"
+            raise InputError(f"{clip}, more than the budget of {max_frames} a batch: {remedy}")
+        self.lengths = lengths
+        self.max_frames = max_frames
+        self.max_clips = max_clips
+        self.batches_a_step = batches_a_step
+        self.num_batches = self._count()
 
     def _count(self) -> int:
-        """How many batches an epoch has on all processes: whole steps, and some more than the fewest possible."""
+        """How many batches an epoch has: whole steps, and some more than the fewest possible."""
         fewest = len(self._cut(np.arange(len(self.lengths)), max(1, len(self.lengths))))
         wanted = fewest + int(np.ceil(SPARE_BATCHES * fewest))
         steps = min(-(-wanted // self.batches_a_step), len(self.lengths) // self.batches_a_step)
@@ -98,11 +145,17 @@ class FrameBudgetSampler(Sampler[list[int]]):
             raise InputError(f"{batches} and cannot be dealt out to steps of {self.batches_a_step}: {remedy}")
         return steps * self.batches_a_step
 
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(len(self.lengths))
+    def batches(self, order: np.ndarray, generator: np.random.Generator) -> list[list[int]]:
+        """The batches of an epoch, of all processes in turn; `generator` draws the order of the steps."""
+        batches = self._as_many_as_counted(order)
+        batches.sort(key=lambda batch: -len(batch) * self.lengths[batch[0]])
+        steps = [batches[start : start + self.batches_a_step] for start in range(0, len(batches), self.batches_a_step)]
+        return [batch for step in generator.permutation(len(steps)) for batch in steps[step]]
+
+    def _as_many_as_counted(self, order: np.ndarray) -> list[list[int]]:
+        """Cut an order into `num_batches`."""
         mean = max(1.0, float(self.lengths.mean())) if len(order) else 1.0
-        clips_a_batch = min(self.max_clips or len(order), max(1, int(self.max_frames / mean)))
+        clips_a_batch = min(self.max_clips, max(1, int(self.max_frames / mean)))
         window = max(1, BATCHES_A_WINDOW * clips_a_batch)
         batches = self._cut(order, window)
         while len(batches) > self.num_batches:  # one window over all makes the fewest, so this ends
@@ -112,10 +165,7 @@ class FrameBudgetSampler(Sampler[list[int]]):
             largest = max(range(len(batches)), key=lambda place: len(batches[place]))
             middle = -(-len(batches[largest]) // 2)
             batches[largest : largest + 1] = [batches[largest][:middle], batches[largest][middle:]]
-        batches.sort(key=lambda batch: -len(batch) * self.lengths[batch[0]])
-        steps = [batches[start : start + self.batches_a_step] for start in range(0, len(batches), self.batches_a_step)]
-        dealt = [batch for step in generator.permutation(len(steps)) for batch in steps[step]]
-        return iter(dealt[self.process_index :: self.num_processes])
+        return batches
 
     def _cut(self, order: np.ndarray, window: int) -> list[list[int]]:
         """Cut each window of an order into batches, whose first clip is their longest."""
@@ -131,16 +181,49 @@ class FrameBudgetSampler(Sampler[list[int]]):
         return batches
 
 
-def check_batching(args, frames_per_batch: int | None) -> None:
-    """Refuse a recipe's line by which Accelerate would cut batches anew."""
-    for name in ("split_batches", "dispatch_batches"):
-        if frames_per_batch is not None and getattr(args.accelerator_config, name):
-            reason = f"is for batches of equally many clips, not for frames_per_batch {frames_per_batch}"
-            raise InputError(f"accelerator_config.{name} {reason}")
+def windows_by_length(order: np.ndarray, lengths: np.ndarray, window: int) -> list[np.ndarray]:
+    """Cut an order of places into windows of so many clips, and sort each; `lengths` are in the order of places."""
+    windows = np.split(order, range(window, len(order), window))
+    return [part[np.argsort(lengths[part], kind="stable")] for part in windows]
 
 
-def placed_loader(loader: DataLoader, accelerator: Accelerator) -> DataLoader:
-    """Put batches that are dealt out to processes already on this one's device; a trainer can resume in an epoch."""
-    undivided = {"num_processes": 1, "process_index": 0, "dispatch_batches": False}
-    moved = {"device": accelerator.device, "put_on_device": True, "non_blocking": accelerator.non_blocking}
-    return prepare_data_loader(loader, rng_types=list(accelerator.rng_types), **undivided, **moved)
+class Shares(Dataset):
+    """A dataset that is read a batch at a time.
+
+    In place of an empty batch there is one clip that counts for nothing: a process without a clip must compute
+    something, because the others wait for its gradients.
+    """
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, clip: int) -> dict:
+        return self.dataset[clip]
+
+    def __getitems__(self, clips: list[int]) -> list[dict]:
+        """The examples of a batch, as PyTorch asks for them."""
+        if not clips:
+            return [self.dataset[0] | {"index": NO_CLIP}]
+        return [self.dataset[clip] for clip in clips]
+
+
+class ClipLoader(DataLoader):
+    """A loader with `len(loader)` batches in every epoch, of a stream too."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next; transformers calls it."""
+        for part in (self.batch_sampler, self.dataset):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        count = 0
+        for batch in super().__iter__():
+            count += 1
+            yield batch
+        # A stream may end before that of another process: then its last clips again, which count for nothing.
+        for _ in range(count, len(self)):
+            yield batch | {"indices": torch.full_like(batch["indices"], NO_CLIP)}

@@ -109,16 +109,15 @@ def save_model(trainer: SignTranslationTrainer, folder: Path) -> None:
         merge_peft(trainer.model, folder / PEFT_FOLDER)
     if isinstance(trainer.model, OneRunModel):
         trainer.model = without_light_t(trainer.model)
+    if not trainer.is_world_process_zero():
+        return
     staging = folder / ".model.partial"
     try:
-        trainer.save_model(str(staging), _internal_call=True)
+        trainer.model.save_pretrained(staging)
+        trainer.processing_class.save_pretrained(staging)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)  # it may be what fills the disk
         raise
-    trainer.accelerator.wait_for_everyone()
-    if not trainer.is_world_process_zero():
-        return
     for file in staging.iterdir():
-        if file.name != "training_args.bin":  # a pickle, and recipe.yaml holds every line of it that a recipe may have
-            os.replace(file, folder / file.name)
+        os.replace(file, folder / file.name)
     shutil.rmtree(staging)

@@ -137,45 +137,29 @@ class Throughput(TrainerCallback, ExportableState):
         return {"training_seconds": round(self.seconds, 2), **counts, **rates}
 
 
-class Epochs(TrainerCallback):
-    """Tells sampler and dataset which epoch begins, on resuming too (Accelerate does not reach a skipping sampler)."""
-
-    def __init__(self, trainer):
-        self.trainer, self.began_at = trainer, -1
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        epoch, self.began_at = int(state.epoch or 0), state.global_step
-        for part in (self.trainer.train_sampler, self.trainer.train_dataset):
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        """Where an epoch had no step, its last state is scored and saved already."""
-        if self.began_at == state.global_step:
-            control.should_evaluate = control.should_save = control.should_log = False
-
-
 class LossCheck(TrainerCallback):
     """Ends a run whose loss is not a number and names the clips; no step waits for the device."""
 
     def __init__(self, trainer):
-        self.trainer, self.asked = trainer, None
+        self.trainer = trainer
+        self.last = None  # step, copies of loss and places, and when they have arrived
 
-    def ask(self, loss: torch.Tensor, indices: torch.Tensor) -> None:
+    def check(self, loss: torch.Tensor, indices: torch.Tensor) -> None:
         """Start to copy a loss to the CPU, and check the one before, whose copy is complete.
 
         Args:
             loss (`torch.Tensor` of shape `()`): of a batch.
             indices (`torch.LongTensor` of shape `(B,)`): places of its clips in the training set.
         """
-        self.look()
-        self.asked = (self.trainer.state.global_step, *start_copies(loss, indices))
+        self.check_last()
+        self.last = (self.trainer.state.global_step, *start_copies(loss, indices))
 
-    def look(self) -> None:
+    def check_last(self) -> None:
         """Raise where the last loss is not a number."""
-        if self.asked is None:
+        if self.last is None:
             return
-        (step, (loss, indices), arrived), self.asked = self.asked, None
+        step, (loss, indices), arrived = self.last
+        self.last = None
         if arrived is not None:
             arrived.synchronize()
         if math.isfinite(loss.item()):
@@ -189,10 +173,10 @@ class LossCheck(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         """Check the loss before weights are scored or saved."""
         if control.should_evaluate or control.should_save:
-            self.look()
+            self.check_last()
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        self.look()
+        self.check_last()
 
 
 class StoppedError(Exception):
@@ -207,13 +191,15 @@ class Stops(TrainerCallback):
     """Saves a checkpoint and raises [`StoppedError`] where SIGTERM or a callback stops training before its last step.
 
     It must be the last callback, so that it sees what the others ask for. Early stopping ends a run as it should end.
+    Where a finished run is resumed, its last state is scored and saved already: nothing is done again.
     """
 
     def __init__(self, trainer):
         self.trainer = trainer
         self.is_signalled = False
-        self.answer = None  # of all processes, to the question whether one of them is signalled
+        self.pending = None  # the number of signalled processes, on its way to the CPU
         self.is_within_epoch = False
+        self.has_stepped = False  # in this epoch
 
     @contextlib.contextmanager
     def noticing_sigterm(self):
@@ -234,30 +220,37 @@ class Stops(TrainerCallback):
         """Whether a process is signalled; several processes learn it at the same step, which is the next one."""
         if self.trainer.args.world_size == 1:
             return self.is_signalled
-        answer, self.answer = self.answer, self.ask()
-        if answer is None:
+        pending, self.pending = self.pending, self.start_count()
+        if pending is None:
             return False
-        (number,), arrived = answer
+        (number,), arrived = pending
         if arrived is not None:
             arrived.synchronize()
         self.is_signalled |= number.item() > 0
         return number.item() > 0
 
-    def ask(self) -> tuple:
+    def start_count(self) -> tuple:
+        """Add up how many processes are signalled."""
         signalled = torch.tensor(float(self.is_signalled), device=self.trainer.args.device)
         return start_copies(reduce(signalled, reduction="sum"))
 
     def is_stopping(self, control) -> bool:
         return control.should_training_stop and not self.trainer.is_finished()
 
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.has_stepped = False
+
     def on_step_end(self, args, state, control, **kwargs):
         """Save here, but at the end of an epoch after what is due there."""
+        self.has_stepped = True
         control.should_training_stop |= self.is_asked_to_stop()
         self.is_within_epoch = not float(state.epoch).is_integer()
         if self.is_stopping(control) and self.is_within_epoch:
             self.ask_for_checkpoint(control)
 
     def on_epoch_end(self, args, state, control, **kwargs):
+        if not self.has_stepped:
+            control.should_evaluate = control.should_save = control.should_log = False
         if not self.is_stopping(control):
             return
         if self.is_within_epoch:  # the resumed run evaluates at the end of the epoch
@@ -267,7 +260,7 @@ class Stops(TrainerCallback):
     def ask_for_checkpoint(self, control) -> None:
         """Have the step saved; the callbacks before this one did not know that it would be."""
         control.should_save = True
-        self.trainer.loss_check.look()
+        self.trainer.loss_check.check_last()
         self.trainer.throughput.gather()
 
     def on_save(self, args, state, control, **kwargs):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import (
     AutoModelForSeq2SeqLM,
     MBartConfig,
@@ -24,12 +24,12 @@ from transformers import (
 )
 
 from processing_fla import train_tokenizer
-from training_fla.data.batching import EpochSampler
+from training_fla.data.batching import ClipBatchSampler, ClipLoader, Shares
 from training_fla.errors import InputError
 from training_fla.folders import atomic_folder, check_folder, write_marker
 from training_fla.loading import loading
 
-from .callbacks import Epochs, show_progress
+from .callbacks import show_progress
 from .checkpoints import last_whole_checkpoint
 from .parts import load_tokenizer, set_language, special_token_ids
 
@@ -61,7 +61,10 @@ class NoisedSentences(Dataset):
     """Tokens of sentences, and what decides their noise: seed, epoch and place, also where a run was resumed."""
 
     def __init__(self, sentences: Sequence[list[int]], seed: int):
-        self.sentences, self.seed, self.epoch = sentences, seed, 0
+        self.sentences = sentences
+        self.lengths = [len(sentence) for sentence in sentences]
+        self.seed = seed
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose noise is given next, counted from 0."""
@@ -190,21 +193,24 @@ class InfillingTrainer(Seq2SeqTrainer):
     loader which fetches one batch ahead.
     """
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> ClipLoader:
         """Batches of sentences."""
-        dataset, args = self.train_dataset, self.args
-        groups = args.train_sampling_strategy == "group_by_length"
-        lengths = [len(sentence) for sentence in dataset.sentences]
-        self.train_sampler = EpochSampler(lengths, args.seed, args.train_batch_size if groups else None)
-        loader = DataLoader(
-            dataset,
-            batch_size=args.train_batch_size,
-            sampler=self.train_sampler,
+        args = self.args
+        sampler = ClipBatchSampler(
+            self.train_dataset,
+            args.train_batch_size,
+            args.seed,
+            by_length=args.train_sampling_strategy == "group_by_length",
+            num_processes=args.world_size,
+            process_index=args.process_index,
+        )
+        return ClipLoader(
+            Shares(self.train_dataset),
+            batch_sampler=sampler,
             collate_fn=self.data_collator,
             pin_memory=args.dataloader_pin_memory,
             generator=torch.Generator(),
         )
-        return self.accelerator.prepare(loader)
 
 
 def infilling_trainer(
@@ -224,6 +230,5 @@ def infilling_trainer(
     trainer = InfillingTrainer(
         network, args, train_dataset=dataset, data_collator=collator, processing_class=tokenizer
     )
-    trainer.add_callback(Epochs(trainer))
     show_progress(trainer)
     return trainer

@@ -9,11 +9,26 @@ pixels -> visual encoder -> sign features --+-> VL-Adapter -> Light-T          l
 """
 
 import functools
+from dataclasses import dataclass
+
+import torch
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration
 from training_fla.errors import InputError
 
 from .parts import check_fields
+
+
+@dataclass
+class OneRunOutput(Seq2SeqLMOutput):
+    """The outputs of the language model and, in training, what Light-T says of the same clips.
+
+    Args:
+        light_t_logits (`torch.FloatTensor` of shape `(B, L, V)`, *optional*): scores, of any floating dtype.
+    """
+
+    light_t_logits: torch.FloatTensor | None = None
 
 
 class OneRunModel(FlaForConditionalGeneration):
@@ -27,27 +42,23 @@ class OneRunModel(FlaForConditionalGeneration):
 
     @functools.wraps(FlaForConditionalGeneration.forward)  # `generate` and the Trainer read the names of the arguments
     def forward(self, *args, **kwargs):
-        """Score sentences; in training the loss is the sum of both language models'.
+        """Score sentences; in training by both language models, whose losses the trainer adds.
 
         Args:
             *args: as of [`~modeling_fla.FlaForConditionalGeneration.forward`].
             **kwargs: the same; in training `pixel_values_videos` `(B, T, 3, H, W)`, `attention_mask` `(B, T)`,
-                `decoder_input_ids` and `labels` `(B, L)` by name.
+                `decoder_input_ids` `(B, L)` by name.
 
         Returns:
-            `Seq2SeqLMOutput`: as of any model; `logits` `(B, L, V)` are the larger language model's.
+            `OneRunOutput`: as of any model; `logits` `(B, L, V)` are the larger language model's.
         """
         if not self.training or self.light_t is None or kwargs.get("pixel_values_videos") is None:
             return super().forward(*args, **kwargs)
-        known = {name: kwargs.get(name) for name in ("attention_mask", "positions")}
-        sign_features = self.get_sign_features(kwargs.pop("pixel_values_videos"), **known)
+        masks = {name: kwargs.get(name) for name in ("attention_mask", "positions")}
+        sign_features = self.get_sign_features(kwargs.pop("pixel_values_videos"), **masks)
         outputs = super().forward(*args, sign_features=sign_features.detach(), **kwargs)
-        logits = self.light_t(sign_features=sign_features, **kwargs).logits
-        labels, num_items = kwargs.get("labels"), kwargs.get("num_items_in_batch")
-        outputs.loss = outputs.loss + self.loss_function(
-            logits=logits, labels=None, shift_labels=labels, vocab_size=logits.shape[-1], num_items_in_batch=num_items
-        )
-        return outputs
+        light_t_outputs = self.light_t(sign_features=sign_features, **kwargs)
+        return OneRunOutput(**outputs, light_t_logits=light_t_outputs.logits)
 
 
 def add_light_t(model: OneRunModel, size: str, overrides: dict, special_token_ids: dict[str, int]) -> None:

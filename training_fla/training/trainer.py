@@ -1,10 +1,15 @@
-"""Seq2SeqTrainer for sign language translation: own optimizer groups, one loss, and scores against raw sentences."""
+"""Seq2SeqTrainer for sign language translation: loaders, loss, step, evaluation, in this order.
 
-import functools
+Private parts of transformers that it leans on:
+
+- `Trainer._get_grad_norm`: else every step computes a norm that only the log shows.
+- `PreTrainedModel._keys_to_ignore_on_save`: beside LoRA a checkpoint holds no frozen weights.
+"""
+
 import shutil
 import signal
 import time
-from itertools import cycle, islice, repeat
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
@@ -17,8 +22,9 @@ from transformers import EarlyStoppingCallback, Seq2SeqTrainer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from processing_fla.processing_fla import IGNORED_LABEL
 from training_fla.console import progress
-from training_fla.data.batching import EpochSampler, FrameBudgetSampler, check_batching, placed_loader
+from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, Shares, check_batching
 from training_fla.data.worker_processes import START_METHOD
 from training_fla.errors import InputError
 from training_fla.recipe import OptimizationArguments
@@ -31,33 +37,12 @@ from .acceleration import (
     take_compile_options,
     without_weights,
 )
-from .callbacks import Epochs, LossCheck, StoppedError, Stops, Throughput
+from .callbacks import LossCheck, StoppedError, Stops, Throughput
 from .checkpoints import step_of
 from .optimization import build_optimizer
 
 TIE = 1e-9  # by so much the better of two equal scores is better for transformers; the log has both as they are
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-
-def token_loss(logits, shift_labels, num_items_in_batch=None, smoothing: float = 0.0, **_) -> torch.Tensor:
-    """Mean label-smoothed negative log-likelihood per target token, in nats, over the whole accumulated batch.
-
-    Unstated: the paper says "label smoothing of 0.2"; spread over all V tokens as PyTorch does, padding left out.
-
-    Args:
-        logits (`torch.Tensor` of shape `(B, L, V)`): scores, of any floating dtype.
-        shift_labels (`torch.LongTensor` of shape `(B, L)`): the token at each place, -100 at padding.
-        num_items_in_batch (`int`, *optional*): target tokens of all micro-batches of the step, on all devices.
-        smoothing (`float`): share of the probability that is spread, in [0, 1).
-        **_: what else a model gives to its `loss_function`.
-
-    Returns:
-        `torch.FloatTensor` of shape `()`: fp32.
-    """
-    total = F.cross_entropy(
-        logits.float().flatten(0, 1), shift_labels.flatten(), label_smoothing=smoothing, reduction="sum"
-    )
-    return total / (shift_labels.ne(-100).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 class SignTranslationTrainer(Seq2SeqTrainer):
@@ -68,32 +53,162 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     and `ids`.
     """
 
+    loss_is_scaled_for_ga = True  # `compute_loss` divides by the tokens of the whole step
+
     def __init__(self, *, optimization: OptimizationArguments, metric, generation, frames_per_batch=None, **kwargs):
         args = kwargs["args"]
-        check_batching(args, frames_per_batch)
+        check_batching(args)
         compile_options = take_compile_options(args)
         args.enable_jit_checkpoint = False  # what it is for is always done, and at the end of a step
         super().__init__(**kwargs)
-        self.optimization, self.metric, self.frames_per_batch = optimization, metric, frames_per_batch
+        self.optimization = optimization
+        self.metric = metric
+        self.frames_per_batch = frames_per_batch
         self.last_translations: list[str] = []
         self.dev_loader: DataLoader | None = None
-        # The model computes its loss, so that one with two language models can add theirs.
-        self.label_smoother = None
-        self.model.loss_function = functools.partial(token_loss, smoothing=args.label_smoothing_factor)
         self.model.generation_config = generation
         self.model.register_load_state_dict_post_hook(forget_unsaved_weights)
-        self.loss_check, self.stops = LossCheck(self), Stops(self)
-        for callback in (Throughput(), Epochs(self), self.loss_check, self.stops):
+        self.loss_check = LossCheck(self)
+        self.stops = Stops(self)
+        for callback in (Throughput(), self.loss_check, self.stops):
             self.add_callback(callback)
         if self.is_fsdp_enabled:
             check_sharding(self.accelerator, optimization)
         if compile_options is not None:
             compile_visual_encoder(self.model, self.is_fsdp_enabled, **compile_options)
 
+    # Loaders
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of equally many clips, within a budget of frames, or of a stream."""
+        args = self.args
+        if isinstance(self.train_dataset, IterableDataset):
+            return self.make_loader(
+                self.train_dataset,
+                batch_size=args.train_batch_size,
+                persistent_workers=args.dataloader_persistent_workers,
+            )
+        sampler = ClipBatchSampler(
+            self.train_dataset,
+            args.train_batch_size,
+            args.seed if args.data_seed is None else args.data_seed,
+            by_length=args.train_sampling_strategy == "group_by_length",
+            frames_per_batch=self.frames_per_batch,
+            accumulation=args.gradient_accumulation_steps,
+            num_processes=args.world_size,
+            process_index=args.process_index,
+        )
+        return self.make_loader(
+            Shares(self.train_dataset),
+            batch_sampler=sampler,
+            persistent_workers=args.dataloader_persistent_workers,
+        )
+
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        """This process's share of a split, longest clips first: little padding, and a lack of memory shows at once."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        order = sorted(range(len(dataset)), key=lambda index: (-dataset.lengths[index], index))
+        world = self.args.world_size
+        # Some clips again, so that all processes have equally many; `translate` keeps one translation of each.
+        repeated = list(islice(cycle(order), -(-len(order) // world) * world))
+        share = repeated[self.args.process_index :: world]
+        batch_size = self.args.eval_batch_size
+        # A worker that is not forked takes seconds to start, so those of dev stay until the end of the run.
+        if dataset is not self.eval_dataset or self.start_method in (None, "fork"):
+            return self.make_loader(dataset, batch_size=batch_size, sampler=share)
+        if self.dev_loader is None:
+            self.dev_loader = self.make_loader(dataset, batch_size=batch_size, sampler=share, persistent_workers=True)
+        return self.dev_loader
+
     @property
-    def throughput(self) -> Throughput:
-        """The callback that counts; transformers makes a new one where a run is resumed."""
-        return next(c for c in self.callback_handler.callbacks if isinstance(c, Throughput))
+    def start_method(self) -> str | None:
+        """How workers that read clips are started; `None` where there are none."""
+        args = self.args
+        return (args.dataloader_multiprocessing_context or START_METHOD) if args.dataloader_num_workers else None
+
+    def make_loader(
+        self, dataset, *, batch_size=1, sampler=None, batch_sampler=None, persistent_workers=False
+    ) -> ClipLoader:
+        """A loader with the recipe's number of workers."""
+        args = self.args
+        return ClipLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            batch_sampler=batch_sampler,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            persistent_workers=persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=self.start_method,
+            worker_init_fn=ignore_sigterm,
+            in_order=args.dataloader_in_order,
+            pin_memory=args.dataloader_pin_memory,
+            generator=torch.Generator(),  # or dropout would depend on how many loaders there were
+        )
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        """As [`~transformers.Trainer.get_batch_samples`], which would begin an epoch even after the last step."""
+        if self.is_finished():
+            self.control.should_training_stop = True
+            return [], None
+        return super().get_batch_samples(map(self.prepare_batch, epoch_iterator), num_batches, device)
+
+    def prepare_batch(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Put a batch on this process's device and make the decoder's input.
+
+        The collator cannot: workers that are not forked would get a copy of the model with it.
+
+        Args:
+            batch (`dict[str, torch.Tensor]`): as the collator makes it; an index of `NO_CLIP` is of a clip that does
+                not count.
+
+        Returns:
+            `dict[str, torch.Tensor]`: the batch with `decoder_input_ids` `(B, L)`; `labels` `(B, L)` are -100 at
+            padding and for clips that do not count.
+        """
+        batch = send_to_device(batch, self.args.device, non_blocking=self.accelerator.non_blocking)
+        labels = batch["labels"]
+        decoder_input_ids = self.model.prepare_decoder_input_ids_from_labels(labels)
+        is_no_clip = batch["indices"][:, None] == NO_CLIP
+        return batch | {
+            "decoder_input_ids": decoder_input_ids,
+            "labels": labels.masked_fill(is_no_clip, IGNORED_LABEL),
+        }
+
+    # Loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The loss of a training batch, in either stage: nothing else computes one.
+
+        The model gets no `labels`, so it computes none.
+        """
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        indices = inputs.pop("indices")
+        if model.training:
+            self.fix_batch_norms(is_one_frame=inputs["attention_mask"].numel() == 1)
+        outputs = model(**inputs)
+        smoothing = self.args.label_smoothing_factor
+        loss = token_loss(outputs.logits, labels, num_items_in_batch, smoothing)
+        light_t_logits = getattr(outputs, "light_t_logits", None)
+        if light_t_logits is not None:  # both stages are one run
+            loss = loss + token_loss(light_t_logits, labels, num_items_in_batch, smoothing)
+        if self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # whose gradients are averaged
+        self.loss_check.check(loss, indices)  # before the backward pass
+        return (loss, outputs) if return_outputs else loss
+
+    def fix_batch_norms(self, is_one_frame: bool) -> None:
+        """Normalise by running statistics where the recipe says so, and one frame, which has no variance."""
+        freezes = self.optimization.freeze_batch_norm_statistics
+        if not (freezes or is_one_frame):
+            return
+        for module in self.model.modules():
+            if isinstance(module, BATCH_NORMS) and (freezes or not isinstance(module, nn.SyncBatchNorm)):
+                module.eval()
+
+    # Step
 
     def train(self, *args, **kwargs):
         """As [`~transformers.Trainer.train`]; a checkpoint that cannot be written ends the run with one line.
@@ -122,136 +237,21 @@ class SignTranslationTrainer(Seq2SeqTrainer):
                 f"cannot save {folder}: {error}; make room, then --resume goes on from the checkpoint before"
             ) from error
 
-    def whole_model(self):
-        """The model to save, put together where it is in shards: then the first process alone has its weights."""
-        if not self.is_fsdp_enabled:
-            return self.model
-        whole = gather(self.accelerator, self.model, self.empty_model)
-        self.is_fsdp_enabled = False  # `save_model` would gather once more
-        return whole
-
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Make the recipe's optimizer once."""
         if self.optimizer is None:
             self.optimizer = build_optimizer(self.model if model is None else model, self.optimization, self.args)
         return self.optimizer
 
-    def get_train_dataloader(self) -> DataLoader:
-        """Batches of equally many clips or within a budget of frames; the order follows from seed and epoch."""
-        dataset, args = self.train_dataset, self.args
-        seed = args.seed if args.data_seed is None else args.data_seed
-        batches = {"batch_size": args.train_batch_size}
-        if isinstance(dataset, IterableDataset):
-            self.train_sampler = None
-        elif self.frames_per_batch is not None:
-            self.train_sampler = FrameBudgetSampler(
-                dataset.lengths, self.frames_per_batch, args.train_batch_size, seed, names=dataset.ids,
-                accumulation=args.gradient_accumulation_steps,
-                num_processes=args.world_size, process_index=args.process_index,
-            )  # fmt: skip
-            batches = {"batch_sampler": self.train_sampler}
-        else:
-            groups = args.train_sampling_strategy == "group_by_length"
-            total = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-            self.train_sampler = EpochSampler(dataset.lengths, seed, total if groups else None)
-            batches["sampler"] = self.train_sampler
-        loader = self.make_loader(dataset, persistent_workers=args.dataloader_persistent_workers, **batches)
-        is_dealt_out = not isinstance(self.train_sampler, EpochSampler)
-        return placed_loader(loader, self.accelerator) if is_dealt_out else self.accelerator.prepare(loader)
-
-    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
-        """This process's share of a split, longest clips first: little padding, and a lack of memory shows at once."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        order = sorted(range(len(dataset)), key=lambda index: (-dataset.lengths[index], index))
-        world = self.args.world_size
-        # Some clips again, so that all processes have equally many; `translate` keeps one translation of each.
-        filled = list(islice(cycle(order), -(-len(order) // world) * world))
-        order = filled[self.args.process_index :: world]
-        batches = {"batch_size": self.args.eval_batch_size, "sampler": order}
-        # A worker that is not forked takes seconds to start, so those of dev stay until the end of the run.
-        if dataset is not self.eval_dataset or self.start_method in (None, "fork"):
-            return self.make_loader(dataset, **batches)
-        if self.dev_loader is None:
-            self.dev_loader = self.make_loader(dataset, persistent_workers=True, **batches)
-        return self.dev_loader
-
-    @property
-    def start_method(self) -> str | None:
-        """How workers that read clips are started; `None` where there are none."""
-        args = self.args
-        return (args.dataloader_multiprocessing_context or START_METHOD) if args.dataloader_num_workers else None
-
-    def make_loader(self, dataset, **options) -> DataLoader:
-        """A loader with the recipe's number of workers, which end with it unless `options` say otherwise."""
-        args = self.args
-        return DataLoader(
-            dataset, collate_fn=self.data_collator, worker_init_fn=ignore_sigterm,
-            pin_memory=args.dataloader_pin_memory,
-            num_workers=args.dataloader_num_workers, prefetch_factor=args.dataloader_prefetch_factor,
-            multiprocessing_context=self.start_method, in_order=args.dataloader_in_order,
-            generator=torch.Generator(),  # or dropout would depend on how many loaders there were
-            **options,
-        )  # fmt: skip
-
-    def is_finished(self) -> bool:
-        """Whether no step is left to do, as where a run resumes that was interrupted while it was scored or saved."""
-        stoppers = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
-        stopped = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stoppers)
-        return stopped or self.state.global_step >= self.state.max_steps
-
-    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
-        """As [`~transformers.Trainer.get_batch_samples`], which would begin an epoch even after the last step."""
-        if self.is_finished():
-            self.control.should_training_stop = True
-            return [], None
-        return super().get_batch_samples(self.filled(epoch_iterator), num_batches, device)
-
-    def filled(self, epoch_iterator):
-        """The batches of an epoch; a process whose stream ends before another's gets its last batch again."""
-        for batch in epoch_iterator:
-            # Here and not in the collator, with which the model would be sent to each worker that is not forked; and
-            # from the labels of all clips.
-            batch["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(batch["labels"])
-            self.last_batch = self.without_repeated_clips(batch)
-            yield self.last_batch
-        yield from repeat(self.last_batch)
-
-    def without_repeated_clips(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Remove the labels of the clips that Accelerate repeats to fill an epoch's last batch.
-
-        Each clip then counts once an epoch on any number of processes. Accelerate's own `remainder` is unknown in the
-        epoch in which a resumed run begins.
-
-        Args:
-            batch (`dict[str, torch.Tensor]`): the newest of this process; `labels` `(B, L)` are changed in place.
-
-        Returns:
-            `dict[str, torch.Tensor]`: the batch.
-        """
-        args = self.args
-        at_end = self.accelerator.gradient_state.end_of_dataloader
-        remainder = len(self.train_dataset) % (args.train_batch_size * args.world_size)
-        if args.world_size > 1 and isinstance(self.train_sampler, EpochSampler) and at_end and remainder > 0:
-            batch["labels"][max(0, remainder - args.process_index * args.train_batch_size) :] = -100
-        return batch
-
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """As [`~transformers.Trainer.training_step`], counted; inputs `(B, ...)` in, a loss of shape `()` out."""
         self.throughput.count(inputs)
         return super().training_step(model, inputs, num_items_in_batch)
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """As [`~transformers.Trainer.compute_loss`], for batches that know their clips."""
-        inputs = dict(inputs)
-        indices = inputs.pop("indices")
-        freezes, is_one_frame = self.optimization.freeze_batch_norm_statistics, inputs["attention_mask"].numel() == 1
-        if model.training and (freezes or is_one_frame):  # one value has no variance to normalise by
-            for module in self.model.modules():
-                if isinstance(module, BATCH_NORMS) and (freezes or not isinstance(module, nn.SyncBatchNorm)):
-                    module.eval()
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=num_items_in_batch)
-        self.loss_check.ask(loss, indices)  # before the backward pass
-        return (loss, outputs) if return_outputs else loss
+    @property
+    def throughput(self) -> Throughput:
+        """The callback that counts; transformers makes a new one where a run is resumed."""
+        return next(c for c in self.callback_handler.callbacks if isinstance(c, Throughput))
 
     def _get_grad_norm(self, model, grad_norm=None):
         # Without clipping the norm is for the log alone, and takes as long as half an optimizer step.
@@ -264,6 +264,18 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     def floating_point_ops(self, inputs) -> int:
         """0: transformers' estimate takes every pixel for a token, and counts the parameters anew at every step."""
         return 0
+
+    def is_finished(self) -> bool:
+        """Whether no step is left to do, as where a run resumes that was interrupted while it was scored or saved."""
+        stoppers = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
+        stopped = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stoppers)
+        return stopped or self.state.global_step >= self.state.max_steps
+
+    def whole_model(self):
+        """The model to save, put together where it is in shards: then the first process alone has its weights."""
+        return gather(self.accelerator, self.model, self.empty_model) if self.is_fsdp_enabled else self.model
+
+    # Evaluation
 
     def translate(self, dataset, description: str = "translating") -> tuple[list[str], float]:
         """Every clip's sentence in the dataset's order, and the mean smoothed loss per target token."""
@@ -344,6 +356,28 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         step, count = self.state.global_step, len(self.last_translations)
         places = sorted({step % count, (step + count // 2) % count})
         return [(self.last_translations[place], dataset.sentences[place]) for place in places]
+
+
+def token_loss(
+    logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch=None, smoothing: float = 0.0
+) -> torch.Tensor:
+    """Mean label-smoothed negative log-likelihood per target token, in nats, over the whole accumulated batch.
+
+    Unstated: the paper says "label smoothing of 0.2"; spread over all V tokens as PyTorch does, padding left out.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, L, V)`): scores, of any floating dtype.
+        labels (`torch.LongTensor` of shape `(B, L)`): the token at each place, -100 at padding.
+        num_items_in_batch (`int` or `torch.LongTensor` of shape `()`, *optional*): target tokens of all micro-batches
+            of the step, on all devices.
+        smoothing (`float`): share of the probability that is spread, in [0, 1).
+
+    Returns:
+        `torch.FloatTensor` of shape `()`: fp32; 0 where no token counts.
+    """
+    total = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), label_smoothing=smoothing, reduction="sum")
+    count = labels.ne(IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
+    return total / torch.as_tensor(count).clamp(min=1)
 
 
 def ignore_sigterm(worker: int) -> None:
