@@ -330,13 +330,11 @@ class Bench:
         model = type(trainer.model.language_model)(trainer.model.language_model.config).to(self.device).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
         batches = []
-        for batch in trainer.get_train_dataloader():
+        for batch in map(trainer.prepare_batch, trainer.get_train_dataloader()):
             shape = (*batch["attention_mask"].shape, model.config.d_model)
             names = ("attention_mask", "decoder_input_ids")
-            inputs = {name: batch[name].to(self.device) for name in names if name in batch}
-            labels = batch["labels"].to(self.device)
-            if "decoder_input_ids" not in inputs:
-                inputs["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(labels)
+            inputs = {name: batch[name] for name in names}
+            labels = batch["labels"]
             batches.append(({"inputs_embeds": torch.randn(shape, device=self.device), **inputs}, labels))
 
         def epoch() -> None:
@@ -399,8 +397,7 @@ class Bench:
         """Operations that wait for the device, a step, counted by the profiler in one batch's forward and backward."""
         from torch.profiler import ProfilerActivity, profile
 
-        batch = next(iter(trainer.get_train_dataloader()))
-        batch = {name: value.to(self.device) for name, value in batch.items()}
+        batch = trainer.prepare_batch(next(iter(trainer.get_train_dataloader())))
         wait()
         trainer.model.train()
         on_gpu = [ProfilerActivity.CUDA] if self.device.type == "cuda" else []

@@ -98,7 +98,7 @@ def bare_epoch(trainer, clock):
     """A function that trains the language model for an epoch, as plain PyTorch does, and times it."""
     language_model = trainer.model.language_model
     batches = []
-    for batch in trainer.get_train_dataloader():
+    for batch in map(trainer.prepare_batch, trainer.get_train_dataloader()):
         shape = (*batch["attention_mask"].shape, language_model.config.d_model)
         labels = batch["labels"]
         inputs = {"inputs_embeds": torch.randn(shape)}
