@@ -94,7 +94,6 @@ LEANT_ON = [
         "a class that is never saved for others",
     ),
     ("training_fla/data/collation.py", "torch.UntypedStorage", "_new_shared", "batches in shared memory, as torch's"),
-    ("training_fla/stages/output_folder.py", "transformers.Trainer.save_model", "_internal_call", "no push half-way"),
     ("training_fla/stages/building.py", "transformers.Pipeline", "_default_generation_config", "beams of a recipe"),
     (
         "training_fla/serving/translation.py",

@@ -1,6 +1,5 @@
 """Batches: every clip once on any number of processes, in the order of 0.3.0; within a budget memory is flat."""
 
-import functools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset
 
-from modeling_fla import FlaForConditionalGeneration
 from tests.tiny_runs import STAGE2, losses, pack_demo, run, stage1_of_one_step, weights
 from tests.training.test_two_processes import run_together
 from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, Shares, check_batching
@@ -225,17 +223,15 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def accumulated(folder) -> Path:
-    """One process, two batches a step; notes what its model was given."""
-    shapes, forward = [], FlaForConditionalGeneration.forward
+    """One process, two batches a step; notes of which batches the loss was computed."""
+    shapes, compute_loss = [], SignTranslationTrainer.compute_loss
 
-    @functools.wraps(forward)  # `generate` reads the names of the arguments
-    def noting(self, *args, **kwargs):
-        if self.training and torch.is_grad_enabled():
-            shapes.append((kwargs["sign_features"].shape[:2], kwargs["num_items_in_batch"].item()))
-        return forward(self, *args, **kwargs)
+    def noting(self, model, inputs, **options):
+        shapes.append((inputs["sign_features"].shape[:2], options["num_items_in_batch"].item()))
+        return compute_loss(self, model, inputs, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FlaForConditionalGeneration, "forward", noting)
+        patch.setattr(SignTranslationTrainer, "compute_loss", noting)
         out = folder / "accumulated"
         argv = (folder / "stage2.yaml", "--output_dir", out, "--gradient_accumulation_steps", 2)
         assert run("run_stage2", *argv) == 0
