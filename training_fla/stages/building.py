@@ -38,14 +38,31 @@ class Splits:
 
 
 def open_splits(recipe: Recipe) -> Splits:
-    """Open the packed corpus; a manifest is packed first."""
+    """Open the packed corpus; a table of videos is packed first."""
+    data = recipe.data
+    folder = packed_folder(recipe)
+    present = packed_splits(folder)
+    for field in ("train_split", "dev_split", "test_split"):
+        split = getattr(data, field)
+        if split not in present:
+            names = ", ".join(present) or "none"
+            raise InputError(f"{folder} has no split `{split}`; it has {names}: name one with --{field}")
+    return Splits(
+        train=PackedCorpus(folder, data.train_split, has_frames=not data.streaming),
+        dev=PackedCorpus(folder, data.dev_split),
+        test=PackedCorpus(folder, data.test_split),
+    )
+
+
+def packed_folder(recipe: Recipe) -> Path:
+    """The folder of the packed corpus that the recipe names, or that its table of videos is packed to."""
     data = recipe.data
     if data.streaming:
         check_streaming(recipe)
     if bool(data.dataset) == bool(data.manifest):
         raise InputError("the recipe must name one of `dataset` (a packed folder) and `manifest` (a table of videos)")
     if data.manifest:
-        folder = ensure_packed(
+        return ensure_packed(
             data.manifest,
             data.packed_dir or recipe.output_dir.parent / f"packed-{data.packed_size}",
             size=data.packed_size,
@@ -55,20 +72,12 @@ def open_splits(recipe: Recipe) -> Splits:
             no_times=data.no_times,
             follow_links=data.follow_links,
         )
-    else:
-        folder = local_copy(data, recipe.output_dir.parent) if data.streaming else Path(data.dataset)
-        if not folder.is_dir():
-            is_unread_url = "://" in data.dataset and not data.streaming
-            remedy = "add `streaming: true`" if is_unread_url else "make it with `fla prepare`"
-            raise InputError(f"there is no packed corpus {data.dataset}; {remedy}")
-    there = packed_splits(folder)
-    wanted = {"train_split": data.train_split, "dev_split": data.dev_split, "test_split": data.test_split}
-    for field, split in wanted.items():
-        if split not in there:
-            has = ", ".join(there) or "none"
-            raise InputError(f"{folder} has no split `{split}`; it has {has}: name one with --{field}")
-    streamed = {"train_split"} if data.streaming else {}
-    return Splits(*(PackedCorpus(folder, split, name not in streamed) for name, split in wanted.items()))
+    folder = local_copy(data, recipe.output_dir.parent) if data.streaming else Path(data.dataset)
+    if not folder.is_dir():
+        is_unread_url = "://" in data.dataset and not data.streaming
+        remedy = "add `streaming: true`" if is_unread_url else "make it with `fla prepare`"
+        raise InputError(f"there is no packed corpus {data.dataset}; {remedy}")
+    return folder
 
 
 def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable, build_model: Callable) -> tuple:
@@ -82,7 +91,8 @@ def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable,
         raise
     except (ValueError, StrictDataclassError, OSError) as error:
         raise InputError(f"the recipe's model cannot be built: {error}") from error
-    rows, tokens = model.get_output_embeddings().weight.shape[0], len(processor.tokenizer)
+    rows = model.get_output_embeddings().weight.shape[0]
+    tokens = len(processor.tokenizer)
     # T5 and MT5 pad their embedding to a round number, so a few spare rows are fine; another vocabulary is not.
     if tokens > rows or rows - tokens > 256:
         raise InputError(f"tokenizer and language model do not belong together: {tokens} tokens, {rows} embeddings")
@@ -94,9 +104,8 @@ def make_processor(recipe: Recipe, tokenizer) -> FlaProcessor:
     data = recipe.data
     if recipe.text.language_code is not None:
         set_language(tokenizer, recipe.text.language_code, "language_code")
-    stride = {} if data.frame_stride is None else {"frame_stride": data.frame_stride}
     video_processor = FlaVideoProcessor(
-        **stride,
+        frame_stride=data.frame_stride or FlaVideoProcessor.frame_stride,
         max_source_frames=data.max_source_frames,
         size={"height": data.frame_size, "width": data.frame_size},
         crop_size={"height": data.crop_size, "width": data.crop_size},
@@ -111,25 +120,16 @@ def make_trainer(
     datasets = make_datasets(recipe, args, splits, processor, model)
     if recipe.data.streaming:
         datasets["train"] = SignVideoStream(datasets["train"], recipe.data, args)
-    convention = recipe.data.score_convention
-    if convention == "auto":
-        convention = convention_for(convention_of(splits.dev.corpus), splits.dev.sentences)
     if args.world_size > 1 and args.device.type == "cuda" and not model.visual_encoder_is_frozen:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    default = SignTranslationPipeline._default_generation_config
-    beams = args.generation_num_beams or default.num_beams
-    length = recipe.text.max_new_tokens or default.max_new_tokens
-    limit = model.max_target_positions
-    if limit is not None and length > limit:
-        raise InputError(f"max_new_tokens {length} is more than the language model's {limit} positions: lower it")
-    generation = clean_generation_config(model, processor.tokenizer, beams, length)
+    generation = generation_of(recipe, model, processor.tokenizer)
     if args.push_to_hub and args.process_index == 0:
         make_repository(args)
     trainer = SignTranslationTrainer(
         model=model,
         args=args,
         optimization=recipe.optimization,
-        metric=SignTranslationMetric(convention),
+        metric=SignTranslationMetric(score_convention(recipe, splits)),
         generation=generation,
         frames_per_batch=recipe.data.frames_per_batch,
         train_dataset=datasets["train"],
@@ -142,13 +142,33 @@ def make_trainer(
     return trainer
 
 
+def score_convention(recipe: Recipe, splits: Splits) -> str:
+    """How sentences are scored: as the recipe says, else as is usual for the corpus, else by the script."""
+    if recipe.data.score_convention != "auto":
+        return recipe.data.score_convention
+    return convention_for(convention_of(splits.dev.corpus), splits.dev.sentences)
+
+
+def generation_of(
+    recipe: Recipe, model: FlaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
+) -> GenerationConfig:
+    """Beams and length of the recipe, else of the pipeline; a length beyond the decoder's positions is refused."""
+    default = SignTranslationPipeline._default_generation_config
+    beams = recipe.training.get("generation_num_beams") or default.num_beams
+    length = recipe.text.max_new_tokens or default.max_new_tokens
+    limit = model.max_target_positions
+    if limit is not None and length > limit:
+        raise InputError(f"max_new_tokens {length} is more than the language model's {limit} positions: lower it")
+    return clean_generation_config(model, tokenizer, beams, length)
+
+
 def clean_generation_config(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, num_beams: int, max_new_tokens: int
 ) -> GenerationConfig:
     """Beams, length, special tokens and nothing else; a translation begins as the training targets do."""
     set_start_tokens(model, tokenizer)
-    kept = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "forced_bos_token_id")
-    ids = {name: getattr(model.generation_config, name, None) for name in kept}
+    names = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "forced_bos_token_id")
+    ids = {name: getattr(model.generation_config, name, None) for name in names}
     return GenerationConfig(**ids, num_beams=num_beams, max_new_tokens=max_new_tokens)
 
 

@@ -19,27 +19,38 @@ LAUNCH = ("accelerate", "launch", "--multi_gpu", "--num_processes")
 def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
     """Transformers' arguments of a recipe, checked by transformers and by us."""
     check_launch(recipe)
-    on_gpu = torch.cuda.is_available()
-    # Pinned memory is for copies to an accelerator; without one torch only warns.
-    own = {"dataloader_pin_memory": on_gpu} | ({"accelerator_config": {"non_blocking": True}} if on_gpu else {})
-    # Workers that live on open the corpus once, not once an epoch.
-    own |= {"dataloader_persistent_workers": bool(recipe.training.get("dataloader_num_workers"))}
-    own |= {"ignore_data_skip": recipe.data.streaming}  # a stream begins an interrupted epoch anew
-    own |= {"run_name": "/".join(recipe.output_dir.absolute().parts[-2:]), "project": "fla-llm"}  # for `report_to`
+    own = {
+        # Pinned memory is for copies to an accelerator; without one torch only warns.
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        # Workers that live on open the corpus once, not once an epoch.
+        "dataloader_persistent_workers": bool(recipe.training.get("dataloader_num_workers")),
+        # A stream begins an interrupted epoch anew.
+        "ignore_data_skip": recipe.data.streaming,
+        # What `report_to` calls the run.
+        "run_name": "/".join(recipe.output_dir.absolute().parts[-2:]),
+        "project": "fla-llm",
+    }
+    if torch.cuda.is_available():
+        own["accelerator_config"] = {"non_blocking": True}
     try:
         args = Seq2SeqTrainingArguments(**own | recipe.training)
     except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"the recipe's training fields do not fit together: {error}") from None
     set_batch_size(recipe, args)
     check_report_to(args)
+    check_choice_of_model(recipe, args)
+    if args.train_sampling_strategy == "sequential":
+        raise InputError("train_sampling_strategy: sequential would have no effect; choose random or group_by_length")
+    return args
+
+
+def check_choice_of_model(recipe: Recipe, args: Seq2SeqTrainingArguments) -> None:
+    """Refuse a score that does not exist, and early stopping without scores."""
     names = (*SCORE_NAMES, "loss")
     if args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_") not in names:
         raise InputError(f"metric_for_best_model: {args.metric_for_best_model} is none of {', '.join(names)}")
-    if args.train_sampling_strategy == "sequential":
-        raise InputError("train_sampling_strategy: sequential would have no effect; choose random or group_by_length")
     if recipe.optimization.early_stopping_patience and args.eval_strategy == "no":
         raise InputError("early_stopping_patience needs evaluations: set `eval_strategy` to epoch or steps")
-    return args
 
 
 def set_batch_size(recipe: Recipe, args: Seq2SeqTrainingArguments) -> None:
@@ -47,9 +58,9 @@ def set_batch_size(recipe: Recipe, args: Seq2SeqTrainingArguments) -> None:
     total = recipe.optimization.total_batch_size
     if total is None:
         return
-    splits_batches = args.accelerator_config.split_batches
-    for name, given in {"deepspeed": args.deepspeed, "accelerator_config.split_batches": splits_batches}.items():
-        if given:
+    others = {"deepspeed": args.deepspeed, "accelerator_config.split_batches": args.accelerator_config.split_batches}
+    for name, value in others.items():
+        if value:
             raise InputError(f"{name} counts clips otherwise: instead of total_batch_size give {BATCH_LINES[1]}")
     args.per_device_train_batch_size = clips_a_process(total, args.world_size, args.gradient_accumulation_steps)
 
@@ -73,4 +84,5 @@ def one_process(words: Sequence[str]) -> str:
     command = shlex.join(words)
     if torch.cuda.device_count() < 2:
         return command
-    return f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '0').split(',')[0]} {command}"
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    return f"CUDA_VISIBLE_DEVICES={first} {command}"

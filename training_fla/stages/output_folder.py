@@ -95,8 +95,9 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     write_card(folder, trainer.hub_model_id if args.push_to_hub else None)
     for split in ("dev", "test"):
         scores = report[split]
-        note = " (the clips that were trained on)" if scores["on_training_clips"] else ""
-        print(f"{split}{note}: " + "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l")))
+        of_which = " (the clips that were trained on)" if scores["on_training_clips"] else ""
+        figures = "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l"))
+        print(f"{split}{of_which}: {figures}")
     if args.push_to_hub:
         print(f"pushed to {push_trained(folder, args, trainer.hub_model_id)}")
 

@@ -8,31 +8,45 @@ from modeling_fla import FlaForConditionalGeneration
 from training_fla.console import note
 from training_fla.errors import InputError
 from training_fla.hub.card import read_facts
-from training_fla.recipe import DECIDED_LATER, FREE_TO_CHANGE, Recipe, VisualArguments, default_lines, read_kept_lines
+from training_fla.recipe import (
+    DECIDED_LATER,
+    FREE_TO_CHANGE,
+    Recipe,
+    Stage2Arguments,
+    VisualArguments,
+    default_lines,
+    read_kept_lines,
+)
 from training_fla.training.trainer import SignTranslationTrainer
 
 
 def check_unchanged(recipe: Recipe) -> None:
     """Refuse to resume with other lines than the run began with; a line that it did not keep had today's default."""
-    folder, now = recipe.output_dir, recipe.resolved
-    before = default_lines(type(recipe.model)) | read_kept_lines(type(recipe.model), folder / "recipe.yaml")
+    now = recipe.resolved
+    file = recipe.output_dir / "recipe.yaml"
+    before = default_lines(type(recipe.model)) | read_kept_lines(type(recipe.model), file)
     undecided = {name for name in DECIDED_LATER if before.get(name) is None or now.get(name) is None}
     compared = (before.keys() | now.keys()) - undecided - {*FREE_TO_CHANGE}
     changed = sorted(name for name in compared if before.get(name) != now.get(name))
-    if changed:
-        lines = ", ".join(f"{name} (it was {before.get(name)}, now {now.get(name)})" for name in changed)
-        remedy = more_epochs(recipe) if {"num_train_epochs", "max_steps"} & set(changed) else ""
-        raise InputError(f"cannot resume {folder}: the recipe has changed in {lines}{remedy}")
+    if not changed:
+        return
+    lines = ", ".join(f"{name} (it was {before.get(name)}, now {now.get(name)})" for name in changed)
+    remedy = more_epochs(recipe) if {"num_train_epochs", "max_steps"} & set(changed) else ""
+    raise InputError(f"cannot resume {recipe.output_dir}: the recipe has changed in {lines}{remedy}")
 
 
 def more_epochs(recipe: Recipe) -> str:
     """What to do instead of `--resume` with more epochs: the schedule of the learning rate cannot be prolonged."""
-    run, model = recipe.output_dir, recipe.model
+    run = recipe.output_dir
     lines = {"stage1_checkpoint": run, "output_dir": f"{run}-more"}
-    lines |= {"language_model": run} if hasattr(model, "language_model") else {"tokenizer": run}
-    instead = {"train_tokenizer_pieces", "language_model_config"} | {f.name for f in fields(VisualArguments)}
-    lines |= {name: "null" for name in sorted(instead - lines.keys()) if getattr(model, name, None) is not None}
-    lines |= {"random_language_model": "false"} if getattr(model, "random_language_model", False) else {}
+    lines["language_model" if isinstance(recipe.model, Stage2Arguments) else "tokenizer"] = run
+    # Lines that contradict those.
+    others = {"train_tokenizer_pieces", "language_model_config"} | {field.name for field in fields(VisualArguments)}
+    for name in sorted(others - lines.keys()):
+        if getattr(recipe.model, name, None) is not None:
+            lines[name] = "null"
+    if getattr(recipe.model, "random_language_model", False):
+        lines["random_language_model"] = "false"
     words = " ".join(f"--{name} {value}" for name, value in lines.items())
     return f"; to train a finished run further start a new one from it, without --resume: {words}"
 
@@ -57,26 +71,24 @@ def check_clips_a_step(recipe: Recipe, args, checkpoint: Path) -> None:
         reason = f"frames_per_batch {recipe.data.frames_per_batch} is of each process: launch as many"
         raise InputError(f"cannot resume {recipe.output_dir}: the run had {numbers}, and {reason}")
     if args.process_index == 0:
-        what = "steps have the same clips, dropout and augmentation draw other numbers"
-        note(f"note: the run had {numbers}; {what}")
+        note(f"note: the run had {numbers}; steps have the same clips, dropout and augmentation draw other numbers")
 
 
 def decided_lines(
     recipe: Recipe, model: FlaForConditionalGeneration, trainer: SignTranslationTrainer
 ) -> dict[str, Any]:
     """The lines that the recipe leaves open, as the parts that were built decided them."""
-    generation, vision = trainer.model.generation_config, model.config.vision_config
+    generation = trainer.model.generation_config
     lines = {"generation_num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens}
     if model.config.sign_feature_size is None:
         lines["frame_stride"] = trainer.processing_class.video_processor.frame_stride
     if not (recipe.model.stage1_checkpoint or model.config.sign_feature_size):
+        vision = model.config.vision_config
         lines |= {"visual_feature_size": vision.hidden_size, "temporal_kernel_size": vision.temporal_kernel_size}
     videos = getattr(trainer.train_dataset, "videos", trainer.train_dataset)  # a stream has them
     augmentation = getattr(videos, "augmentation", None)
     if augmentation is not None:
         lines |= {name: value for name, value in vars(augmentation).items() if name in DECIDED_LATER}
-        lines |= {
-            "augmentation_probability": augmentation.probability,
-            "random_frame_phase": videos.random_frame_phase,
-        }
+        lines["augmentation_probability"] = augmentation.probability
+        lines["random_frame_phase"] = videos.random_frame_phase
     return {name: value for name, value in lines.items() if recipe.resolved[name] is None}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from transformers import Seq2SeqTrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from modeling_fla import FlaForConditionalGeneration
@@ -55,12 +56,7 @@ def run_stage(
                 check_clips_a_step(recipe, args, checkpoint)
             if trainer.is_world_process_zero():
                 begin_output_folder(recipe)
-                if recipe.start:
-                    note(f"taken from {recipe.start['model']}: {recipe.start['taken']}\nnew: {recipe.start['new']}")
-                if recipe.data.dev_split == recipe.data.train_split:
-                    note("note: dev scores are of the clips that are trained on (dev_split)")
-            if checkpoint and args.ignore_data_skip and trainer.is_world_process_zero():
-                note("note: the epoch that was interrupted begins anew with its first clips")
+                note_beginning(recipe, args, checkpoint)
         try:
             train_and_score(recipe, trainer, splits, checkpoint, started)
         except (StoppedError, KeyboardInterrupt) as stop:
@@ -68,17 +64,28 @@ def run_stage(
     return Done(f"saved to {recipe.output_dir}", next_command) if trainer.is_world_process_zero() else None
 
 
+def note_beginning(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | None) -> None:
+    """Print what the run begins with, where the recipe alone does not say it."""
+    if recipe.start:
+        note(f"taken from {recipe.start['model']}: {recipe.start['taken']}\nnew: {recipe.start['new']}")
+    if recipe.data.dev_split == recipe.data.train_split:
+        note("note: dev scores are of the clips that are trained on (dev_split)")
+    if checkpoint and args.ignore_data_skip:
+        note("note: the epoch that was interrupted begins anew with its first clips")
+
+
 def train_and_score(
     recipe: Recipe, trainer: SignTranslationTrainer, splits: Splits, checkpoint: Path | None, started: float
 ) -> None:
     """Train to the last step, score dev and test, and save; `started` is when the run began, by `perf_counter`."""
     args = trainer.args
-    outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    metrics = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
+    metrics.pop("total_flos", None)  # not counted
     started -= trainer.throughput.earlier_seconds  # of the run that this one resumes
-    outcome.metrics.pop("total_flos", None)  # not counted
-    facts = {"seconds": round(time.perf_counter() - started, 1), "best_step": trainer.state.best_global_step}
-    facts["clips_per_step"] = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-    report = {"train": {**outcome.metrics, **facts, **trainer.throughput.figures()}}
+    metrics["seconds"] = round(time.perf_counter() - started, 1)
+    metrics["best_step"] = trainer.state.best_global_step
+    metrics["clips_per_step"] = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    report = {"train": metrics | trainer.throughput.figures()}
     for split in ("dev", "test"):
         report[split] = score_split(trainer, split, recipe)
     report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
