@@ -1,18 +1,13 @@
 """What `fla ablate` prints of runs that are done: the paper's figures, ours, and how far ours differ."""
 
-from collections.abc import Sequence
-
 from experiments.norms import norm_rows
 from experiments.running import Run
-from training_fla.corpora.registry import convention_of
-from training_fla.hub.card import read_facts
-from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_for
-from training_fla.scoring.predictions import pair_up, read_predictions
+from training_fla.scoring.predictions import pair_up
 from training_fla.scoring.resampling import Difference, holm
 from training_fla.scoring.scores import compare_systems
 from training_fla.tables import mean_and_deviation, moments
 from training_fla.training.plots import Panel
-from training_fla.viewing.paper_tables import SCORES, TABLES
+from training_fla.viewing.paper_tables import SCORES, TABLES, Table
 
 
 def table_of(table: str, plans: dict[str, list[list[Run]]], title: str) -> tuple[list[list[str]], str, list[Panel]]:
@@ -20,7 +15,7 @@ def table_of(table: str, plans: dict[str, list[list[Run]]], title: str) -> tuple
     if table == "figure2":
         files = {label: [runs[-1].folder / "norms.tsv" for runs in seeds] for label, seeds in plans.items()}
         return norm_rows(files), title, []
-    reports = {label: [[run.report() for run in runs] for runs in seeds] for label, seeds in plans.items()}
+    reports = {label: [[run.finished.metrics for run in runs] for runs in seeds] for label, seeds in plans.items()}
     columns = table_rows(table, reports)
     whole = next((row.label for row in TABLES[table].rows if row.folder == "stage2"), None)
     if whole is not None:
@@ -29,17 +24,15 @@ def table_of(table: str, plans: dict[str, list[list[Run]]], title: str) -> tuple
         title += f". BLEU-4 less that of `{whole}`, 95 % interval and p over clips"
         title += " and seeds" if len(next(iter(plans.values()))) > 1 else " alone, as there is one seed"
         title += ", p also by Holm over the rows"
-    return columns, title, [epoch_panel(reports)] if table == "figure4" else []
+    return columns, title, [epoch_panel(TABLES[table], reports)] if table == "figure4" else []
 
 
 def compare_with(whole: str, runs: dict[str, list[Run]]) -> list[list[str]]:
     """Columns of a table, their heads first: BLEU-4 of each row less that of one, by labels and a run a seed."""
-    first = read_predictions(runs[whole][0].folder / "predictions_test.tsv")
-    form = text_form(runs[whole][0], first.references)
+    first, form = runs[whole][0].finished.predictions, runs[whole][0].finished.text_form
 
     def predictions(label: str) -> list[list[str]]:
-        tables = [read_predictions(run.folder / "predictions_test.tsv") for run in runs[label]]
-        return [pair_up(first, table).predictions for table in tables]
+        return [pair_up(first, run.finished.predictions).predictions for run in runs[label]]
 
     theirs = predictions(whole)
     tests = {
@@ -60,14 +53,6 @@ def difference_cells(test: Difference, adjusted: float) -> list[str]:
     return [f"{test.difference:+.2f}", interval, f"{test.p_value:.3f}", f"{adjusted:.3f}"]
 
 
-def text_form(run: Run, references: Sequence[str]) -> TextForm:
-    """How a finished run's sentences were scored."""
-    wanted = read_facts(run.folder / "recipe.yaml").get("score_convention", "auto")
-    if wanted == "auto":
-        wanted = convention_of(run.report().get("data", {}).get("corpus") or "auto")
-    return CONVENTIONS[convention_for(wanted, references)]
-
-
 def table_rows(table: str, reports: dict[str, list[list[dict]]]) -> list[list[str]]:
     """The table, its head first: the paper's figures, then ours as mean ± deviation over the seeds."""
     hours = TABLES[table].stage1_hours
@@ -84,11 +69,11 @@ def table_rows(table: str, reports: dict[str, list[list[dict]]]) -> list[list[st
     return rows
 
 
-def epoch_panel(reports: dict[str, list[list[dict]]]) -> Panel:
-    """Figure 4 of BLEU-4 of every seed, by labels such as `75, stage 2`: one curve a stage."""
-    lines = {}
-    for stage, name in {"stage 1": "visual initialing stage", "stage 2": "LLM fine-tuning stage"}.items():
-        points = {int(label.split(",")[0]): seeds for label, seeds in reports.items() if label.endswith(stage)}
-        scores = {epochs: [runs[-1]["test"]["bleu4"] for runs in seeds] for epochs, seeds in points.items()}
-        lines[name] = [(epochs, *moments(values)) for epochs, values in scores.items()]
+def epoch_panel(table: Table, reports: dict[str, list[list[dict]]]) -> Panel:
+    """Figure 4 of BLEU-4 of every seed, by the labels of rows: one curve a stage."""
+    lines: dict[str, list] = {"visual initialing stage": [], "LLM fine-tuning stage": []}
+    for row in table.rows:
+        scores = [runs[-1]["test"]["bleu4"] for runs in reports[row.label]]
+        curve = lines["LLM fine-tuning stage" if row.stage2 else "visual initialing stage"]
+        curve.append((row.stage1_epochs, *moments(scores)))
     return Panel("test BLEU-4 (0 to 100)", "epochs of visual initialing", lines)

@@ -15,17 +15,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from experiments.ablation import JOURNAL, Ablation, given_lines, note_plan, run_once
+from experiments.ablation import Ablation, given_lines, note_plan, open_log
 from experiments.comparing import difference_cells
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics
 from experiments.norms import gradient_ratio
-from experiments.running import Run, own_folder, show_table
+from experiments.running import Run, show_table
 from training_fla.errors import InputError, one_line
 from training_fla.folders import write_text
 from training_fla.hub.card import read_facts
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
-from training_fla.scoring.conventions import CONVENTIONS, convention_for
-from training_fla.scoring.predictions import read_predictions
 from training_fla.scoring.resampling import Score, holm, ratio_of, score_difference, score_interval
 from training_fla.scoring.scores import sentence_statistics
 from training_fla.tables import mean_and_deviation, moments
@@ -119,8 +117,8 @@ def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation)
         folder = ablation.out / f"seed-{seed}"
         first = given_lines(stage, ablation) | {"visual_learning_rate": rate} | changes | {"seed": seed}
         second = given_lines("stage2", ablation) | {"stage1_checkpoint": str(folder / name), "seed": seed}
-        training = Run(folder / name, f"run_{stage}.py", recipe, first)
-        stage2 = Run(folder / f"stage2-after-{name}", "run_stage2.py", ablation.recipes / "stage2.yaml", second)
+        training = Run(folder / name, stage, recipe, first)
+        stage2 = Run(folder / f"stage2-after-{name}", "stage2", ablation.recipes / "stage2.yaml", second)
         runs.append(SeedRuns(training, stage2))
     return runs
 
@@ -128,16 +126,16 @@ def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation)
 def run_dominance(ablation: Ablation, probes: list[str], probe_seeds: int) -> int:
     """Train, probe, compare, print; 0, or the exit status of the run that failed."""
     encoders = read_encoders(ablation)
-    pairs = [pair for encoder in encoders for pair in encoder.runs]
-    note_plan([run for pair in pairs for run in (pair.training, pair.stage2)], ablation)
-    own_folder(ablation.out, "ablation", ablation.out / JOURNAL)
+    runs = [run for encoder in encoders for pair in encoder.runs for run in (pair.training, pair.stage2)]
+    note_plan(runs, ablation)
+    log = open_log(ablation)
+    log.check(run.step(ablation.out) for run in runs)
     for place, _ in enumerate(ablation.seeds):
         for encoder in encoders:
             pair = encoder.runs[place]
-            for run in (pair.training, pair.stage2):
-                status = run_once(run, ablation)
-                if status:
-                    return status
+            status = log.run(run.step(ablation.out) for run in (pair.training, pair.stage2))
+            if status:
+                return status
             probe_encoder(pair, probes, probe_seeds)
     figures = [measure(encoder, probes, probe_seeds) for encoder in encoders]
     show_figures(figures, ablation, probe_seeds)
@@ -170,19 +168,17 @@ def measure(encoder: Encoder, probes: list[str], probe_seeds: int) -> Figures:
         measurements[kind] = measure_probe(readings)
         cut_off += sum(not reading["converged"] for of_seed in readings for reading in of_seed)
     stage2 = [pair.stage2 for pair in encoder.runs]
-    tables = [read_predictions(run.folder / "predictions_test.tsv") for run in stage2]
-    convention = read_lines(Stage2Arguments, stage2[0].folder / "recipe.yaml").get("score_convention")
-    references = tables[0].references
-    form = CONVENTIONS[convention_for(convention, references)]
-    clips, score = sentence_statistics("bleu4", [table.predictions for table in tables], references, form)
-    scores = [run.report()["test"] for run in stage2]
+    tables = [run.finished.predictions for run in stage2]
+    form = stage2[0].finished.text_form
+    clips, score = sentence_statistics("bleu4", [table.predictions for table in tables], tables[0].references, form)
+    scores = [run.finished.metrics["test"] for run in stage2]
     measurements["bleu4"] = Measurement([each["bleu4"] for each in scores], clips, score)
     norms = [pair.training.folder / "norms.tsv" for pair in encoder.runs]
     return Figures(
         encoder=encoder,
         measurements=measurements,
         rouge_l=[each["rouge_l"] for each in scores],
-        bleu4_as_trained=[pair.training.report()["test"]["bleu4"] for pair in encoder.runs],
+        bleu4_as_trained=[pair.training.finished.metrics["test"]["bleu4"] for pair in encoder.runs],
         gradient_ratios=[gradient_ratio(file) for file in norms if file.exists()],
         probes_cut_off=cut_off,
     )

@@ -250,17 +250,17 @@ def runner_of(words: list[str]):
 
 def run_fla(words: list[str]) -> int:
     """The `fla` command in this process, which saves importing torch each time; `fla ablate` starts scripts."""
-    from experiments import ablation
+    from experiments import running
     from training_fla.cli import main
 
     if words[1] != "ablate":
         return main(words[1:])
-    command = ablation.run_command
-    ablation.run_command = lambda script, launcher: run_command(shlex.join(["python", *script])) or 0
+    command = running.run_command
+    running.run_command = lambda script, *others: run_command(shlex.join(["python", *script])) or 0
     try:
         return main(words[1:])
     finally:
-        ablation.run_command = command
+        running.run_command = command
 
 
 def as_in_a_container() -> list[str]:

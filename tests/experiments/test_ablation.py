@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments import ablation as module
+from experiments import running
 from experiments.ablation import DIFFERENCES, Ablation, differences, runs_of
 from experiments.norms import gradient_ratio
 from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run
@@ -52,7 +53,7 @@ def test_every_recipe_is_a_row_and_every_row_a_recipe():
     ],
 )
 def test_the_differences_are_the_papers(name, lines):
-    assert differences(name) == lines
+    assert differences(name[:6], name) == lines
 
 
 def test_a_row_after_another_stage_1_reads_that_one():
@@ -82,7 +83,7 @@ def test_lines_reach_the_stage_that_knows_them():
 @pytest.fixture
 def failing(monkeypatch) -> None:
     """No run is made: the first ends with status 3."""
-    monkeypatch.setattr(module, "run_command", lambda command, launcher: 3)
+    monkeypatch.setattr(running, "run_command", lambda command, launcher, environment: 3)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +137,10 @@ DRAWN = ROOT / "recipes" / "phoenix_drawn"
 
 def test_a_corpus_has_its_own_rows_where_those_of_phoenix14t_do_not_fit_it(tmp_path, commands, capsys):
     own = {"language_model": "runs/phoenix_drawn/mt5-trimmed", "language_model_overrides": {"dropout_rate": 0.1}}
-    assert differences("stage2_mt5", DRAWN) == own
-    assert differences("stage2_mt5_without", DRAWN) == own | {"random_language_model": True}
-    assert differences("stage2_hidden_states", DRAWN) == {"input_features": "hidden"}
-    assert differences("stage2_mt5", ROOT / "recipes/phoenix14t/fast") == differences("stage2_mt5")
+    assert differences("stage2", "stage2_mt5", DRAWN) == own
+    assert differences("stage2", "stage2_mt5_without", DRAWN) == own | {"random_language_model": True}
+    assert differences("stage2", "stage2_hidden_states", DRAWN) == {"input_features": "hidden"}
+    assert differences("stage2", "stage2_mt5", ROOT / "recipes/phoenix14t/fast") == differences("stage2", "stage2_mt5")
     other = ROOT / "recipes" / "csl_daily"
     assert main(["ablate", "table10", "--recipes", str(other), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
@@ -182,7 +183,7 @@ def test_the_control_is_augmented_as_the_rows_that_train_a_part_of_the_encoder()
 def test_a_part_of_the_encoder_has_the_language_models_rate_and_one_of_its_own():
     """The paper names neither: each row has a second one, and says so."""
     for name in ("stage2_joint", "stage2_untrained_encoder", "stage2_nothing_frozen", "stage2_backbone_frozen"):
-        first, second = differences(name), differences(f"{name}_fair_rate")
+        first, second = differences("stage2", name), differences("stage2", f"{name}_fair_rate")
         assert second == first | {"visual_learning_rate": 1e-3}
         assert "# Unstated: the rate of" in (DIFFERENCES / f"{name}.yaml").read_text()
 
@@ -200,15 +201,16 @@ def test_the_grid_of_stage_2_has_all_of_what_the_paper_leaves_open():
 
 
 def test_figure_2_prints_norms_beside_the_papers_words(tmp_path, monkeypatch, capsys):
-    def finish(run, ablation):
-        assert run.lines["norm_logging_steps"] == 100
-        run.folder.mkdir(parents=True)
-        language = 8 if run.folder.name == "stage2_joint" else 2
-        rows = [f"1\t4\t{language}\t9\t9", f"2\t4\t{language}\t10\t12.5"]
-        (run.folder / "norms.tsv").write_text("\n".join(["\t".join(NORMS), *rows]) + "\n")
+    def finish(runs, ablation):
+        for planned_run in runs:
+            assert planned_run.lines["norm_logging_steps"] == 100
+            planned_run.folder.mkdir(parents=True)
+            language = 8 if planned_run.folder.name == "stage2_joint" else 2
+            rows = [f"1\t4\t{language}\t9\t9", f"2\t4\t{language}\t10\t12.5"]
+            (planned_run.folder / "norms.tsv").write_text("\n".join(["\t".join(NORMS), *rows]) + "\n")
         return 0
 
-    monkeypatch.setattr(module, "run_once", finish)
+    monkeypatch.setattr(module, "run_all", finish)
     planned = Ablation(PLANNED.recipes, tmp_path, {}, [], [0])
     assert module.run_table("figure2", planned) == 0
     rows = [line.split(" | ")[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
@@ -257,24 +259,22 @@ def commands(monkeypatch) -> list[list[str]]:
     """Runs are made in this process, which saves importing torch for each; what was run is listed."""
     done = []
 
-    def run_here(command, launcher):
+    def run_here(command, launcher, environment):
         done.append(command)
         return run(command[0].removesuffix(".py"), *command[1:])
 
-    monkeypatch.setattr(module, "run_command", run_here)
+    monkeypatch.setattr(running, "run_command", run_here)
     return done
 
 
 def test_a_table_is_run_once_resumed_and_printed(tiny, tmp_path, commands, monkeypatch, capsys):
     argv = ["--recipes", str(tiny), "--out", str(tmp_path / "out"), "--seeds", "0", "1"]
     monkeypatch.setattr(TABLES["table5"], "rows", [row for row in TABLES["table5"].rows if row.paper])
-    whole = module.run_command
-    monkeypatch.setattr(
-        module, "run_command", lambda command, launcher: 1 if len(commands) == 3 else whole(command, launcher)
-    )
+    whole = running.run_command
+    monkeypatch.setattr(running, "run_command", lambda *words: 1 if len(commands) == 3 else whole(*words))
     assert main(["ablate", "table5", *argv]) == 1
     (tmp_path / "out" / "seed-1" / "stage2_untrained_encoder").mkdir(parents=True)  # as a killed run leaves it
-    monkeypatch.setattr(module, "run_command", whole)
+    monkeypatch.setattr(running, "run_command", whole)
     assert main(["ablate", "table5", *argv]) == 0
     folders = [Path(command[command.index("--output_dir") + 1]).name for command in commands]
     assert folders == ["stage2_untrained_encoder", "stage1", "stage2"] * 2
@@ -296,7 +296,7 @@ def test_a_foreign_folder_is_refused(tiny, tmp_path, commands, capsys):
 
 
 def test_a_run_of_other_lines_is_not_taken_for_this_one(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "run_command", lambda command, launcher: 130)
+    monkeypatch.setattr(running, "run_command", lambda *words: 130)
     argv = ["--recipes", str(tiny), "--out", str(tmp_path)]
     assert main(["ablate", "table4", *argv]) == 130
     assert "ended with status 130; the same command goes on" in capsys.readouterr().err
@@ -321,15 +321,24 @@ def test_bad_words_are_refused(argv, message, capsys):
 def test_figure_4_is_drawn(tmp_path, monkeypatch, capsys, seeds):
     planned = Ablation(PLANNED.recipes, tmp_path, {}, [], seeds)
 
-    def finish(run, ablation):
-        run.folder.mkdir(parents=True, exist_ok=True)
-        scores = {"rouge_l": 1.0, "bleu1": 2.0, "bleu2": 3.0, "bleu3": 4.0, "bleu4": 5.0 + len(run.folder.name)}
-        (run.folder / "metrics.json").write_text(json.dumps({"test": scores}))
-        (run.folder / "recipe.yaml").write_text("score_convention: phoenix14t\n")
-        (run.folder / "predictions_test.tsv").write_text("id\tprediction\treference\n1\tregen\tregen im norden\n")
+    def finish(runs, ablation):
+        for planned_run in runs:
+            planned_run.folder.mkdir(parents=True, exist_ok=True)
+            scores = {
+                "rouge_l": 1.0,
+                "bleu1": 2.0,
+                "bleu2": 3.0,
+                "bleu3": 4.0,
+                "bleu4": 5.0 + len(planned_run.folder.name),
+            }
+            (planned_run.folder / "metrics.json").write_text(json.dumps({"test": scores}))
+            (planned_run.folder / "recipe.yaml").write_text("score_convention: phoenix14t\n")
+            (planned_run.folder / "predictions_test.tsv").write_text(
+                "id\tprediction\treference\n1\tregen\tregen im norden\n"
+            )
         return 0
 
-    monkeypatch.setattr(module, "run_once", finish)
+    monkeypatch.setattr(module, "run_all", finish)
     assert module.run_table("figure4", planned) == 0
     assert (tmp_path / "figure4.png").read_bytes().startswith(b"\x89PNG")
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("| 75", "| 100"))]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments import demonstration, running
-from experiments.demonstration import SCORES, Step, demo_steps, run_demo, run_seeds
-from experiments.running import run_command
+from experiments.demonstration import SCORES, demo_steps, run_demo, run_seeds
+from experiments.running import Step, run_command
 from tests.tiny_runs import ROOT, run
 from training_fla.cli import main
 from training_fla.errors import InputError
@@ -32,14 +32,14 @@ def commands(monkeypatch) -> list[list[str]]:
     def steps(out: Path, seed: int, ablations: bool) -> list[Step]:
         return [Step(s.name, s.command + FEWER.get(s.name, []), s.output) for s in demo_steps(out, seed, ablations)]
 
-    def run_here(words, defaults):
+    def run_here(words, launcher, environment):
         done.append(words)
         if words[1] == "translate":
-            return run_command(words, defaults=defaults)
+            return run_command(words, launcher, environment)
         return main(words[1:]) if words[0] == "fla" else run(words[0].removesuffix(".py"), *words[1:])
 
     monkeypatch.setattr(demonstration, "demo_steps", steps)
-    monkeypatch.setattr(demonstration, "run_command", run_here)
+    monkeypatch.setattr(running, "run_command", run_here)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return done
 
@@ -54,16 +54,16 @@ ALL = ["prepare", "denoise", "trim", "run_stage1.py", "run_stage2.py", "score", 
 def test_the_demo_goes_on_after_an_interruption_shows_its_table_again_and_deletes_nothing(
     commands, tmp_path, monkeypatch, capfd
 ):
-    out, whole = tmp_path / "demo", demonstration.run_command
+    out, whole = tmp_path / "demo", running.run_command
     monkeypatch.setattr(
-        demonstration, "run_command", lambda words, **more: 130 if "run_stage2.py" in words else whole(words, **more)
+        running, "run_command", lambda words, *more: 130 if "run_stage2.py" in words else whole(words, *more)
     )
     assert run_demo(out) == 130
-    monkeypatch.setattr(demonstration, "run_command", whole)
+    monkeypatch.setattr(running, "run_command", whole)
     assert run_demo(out) == 0
     assert names(commands) == ALL, "no step is run twice"
-    shown, told = capfd.readouterr()
-    assert "$ fla translate" in told
+    shown, printed = capfd.readouterr()
+    assert "$ fla translate" in printed
     assert "stage 1 (visual initialing)" in shown and "stage 2 (LLM fine-tuning)" in shown
     summary = json.loads((out / "summary.json").read_text())
     for stage in ("stage1", "stage2"):
@@ -77,13 +77,13 @@ def test_the_demo_goes_on_after_an_interruption_shows_its_table_again_and_delete
     (out / "notes.txt").write_text("important")
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     assert run_demo(out) == 0 and len(commands) == len(ALL)
-    shown, told = capfd.readouterr()
-    assert "holds a finished demo of seed 0" in told and "stage 2 (LLM fine-tuning)" in shown
+    shown, printed = capfd.readouterr()
+    assert "holds a finished demo of seed 0" in printed and "stage 2 (LLM fine-tuning)" in shown
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
-    with pytest.raises(InputError, match="holds a demo of seed 0, not 1: choose another --out or pass --overwrite"):
+    with pytest.raises(InputError, match="prepare was run with .*--seed 0.*; .*another --out or pass --overwrite"):
         run_demo(out, seed=1)
 
-    monkeypatch.setattr(demonstration, "run_command", lambda words, **more: commands.append(words) or 0)
+    monkeypatch.setattr(running, "run_command", lambda words, *more: commands.append(words) or 0)
     assert run_demo(out, seed=1, overwrite=True) == 0
     again = commands[len(ALL) :]
     assert names(again) == ALL
@@ -113,7 +113,7 @@ def test_two_demos_do_not_share_a_folder(tmp_path):
 
 
 def test_a_failing_command_ends_the_demo_with_its_status(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demonstration, "run_step", lambda step, journal: 2 * (step.name == "denoise"))
+    monkeypatch.setattr(running, "run_command", lambda words, *more: 2 * (words[1] == "denoise"))
     assert run_demo(tmp_path / "demo") == 2
     assert "`denoise` ended with status 2" in capsys.readouterr().err
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import ablation, probe
+from experiments import probe, running
 from experiments.ablation import Ablation
 from experiments.dominance import MEASURES, measure_probe, read_encoders
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics
@@ -52,10 +52,10 @@ def test_encoders_are_trained_probed_and_compared(recipes, tmp_path, commands, m
     monkeypatch.setattr(probe, "MOST_EPOCHS", 10)
     argv = ["ablate", "dominance", "--recipes", str(recipes), "--out", str(tmp_path / "out"), "--seeds", "3"]
     argv += ["--probe-seeds", "2"]
-    whole = ablation.run_command
-    monkeypatch.setattr(ablation, "run_command", lambda words, more: 1 if len(commands) == 3 else whole(words, more))
+    whole = running.run_command
+    monkeypatch.setattr(running, "run_command", lambda *words: 1 if len(commands) == 3 else whole(*words))
     assert main(argv) == 1
-    monkeypatch.setattr(ablation, "run_command", whole)
+    monkeypatch.setattr(running, "run_command", whole)
     assert main(argv) == 0
     folders = [Path(words[words.index("--output_dir") + 1]).name for words in commands]
     arms = ["untrained-encoder", *(f"{arm}-{rate}" for rate in ("0.01", "0.001") for arm in

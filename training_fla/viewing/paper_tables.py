@@ -16,6 +16,7 @@ class Row:
     paper: list[float]
     stage1: str | None = "stage1"
     stage2: str | None = "stage2"
+    stage1_epochs: int | None = None  # of Figure 4
 
     @property
     def paper_scores(self) -> dict[str, float]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from training_fla.clone import ROOT
-from training_fla.corpora.registry import CORPORA
+from training_fla.corpora.registry import CORPORA, convention_of
 from training_fla.errors import InputError
 from training_fla.folders import atomic_file
 from training_fla.hub.card import TITLES, clips_per_step, costs, read_facts
 from training_fla.recipe import BATCH_LINES, DECIDED_LATER, STAGES, clips_a_step, default_lines, read_lines, stage_of
+from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_for
+from training_fla.scoring.predictions import PredictionFile, read_predictions
 from training_fla.tables import mean_and_deviation, read_table
 from training_fla.training import plots
 from training_fla.training.callbacks import read_norms
@@ -27,13 +29,19 @@ NO_MATTER = ("output_dir", "seed", "disable_tqdm", "logging_steps", "norm_loggin
 
 
 @dataclass
-class Run:
-    """A finished run, as its folder tells it."""
+class FinishedRun:
+    """What a run left in its folder."""
 
     folder: Path
-    metrics: dict[str, Any]
-    recipe: dict[str, Any]
     name: str = ""
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        return read_facts(self.folder / "metrics.json")
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        return read_facts(self.folder / "recipe.yaml")
 
     @property
     def corpus(self) -> str:
@@ -79,6 +87,19 @@ class Run:
     def norms(self) -> list[list[float]]:
         file = self.folder / "norms.tsv"
         return read_norms(file) if file.is_file() else []
+
+    @cached_property
+    def predictions(self) -> PredictionFile:
+        """Of the test split."""
+        return read_predictions(self.folder / "predictions_test.tsv")
+
+    @property
+    def text_form(self) -> TextForm:
+        """How its sentences were scored."""
+        convention = self.recipe.get("score_convention", "auto")
+        if convention == "auto":
+            convention = convention_of(self.metrics.get("data", {}).get("corpus") or "auto")
+        return CONVENTIONS[convention_for(convention, self.predictions.references)]
 
     @cached_property
     def translations(self) -> dict[str, dict[str, str]]:
@@ -137,13 +158,13 @@ def written(value: Any) -> str:
     return Path(value).name if isinstance(value, str) else json.dumps(value)
 
 
-def read_runs(folders: list[Path]) -> list[Run]:
+def read_runs(folders: list[Path]) -> list[FinishedRun]:
     """The runs of some folders, refused where one is none, has not ended, or is of another corpus."""
     runs = []
     for folder in folders:
         if not (folder / "recipe.yaml").is_file():
             raise InputError(f"{folder} is not the folder of a run: it holds no recipe.yaml")
-        run = Run(folder.resolve(), read_facts(folder / "metrics.json"), read_facts(folder / "recipe.yaml"))
+        run = FinishedRun(folder.resolve())
         if "bleu4" not in run.metrics.get("test", {}):
             raise InputError(f"{folder} holds a run that has not ended (no scores in metrics.json): --resume goes on")
         runs.append(run)
@@ -169,7 +190,7 @@ def write_report(folders: list[Path], out: Path, with_frames: bool = True, overw
     """Write the page; it holds sentences of the corpus, and frames."""
     with atomic_file(out, overwrite) as file:
         runs = read_runs(folders)
-        groups: dict[str, list[Run]] = {}
+        groups: dict[str, list[FinishedRun]] = {}
         for run in runs:
             groups.setdefault(run.system, []).append(run)
         lead = max(runs, key=lambda run: (bool(run.frames(0)), bool(run.translations)))

@@ -29,8 +29,9 @@ def run(args: argparse.Namespace) -> int | Done:
     open_experiments("fla demo")
     from experiments.demonstration import run_demo, run_seeds
 
-    how = {"ablations": args.ablations, "overwrite": args.overwrite}
     if args.seeds and len(args.seeds) > 1:
-        return run_seeds(args.out, args.seeds, **how) or Done(f"wrote {args.out / 'seeds.json'}")
-    status = run_demo(args.out, seed=args.seeds[0] if args.seeds else args.seed, **how)
+        status = run_seeds(args.out, args.seeds, args.ablations, args.overwrite)
+        return status or Done(f"wrote {args.out / 'seeds.md'}")
+    seed = args.seeds[0] if args.seeds else args.seed
+    status = run_demo(args.out, seed, args.ablations, args.overwrite)
     return status or Done(f"all figures are in {args.out / 'summary.json'}", f"fla serve {args.out / 'stage2'}")
