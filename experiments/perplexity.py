@@ -17,14 +17,13 @@ import torch
 
 def perplexity(model, tokenizer, sentences: list[str]) -> float:
     """Of all tokens together; the same spans are masked for every model."""
-    from training_fla.training.denoising import InfillingCollator
+    from training_fla.training.denoising import InfillingCollator, NoisedSentences
 
     collator = InfillingCollator(tokenizer)
-    ids = [{"input_ids": line} for line in tokenizer(sentences, add_special_tokens=False)["input_ids"]]
-    torch.manual_seed(0)
+    noised = NoisedSentences(tokenizer(sentences, add_special_tokens=False)["input_ids"], seed=0)
     loss, count = 0.0, 0
-    for start in range(0, len(ids), 32):
-        batch = collator(ids[start : start + 32])
+    for start in range(0, len(noised), 32):
+        batch = collator([noised[place] for place in range(start, min(start + 32, len(noised)))])
         tokens = int(batch["labels"].ne(-100).sum())
         with torch.no_grad():
             loss += float(model.eval()(**batch).loss) * tokens
@@ -46,7 +45,7 @@ def main(args: list[str] | None = None) -> None:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     from training_fla.tables import read_sentences
-    from training_fla.training.denoising import infilling_trainer, small_mbart
+    from training_fla.training.denoising import NoisedSentences, infilling_trainer, small_mbart
 
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     sentences, train = read_sentences([options.text]), read_sentences([options.train])
@@ -54,7 +53,7 @@ def main(args: list[str] | None = None) -> None:
     models = {"pre-trained": AutoModelForSeq2SeqLM.from_pretrained(options.model, dtype=torch.float32)}
     models["not trained"] = AutoModelForSeq2SeqLM.from_config(models["pre-trained"].config)
     models["of Light-T's size"] = small_mbart(tokenizer, width=128, layers=2)
-    ids = [{"input_ids": line} for line in tokenizer(train, add_special_tokens=False)["input_ids"]]
+    noised = NoisedSentences(tokenizer(train, add_special_tokens=False)["input_ids"], seed=0)
     schedule = {
         "max_steps": options.steps,
         "per_device_train_batch_size": 8,
@@ -64,7 +63,7 @@ def main(args: list[str] | None = None) -> None:
     with TemporaryDirectory() as folder:
         schedule |= {"save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
         schedule["train_sampling_strategy"] = "group_by_length"  # as the pre-trained one of docs/factorization.md
-        infilling_trainer(models["of Light-T's size"], tokenizer, ids, Path(folder), schedule).train()
+        infilling_trainer(models["of Light-T's size"], tokenizer, noised, Path(folder), schedule).train()
     found = {name: perplexity(model, tokenizer, sentences) for name, model in models.items()}
     if options.json:
         print(json.dumps(found))

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Tokenizer
 
 from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor
 from tests.modeling.conftest import LANGUAGE_MODELS
-from tests.processing.test_tokenization_fla import gemma, t5
+from tests.processing.test_tokenization_fla import gemma, unigram_pieces
 from tests.tiny_runs import STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.cli import main
 from training_fla.errors import InputError
@@ -22,6 +22,12 @@ LINES = {
     "language_code": None, "peft": {"type": "lora", "r": 2}, "language_model_dtype": "bfloat16",
     "metric_for_best_model": "loss",
 }  # fmt: skip
+
+
+def t5():
+    """Of T5's kind, with a letter of the corpus beside those of its own text."""
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *unigram_pieces(), ("ö", -12.0)]
+    return T5Tokenizer(vocab=vocab + [(f"<extra_id_{number}>", 0.0) for number in range(99, -1, -1)])
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,8 @@ def test_trimmed_trained_in_bfloat16_under_lora_and_loaded(name, make, folder, t
     language_model, trimmed = save_language_model(tmp_path, name, make()), tmp_path / "trimmed"
     sentences = tmp_path / "sentences.txt"
     sentences.write_text("im süden regen\nder wind weht\n", encoding="utf-8")
-    assert main(["trim", "--model", str(language_model), "--sentences", str(sentences), "--out", str(trimmed)]) == 0
+    texts = [str(sentences), str(folder / "corpus/train.sentences.txt")]
+    assert main(["trim", "--model", str(language_model), "--sentences", *texts, "--out", str(trimmed)]) == 0
     argv = (folder / "stage2.yaml", "--language_model", trimmed, "--output_dir", tmp_path / "out")
     assert run("run_stage2", *argv) == 0
     kept = weights(tmp_path / "out/checkpoint-4")

@@ -19,7 +19,7 @@ from transformers import (
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig, load_imagenet_weights
 from processing_fla import FlaProcessor, FlaVideoProcessor
 from processing_fla.tokenization_fla import set_start_tokens, unknown_words, words_of
-from training_fla.console import note
+from training_fla.console import counted, note
 from training_fla.data.packed_corpus import MANIFEST, read_packed_manifest
 from training_fla.errors import InputError
 from training_fla.loading import loading
@@ -71,12 +71,15 @@ def check_targets(
     shown = ", ".join(list(unknown)[:5])
     if number > MOST_UNKNOWN * sum(len(words_of(sentence)) for sentence in sentences):
         raise InputError(
-            f"the tokenizer {source} does not know {len(known_before)} words of the training sentences ({shown}) that "
+            f"the tokenizer {source} does not know {counted(len(known_before), 'word')} of the training sentences "
+            f"({shown}) that "
             f"the tokenizer of stage1_checkpoint {stage1} knows: leave the line `tokenizer` out, or trim the language "
             "model to these sentences with `fla trim`"
         )
     if PartialState().is_main_process:
-        note(f"note: {unknown.total()} tokens of the training sentences are unknown to the tokenizer: {shown}")
+        note(
+            f"note: unknown to the tokenizer, of the training sentences: {counted(unknown.total(), 'token')}: {shown}"
+        )
 
 
 def set_language(tokenizer: PreTrainedTokenizerBase, code: str, name: str) -> None:
