@@ -182,6 +182,13 @@ def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(clock, monke
     assert lines[0] == "packing: 2/100 [00:02<01:38,  1.00clip/s]"
 
 
+def test_progress_names_no_total_that_is_not_known(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", err := io.StringIO())
+    for _ in progress(iter(range(5)), desc="pauses", unit="frame"):
+        clock[0] += 1.0
+    assert err.getvalue().splitlines()[0] == "pauses: 2 [00:02,  1.00frame/s]"
+
+
 def test_what_is_done_in_two_seconds_shows_no_progress(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", err := io.StringIO())
     for _ in progress(range(3), desc="packing"):

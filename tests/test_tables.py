@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processing_fla.video_reading_fla import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from training_fla.errors import InputError
+from training_fla.file_kinds import kind_of_file
 from training_fla.tables import BadRows, read_sentences, read_table, write_table
 
 SENTENCES = [
@@ -172,6 +174,11 @@ def test_files_that_cannot_be_read_are_refused_with_a_remedy(tmp_path, name, con
         ("t.MP4", b"x", "a video", "fla translate"),
         ("t.csv", b"\0\0\0\x20ftypisom", "a video whatever its name", "name it in a table"),
         ("t", b"\x1aE\xdf\xa3", "a video whatever its name", "name it in a table"),
+        ("t.ts", b"G@\xf0", "a video", "name it in a table"),
+        ("t.tsv", (b"G" + b"\xff" * 187) * 3, "a video whatever its name", "name it in a table"),
+        ("t.tsv", (b"time" + b"G" + b"\xff" * 187) * 3, "a video whatever its name", "name it in a table"),
+        ("t.JPG", b"\xff\xd8\xff", "a picture", "the folder of a clip's frames"),
+        ("t.csv", b"\x89PNG", "a picture whatever its name", "the folder of a clip's frames"),
         ("t.pose", b"x", "a file of poses", "fla prepare features"),
         ("t.h5", b"\x89HDF\r\n", "a file of features", "fla prepare features"),
         ("t.npz", b"PK\x03\x04", "a file of features", "fla prepare features"),
@@ -185,6 +192,11 @@ def test_a_file_that_is_no_table_is_called_what_it_is(tmp_path, name, content, w
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=f"{re.escape(str(tmp_path / name))} is {what}: .*{remedy}"):
         read_table(tmp_path / name, ["video"])
+
+
+def test_every_suffix_of_a_video_and_a_picture_is_known():
+    assert all("a video: " in (kind_of_file(f"t{suffix}") or "") for suffix in VIDEO_SUFFIXES)
+    assert all("a picture: " in (kind_of_file(f"t{suffix}") or "") for suffix in IMAGE_SUFFIXES)
 
 
 def test_all_bad_rows_are_named_at_once_up_to_a_number(tmp_path):

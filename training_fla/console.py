@@ -39,13 +39,15 @@ def progress(items: Iterable | None = None, disable: bool = False, **options):
             elapsed = self.format_dict["elapsed"]
             if msg is None and (elapsed >= self.due or pos is not None):
                 self.due = elapsed + min(elapsed, 30.0)
+                self.bar_format = of_unknown if self.total is None else of_total
                 print(self, file=sys.stderr, flush=True)
 
     options["disable"] = disable or is_quiet()
     if sys.stderr.isatty():
         return tqdm(items, dynamic_ncols=True, **options)
-    form = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-    return Lines(items, file=io.StringIO(), delay=2, mininterval=2, miniters=1, bar_format=form, **options)
+    of_total = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+    of_unknown = "{desc}: {n_fmt} [{elapsed}, {rate_fmt}{postfix}]"
+    return Lines(items, file=io.StringIO(), delay=2, mininterval=2, miniters=1, **options)
 
 
 def counted(number: int, thing: str) -> str:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 SPREADSHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 SAVE_AS_CSV = "save it as 'CSV UTF-8' (.csv)"
 OF_FEATURES = "`fla prepare features` takes a table that names such files"
+BEGINNING = 512  # bytes of a file that tell its kind
+# Packets of 188 bytes, in .m2ts with a time of 4 bytes before each; the first is padded with what no UTF-8 text has.
+TRANSPORT_STREAM = rb"(?:....)?(?=G.{187}(?:....)?G)(?=.{0,187}\xff)"
 
 
 class _OtherFile(NamedTuple):
@@ -28,9 +31,16 @@ OTHER_FILES = (
     ),
     _OtherFile(
         "a video",
-        (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".flv", ".wmv", ".3gp"),
-        rb"\0...ftyp|\x1a\x45\xdf\xa3|RIFF....AVI |\x00\x00\x01[\xb3\xba]",
+        (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv")
+        + (".asf", ".3gp", ".3g2", ".mxf", ".ogv", ".gif"),
+        rb"\0...ftyp|\x1a\x45\xdf\xa3|RIFF....AVI |\x00\x00\x01[\xb3\xba]|FLV\x01|OggS\0|GIF8|" + TRANSPORT_STREAM,
         "name it in a table, a row a clip; `fla translate MODEL VIDEO` translates it",
+    ),
+    _OtherFile(
+        "a picture",
+        (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"),
+        rb"\x89PNG|\xff\xd8\xff|RIFF....WEBP",
+        "name the folder of a clip's frames in a table, a row a clip",
     ),
     _OtherFile(
         "a Parquet or Arrow file",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from training_fla.console import counted
 from training_fla.errors import InputError, one_line
-from training_fla.file_kinds import kind_of_file
+from training_fla.file_kinds import BEGINNING, kind_of_file
 from training_fla.folders import atomic_file
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -148,7 +148,7 @@ def read_text(file: Path) -> str:
     """The text of a UTF-8 file, or of a UTF-16 one with a byte order mark; every line ends in a line feed."""
     try:
         with open(file, "rb") as opened:
-            beginning = opened.read(16)
+            beginning = opened.read(BEGINNING)
             if other := kind_of_file(file.name, beginning):
                 raise InputError(f"{file} is {other}")
             content = beginning + opened.read()

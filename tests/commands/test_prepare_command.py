@@ -383,6 +383,26 @@ def test_a_clip_in_several_splits_and_one_that_is_not_cut_are_named(tmp_path, ca
         ]
 
 
+def test_a_clip_in_several_splits_of_a_dataset_is_named(tmp_path, capsys):
+    """Its bytes lie in the table; of equally long videos only the copy is named."""
+    import datasets
+
+    features = datasets.Features({"video": datasets.Video(), "sentence": datasets.Value("string")})
+    clip = write_video(tmp_path / "a.mp4", 10).read_bytes()
+    videos = {"train": [clip, clip], "dev": [clip[:-1] + b"x"], "test": [clip]}
+    tables = {
+        split: datasets.Dataset.from_dict(
+            {"video": [{"path": None, "bytes": data} for data in of_split], "sentence": ["Hi."] * len(of_split)},
+            features=features,
+        )
+        for split, of_split in videos.items()
+    }
+    datasets.DatasetDict(tables).save_to_disk(str(tmp_path / "saved"))
+    assert main(["prepare", "dataset", "--root", str(tmp_path / "saved"), "--workers", "0", "--check"]) == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert warnings == ["warning: train 000001-video and test 000000-video show the same frames of video"]
+
+
 def test_a_check_warns_of_missing_frame_numbers(tmp_path, capsys):
     write_frames(tmp_path / "a", clip(5), "%d.png", first=1)
     (tmp_path / "a/3.png").unlink()

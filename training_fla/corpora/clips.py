@@ -147,6 +147,7 @@ class EmbeddedVideo(ClipSource):
     name: str
     start_seconds: float | None = None
     end_seconds: float | None = None
+    num_bytes: int = 0  # known without loading them
 
     def opened(self, stride: int = 1, size: "SizeRule" = None) -> AbstractContextManager[OpenedClip]:
         """As [`ClipSource.opened`]."""

@@ -155,17 +155,18 @@ def _video(
     if getattr(table.features[column], "dtype", None) == "string":
         written = table[index][column] or ""
         return VideoFile(find_inside(root, written, follow_links, VIDEO_SUFFIXES)), Path(written).stem
-    path, has_bytes = None, True
-    if pa.types.is_struct(table.data.schema.field(column).type):
-        cell = table.with_format("arrow")[index][column][0]
-        path, has_bytes = cell["path"].as_py(), cell["bytes"].is_valid
+    path = None
+    data = table.with_format("arrow")[index][column][0]
+    if pa.types.is_struct(data.type):
+        path, data = data["path"].as_py(), data["bytes"]
     if path and Path(path).is_file():
         if follow_links or _may_be_read(Path(path), root):
             return VideoFile(Path(path)), Path(path).stem
-        if not has_bytes:
+        if not data.is_valid:
             raise InputError(f"{path} leads out of {root}: pass --follow-links if you trust it")
     name = Path(path).stem if path else "video"
-    return EmbeddedVideo(partial(_bytes, table, index, column, str(root)), name), name
+    num_bytes = data.as_buffer().size if data.is_valid and hasattr(data, "as_buffer") else 0
+    return EmbeddedVideo(partial(_bytes, table, index, column, str(root)), name, num_bytes=num_bytes), name
 
 
 def _may_be_read(path: Path, root: Path) -> bool:

@@ -1,5 +1,6 @@
 """Check a corpus before it is packed: what is missing, extra, unreadable, empty or double."""
 
+import hashlib
 import os
 import statistics
 import warnings
@@ -157,19 +158,34 @@ def _num_words(sentence: str) -> int:
 def shared_clips(rows: Sequence[CorpusRow]) -> list[str]:
     """Clips of different splits that show the same moments of one recording, or a copy of it: a line each."""
     of_recording: dict[object, list[CorpusRow]] = defaultdict(list)
-    on_disk = [row for row in rows if isinstance(row.video, FrameFolder | VideoFile) and not row.video.is_missing]
-    for row, recording in zip(on_disk, _recordings([row.video.path for row in on_disk]), strict=True):
+    stored = FrameFolder | VideoFile | EmbeddedVideo
+    present = [row for row in rows if isinstance(row.video, stored) and not row.video.is_missing]
+    for row, recording in zip(present, _recordings([row.video for row in present]), strict=True):
         of_recording[recording].append(row)
     return [line for rows in of_recording.values() for line in _overlaps(rows)]
 
 
-def _recordings(paths: Sequence[Path]) -> list[object]:
-    """Of each path something that is equal for equal files: the path, or a hash where another file is as long."""
-    real = {path: os.path.realpath(path) for path in dict.fromkeys(paths)}
-    sizes = {name: os.path.getsize(name) for name in set(real.values()) if os.path.isfile(name)}
+def _recordings(videos: Sequence[FrameFolder | VideoFile | EmbeddedVideo]) -> list[object]:
+    """Of each video something that is equal for equal files: its place, or a hash where another file is as long."""
+    places = [
+        place if isinstance(video, EmbeddedVideo) else os.path.realpath(video.path)
+        for place, video in enumerate(videos)
+    ]
+    at_place = dict(zip(places, videos, strict=True))
+    sizes = {place: _num_bytes(video) for place, video in at_place.items() if not isinstance(video, FrameFolder)}
     as_long = Counter(sizes.values())
-    hashes = {name: file_sha256(Path(name)) for name, size in sizes.items() if as_long[size] > 1}
-    return [hashes.get(real[path], real[path]) for path in paths]
+    hashes = {place: _sha256(at_place[place]) for place, size in sizes.items() if as_long[size] > 1}
+    return [hashes.get(place, place) for place in places]
+
+
+def _num_bytes(video: VideoFile | EmbeddedVideo) -> int:
+    return video.num_bytes if isinstance(video, EmbeddedVideo) else os.path.getsize(video.path)
+
+
+def _sha256(video: VideoFile | EmbeddedVideo) -> str:
+    if isinstance(video, EmbeddedVideo):
+        return hashlib.sha256(video.load()).hexdigest()
+    return file_sha256(Path(video.path))
 
 
 def _overlaps(rows: Sequence[CorpusRow]) -> Iterator[str]:
@@ -182,7 +198,8 @@ def _overlaps(rows: Sequence[CorpusRow]) -> Iterator[str]:
         ends = float("inf") if row.video.end_seconds is None else row.video.end_seconds
         for split, (end, other) in last.items():
             if split != row.split and min(end, ends) - begins > END_TOLERANCE_SECONDS:
-                yield f"{other.split} {other.id} and {row.split} {row.id} show the same frames of {row.video.path}"
+                place = row.video.name if isinstance(row.video, EmbeddedVideo) else row.video.path
+                yield f"{other.split} {other.id} and {row.split} {row.id} show the same frames of {place}"
         if ends >= last.get(row.split, (0.0, row))[0]:
             last[row.split] = ends, row
 
