@@ -8,6 +8,8 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 import time
 from functools import partial
 
@@ -17,6 +19,7 @@ import pytest
 import torch
 
 from tests.corpora.corpus_trees import clip, drawn_rows, write_frames, write_video
+from tests.tiny_runs import ROOT
 from tests.windows_rules import windows_rules  # noqa: F401  a fixture
 from training_fla.corpora.clips import DrawnVideo, FrameFolder, VideoFile
 from training_fla.corpora.row import CorpusRow
@@ -201,6 +204,23 @@ def test_workers_that_are_not_forked_pack_the_same_bytes(packed, tmp_path, monke
     quiet(drawn_rows(), tmp_path / "out", corpus="demo", num_workers=2)
     assert contents(tmp_path / "out") == contents(packed)
     assert "working in one process" not in capsys.readouterr().err
+
+
+def test_a_script_without_a_main_guard_does_not_wait_for_itself(packed, tmp_path):
+    options = "size=(18, 22), shard_clips=2, corpus='demo', num_workers=2, wait=True"
+    lines = [
+        "from tests.corpora.corpus_trees import drawn_rows",
+        "from training_fla.data import packing, worker_processes",
+        "worker_processes.START_METHOD = 'spawn'",
+        f"packing.pack(drawn_rows(), {str(tmp_path / 'out')!r}, {options})",
+    ]
+    (tmp_path / "script.py").write_text("\n".join(lines) + "\n")
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0 and 'under `if __name__ == "__main__":`' in done.stderr
+    assert contents(tmp_path / "out") == contents(packed)
 
 
 def test_clips_that_cannot_be_sent_to_a_worker_are_packed_by_this_process(packed, tmp_path, monkeypatch, capsys):

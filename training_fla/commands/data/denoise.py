@@ -7,7 +7,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from training_fla.console import Done
+from training_fla.console import Done, counted
 from training_fla.errors import InputError
 from training_fla.folders import check_not_inside
 
@@ -53,6 +53,6 @@ def run(args: argparse.Namespace) -> Done:
     trimmed = f"{args.out}-trimmed"
     return Done(
         f"{args.out}: {report['parameters'] / 1e6:.2f} M parameters, {report['vocab_size']:,} pieces, "
-        f"trained on {report['sentences']:,} sentences, loss {report['loss']:.3f}",
+        f"trained on {counted(report['sentences'], 'sentence')}, loss {report['loss']:.3f}",
         shlex.join(["fla", "trim", "--model", str(args.out), "--sentences", *map(str, args.text), "--out", trimmed]),
     )

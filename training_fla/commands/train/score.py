@@ -9,7 +9,7 @@ import json
 import statistics
 from pathlib import Path
 
-from training_fla.console import Done
+from training_fla.console import Done, counted
 from training_fla.errors import InputError
 from training_fla.folders import check_file
 
@@ -47,7 +47,7 @@ def run(args) -> Done:
         print_report(report)
     written = [f"wrote {file}" for file in (args.sentences, args.html) if file]
     look = "" if written or len(args.files) > 1 else "the same command with --html FILE.html shows each sentence"
-    return Done(", ".join([f"scored {report['num_sentences']:,} sentences", *written]), look)
+    return Done(", ".join([f"scored {counted(report['num_sentences'], 'sentence')}", *written]), look)
 
 
 def check_arguments(args) -> None:

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 
-from training_fla.console import Done
+from training_fla.console import Done, counted
 from training_fla.errors import InputError
 
 EXAMPLE = "fla translate runs/stage2 clips/*.mp4 --num-beams 5 --batch-size 4"
@@ -116,11 +116,11 @@ def run(args) -> Done:
     if cut:
         number = print_subtitles(translate, clips[0], args.format, cut, **options)
         look = f"the same with > FILE.{args.format}" if sys.stdout.isatty() else ""
-        return Done(f"translated {clips[0]} into {number:,} subtitles", look)
+        return Done(f"translated {clips[0]} into {counted(number, 'subtitle')}", look)
     with read_by(translate, processes, clips):
         translated = print_translations(translate, clips, args.format, **options)
     words = ["fla", "inspect", *translated[:1], "--model", args.model, "--out", "inspection.html", "--overwrite"]
-    made = f"translated {len(translated):,} of {len(clips):,} clips"
+    made = f"translated {len(translated):,} of {counted(len(clips), 'clip')}"
     return Done(made, shlex.join(words) if translated else "", 2 if len(translated) < len(clips) else 0)
 
 
