@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -134,6 +135,9 @@ def test_ten_evaluations_keep_a_constant_number_of_workers_and_descriptors(folde
     for _ in range(10):
         trainer.evaluate()
         gc.collect()
+        for thread in threading.enumerate():
+            if thread.name == "QueueFeederThread":  # which closes the queue of a worker that has ended
+                thread.join(timeout=60)
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         counts.append((len(children), len(os.listdir("/proc/self/fd"))))
     assert len(set(counts[1:])) == 1, counts
