@@ -1,10 +1,14 @@
 """Both stages on a corpus and a network so small that a run takes seconds, for the tests that train."""
 
 import json
+import shutil
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+MADE_ONCE = tempfile.TemporaryDirectory(prefix="fla-tests-")  # removed when the process ends
 NETWORK = """
 vision_backbone: {model_type: resnet, layer_type: basic, embedding_size: 8, hidden_sizes: [8, 12], depths: [1, 1]}
 visual_feature_size: 16
@@ -49,11 +53,19 @@ save_steps: 2
 """
 
 
-def pack_demo(folder: Path, **counts) -> Path:
+def pack_demo(folder: Path, num_train: int, num_dev: int, num_test: int) -> Path:
+    """A copy of the drawn corpus of these counts, which a process packs once."""
+    return Path(shutil.copytree(packed_once(num_train, num_dev, num_test), folder))
+
+
+@cache
+def packed_once(num_train: int, num_dev: int, num_test: int) -> Path:
     from experiments.drawn.demo import read_demo
     from training_fla.data.packing import pack
 
-    pack(read_demo(size=24, **counts), folder, size=24, num_workers=0, corpus="demo")
+    folder = Path(MADE_ONCE.name) / f"corpus_{num_train}_{num_dev}_{num_test}"
+    rows = read_demo(size=24, num_train=num_train, num_dev=num_dev, num_test=num_test)
+    pack(rows, folder, size=24, num_workers=0, corpus="demo")
     return folder
 
 
@@ -67,8 +79,16 @@ def run(script: str, *argv) -> int:
 
 
 def stage1_of_one_step(folder: Path, corpus: Path) -> Path:
-    """A stage 1 that has learnt nothing: an encoder and a tokenizer to begin stage 2 with."""
-    recipe, out = folder / "stage1.yaml", folder / "stage1"
+    """A copy of a stage 1 that has learnt nothing: an encoder and a tokenizer to begin stage 2 with."""
+    (folder / "stage1.yaml").write_text(f"dataset: {corpus}\n{STAGE1}")
+    counts = [len((corpus / f"{split}.sentences.txt").read_text().splitlines()) for split in ("train", "dev", "test")]
+    return Path(shutil.copytree(trained_once(*counts), folder / "stage1"))
+
+
+@cache
+def trained_once(*counts: int) -> Path:
+    corpus = packed_once(*counts)
+    recipe, out = corpus.with_suffix(".yaml"), corpus.with_name(f"stage1_of_{corpus.name}")
     recipe.write_text(f"dataset: {corpus}\n{STAGE1}")
     lines = ("--max_steps", 1, "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end=false")
     assert run("run_stage1", recipe, "--output_dir", out, *lines) == 0
