@@ -13,8 +13,8 @@ PACKAGES = ("modeling_fla", "processing_fla", "training_fla", "experiments")
 SHIPPED = ("modeling_fla", "processing_fla")
 # Of the shipped packages, what no model takes along.
 STAY = {"imagenet_weights_fla.py", "trimming_fla.py", "tokenization_fla.py", "__init__.py"}
-# Each room may import those in earlier lines, never those in its own line or a later one.
-ROOMS = [
+# Each package or file may import those in earlier lines, never those in its own line or a later one.
+LAYERS = [
     {"modeling_fla", "processing_fla"},
     {"errors", "console"},
     {"folders", "loading", "clone"},
@@ -32,7 +32,7 @@ ROOMS = [
     {"commands"},
     {"cli"},
 ]
-RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
+RANK = {package: rank for rank, packages in enumerate(LAYERS) for package in packages}
 MODULES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
     for package in PACKAGES
@@ -40,7 +40,7 @@ MODULES = {
 }
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     """`training_fla.data.packing` lies in `data`, `processing_fla.x` in `processing_fla`."""
     parts = module.split(".")
     return parts[1] if parts[0] == "training_fla" and len(parts) > 1 else parts[0]
@@ -61,18 +61,45 @@ def imports_of(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_room_imports_only_what_lies_below_it(module):
-    room = room_of(module)
+def test_a_package_imports_only_what_lies_below_it(module):
+    package = package_of(module)
     for other in imports_of(module):
         exported = module == "processing_fla" and other == "modeling_fla"  # registers its processor for the model
-        same = room_of(other) == room or module == "training_fla"
-        assert same or exported or RANK[room_of(other)] < RANK[room], f"{module} imports {other}"
+        same = package_of(other) == package or module == "training_fla"
+        assert same or exported or RANK[package_of(other)] < RANK[package], f"{module} imports {other}"
+
+
+def names_in(module: str) -> set[str]:
+    """Names that a module defines, assigns or imports."""
+    names = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
+
+
+def test_what_is_imported_from_our_packages_is_there():
+    """Also inside a function, which nothing may have called yet, and in scripts, benchmarks and tests."""
+    names = {module: names_in(module) for module in MODULES}
+    files = [*ROOT.glob("run_stage*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    for file in [*MODULES.values(), *files]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.level or node.module.split(".")[0] not in PACKAGES:
+                continue
+            assert node.module in MODULES, f"{file}, line {node.lineno}: there is no {node.module}"
+            for alias in node.names:
+                is_there = alias.name in names[node.module] or f"{node.module}.{alias.name}" in MODULES
+                assert is_there, f"{file}, line {node.lineno}: {node.module} has no {alias.name}"
 
 
 def test_only_the_commands_that_need_a_clone_import_experiments():
     """And inside a function, after `open_experiments` has found them: a wheel holds none."""
-    importers = {module for module in MODULES if any(room_of(other) == "experiments" for other in imports_of(module))}
-    commands = {module for module in importers if room_of(module) != "experiments"}
+    studies = {module for module in MODULES if package_of(module) == "experiments"}
+    commands = {module for module in MODULES if studies & imports_of(module)} - studies
     assert commands == {f"training_fla.commands.{name}" for name in ("data.sources", "train.ablate", "train.demo")}
     for module in commands:
         for node in ast.parse(MODULES[module].read_text(encoding="utf-8")).body:
@@ -86,15 +113,15 @@ def test_no_module_imports_itself_in_a_circle():
 def test_nothing_but_the_standard_library_of_every_system_is_imported():
     """`fcntl`, `resource` and others are not there on Windows: where they are used it is inside a function."""
     unix = {"fcntl", "resource", "pwd", "grp", "termios"}
-    for room in ("training_fla", "processing_fla", "modeling_fla"):
-        for file in (Path(__file__).parents[1] / room).rglob("*.py"):
+    for package in ("training_fla", "processing_fla", "modeling_fla"):
+        for file in (Path(__file__).parents[1] / package).rglob("*.py"):
             body = ast.parse(file.read_text(encoding="utf-8")).body
             imported = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
             imported |= {node.module for node in body if isinstance(node, ast.ImportFrom)}
             assert not unix & imported, file
 
 
-def test_no_room_is_wider_than_ten_files():
+def test_no_folder_is_wider_than_ten_files():
     for folder in {file.parent for file in MODULES.values()}:
         files = [file.name for file in folder.glob("*.py") if file.name != "__init__.py"]
         assert len(files) <= 10, f"{folder.relative_to(ROOT)} holds {len(files)} files"

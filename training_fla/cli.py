@@ -110,7 +110,7 @@ def exit_status(work: Callable[[list[str]], int | Done | None], argv: list[str],
         return 130
     except BrokenPipeError:
         try:
-            print(flush=True)  # tells whether stdout is the pipe that broke
+            print(flush=True)  # fails where stdout is the pipe that broke
         except BrokenPipeError:  # `| head` has read enough; Python would write what is left when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141

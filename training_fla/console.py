@@ -23,12 +23,20 @@ def is_quiet() -> bool:
 
 
 def note(text: str) -> None:
-    """Print a remark, which is not what the command was asked for, on stderr."""
+    """Print a line that is no result on stderr; `--quiet` leaves it out."""
     if not is_quiet():
         print(text, file=sys.stderr, flush=True)
 
 
-def progress(items: Iterable | None = None, disable: bool = False, **options):
+def progress(
+    items: Iterable | None = None,
+    *,
+    total: int | None = None,
+    desc: str | None = None,
+    unit: str = "it",
+    leave: bool = True,
+    disable: bool = False,
+):
     """A `tqdm` bar on stderr; where that is no terminal, a line after 2, 4, 8, 16 and every 30 seconds."""
     from tqdm import tqdm
 
@@ -42,7 +50,7 @@ def progress(items: Iterable | None = None, disable: bool = False, **options):
                 self.bar_format = of_unknown if self.total is None else of_total
                 print(self, file=sys.stderr, flush=True)
 
-    options["disable"] = disable or is_quiet()
+    options = {"total": total, "desc": desc, "unit": unit, "leave": leave, "disable": disable or is_quiet()}
     if sys.stderr.isatty():
         return tqdm(items, dynamic_ncols=True, **options)
     of_total = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"

@@ -26,12 +26,12 @@ def name_on_disk(root: Path, name: Path, suffixes: Collection[str] = ()) -> Path
             return None
         folder /= part
     entries = _entries(folder)
-    found = entries.get(plain_name(name.name), [])[:1]
-    if not found and suffixes and name.suffix.lower() not in suffixes:
-        found = [entry for suffix in suffixes for entry in entries.get(plain_name(name.name) + suffix, [])]
-    if len(found) > 1:
-        raise InputError(f"{str(name)!r} may be {' or '.join(sorted(found))}: write the suffix")
-    return (folder / found[0]).relative_to(root) if found else None
+    same = entries.get(plain_name(name.name), [])[:1]
+    if not same and suffixes and name.suffix.lower() not in suffixes:
+        same = [entry for suffix in suffixes for entry in entries.get(plain_name(name.name) + suffix, [])]
+    if len(same) > 1:
+        raise InputError(f"{str(name)!r} may be {' or '.join(sorted(same))}: write the suffix")
+    return (folder / same[0]).relative_to(root) if same else None
 
 
 def _entries(folder: Path) -> dict[str, list[str]]:
