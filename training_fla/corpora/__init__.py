@@ -1,1 +1,1 @@
-"""One reader a corpus, and one record of all that is known of it. Imports tables, files and below."""
+"""One reader a corpus, one of other programs' feature files, one record of each corpus. Imports tables and below."""

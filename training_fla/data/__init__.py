@@ -1,1 +1,1 @@
-"""From clips to batches: packing, data sets, augmentation, the feature cache. Imports corpora and below."""
+"""From clips to batches: packing, data sets, augmentation, stored features. Imports corpora and below."""
