@@ -50,17 +50,11 @@ TINY = {
     },
     "visual_feature_size": 16,
 }  # fmt: skip
-DRAWN = {  # the network of recipes/demo/stage1.yaml
-    "vision_backbone": {
-        "model_type": "resnet", "layer_type": "basic", "embedding_size": 16, "hidden_sizes": [16, 32, 64, 128],
-        "depths": [1, 1, 1, 1], "downsample_in_first_stage": False,
-    },
-    "visual_feature_size": 128, "light_t": "tiny", "rotate_degrees": 0, "resize_factor": 0, "translate_pixels": 0,
-    "light_t_overrides": {
-        "d_model": 128, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256, "encoder_layers": 2, "decoder_layers": 2,
-        "init_std": 0.08,
-    },
-}  # fmt: skip
+# Of recipes/demo/stage1.yaml: the network, and no augmentation.
+DRAWN_LINES = (
+    "vision_backbone", "visual_feature_size", "light_t", "light_t_overrides", "rotate_degrees", "resize_factor",
+    "translate_pixels",
+)  # fmt: skip
 SMALL_MBART = {
     "d_model": 192, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
     "decoder_attention_heads": 4, "encoder_ffn_dim": 768, "decoder_ffn_dim": 768, "scale_embedding": True,
@@ -366,7 +360,7 @@ class Bench:
         }  # fmt: skip
         stage1 = common | {
             "train_tokenizer_pieces": 400, "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2,
-            "warmup_steps": 50, "per_device_train_batch_size": 8, **DRAWN, **(TINY if self.quick else {}),
+            "warmup_steps": 50, "per_device_train_batch_size": 8, **drawn_network(), **(TINY if self.quick else {}),
         }  # fmt: skip
         stage2 = common | {
             "language_model_config": {"model_type": "mbart", **SMALL_MBART}, "optimizer": "adam",
@@ -430,6 +424,15 @@ class DrawSmoothNoise:
         """Draw: `(S, H, W, 3)` uint8."""
         coarse = np.random.default_rng(self.seed).integers(0, 256, (self.frames, self.size // 8, self.size // 8, 3))
         return coarse.repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8)
+
+
+def drawn_network() -> dict:
+    """The lines of the demo's stage 1 that `DRAWN_LINES` names."""
+    from training_fla.clone import ROOT
+    from training_fla.recipe import Stage1Arguments, read_lines
+
+    lines = read_lines(Stage1Arguments, ROOT / "recipes" / "demo" / "stage1.yaml")
+    return {name: lines[name] for name in DRAWN_LINES}
 
 
 def sentence(chance: np.random.Generator) -> str:
