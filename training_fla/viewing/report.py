@@ -131,27 +131,29 @@ class FinishedRun:
 
     def recipe_differences(self) -> tuple[str, list[tuple[str, str, str]]]:
         """The paper's recipe of this kind of run, and the lines (name, there, here) in which this one differs."""
-        row, known = ROWS[self.kind][1], self.corpus in paper_tables.CORPORA
+        row = ROWS[self.kind][1]
         name = f"{row.stage2 or row.stage1}.yaml"
         recipes = ROOT / "recipes"
-        places = recipes / (self.corpus if known else "phoenix14t") / name, recipes / "phoenix14t" / "ablations" / name
+        corpus = self.corpus if self.corpus in paper_tables.CORPORA else "phoenix14t"
+        places = (recipes / corpus / name, recipes / "phoenix14t" / "ablations" / name)
         file = next(filter(Path.is_file, places), None)
         if file is None:  # installed without a clone
             return "", []
-        given, rows = read_lines(STAGES[self.stage], file), []
-        clips = clips_a_step(given), clips_per_step(self.metrics, self.recipe)
+        paper_lines = read_lines(STAGES[self.stage], file)
+        rows = []
+        clips = clips_a_step(paper_lines), clips_per_step(self.metrics, self.recipe)
         if None not in clips and clips[0] != clips[1]:
             rows.append(("clips a step", *map(str, clips)))
-        lines = default_lines(STAGES[self.stage]) | given
+        lines = default_lines(STAGES[self.stage]) | paper_lines
         for name in lines | self.lines:
-            there, here = (written(values.get(name)) for values in (lines, self.lines))
+            there, here = (value_text(values.get(name)) for values in (lines, self.lines))
             is_left_open = name in DECIDED_LATER and lines.get(name) is None
             if name not in (*NO_MATTER, *BATCH_LINES) and there != here and not is_left_open:
                 rows.append((name, there, here))
         return str(file.relative_to(ROOT)), rows
 
 
-def written(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as a recipe has it; of a path only the name, which two machines may have in common."""
     if isinstance(value, float):
         return f"{value:g}"
@@ -179,11 +181,14 @@ def read_runs(folders: list[Path]) -> list[FinishedRun]:
     return runs
 
 
-def drawn(panels: list[plots.Panel]) -> list[dict[str, str]]:
+def panel_pictures(panels: list[plots.Panel]) -> list[dict[str, str]]:
     """Panels that show something, as parts of a page, with what they show in words."""
+    pictures = []
     with plots.styled():
-        shown = [(plots.inline_svg(plots.figure_of([panel])), panel.in_words()) for panel in panels if panel.lines]
-    return [{"svg": svg, "words": words} for svg, words in shown]
+        for panel in panels:
+            if panel.lines:
+                pictures.append({"svg": plots.inline_svg(plots.figure_of([panel])), "words": panel.in_words()})
+    return pictures
 
 
 def write_report(folders: list[Path], out: Path, with_frames: bool = True, overwrite: bool = False) -> None:
@@ -206,8 +211,8 @@ def write_report(folders: list[Path], out: Path, with_frames: bool = True, overw
             titles=TITLES,
             on_dev=all("bleu4" in run.metrics.get("dev", {}) for run in runs),
             pooled=mean_and_deviation,
-            curves=drawn(plots.curve_panels({run.name: run.history for run in runs})),
-            norms={run.name: drawn(plots.norm_panels(run.norms)) for run in runs if run.norms},
+            curves=panel_pictures(plots.curve_panels({run.name: run.history for run in runs})),
+            norms={run.name: panel_pictures(plots.norm_panels(run.norms)) for run in runs if run.norms},
             costs=list(dict.fromkeys(name for run in runs for name in run.costs)),
         )
         file.write_text(page, encoding="utf-8")
