@@ -212,6 +212,7 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         self.register_buffer("pixel_normalization", _pixel_normalization(config), persistent=False)
         self.frozen_parts: tuple[str, ...] = ()
         self.gradient_checkpointing = False
+        self.frames_at_once = FRAMES_AT_ONCE
         self.post_init()
         self.train(self.training)
 
@@ -253,7 +254,7 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         at_once = computes_padding or self.vision_backbone.training
         # Channels last while the frames are gathered: one copy of them, not two.
         frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1)
-        parts = (positions,) if at_once else positions.split(FRAMES_AT_ONCE)
+        parts = (positions,) if at_once else positions.split(self.frames_at_once)
         parts = [self._pooled(frames.index_select(0, part).permute(0, 3, 1, 2)) for part in parts]
         frame_features = _spread(torch.cat(parts), positions, (B, T))
         if computes_padding:

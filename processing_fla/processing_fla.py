@@ -86,20 +86,28 @@ class FlaProcessor(ProcessorMixin):
         options = self._merge_kwargs(
             self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
         )
-        if text is not None:
-            text = normalize_text(text) if isinstance(text, str) else [normalize_text(sentence) for sentence in text]
         if videos is None:
+            text = normalize_text(text) if isinstance(text, str) else [normalize_text(sentence) for sentence in text]
             return BatchFeature(self.tokenizer(text, **options["text_kwargs"]).data)
         batch = self.video_processor(videos, **options["videos_kwargs"])
         if text is not None:
             sentences = [text] if isinstance(text, str) else text
             if len(sentences) != len(batch["pixel_values_videos"]):
                 raise ValueError(f"Got {len(batch['pixel_values_videos'])} videos, but {len(sentences)} sentences.")
-            batch["labels"] = self._labels(sentences, options["text_kwargs"])
+            batch["labels"] = self.labels(sentences, **options["text_kwargs"])
         return batch
 
-    def _labels(self, sentences: list[str], text_kwargs: dict):
-        """Ids of target sentences `(B, L)` as `return_tensors` says; padding is -100, which the loss leaves out."""
+    def labels(self, sentences: list[str], **text_kwargs):
+        """Target ids of sentences, as the model is trained on them.
+
+        Args:
+            sentences (`list[str]`): of any length; NFKC is applied to them here.
+            text_kwargs: options of the tokenizer, such as `padding` and `return_tensors`.
+
+        Returns:
+            `list[list[int]]`, or a tensor `(B, L)` with `return_tensors`: padding is -100, which the loss leaves out.
+        """
+        sentences = [normalize_text(sentence) for sentence in sentences]
         options = text_kwargs | {"return_attention_mask": True, "return_tensors": None}
         encoded = self.tokenizer(text_target=sentences, **options)
         labels = [

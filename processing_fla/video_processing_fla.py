@@ -3,7 +3,9 @@
 First box of the data flow. `video_reading_fla.py` decodes and scales; here is which frames are kept, and at what size.
 """
 
+import copy
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, infer_channel_dimension_format, make_batched_metadata
 
 from .frame_conversion_fla import scaled
-from .video_reading_fla import frame_files, local_path, read_chosen_frames, read_frame_files
-
-UNKNOWN_LENGTH = 100_000  # frames assumed of a file without an index; a longer one is read twice
+from .video_reading_fla import frame_files, read_frame_files, read_frames, video_length
 
 
 class FlaVideoProcessorKwargs(VideosKwargs, total=False):
@@ -113,7 +113,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
         """Turn videos into one batch.
 
         Args:
-            videos (`Any`): one video or a list of them, of any kinds and lengths. A video is a path or `file://` URL
+            videos (`Any`): one video or a list of them, of any kinds and lengths. A video is the path
                 of a file or of a folder of frames; the `bytes` of a file, or a file opened in binary mode; a video
                 column's `{"bytes": ..., "path": ...}`; a torchcodec decoder; a list of PIL images, arrays or (in a
                 list of videos) image paths; or an array or tensor `(S, H, W, 3)` or `(S, 3, H, W)`, RGB, uint8 or
@@ -139,10 +139,19 @@ class FlaVideoProcessor(BaseVideoProcessor):
         if not (self.do_sample_frames if sampling is None else sampling):  # then every frame is kept
             kwargs |= {"frame_stride": 1, "max_source_frames": None, "random_frame_phase": False}
             kwargs |= {"num_frames": None, "fps": None}
-        return super().preprocess(videos, **kwargs | {"do_sample_frames": True})
+        kwargs |= {"do_sample_frames": True}
+        return super(FlaVideoProcessor, self.with_options(**kwargs)).preprocess(videos, **kwargs)
+
+    def with_options(self, **options: Unpack[FlaVideoProcessorKwargs]) -> "FlaVideoProcessor":
+        """This processor with other options, for one call: all it does is as these say."""
+        if options.get("frame_stride", 1) is None:
+            options["frame_stride"] = self.frame_stride
+        processor = copy.copy(self)
+        vars(processor).update(options)
+        return processor
 
     def sample_frame_indices(
-        self, num_frames: int, generator: np.random.Generator | None = None, packed_stride: int = 1, **options
+        self, num_frames: int, generator: np.random.Generator | None = None, packed_stride: int = 1
     ) -> np.ndarray:
         """Choose which of a video's frames are kept: thinned to `max_source_frames`, then one of each window.
 
@@ -150,7 +159,6 @@ class FlaVideoProcessor(BaseVideoProcessor):
             num_frames (`int`): source frames S, at least 1.
             generator (`np.random.Generator`, *optional*): draws the frame of each window; the first when absent.
             packed_stride (`int`): source frames to each of the S, where the video was packed thinned already.
-            options: `frame_stride` and `max_source_frames`, the processor's own when absent.
 
         Returns:
             `np.ndarray` of shape `(T,)`, int64: rising indices below S.
@@ -158,8 +166,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
         Raises:
             ValueError: if `num_frames` is below 1, or `frame_stride` is no multiple of `packed_stride`.
         """
-        stride, limit = (options.get(name, getattr(self, name)) for name in ("frame_stride", "max_source_frames"))
-        stride = stride or self.frame_stride
+        stride, limit = self.frame_stride, self.max_source_frames
         if num_frames < 1 or stride % packed_stride:
             raise ValueError(f"{num_frames} frames, packed one in {packed_stride}, do not fit a stride of {stride}.")
         stride //= packed_stride
@@ -183,16 +190,15 @@ class FlaVideoProcessor(BaseVideoProcessor):
         if num_frames is not None or fps is not None:
             return np.asarray(super().sample_frames(metadata, num_frames=num_frames, fps=fps), dtype=np.int64)
         generator = None if phase_seed is None else np.random.default_rng(phase_seed)
-        options = {name: kwargs[name] for name in ("frame_stride", "max_source_frames") if name in kwargs}
-        return self.sample_frame_indices(metadata.total_num_frames, generator, **options)
+        return self.sample_frame_indices(metadata.total_num_frames, generator)
 
-    def target_size(self, height: int, width: int, size: dict | None = None) -> tuple[int, int]:
-        """Height and width that a frame is scaled to before cropping; `size` replaces the processor's own."""
-        if size is None and not self.do_resize:
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that a frame is scaled to before cropping."""
+        if not self.do_resize:
             return height, width
-        size = self.size if size is None else size
-        if not isinstance(size, SizeDict):
-            size = SizeDict(**get_size_dict(size, default_to_square=self.default_to_square))
+        size = size_dict(self.size, self.default_to_square)
+        if size.height and size.width:
+            return size.height, size.width
         return tuple(self.resize(torch.empty((3, height, width), device="meta"), size).shape[-2:])
 
     def reading_size(self, height: int, width: int) -> tuple[int, int]:
@@ -201,52 +207,82 @@ class FlaVideoProcessor(BaseVideoProcessor):
             return self.target_size(height, width)
         return self.packed_size["height"], self.packed_size["width"]
 
+    def scale(self, frames: torch.Tensor) -> torch.Tensor:
+        """Scale frames that were not scaled while they were read.
+
+        Args:
+            frames (`torch.Tensor` of shape `(T, C, H, W)`): uint8.
+
+        Returns:
+            `torch.Tensor` of shape `(T, C, target height, target width)`: uint8; the same where nothing is to be done.
+        """
+        size = tuple(frames.shape[-2:])
+        for wanted in (self.reading_size, self.target_size):
+            if wanted(*size) != size:
+                size = wanted(*size)
+                pixels = scaled(frames.permute(0, 2, 3, 1).cpu().numpy(), size)
+                frames = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(frames.device)
+        return frames
+
+    def scale_and_crop(self, frames: torch.Tensor) -> torch.Tensor:
+        """What the model sees of frames, for evaluation: scaled, and the middle cut out.
+
+        Args:
+            frames (`torch.Tensor` of shape `(T, C, H, W)`): uint8, as read or as packed.
+
+        Returns:
+            `torch.Tensor` of shape `(T, C, crop height, crop width)`: uint8; a view where nothing is to be scaled.
+        """
+        frames = self.scale(frames)
+        return self.center_crop(frames, size_dict(self.crop_size)) if self.do_center_crop else frames
+
     def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
-        """Bring each video, whatever its form, to an array of its kept frames, scaled, and say which those are."""
+        """Bring each video, whatever its form, to an array of its kept frames, and say which those are."""
         videos = list_videos(videos)
-        given = make_batched_metadata(videos, video_metadata) if video_metadata else [None] * len(videos)
-        loaded = [self._load_video(*item, sample_indices_fn) for item in zip(videos, given, strict=True)]
-        return [frames for frames, _ in loaded], [metadata for _, metadata in loaded]
+        metadata = make_batched_metadata(videos, video_metadata) if video_metadata else [None] * len(videos)
+        loaded = []
+        for video, of_video in zip(videos, metadata, strict=True):
+            seed = int(torch.randint(2**62, ())) if self.random_frame_phase else None
+            if isinstance(video, (str, os.PathLike)) and Path(video).is_dir():
+                video = frame_files(video)
+            if isinstance(video, (str, os.PathLike, bytes)):
+                loaded.append(self._load_file(video, seed))
+            else:
+                loaded.append(self._load_frames(video, of_video, seed))
+        return [frames for frames, _ in loaded], [of_video for _, of_video in loaded]
 
-    def _load_video(self, video: Any, metadata: VideoMetadata | None, sample_indices_fn):
-        """The kept frames of one video, scaled, and its metadata."""
-        options = sample_indices_fn.keywords
-        seed = int(torch.randint(2**62, ())) if options.get("random_frame_phase") else None
-        most = options.get("max_sampled_frames") if isinstance(video, (str, os.PathLike)) else None
+    def _load_file(self, file: str | os.PathLike | bytes, phase_seed: int | None):
+        """The kept frames of a file, `(T, H, W, 3)`, scaled while they are read, and its metadata."""
+        length = video_length(file)
+        indices = self.sample_frames(length, self.num_frames, self.fps, phase_seed)
+        self._refuse_too_long(file, length, len(indices))
+        frames, metadata = read_frames(file, indices, self.reading_size)
 
-        def choose(num_frames: int, fps: float | None) -> np.ndarray:
-            duration = num_frames / fps if fps else None
-            known = VideoMetadata(total_num_frames=num_frames, fps=fps, duration=duration)
-            indices = sample_indices_fn(metadata=known, phase_seed=seed)
-            if most and len(indices) > most and num_frames != UNKNOWN_LENGTH:
-                shown = f", about {most * duration / len(indices):.0f} seconds" if duration else ""
-                raise ValueError(
-                    f"`{video}` has {num_frames} frames, of which {len(indices)} are sampled; the model reads at most "
-                    f"{most}{shown}: cut it, or have `fla translate --format srt` do so"
-                )
-            return indices
+        # Packets that show no frame were counted, or a header was wrong: decoding shows the true length and rate.
+        true_indices = self.sample_frames(metadata, self.num_frames, self.fps, phase_seed)
+        if not np.array_equal(true_indices, metadata.frames_indices):
+            self._refuse_too_long(file, metadata, len(true_indices))
+            frames, metadata = read_frames(file, true_indices, self.reading_size)
+        return frames, metadata
 
-        packed = options.get("packed_size")
+    def _refuse_too_long(self, file: str | os.PathLike | bytes, length: VideoMetadata, num_sampled: int) -> None:
+        most = self.max_sampled_frames
+        if isinstance(file, bytes) or not most or num_sampled <= most:
+            return
+        shown = f", about {most * length.duration / num_sampled:.0f} seconds" if length.duration else ""
+        raise ValueError(
+            f"`{file}` has {length.total_num_frames} frames, of which {num_sampled} are sampled; the model reads at "
+            f"most {most}{shown}: cut it, or have `fla translate --format srt` do so"
+        )
 
-        def size_of(height: int, width: int) -> tuple[int, int]:
-            if not options["do_resize"]:
-                return height, width
-            return (packed["height"], packed["width"]) if packed else self.target_size(height, width, options["size"])
-
-        if isinstance(video, (str, os.PathLike)) and local_path(video).is_dir():
-            video = frame_files(video)
-        if isinstance(video, (str, os.PathLike, bytes)):
-            expected = options["max_source_frames"] or UNKNOWN_LENGTH
-            return read_chosen_frames(video, choose, expected, size_of)
-        return self._load_frames(video, metadata, choose, size_of)
-
-    def _load_frames(self, video: Any, metadata: VideoMetadata | None, choose, size_of):
+    def _load_frames(self, video: Any, metadata: VideoMetadata | None, phase_seed: int | None):
         """The kept frames of a video that is no file: an array, a list of frames or image files, or a decoder."""
         if len(video) == 0:
             raise ValueError("A video must have at least one frame, got an empty one.")
         fps = getattr(getattr(video, "metadata", None), "average_fps", None)
         metadata = metadata or VideoMetadata(total_num_frames=len(video), fps=fps)
-        metadata.frames_indices = indices = choose(metadata.total_num_frames, metadata.fps)
+        indices = self.sample_frames(metadata, self.num_frames, self.fps, phase_seed)
+        metadata.frames_indices = indices
         if len(indices) and indices[-1] >= len(video):
             raise ValueError(f"`video_metadata` says {metadata.total_num_frames} frames, the video has {len(video)}.")
         if metadata.duration is None and metadata.fps:
@@ -256,15 +292,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
         elif is_array(video):
             frames = video[indices if isinstance(video, np.ndarray) else indices.tolist()]
         elif is_frame(video[0]):
-            frames = [video[index] for index in indices]
-            frames = [torch.as_tensor(np.array(f.convert("RGB")) if isinstance(f, Image.Image) else f) for f in frames]
-            frames = [frame[..., None] if frame.ndim == 2 else frame for frame in frames]
-            shapes = {tuple(frame.shape) for frame in frames}
-            if len(shapes) > 1:
-                raise ValueError(f"The frames of one video must be of one size, got {sorted(shapes)}.")
-            frames = torch.stack(frames)
+            frames = stacked_frames([video[index] for index in indices])
         else:
-            frames = read_frame_files([video[index] for index in indices], size_of)
+            frames = read_frame_files([video[index] for index in indices], self.reading_size)
         return frames, metadata
 
     def _prepare_input_videos(
@@ -282,23 +312,18 @@ class FlaVideoProcessor(BaseVideoProcessor):
         return prepared
 
     def _preprocess(
-        self, videos, do_resize, size, do_center_crop, crop_size, do_rescale, rescale_factor, do_normalize,
-        image_mean, image_std, return_tensors=None, do_pad=True, packed_size=None, **kwargs,
+        self, videos, do_rescale, rescale_factor, do_normalize, image_mean, image_std, return_tensors=None,
+        do_pad=True, **kwargs,
     ) -> BatchFeature:  # fmt: skip
         """Scale what was not scaled while it was read, crop and normalise, then pad to the longest video."""
         clips = []
         for video in videos:
-            device, (video, was_scaled) = video.device, as_bytes(video)
-            if do_resize:
-                pixels = video.permute(0, 2, 3, 1).cpu().numpy()
-                pixels = scaled(pixels, (packed_size["height"], packed_size["width"]) if packed_size else None)
-                pixels = scaled(pixels, lambda *sides: self.target_size(*sides, size))
-                video = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
-            video = self.center_crop(video, crop_size) if do_center_crop else video
+            frames, was_scaled = as_bytes(video)
+            frames = self.scale_and_crop(frames)
             # Floats from 0 to 1 are normalised as they are without `do_rescale`, so bytes made of them are scaled.
             rescale = do_rescale or (was_scaled and do_normalize)
             clips.append(
-                self.rescale_and_normalize(video, rescale, rescale_factor, do_normalize, image_mean, image_std)
+                self.rescale_and_normalize(frames, rescale, rescale_factor, do_normalize, image_mean, image_std)
             )
         masks = [torch.ones(len(clip), dtype=torch.long, device=clip.device) for clip in clips]
         if return_tensors is not None:
@@ -313,6 +338,13 @@ class FlaVideoProcessor(BaseVideoProcessor):
                 raise ValueError(f"Videos of {lengths} frames cannot be one tensor with `do_pad=False`.")
             clips, masks = pad_sequence(clips, batch_first=True), pad_sequence(masks, batch_first=True)
         return BatchFeature({"pixel_values_videos": clips, "attention_mask": masks}, tensor_type=return_tensors)
+
+
+def size_dict(size: int | dict | SizeDict, default_to_square: bool = True) -> SizeDict:
+    """A size as transformers' methods take it, however it was given."""
+    if isinstance(size, SizeDict):
+        return size
+    return SizeDict(**get_size_dict(size, default_to_square=default_to_square))
 
 
 def as_bytes(video: torch.Tensor) -> tuple[torch.Tensor, bool]:
@@ -331,6 +363,18 @@ def as_bytes(video: torch.Tensor) -> tuple[torch.Tensor, bool]:
     if not (low >= 0 and high <= 255):
         raise ValueError(f"Pixels must be from 0 to 255, or floats from 0 to 1; got values from {low:g} to {high:g}.")
     return (video * (255 if is_scaled else 1)).round().to(torch.uint8), is_scaled
+
+
+def stacked_frames(frames: list) -> torch.Tensor:
+    """Frames in memory, PIL images or arrays, as one tensor."""
+    tensors = []
+    for frame in frames:
+        tensor = torch.as_tensor(np.array(frame.convert("RGB")) if isinstance(frame, Image.Image) else frame)
+        tensors.append(tensor[..., None] if tensor.ndim == 2 else tensor)
+    shapes = {tuple(tensor.shape) for tensor in tensors}
+    if len(shapes) > 1:
+        raise ValueError(f"The frames of one video must be of one size, got {sorted(shapes)}.")
+    return torch.stack(tensors)
 
 
 def is_array(value: Any) -> bool:

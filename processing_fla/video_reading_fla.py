@@ -14,12 +14,10 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from transformers.video_utils import VideoMetadata
@@ -38,7 +36,6 @@ MAX_PIXELS = 4096 * 4096  # above 4K in either orientation; a damaged header may
 MAX_REORDERED_FRAMES = 16  # H.264 and HEVC may hold back so many pictures before they show one
 MAX_THREADS = 4  # more bring little below 4K and hold a decoded frame each
 TIME_TOLERANCE = 1e-3  # times are rounded in files and in annotations; far below the length of any frame
-LOG_LOCK, LOG_LEVELS = threading.Lock(), []  # the first level is PyAV's own
 
 
 @dataclass
@@ -53,19 +50,6 @@ class TimedVideoMetadata(VideoMetadata):
         return super().timestamps if self.seconds is None else self.seconds.tolist()
 
 
-def local_path(source: str | os.PathLike) -> Path:
-    """The `Path` that a path or a `file://` URL names."""
-    text = os.fsdecode(os.fspath(source))
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text)
-    if scheme is None:
-        return Path(text)
-    url = urlsplit(text)
-    if scheme[1].lower() != "file" or url.netloc not in ("", "localhost"):
-        raise VideoDecodeError(f"`{text}` is not a local file; download the video and give its path")
-    # `?` and `#` are ordinary letters in a file name, so what urlsplit cut off at them is put back.
-    return Path(url2pathname(text[text.index("://") + 3 + len(url.netloc) :]))
-
-
 def is_visible_file(path: Path, suffixes: set[str]) -> bool:
     """Whether a folder's entry is a file with one of these suffixes, in any case; hidden files are not."""
     return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
@@ -78,14 +62,14 @@ def is_video_file(path: Path) -> bool:
 
 def is_frame_folder(path: str | os.PathLike) -> bool:
     """Whether this is a folder of one video's frames: images and no video lie directly in it."""
-    path = local_path(path)
+    path = Path(path)
     entries = list(path.iterdir()) if path.is_dir() else []
     return any(is_visible_file(entry, IMAGE_SUFFIXES) for entry in entries) and not any(map(is_video_file, entries))
 
 
 def frame_files(folder: str | os.PathLike) -> list[Path]:
     """The images of a folder of frames, `2.png` before `10.png`; a missing number is warned of."""
-    folder = local_path(folder)
+    folder = Path(folder)
     files = [file for file in folder.iterdir() if is_visible_file(file, IMAGE_SUFFIXES)]
     videos = sorted(file.name for file in folder.iterdir() if is_video_file(file))
     if videos:
@@ -97,27 +81,27 @@ def frame_files(folder: str | os.PathLike) -> list[Path]:
         return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", file.name)], file.name
 
     files.sort(key=natural_order)
-    if gaps := frame_gaps(files):
-        warnings.warn(f"{folder}: {gaps}", stacklevel=2)
+    if missing := frame_gaps(files):
+        warnings.warn(f"{folder}: {missing}", stacklevel=2)
     return files
 
 
 def frame_gaps(files: Sequence[Path]) -> str:
-    """Says which numbers are missing in the names of frames; empty where none is, or names have no numbers."""
+    """Says between which numbers in the names of frames one is missing; empty where none is, or names have none."""
     numbers = [re.findall(r"\d+", file.stem)[-1:] for file in files]
-    numbers = sorted({int(number[0]) for number in numbers if number})
-    step = min((after - before for before, after in pairwise(numbers)), default=1)
-    missing = [n for before, after in pairwise(numbers) for n in islice(range(before + step, after, step), 1000)]
-    if not missing:
+    pairs = list(pairwise(sorted({int(number[0]) for number in numbers if number})))
+    step = min((after - before for before, after in pairs), default=1)
+    gaps = [f"{before} and {after}" for before, after in pairs if after - before > step]
+    if not gaps:
         return ""
-    named = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-    return f"missing frame numbers between {numbers[0]} and {numbers[-1]}: {named}"
+    more = f" and in {len(gaps) - 5} more places" if len(gaps) > 5 else ""
+    return f"missing frame numbers between {', '.join(gaps[:5])}{more}"
 
 
 def read_frame_files(files: Sequence[str | os.PathLike], size: SizeRule = None) -> np.ndarray:
     """The images of one video as frames `(T, H, W, 3)`, uint8 RGB, turned as EXIF says; all must be of one size."""
     frames, first = [], None
-    for file in map(local_path, files):
+    for file in map(Path, files):
         frame = read_image(file)
         first = first or frame.shape
         if frame.shape != first:
@@ -142,17 +126,35 @@ def read_image(file: Path) -> np.ndarray:
         raise VideoDecodeError(f"`{file}` cannot be read as an image: {error}") from error
 
 
-def set_log_level(change: Callable[[int], None], level: int) -> None:
-    """Let FFmpeg log up to the highest level that is asked for in any thread; PyAV's own comes back at the end."""
-    from av import logging
+class LogLevel:
+    """FFmpeg's log level, which is one for all threads: the highest that any of them needs at a time."""
 
-    with LOG_LOCK:
-        if not LOG_LEVELS:
-            LOG_LEVELS.append(logging.get_level())
-        change(level)
-        asked = len(LOG_LEVELS) > 1
-        logging.set_level(max(level or 0 for level in LOG_LEVELS) if asked else LOG_LEVELS.pop())
-        logging.set_skip_repeated(not asked)  # the same file, read twice, logs the same error twice
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.needed: list[int] = []
+        self.before: int | None = None  # PyAV's own, which comes back at the end
+
+    @contextlib.contextmanager
+    def at_least(self, level: int) -> Iterator[None]:
+        """Let FFmpeg log so much inside the block."""
+        from av import logging
+
+        with self.lock:
+            if not self.needed:
+                self.before = logging.get_level()
+                logging.set_skip_repeated(False)  # the same file, read twice, logs the same error twice
+            self.needed.append(level)
+            logging.set_level(max(self.before or 0, *self.needed))
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.needed.remove(level)
+                logging.set_level(max(self.before or 0, *self.needed) if self.needed else self.before)
+                logging.set_skip_repeated(not self.needed)
+
+
+LOG_LEVEL = LogLevel()
 
 
 @contextlib.contextmanager
@@ -160,12 +162,9 @@ def logged_errors() -> Iterator[list[tuple[int, str, str]]]:
     """Collect what FFmpeg logs as an error in this thread; PyAV drops all logs unless a level is set."""
     from av import logging
 
-    set_log_level(LOG_LEVELS.append, logging.ERROR)
-    try:
-        with logging.Capture(local=False), logging.Capture(local=True) as errors:  # decoding threads log aside
-            yield errors
-    finally:
-        set_log_level(LOG_LEVELS.remove, logging.ERROR)
+    # Decoding threads log aside.
+    with LOG_LEVEL.at_least(logging.ERROR), logging.Capture(local=False), logging.Capture(local=True) as errors:
+        yield errors
 
 
 class OpenVideo:
@@ -187,6 +186,21 @@ class OpenVideo:
             return (self.num_frames - 1) / (self.last_seconds - self.first_seconds)
         return self.header_fps
 
+    def length(self) -> tuple[int, float | None]:
+        """Frames, and frames a second, as far as the container says it; nothing is decoded.
+
+        Without an index of frames the packets are counted, some of which show no frame in VP8 and VP9.
+        """
+        num_frames = self.promised_frames()
+        ticks = [entry.timestamp for entry in self.stream.index_entries] if "mov" in self.formats else []
+        if not num_frames:
+            ticks = [packet.pts for packet in self.packets() if packet.size and not packet.is_discard]
+            num_frames = len(ticks)
+        ticks = [tick for tick in ticks if tick is not None]
+        if len(ticks) < 2 or max(ticks) == min(ticks):
+            return num_frames, self.header_fps
+        return num_frames, (len(ticks) - 1) / float((max(ticks) - min(ticks)) * self.stream.time_base)
+
     @property
     def end_seconds(self) -> float | None:
         """Seconds from the container's start to the end of the last frame, by the index or else by the header."""
@@ -206,8 +220,8 @@ class OpenVideo:
             return sum(not entry.is_discard for entry in entries)
         return self.stream.frames
 
-    def packets(self) -> Iterator:
-        """The packets of the video stream that can be decoded; an error that the demuxer logs is raised."""
+    def demuxed_packets(self) -> Iterator:
+        """All packets of the video stream; an error that the demuxer logs is raised."""
         packets, errors = self.container.demux(self.stream), self.errors
         while True:
             for _, source, message in errors:  # of a parser: something that the decoder may cure
@@ -225,11 +239,29 @@ class OpenVideo:
             elif not errors:
                 return
 
+    def packets(self) -> Iterator:
+        """The packets that can be decoded: of a video that was cut out of another, those before its first key frame
+        and, right behind that, those that are shown before it refer to pictures that it does not hold.
+        """
+        key_frame_time, num_leading = None, MAX_REORDERED_FRAMES
+        started = False
+        for packet in self.demuxed_packets():
+            if packet.size and not started:
+                if not packet.is_keyframe:
+                    continue
+                started, key_frame_time = True, packet.pts
+            elif packet.size and num_leading:
+                leads = packet.pts is not None and key_frame_time is not None and packet.pts < key_frame_time
+                num_leading = num_leading - 1 if leads else 0
+                if leads:
+                    continue
+            yield packet
+
     def decoded_frames(self, start_seconds: float | None = None) -> Iterator:
         """All frames in presentation order, from the last key frame before a time where the file can be sought in."""
         seeked = bool(start_seconds) and self.seek(start_seconds)
         num_frames, clock = 0, []
-        for packet in decodable_packets(self.packets()):
+        for packet in self.packets():
             if "avi" in self.formats and packet.dts is not None:  # it has no presentation times; FFmpeg guesses wrong
                 clock.append(packet.dts)
             for frame in packet.decode():
@@ -291,14 +323,19 @@ class OpenVideo:
             raise VideoDecodeError(f"`{self.name}` has no frame between {start_seconds or 0} s and {end_seconds} s")
 
     def rgb_frames(
-        self, *times: float | None, size: SizeRule = None, frame_stride: int = 1, spaced: bool = False
+        self,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        size: SizeRule = None,
+        frame_stride: int = 1,
+        spaced: bool = False,
     ) -> Iterator[tuple[float, np.ndarray]]:
         """As `timed_frames`, upright RGB `(H, W, 3)` in uint8; spaced frames are `(H, W, 4)`, see [`RgbConverter`].
 
         Pixels that are not square are not made so; HDR is mapped to the range of a screen, see [`hdr_to_sdr`].
         """
         convert = RgbConverter(self.name, size)
-        for seconds, frame in islice(self.timed_frames(*times), 0, None, frame_stride):
+        for seconds, frame in islice(self.timed_frames(start_seconds, end_seconds), 0, None, frame_stride):
             yield seconds, convert(frame, spaced)
 
 
@@ -312,21 +349,23 @@ def open_video(source: str | os.PathLike | bytes, num_threads: int | None = None
     # PyAV 18 refuses a title that is not UTF-8 unless told otherwise; PyAV 19 takes it and has no such argument.
     tolerant = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     container = None
-    set_log_level(LOG_LEVELS.append, av.logging.PANIC)  # a thread that logs must not see the level taken away
     try:
-        with logged_errors() as errors:
-            container = av.open(file, mode="r", container_options=options, **tolerant)
-        with container:
-            stream = video_stream(container, name)
-            stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = num_threads or min(MAX_THREADS, os.cpu_count() or 1)
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            try:
+        # Until the end, because a thread that logs must not see the level taken away.
+        with LOG_LEVEL.at_least(av.logging.PANIC):
+            with logged_errors() as errors:
+                container = av.open(file, mode="r", container_options=options, **tolerant)
+            with container:
+                stream = video_stream(container, name)
+                stream.thread_type = "AUTO"
+                stream.codec_context.thread_count = num_threads or min(MAX_THREADS, os.cpu_count() or 1)
+                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
                 # In the header of an MP4 file an error is of another track or of an atom that FFmpeg does not know.
-                yield OpenVideo(name, container, stream, [] if "mov" in container.format.name else errors)
-            finally:
-                # Waits for the decoding threads: one that logs needs Python's lock, which freeing them would hold.
-                stream.codec_context.flush_buffers()
+                errors = [] if "mov" in container.format.name else errors
+                try:
+                    yield OpenVideo(name, container, stream, errors)
+                finally:
+                    # Waits for the decoding threads: one that logs needs Python's lock, which freeing them would hold.
+                    stream.codec_context.flush_buffers()
     except av.FFmpegError as error:
         reason = error.strerror or str(error)
         if isinstance(error, av.ArgumentError) and container is None:
@@ -334,8 +373,6 @@ def open_video(source: str | os.PathLike | bytes, num_threads: int | None = None
         raise VideoDecodeError(f"`{name}` cannot be decoded as a video: {reason}") from error
     except (UnicodeError, MemoryError, OverflowError) as error:
         raise VideoDecodeError(f"`{name}` cannot be decoded as a video: {error!r}") from error
-    finally:
-        set_log_level(LOG_LEVELS.remove, av.logging.PANIC)
 
 
 def checked_source(source: str | os.PathLike | bytes) -> tuple[str, object]:
@@ -344,13 +381,15 @@ def checked_source(source: str | os.PathLike | bytes) -> tuple[str, object]:
         if not source:
             raise VideoDecodeError("a video given as bytes is empty (0 bytes)")
         return "video given as bytes", io.BytesIO(source)
-    path = local_path(source)
+    path = Path(source)
     if not path.is_file():
         what = "is a folder, not a video file" if path.is_dir() else "does not exist or is not a regular file"
-        raise VideoDecodeError(f"`{path}` {what}")
+        if "://" in os.fspath(source):
+            what = "is not a file of this machine; download the video and give its path"
+        raise VideoDecodeError(f"`{source}` {what}")
     if path.stat().st_size == 0:
         raise VideoDecodeError(f"`{path}` is empty (0 bytes)")
-    if path.suffix.lower() in IMAGE_SUFFIXES | {".heic", ".avif"}:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
         raise VideoDecodeError(f"`{path}` is an image file: make an mp4 of an animation, give the folder of frames")
     return str(path), f"file:{path}"  # `file:` keeps a colon in the name from being read as a protocol
 
@@ -372,56 +411,60 @@ def video_stream(container, name: str):
     return stream
 
 
-def decodable_packets(packets: Iterator) -> Iterator:
-    """Leave out packets of a cut-out video that refer to pictures it does not hold: those before its first key frame
-    and, right behind that, those that are shown before it.
+def video_length(source: str | os.PathLike | bytes) -> VideoMetadata:
+    """How many frames a video file has and how fast they follow, before any is decoded: see [`OpenVideo.length`].
+
+    Args:
+        source (`str`, `os.PathLike` or `bytes`): a file, or what it holds.
+
+    Returns:
+        `VideoMetadata`: `total_num_frames`; `fps` and `duration` in seconds, `None` where nothing says it.
+
+    Raises:
+        VideoDecodeError: if it is no video, or is damaged.
     """
-    key_frame_time, num_leading = None, MAX_REORDERED_FRAMES
-    started = False
-    for packet in packets:
-        if packet.size and not started:
-            if not packet.is_keyframe:
-                continue
-            started, key_frame_time = True, packet.pts
-        elif packet.size and num_leading:
-            leads = packet.pts is not None and key_frame_time is not None and packet.pts < key_frame_time
-            num_leading = num_leading - 1 if leads else 0
-            if leads:
-                continue
-        yield packet
+    with open_video(source) as video:
+        num_frames, fps = video.length()
+    if num_frames == 0:
+        raise VideoDecodeError(f"`{video.name}` holds no decodable frame")
+    return VideoMetadata(total_num_frames=num_frames, fps=fps, duration=num_frames / fps if fps else None)
 
 
-def read_chosen_frames(
-    path: str | os.PathLike | bytes,
-    choose: Callable[[int, float | None], np.ndarray],
-    expected: int,
-    size: SizeRule = None,
+def read_frames(
+    source: str | os.PathLike | bytes, indices: np.ndarray, size: SizeRule = None
 ) -> tuple[np.ndarray, TimedVideoMetadata]:
-    """Read frames, `(T, H, W, 3)` in uint8, upright RGB, that are chosen by the video's length: `choose` maps source
-    frames and their rate to rising places. Where the container has no index, `expected` frames are tried first.
+    """Decode a whole video file, and convert and keep some of its frames.
+
+    Args:
+        source (`str`, `os.PathLike` or `bytes`): a file, or what it holds.
+        indices (`np.ndarray` of shape `(T,)`): which of its frames, rising.
+        size (`tuple[int, int]` or `Callable`, *optional*): height and width of the result, or a function that makes
+            them of a source frame's; these when absent.
+
+    Returns:
+        `tuple`: frames, upright RGB in uint8 of shape `(T, H, W, 3)`, fewer where the file has fewer; and metadata,
+            whose length and rate are those of the decoded frames.
+
+    Raises:
+        VideoDecodeError: if it cannot be decoded whole.
     """
-    guess: tuple[int, float | None] | None = None
-    while True:
-        with open_video(path) as video:
-            guess = guess or (video.promised_frames() or expected, video.fps)
-            wanted = choose(*guess)
-            places, frames, seconds, convert = set(wanted.tolist()), [], [], RgbConverter(video.name, size)
-            for place, (time, frame) in enumerate(video.timed_frames()):
-                if place in places:
-                    frames.append(convert(frame))
-                    seconds.append(time)
-        guess = (video.num_frames, video.fps)
-        indices = choose(*guess)
-        if np.array_equal(indices, wanted[: len(frames)]):
-            break
-    height, width = convert.source_size
-    return np.stack(frames), TimedVideoMetadata(
+    places = set(indices.tolist())
+    frames, seconds = [], []
+    with open_video(source) as video:
+        convert = RgbConverter(video.name, size)
+        for place, (time, frame) in enumerate(video.timed_frames()):
+            if place in places:
+                frames.append(convert(frame))
+                seconds.append(time)
+    height, width = convert.source_size or (None, None)
+    metadata = TimedVideoMetadata(
         total_num_frames=video.num_frames,
         fps=video.fps,
         width=width,
         height=height,
         duration=video.num_frames / video.fps if video.fps else None,
         video_backend="pyav",
-        frames_indices=indices,
+        frames_indices=indices[: len(frames)],
         seconds=np.array(seconds),
     )
+    return np.stack(frames) if frames else np.empty((0, 0, 0, 3), np.uint8), metadata

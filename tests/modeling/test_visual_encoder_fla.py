@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import ConvNextConfig, Dinov2Config, ResNetConfig
 
-from modeling_fla import FlaVisionConfig, FlaVisualEncoder, visual_encoder_fla
+from modeling_fla import FlaVisionConfig, FlaVisualEncoder
 
 from .conftest import C, T, tiny_model, tiny_vision_config
 
@@ -86,11 +86,11 @@ def test_mean_and_deviation_of_the_pixels_come_through_saving_loading_and_castin
         torch.testing.assert_close(normalized, expected, atol=1e-6, rtol=0 if dtype == torch.float32 else 2**-8)
 
 
-def test_evaluation_runs_few_frames_at_once_and_training_all(encoder, video, mask, monkeypatch):
+def test_evaluation_runs_few_frames_at_once_and_training_all(encoder, video, mask):
     expected = encoder(video, mask)
     seen = []
     encoder.vision_backbone.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
-    monkeypatch.setattr(visual_encoder_fla, "FRAMES_AT_ONCE", 4)
+    encoder.frames_at_once = 4
     output = encoder(video, mask)
     assert seen == [4, 4, 3]
     torch.testing.assert_close(output.last_hidden_state, expected.last_hidden_state)

@@ -12,7 +12,7 @@ from transformers import pipeline
 from processing_fla import FlaVideoProcessor
 from training_fla.corpora.clips import FrameFolder, VideoFile
 from training_fla.corpora.row import CorpusRow
-from training_fla.data.datasets import SignVideoDataset, evaluation_frames
+from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.data.packing import pack
 
@@ -98,7 +98,7 @@ def test_one_input_path_gives_a_file_and_its_packed_frames_the_same_sentence(cli
     kept = torch.from_numpy(np.stack(list(before_jpeg))[packed.kept(packed.corpus.num_frames[index])]).permute(
         0, 3, 1, 2
     )
-    pixels = evaluation_frames(kept, processor.video_processor)
+    pixels = processor.video_processor.scale_and_crop(kept)
     assert torch.equal(pixels, processor.video_processor(clip, **RAW)["pixel_values_videos"][0])
     model = tiny_model(processor.tokenizer)
     translate = pipeline("sign-language-translation", model=model, processor=processor, device="cpu")
@@ -124,7 +124,7 @@ def test_one_input_path_scales_a_file_as_frames_that_were_packed_larger(clips, t
     videos = SignVideoDataset(corpus, processor)
     kept = videos.kept(corpus.num_frames[0])
     before_jpeg = torch.from_numpy(np.stack(list(video.frames(size=packed_at)))[kept]).permute(0, 3, 1, 2)
-    assert torch.equal(evaluation_frames(before_jpeg, processor.video_processor), of_file)
+    assert torch.equal(processor.video_processor.scale_and_crop(before_jpeg), of_file)
     in_memory = torch.from_numpy(np.stack(list(video.frames(size=packed_at)))).permute(0, 3, 1, 2)
     assert torch.equal(processor.video_processor(in_memory, **RAW)["pixel_values_videos"][0], of_file)
     assert corpus.size_before(tiny_processor(64, CROP).video_processor) == {"height": 64, "width": 60}

@@ -156,13 +156,11 @@ def test_without_pyav_it_says_what_to_install(translate, clips, monkeypatch):
             translate(videos, on_error="skip")
 
 
-def test_a_file_is_opened_once(translate, clips, monkeypatch):
-    import av
-
-    opened, av_open = [], av.open
-    monkeypatch.setattr(av, "open", lambda file, **options: opened.append(file) or av_open(file, **options))
+def test_a_file_is_decoded_once(translate, clips, monkeypatch):
+    decoded, decode = [], OpenVideo.decoded_frames
+    monkeypatch.setattr(OpenVideo, "decoded_frames", lambda video, *times: decoded.append(video.name) or decode(video))
     translate(clips, **SHORT)
-    assert opened == [f"file:{clip}" for clip in clips]
+    assert decoded == [str(clip) for clip in clips]
 
 
 def test_seconds_are_those_of_the_frames(translate, tmp_path):

@@ -52,10 +52,8 @@ def forms(frames, tmp_path_factory) -> dict:
     return {
         "file name": str(path),
         "path": path,
-        "file URL": path.as_uri(),
         "folder": folder / "frames",
         "folder name": str(folder / "frames"),
-        "folder URL": (folder / "frames").as_uri(),
         "array": array,
         "array, channels first": array.transpose(0, 3, 1, 2),
         "tensor": tensor,
@@ -74,8 +72,8 @@ def forms(frames, tmp_path_factory) -> dict:
 
 
 FORMS = [
-    "file name", "path", "file URL", "folder", "folder name", "folder URL", "array", "array, channels first", "tensor",
-    "tensor, channels first", "list of arrays", "list of tensors", "PIL images", "batch of image paths", "bytes",
+    "file name", "path", "folder", "folder name", "array", "array, channels first", "tensor", "tensor, channels first",
+    "list of arrays", "list of tensors", "PIL images", "batch of image paths", "bytes",
     "row of a dataset", "row that names a file", "decoder", "floats to 255", "floats to 1",
 ]  # fmt: skip
 

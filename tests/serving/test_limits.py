@@ -23,9 +23,9 @@ def test_messages_say_what_was_sent_and_what_is_taken():
     assert "it lasts 10:00" in refused(limits.check_length, 600.0)
     assert "lasts" not in refused(limits.check_length, 30.7), "read only so far, so nobody knows how long it is"
     assert "reads at most 16 frames, about 3 seconds" in refused(limits.check_sampled, 32, 6.0)
-    assert "more than 60 frames a second" in refused(limits.check_frame, 31 * 60 + 1, 30)
+    assert "more than 60 frames a second" in refused(limits.check_frames, 31 * 60 + 1, 30)
     limits.check_size(2 * 2**20), limits.check_length(30.4)
-    limits.check_sampled(16, 3.0), limits.check_frame(1800, 30)
+    limits.check_sampled(16, 3.0), limits.check_frames(1800, 30)
     Limits().check_sampled(10**6, 1.0)
 
 

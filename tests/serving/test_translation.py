@@ -102,7 +102,7 @@ def test_ten_minutes_are_refused_by_the_header(pipe, tmp_path, monkeypatch):
     frames = [marked_frame(n) for n in range(11)]
     path = write_video(tmp_path / "long.mkv", frames, codec="mpeg4", times=[n * 60_000 for n in range(11)])
     monkeypatch.setattr(OpenVideo, "timed_frames", None)  # nothing is decoded
-    assert "longer than 4 seconds" in refusal_of(path, pipe) and "it lasts 10:0" in refusal_of(path, pipe)
+    assert "longer than 4 seconds" in refusal_of(path, pipe) and "it lasts 11:00" in refusal_of(path, pipe)
 
 
 def test_a_header_that_lies_or_says_nothing_does_not_help(pipe, tmp_path, monkeypatch):

@@ -198,7 +198,7 @@ def frame_seconds(video: ClipSource, number: int) -> float:
 @lru_cache(maxsize=64)  # many clips are cut from one video
 def frame_times(path: Path | bytes) -> list[float]:
     """Seconds at which frames are shown, by an MP4 file's index or else by all packets; the first frame is decoded."""
-    from processing_fla.video_reading_fla import VideoDecodeError, decodable_packets, open_video
+    from processing_fla.video_reading_fla import VideoDecodeError, open_video
 
     length = len(path) if isinstance(path, bytes) else path.stat().st_size
     with open_video(path, num_threads=1) as video:
@@ -207,7 +207,7 @@ def frame_times(path: Path | bytes) -> list[float]:
             raise VideoDecodeError(f"`{video.name}` is cut off: its index names frames behind its last byte")
         index = [entry.timestamp for entry in index if not entry.is_discard] * (len(index) == video.stream.frames)
         frame, ticks = None, []
-        for packet in decodable_packets(video.packets()):
+        for packet in video.packets():
             frame = frame or next(iter(packet.decode()), None)
             if packet.pts is not None and not packet.is_discard:
                 ticks.append(packet.pts)

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
-from processing_fla import FlaProcessor, FlaVideoProcessor, normalize_text
-from processing_fla.frame_conversion_fla import scaled
+from processing_fla import FlaProcessor, normalize_text
 from training_fla.console import note
 from training_fla.errors import InputError
 from training_fla.recipe import DataArguments, Recipe
@@ -27,21 +25,19 @@ class Targets:
     """The sentences of a split as label ids, tokenised when asked for; bad ones are refused at once."""
 
     def __init__(self, corpus: PackedCorpus, count: int, processor: FlaProcessor, max_tokens: int):
-        self.corpus, self.tokenizer, self.max_tokens = corpus, processor.tokenizer, max_tokens
-        texts = pc.utf8_normalize(corpus.sentences.array[:count], form="NFKC")
-        is_empty = pc.equal(pc.utf8_trim_whitespace(texts), "")
-        may_be_long = pc.greater(pc.binary_length(texts), max_tokens - SPECIAL_TOKENS)
-        for index in pc.indices_nonzero(pc.or_(is_empty, may_be_long)).to_pylist():
-            self[index]
+        self.corpus, self.processor, self.max_tokens = corpus, processor, max_tokens
+        for index, sentence in enumerate(corpus.sentences[:count]):
+            text = normalize_text(sentence)
+            if not text.strip():
+                raise InputError(f"clip {corpus.ids[index]} has an empty sentence")
+            if len(text.encode()) > max_tokens - SPECIAL_TOKENS:
+                self[index]
 
     def __getitem__(self, index: int) -> list[int]:
-        text, name = normalize_text(self.corpus.sentences[index]), self.corpus.ids[index]
-        if not text.strip():
-            raise InputError(f"clip {name} has an empty sentence")
-        ids = self.tokenizer(text_target=text)["input_ids"]
+        ids = self.processor.labels([self.corpus.sentences[index]])[0]
         if len(ids) > self.max_tokens:
-            limit = f"max_target_tokens {self.max_tokens}"
-            raise InputError(f"clip {name}: its sentence has {len(ids)} tokens, more than {limit}")
+            clip, limit = self.corpus.ids[index], f"max_target_tokens {self.max_tokens}"
+            raise InputError(f"clip {clip}: its sentence has {len(ids)} tokens, more than {limit}")
         return ids
 
 
@@ -98,36 +94,12 @@ class SignVideoDataset(Dataset):
         generator = np.random.default_rng([self.seed, self.epoch, index])
         kept = self.kept(self.corpus.num_frames[index], generator if self.random_frame_phase else None)
         frames = self.corpus.read_frames(index, kept, clip)  # (T, 3, H, W)
-        if self.augmentation is not None:
-            frames = self.augmentation(
-                _resized(frames, self.video_processor), generator, self.corpus.source_size(index)
-            )
+        if self.augmentation is None:
+            frames = self.video_processor.scale_and_crop(frames)
         else:
-            frames = evaluation_frames(frames, self.video_processor)
+            frames = self.video_processor.scale(frames)
+            frames = self.augmentation(frames, generator, self.corpus.source_size(index))
         return {"index": index, "pixel_values_videos": frames, "labels": self.targets[index]}
-
-
-def _resized(frames: torch.Tensor, video_processor: FlaVideoProcessor) -> torch.Tensor:
-    """Scale packed frames `(T, 3, H, W)` as the processor scales a video; most have the right size already."""
-    pixels = scaled(frames.permute(0, 2, 3, 1).numpy(), video_processor.reading_size)
-    pixels = scaled(pixels, video_processor.target_size)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
-def evaluation_frames(frames: torch.Tensor, video_processor: FlaVideoProcessor) -> torch.Tensor:
-    """Scale and crop packed frames as the processor does with a video, in a third of its time.
-
-    Args:
-        frames (`torch.Tensor` of shape `(T, 3, H, W)`): uint8 RGB as packed.
-        video_processor ([`~processing_fla.FlaVideoProcessor`]): the sizes.
-
-    Returns:
-        `torch.Tensor` of shape `(T, 3, crop, crop)`: uint8 RGB; a view where the packed size is the right one already.
-    """
-    frames, crop = _resized(frames, video_processor), video_processor.crop_size
-    H, W = frames.shape[-2:]
-    top, left = round((H - crop["height"]) / 2), round((W - crop["width"]) / 2)
-    return frames[..., top : top + crop["height"], left : left + crop["width"]]
 
 
 class SignFeatureDataset(Dataset):

@@ -35,6 +35,11 @@ class Limits:
         """Age at which a clip that was never asked to be translated is deleted: no clip waits so long."""
         return max(600.0, (self.max_waiting + 2) * self.time_limit)
 
+    @property
+    def max_source_frames(self) -> int:
+        """Frames of a clip, sampled or not; one cut at the limit may be a frame or two over it."""
+        return int((self.max_seconds + 1) * MAX_FPS)
+
     def usable_seconds(self, frame_stride: int) -> float:
         """Length of the longest clip that limit and model allow, at the 30 frames a second of most cameras."""
         if self.max_frames is None:
@@ -59,10 +64,10 @@ class Limits:
                 + " Cut out the sentence you want translated."
             )
 
-    def check_frame(self, number: int, seconds: float) -> None:
-        """The `number`-th source frame of a clip, counted from 1."""
+    def check_frames(self, num_frames: int, seconds: float) -> None:
+        """How many source frames a clip has, and how long it lasts."""
         self.check_length(seconds)
-        if number > (self.max_seconds + 1) * MAX_FPS:
+        if num_frames > self.max_source_frames:
             raise RefusedError(f"This clip has more than {MAX_FPS} frames a second.")
 
     def check_sampled(self, num_frames: int, duration: float) -> None:

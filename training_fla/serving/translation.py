@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from processing_fla.video_reading_fla import VideoDecodeError, open_video
+from processing_fla.video_reading_fla import video_length
 from training_fla.errors import one_line
 from training_fla.serving.limits import Limits, RefusedError, WorkClock
 from training_fla.viewing.inspection import ClipFrames, attended_words, data_url, language_of, read_clip, shortest_half
@@ -59,6 +59,7 @@ class ClipTranslator:
         self.pipe, self.limits, self.reading = pipe, limits, reading or ReadingProcess()
         self.model, self.processor = pipe.model.eval(), pipe.processor
         self.model.language_model.set_attn_implementation("eager")  # the only one that says what was attended to
+        self.model.visual_encoder.frames_at_once = FRAMES_AT_ONCE
         default = type(pipe)._default_generation_config.num_beams
         self.num_beams = num_beams or self.model.generation_config.num_beams or default
 
@@ -93,12 +94,16 @@ class ClipTranslator:
         delete()
         message = f"Looking at {len(clip.pixels)} frames …"
         state = state | {"stage": "looking", "message": message} | describe_clip(clip)
-        features: list[torch.Tensor] = []
-        for part in clip.pixels.split(FRAMES_AT_ONCE):
+        seen = 0
+
+        def tell_progress(_, inputs: tuple[torch.Tensor]) -> None:
+            nonlocal seen
             clock.check()
-            tell(state | {"progress": round(len(features) * FRAMES_AT_ONCE / len(clip.pixels), 2)})
-            features.append(self.model.visual_encoder(part[None].to(self.model.device)).frame_features)
-        encoded, mask = self.encode(torch.cat(features, dim=1))
+            tell(state | {"progress": round(seen / len(clip.pixels), 2)})
+            seen += len(inputs[0])
+
+        with self.model.visual_encoder.vision_backbone.register_forward_pre_hook(tell_progress):
+            encoded, mask = self.encode(clip.pixels)
 
         def tell_draft(ids: torch.Tensor) -> None:
             text = self.processor.batch_decode(ids, skip_special_tokens=True)[0]
@@ -120,26 +125,19 @@ class ClipTranslator:
             return self.reading.call(
                 read_within_limits, path, video_processor, self.limits, name=path, check=clock.check
             )
-        except (VideoDecodeError, OSError) as error:
+        except (ValueError, OSError) as error:
             reason = one_line(error).replace(f"`{path}` cannot be decoded as a video: ", "")
             raise RefusedError(
                 f"This file cannot be read as a video: {reason.replace(f'`{path}`', 'it').rstrip('.')}. "
                 "Send a whole video file, for example .mp4, .mov, .webm, .mkv or .avi."
             ) from error
 
-    def encode(self, features: torch.Tensor):
-        """The encoder's output, and the mask `(1, T)`, from the backbone's features `(1, T, C)` of a whole clip.
-
-        What [`~modeling_fla.FlaForConditionalGeneration.get_sign_features`] does behind the backbone is done here.
-        """
-        mask = torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
-        if self.model.config.input_features != "frame":
-            positions = torch.arange(mask.numel(), device=mask.device)
-            features = self.model.visual_encoder.temporal_module(features, positions)
-        if self.model.light_t_encoder is not None:
-            features = self.model.light_t_encoder(features, mask.bool())
+    def encode(self, pixels: torch.Tensor):
+        """The encoder's output, and the mask `(1, T)`, from the frames `(T, 3, H, W)` of a clip."""
+        pixels = pixels[None].to(self.model.device)
+        mask = torch.ones(pixels.shape[:2], dtype=torch.long, device=pixels.device)
         try:
-            return self.model.get_encoder()(sign_features=features, attention_mask=mask), mask
+            return self.model.get_encoder()(pixel_values_videos=pixels, attention_mask=mask), mask
         except ValueError as error:  # too many frames for the language model
             raise RefusedError(f"This clip cannot be translated: {one_line(error)}") from error
 
@@ -170,16 +168,16 @@ class ClipTranslator:
 
 
 def read_within_limits(path: Path, video_processor, limits: Limits) -> ClipFrames:
-    """The frames the model sees of a file; one that is too long is refused as soon as that can be known."""
-    with open_video(path) as video:
-        seconds, promised = video.end_seconds, video.promised_frames()
-        limits.check_length(seconds or 0.0)
-        if seconds and promised:  # before anything is decoded
-            limits.check_sampled(len(video_processor.sample_frame_indices(promised)), seconds)
-        for number, (seconds, _) in enumerate(video.timed_frames(), start=1):
-            limits.check_frame(number, seconds)
-    clip = read_clip(path, video_processor)
-    limits.check_sampled(len(clip.pixels), clip.duration)
+    """The frames the model sees of a file; one that is too long is refused before it is decoded."""
+    length = video_length(path)
+    limits.check_frames(length.total_num_frames, length.duration or 0.0)
+    num_sampled = len(video_processor.sample_frame_indices(length.total_num_frames))
+    limits.check_sampled(num_sampled, length.duration or 0.0)
+    # A file whose container lies about its length is refused too, before as many frames fill the memory.
+    most = len(video_processor.sample_frame_indices(limits.max_source_frames))
+    clip = read_clip(path, video_processor, max_sampled_frames=most)
+    limits.check_frames(clip.num_source_frames, clip.duration or 0.0)
+    limits.check_sampled(len(clip.pixels), clip.duration or 0.0)
     return clip
 
 

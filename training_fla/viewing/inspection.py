@@ -57,9 +57,16 @@ class Inspection:
         return shortest_half(self.attention[word])
 
 
-def read_clip(path: str | Path, processor) -> ClipFrames:
+def read_clip(path: str | Path, processor, max_sampled_frames: int | None = None) -> ClipFrames:
     """Read a video file or a folder of frames by a [`~processing_fla.FlaProcessor`] or its video processor."""
-    batch = processor(videos=[path], return_tensors="pt", return_metadata=True, do_rescale=False, do_normalize=False)
+    batch = processor(
+        videos=[path],
+        max_sampled_frames=max_sampled_frames,
+        return_tensors="pt",
+        return_metadata=True,
+        do_rescale=False,
+        do_normalize=False,
+    )
     metadata = batch["video_metadata"][0]
     return ClipFrames(
         Path(path).name,
