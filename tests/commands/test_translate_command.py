@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from processing_fla.video_reading_fla import OpenVideo
 from tests.processing.drawing import marked_frame, tiny_model, tiny_processor, write_video
 from training_fla.cli import main
 
@@ -81,13 +82,11 @@ def test_hidden_pictures_are_no_frames(model, clips, capsys):
 
 
 @pytest.mark.parametrize("form", ["tsv", "srt"])
-def test_a_video_file_is_opened_once(model, clips, capsys, monkeypatch, form):
-    import av
-
-    opened, av_open = [], av.open
-    monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args) or av_open(*args, **kwargs))
+def test_a_video_file_is_decoded_once(model, clips, capsys, monkeypatch, form):
+    decoded, decode = [], OpenVideo.decoded_frames
+    monkeypatch.setattr(OpenVideo, "decoded_frames", lambda video, *times: decoded.append(video) or decode(video))
     assert main(["translate", model, "plain.mp4", "--format", form, *SHORT]) == 0
-    assert len(opened) == 1
+    assert len(decoded) == 1
 
 
 def test_a_bad_clip_is_one_line_and_status_2_and_the_others_are_translated(model, clips, capsys):
