@@ -59,7 +59,7 @@ def test_a_failed_block_leaves_nothing(tmp_path):
 def test_what_a_killed_run_left_is_cleared(tmp_path):
     (tmp_path / ".out.writing/deep").mkdir(parents=True)
     (tmp_path / ".out.writing/deep/half").write_text("half")
-    with pytest.raises(InputError, match="out.writing is in the way and not ours: move it elsewhere"):
+    with pytest.raises(InputError, match=r"out\.writing"):
         make(tmp_path / "out")
     write_marker(tmp_path / ".out.writing", "model")
     make(tmp_path / "out")
@@ -74,7 +74,7 @@ def test_existing_outputs_are_replaced_only_when_asked(tmp_path):
             work.write_text(text)
     assert names(tmp_path / "out") == [MARKER, "new"]
     assert (tmp_path / "file").read_text() == "new"
-    with pytest.raises(InputError, match="out holds a model already: choose another folder or pass --overwrite"):
+    with pytest.raises(InputError, match="out .*--overwrite"):
         make(tmp_path / "out")
     with pytest.raises(InputError, match="file exists already"), atomic_file(tmp_path / "file"):
         pass
@@ -99,10 +99,10 @@ def test_a_folder_without_our_marker_is_refused_with_what_it_holds(marker, overw
 
 def test_a_folder_of_another_kind_or_with_foreign_files_is_refused(tmp_path):
     make(tmp_path / "out")
-    with pytest.raises(InputError, match="out holds a model, not a packed corpus: choose another folder$"):
+    with pytest.raises(InputError, match="out .*model.*packed corpus"):
         make(tmp_path / "out", "corpus", overwrite=True)
     (tmp_path / "out/weights/notes").write_text("mine")
-    with pytest.raises(InputError, match="out also holds weights/notes, which we did not write: move it elsewhere"):
+    with pytest.raises(InputError, match="weights/notes"):
         make(tmp_path / "out", overwrite=True)
     (tmp_path / "out/weights/notes").rename(tmp_path / "notes")
     (tmp_path / "out/.DS_Store").write_text("left by a file browser")

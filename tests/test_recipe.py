@@ -133,34 +133,34 @@ def test_a_run_keeps_every_line_but_secrets_and_paths_that_were_not_given(tmp_pa
 
 def test_an_unknown_key_names_the_nearest_right_one(tmp_path):
     file = write(tmp_path, "r.yaml", "output_dir: out\nframe_strid: 2\n")
-    with pytest.raises(InputError, match=r"unknown recipe key `frame_strid`; did you mean `frame_stride`\?"):
+    with pytest.raises(InputError, match="`frame_strid`.*`frame_stride`"):
         parse_recipe(Stage1Arguments, [str(file)], "usage")
 
 
 def test_a_key_of_the_other_stage_is_unknown_here(tmp_path):
     file = write(tmp_path, "r.yaml", "output_dir: out\nlight_t: base\n")
-    with pytest.raises(InputError, match="unknown recipe key `light_t`"):
+    with pytest.raises(InputError, match="`light_t`"):
         parse_recipe(Stage2Arguments, [str(file)], "usage")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("frame_stride: four", "`frame_stride`: invalid int value: 'four'"),
-        ("frame_stride: 2.5", "`frame_stride`: invalid int value: '2.5'"),
-        ("frame_stride: true", "`frame_stride`: invalid int value: 'true'"),
-        ("freeze_vision_backbone: true\nlight_t: base", "unknown recipe key `freeze_vision_backbone`"),
-        ("packed_size:", "`packed_size` needs a value, got none"),
-        ("frame_stride: [2]", r"`frame_stride` must not be a list, got \[2\]"),
-        ("tokenizer: {a: 1}", "`tokenizer` must not be a mapping, got {'a': 1}"),
-        ("vision_backbone: resnet", "`vision_backbone`: invalid dict value: 'resnet'"),
-        ("lr_scheduler_type: cosinus", "`lr_scheduler_type`: invalid choice: 'cosinus'"),
+        ("frame_stride: four", "`frame_stride`.*'four'"),
+        ("frame_stride: 2.5", r"`frame_stride`.*'2\.5'"),
+        ("frame_stride: true", "`frame_stride`.*'true'"),
+        ("freeze_vision_backbone: true\nlight_t: base", "`freeze_vision_backbone`"),
+        ("packed_size:", "`packed_size`"),
+        ("frame_stride: [2]", r"`frame_stride` .*\[2\]"),
+        ("tokenizer: {a: 1}", "`tokenizer` .*{'a': 1}"),
+        ("vision_backbone: resnet", "`vision_backbone`.*'resnet'"),
+        ("lr_scheduler_type: cosinus", "`lr_scheduler_type`.*'cosinus'"),
         ("- a\n- b", "is not a recipe: it holds no `key: value` lines"),
         ("a: [", "is not YAML"),
         ('light_t_overrides: "{a: "', "`light_t_overrides` is not YAML"),
-        ("frame_stride: 1\nframe_stride: 2", "r.yaml, line 2: key `frame_stride` is given twice"),
-        ("light_t_overrides:\n  d_model: 1\n  d_model: 2", "r.yaml, line 3: key `d_model` is given twice"),
-        ("output_dir: ${NO_SUCH_PLACE}", "r.yaml uses ..NO_SUCH_PLACE., which is not set in the environment"),
+        ("frame_stride: 1\nframe_stride: 2", r"r\.yaml, line 2: .*`frame_stride`"),
+        ("light_t_overrides:\n  d_model: 1\n  d_model: 2", r"r\.yaml, line 3: .*`d_model`"),
+        ("output_dir: ${NO_SUCH_PLACE}", r"r\.yaml .*NO_SUCH_PLACE"),
         ("frame_stride: 2", "names no `output_dir`"),
     ],
 )
@@ -171,7 +171,7 @@ def test_bad_recipes_say_what_is_wrong(tmp_path, text, message):
 
 
 def test_a_missing_recipe_and_a_circle_of_bases_are_named(tmp_path):
-    with pytest.raises(InputError, match="there is no recipe .*nowhere.yaml"):
+    with pytest.raises(InputError, match=r"nowhere\.yaml"):
         read_recipe(tmp_path / "nowhere.yaml")
     write(tmp_path, "a.yaml", "base: b.yaml\n")
     write(tmp_path, "b.yaml", "base: a.yaml\n")

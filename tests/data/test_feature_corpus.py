@@ -79,7 +79,7 @@ def test_hdf5_is_read_where_h5py_is_there(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=f"{name}.h5 {reason}"):
             load_features(tmp_path / f"{name}.h5")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(InputError, match="one.h5 needs h5py to be read: `pip install h5py`"):
+    with pytest.raises(InputError, match="`pip install h5py`"):
         load_features(tmp_path / "one.h5")
 
 
@@ -105,7 +105,7 @@ def test_a_corpus_is_replaced_only_when_asked_and_only_a_whole_one_appears(table
     assert prepare(table, out) == 0
     before = (out / "manifest.json").read_bytes()
     assert prepare(table, out) == 2
-    assert "holds a packed corpus already: choose another folder or pass --overwrite" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     np.save(tmp_path / "clips" / "0.npy", np.full((2, C), np.nan))
     assert prepare(table, out, "--overwrite") == 2
     assert (out / "manifest.json").read_bytes() == before and not list(tmp_path.glob(".out*"))
@@ -182,10 +182,10 @@ def test_all_bad_rows_are_named_at_once_or_left_out(table, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--frame-stride", 0), "--frame-stride 0: must be at least 1"),
+        (("--frame-stride", 0), "--frame-stride 0"),
         (
             ("--features-column", "video"),
-            "no column 'video', only 'features', 'sentence', 'split', 'signer'; name the right one with its option",
+            "only 'features', 'sentence', 'split', 'signer'",
         ),
         (("--check", "--verify"), "give one of them"),
     ],

@@ -76,11 +76,11 @@ def test_a_packed_corpus_gives_back_rows_and_frames(packed):
 
 def test_frames_that_are_not_there_are_refused(packed):
     corpus = PackedCorpus(packed, "dev")
-    with pytest.raises(IndexError, match="'dev0' has 3 frames, frame 3 was asked for"):
+    with pytest.raises(IndexError, match="'dev0' .*3 frames.*frame 3"):
         corpus.read_frames(0, [0, 3])
     with pytest.raises(IndexError, match="no frame was asked for"):
         corpus.read_frames(0, [])
-    with pytest.raises(InputError, match="has no split 'trial', only train, dev, test"):
+    with pytest.raises(InputError, match="'trial'.*train, dev, test"):
         PackedCorpus(packed, "trial")
 
 
@@ -293,10 +293,10 @@ def test_frames_may_be_left_out_or_kept_at_their_size(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "size must be 1 to 4096"),
-        ({"quality": 101}, "quality must be 1 to 100, not 101"),
-        ({"frame_stride": 0}, "frame_stride must be at least 1"),
-        ({"shard_clips": 0}, "at least one clip, not 0"),
+        ({"size": 0}, "size .*4096"),
+        ({"quality": 101}, "quality .*101"),
+        ({"frame_stride": 0}, "frame_stride"),
+        ({"shard_clips": 0}, "clip.* 0"),
     ],
 )
 def test_bad_options_are_refused(tmp_path, options, message):
@@ -437,7 +437,7 @@ def test_a_corpus_that_010_packed_is_read(packed, tmp_path):
     assert verify_packed(old.folder) == []
     file = old.folder / "train-00000-of-00003.arrow"
     file.write_bytes(file.read_bytes().replace(b"satz train0", b"satz train1"))
-    with pytest.raises(InputError, match="train-00000-of-00003.arrow is damaged: its index does not match"):
+    with pytest.raises(InputError, match=r"train-00000-of-00003\.arrow"):
         PackedCorpus(old.folder, "train")
 
 
@@ -446,7 +446,7 @@ def test_a_changed_sentence_is_noticed_on_opening(packed, tmp_path):
         data[data.index(b"satz train0")] ^= 1
 
     folder = damaged(packed, tmp_path, "train.index.arrow", change)
-    with pytest.raises(InputError, match="train.index.arrow is damaged: pack the corpus again"):
+    with pytest.raises(InputError, match=r"train\.index\.arrow"):
         PackedCorpus(folder, "train")
     assert verify_packed(folder) == [
         f"{folder}/train.index.arrow is damaged: its hash is not the one in manifest.json"
@@ -470,13 +470,13 @@ def test_a_changed_pixel_is_noticed_on_reading(packed, tmp_path):
 
     corpus = PackedCorpus(damaged(packed, tmp_path, "dev-00000-of-00001.arrow", change), "dev")
     assert corpus.read_frames(1, [2]).shape == (1, 3, 18, 22)
-    with pytest.raises(InputError, match="frame 3 of dev clip 'dev1' is damaged"):
+    with pytest.raises(InputError, match="frame 3 .*'dev1'"):
         corpus.read_frames(1, [3])
 
 
 def test_a_truncated_or_missing_shard_is_named(packed, tmp_path):
     folder = damaged(packed, tmp_path, "dev-00000-of-00001.arrow", lambda data: data.__delitem__(slice(-9, None)))
-    with pytest.raises(InputError, match="dev-00000-of-00001.arrow is damaged: .* bytes instead of"):
+    with pytest.raises(InputError, match=r"dev-00000-of-00001\.arrow.* bytes"):
         PackedCorpus(folder, "dev")
     (folder / "dev-00000-of-00001.arrow").unlink()
     with pytest.raises(InputError, match="dev-00000-of-00001.arrow is missing"):
@@ -490,7 +490,7 @@ def test_an_altered_manifest_and_other_folders_are_refused(packed, tmp_path):
     (folder / "manifest.json").write_text(text.replace("de_DE", "de_AT"))
     with pytest.raises(InputError, match="manifest.json is damaged"):
         packed_splits(folder)
-    with pytest.raises(InputError, match="is not a packed corpus .no manifest.json.: make one with `fla prepare`"):
+    with pytest.raises(InputError, match=r"manifest\.json.*`fla prepare`"):
         packed_splits(tmp_path)
 
 

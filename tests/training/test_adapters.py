@@ -215,7 +215,7 @@ def test_lora_is_put_on_another_copy_of_its_base(model, tmp_path):
     (tmp_path / "llm_adapter.safetensors").unlink()
     with pytest.raises(InputError, match="cannot be put on this language model"):
         load_peft(deep_model(), tmp_path)
-    with pytest.raises(InputError, match="nowhere cannot be put"):
+    with pytest.raises(InputError, match="nowhere"):
         load_peft(model, "nowhere")
 
 
@@ -237,17 +237,17 @@ def test_what_lies_on_the_hub_is_loaded_by_its_name(model, tmp_path, monkeypatch
     with torch.no_grad():
         assert torch.allclose(model.eval()(**inputs(model)).logits, other.eval()(**inputs(model)).logits, atol=1e-6)
     (repository / "snapshots" / ("a" * 40) / "llm_adapter.safetensors").unlink()
-    with pytest.raises(InputError, match="me/signs cannot be put on this language model"):
+    with pytest.raises(InputError, match="me/signs"):
         load_peft(third, "me/signs")
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"type": "adalora"}, "type must be lora, got 'adalora'"),
-        ({"type": "prefix", "num_virtual_tokens": 3}, "type must be lora, got 'prefix'"),
+        ({"type": "adalora"}, "lora.*'adalora'"),
+        ({"type": "prefix", "num_virtual_tokens": 3}, "lora.*'prefix'"),
         ({"r": 8}, "got None"),
-        ({"type": "lora", "rank": 8}, "unexpected keyword argument 'rank'"),
+        ({"type": "lora", "rank": 8}, "'rank'"),
         ({"type": "lora", "target_modules": ["nothing"]}, "nothing"),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_small_mbart_is_trained_and_saved_whole(tmp_path):
     assert model.config.decoder_start_token_id == tokenizer.convert_tokens_to_ids("de_DE")
     assert report["loss"] < np.log(len(tokenizer))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mbart"], "no checkpoint folder is left beside"
-    with pytest.raises(InputError, match="mbart holds a model already: choose another folder or pass --overwrite"):
+    with pytest.raises(InputError, match="--overwrite"):
         denoise(SENTENCES, out, **SMALL, max_steps=1)
 
 
@@ -89,7 +89,7 @@ def test_an_interrupted_run_is_kept_until_it_is_resumed_or_given_up(tmp_path, mo
         patch.setattr(Seq2SeqTrainer, "train", stop_after)
         denoise(SENTENCES, out, **SMALL, max_steps=4, save_steps=2)
     assert (tmp_path / "mbart.checkpoints" / "checkpoint-4").is_dir() and not out.exists()
-    with pytest.raises(InputError, match="mbart.checkpoints holds a training run already: give --resume to go on"):
+    with pytest.raises(InputError, match="--resume"):
         denoise(SENTENCES, out, **SMALL, max_steps=4)
     assert (tmp_path / "mbart.checkpoints" / "checkpoint-4").is_dir()
     denoise(SENTENCES, out, **SMALL, max_steps=6, save_steps=2, resume=True)
@@ -130,9 +130,9 @@ def test_folders_of_others_are_left_alone(tmp_path, capsys):
         shutil.rmtree(thesis.parent)
     write_marker(tmp_path, "model")
     assert fla(["denoise", "--text", str(text), "--out", str(tmp_path), "--overwrite"]) == 2
-    assert "text.txt, which is read" in capsys.readouterr().err and text.exists()
+    assert "text.txt" in capsys.readouterr().err and text.exists()
 
 
 def test_no_text_is_refused(tmp_path):
-    with pytest.raises(InputError, match="--text holds no sentence"):
+    with pytest.raises(InputError, match="--text"):
         denoise([], tmp_path / "out")
