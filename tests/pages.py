@@ -81,18 +81,13 @@ STAND_INS = (
         "a drawn tree has fewer clips than the paper's corpus, which is what --check is there to say",
         status=1,
     ),
-    StandIn(
-        "python run_stage[12].py recipes/phoenix14t/stage[12].yaml",
-        "the line for one GPU stands below that for two, which the page has run",
-        "--overwrite",
-    ),
     StandIn("*run_stage1.py *stage1.yaml*", "ResNet18 and Light-T base take minutes a step on a processor", NETWORK),
     StandIn(
         "*run_stage[12].py *", "epochs take days; that one step after another learns: test_run_stages.py", ONE_STEP
     ),
     StandIn(
-        "python run_stage[12].py recipes/phoenix14t/stage[12].yaml",
-        "a reader types one of a page's two ways to start a stage; here the first has trained into the folder",
+        "*run_stage[12].py recipes/phoenix14t/stage[12].yaml",
+        "a reader types one of a page's two ways to start a stage; here the other may have trained into the folder",
         "--overwrite",
     ),
     StandIn(

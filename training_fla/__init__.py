@@ -1,4 +1,4 @@
-"""The workbench: everything needed to prepare corpora, train both stages and score; never uploaded with a model."""
+"""The workbench: everything needed to prepare corpora, train both stages and score; `fla push` never uploads it."""
 
 from importlib.metadata import version
 
