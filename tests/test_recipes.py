@@ -250,10 +250,10 @@ def test_fsdp_wraps_the_layers_that_the_language_model_has():
     assert len(wrapped) == 3
 
 
-def test_the_memory_of_the_ablations_follows_the_formula_of_training():
+def test_the_memory_of_the_ablations_follows_the_formula_of_planning():
     """GiB by frames of a step: 0.44 and 0.0209 a frame, and MBart's 5.4 where it is trained beside the encoder."""
-    training, page = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("training", "ablations"))
-    assert "| stage 1, GiB | 0.44 + F x 0.0209 |" in training and "| stage 2, MBart-large, GiB | 5.4 + " in training
+    planning, page = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("planning", "ablations"))
+    assert "| stage 1, GiB | 0.44 + F x 0.0209 |" in planning and "| stage 2, MBart-large, GiB | 5.4 + " in planning
     rows = re.findall(r"\| (Table.*|all others) \| ([\d,]+)(?: at most)? \| (\d+) \| ([\d,]+) \| (\d+) \|", page)
     assert len(rows) == 4
     for name, *figures in rows:
