@@ -403,6 +403,16 @@ def test_a_clip_in_several_splits_of_a_dataset_is_named(tmp_path, capsys):
     assert warnings == ["warning: train 000001-video and test 000000-video show the same frames of video"]
 
 
+def test_a_copy_of_a_folder_of_frames_in_another_split_is_named(tmp_path, capsys):
+    for name, seed in (("a", 0), ("copy", 0), ("other", 1)):
+        write_frames(tmp_path / name, clip(5, seed), "%d.png", first=1)
+    rows = "a,Hi.,train\ncopy,Hi.,dev\nother,Hi.,test\n"
+    (tmp_path / "t.csv").write_text("video,sentence,split\n" + rows)
+    assert main(["prepare", "manifest", "--root", str(tmp_path), "--workers", "0", "--check"]) == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert [line.partition(" show")[0] for line in warnings] == ["warning: train a and dev copy"]
+
+
 def test_a_check_warns_of_missing_frame_numbers(tmp_path, capsys):
     write_frames(tmp_path / "a", clip(5), "%d.png", first=1)
     (tmp_path / "a/3.png").unlink()

@@ -172,20 +172,29 @@ def _recordings(videos: Sequence[FrameFolder | VideoFile | EmbeddedVideo]) -> li
         for place, video in enumerate(videos)
     ]
     at_place = dict(zip(places, videos, strict=True))
-    sizes = {place: _num_bytes(video) for place, video in at_place.items() if not isinstance(video, FrameFolder)}
+    sizes = {place: _size(video) for place, video in at_place.items()}
     as_long = Counter(sizes.values())
     hashes = {place: _sha256(at_place[place]) for place, size in sizes.items() if as_long[size] > 1}
     return [hashes.get(place, place) for place in places]
 
 
-def _num_bytes(video: VideoFile | EmbeddedVideo) -> int:
-    return video.num_bytes if isinstance(video, EmbeddedVideo) else os.path.getsize(video.path)
+def _size(video: FrameFolder | VideoFile | EmbeddedVideo) -> tuple[int, ...]:
+    """Its bytes or, of a folder, the number of its files and the bytes of the first."""
+    if isinstance(video, EmbeddedVideo):
+        return (video.num_bytes,)
+    if isinstance(video, VideoFile):
+        return (os.path.getsize(video.path),)
+    files = sorted(Path(video.path).iterdir())
+    return (len(files), *(file.stat().st_size for file in files[:1]))
 
 
-def _sha256(video: VideoFile | EmbeddedVideo) -> str:
+def _sha256(video: FrameFolder | VideoFile | EmbeddedVideo) -> str:
     if isinstance(video, EmbeddedVideo):
         return hashlib.sha256(video.load()).hexdigest()
-    return file_sha256(Path(video.path))
+    if isinstance(video, VideoFile):
+        return file_sha256(Path(video.path))
+    files = sorted(file for file in Path(video.path).iterdir() if file.is_file())
+    return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
 
 
 def _overlaps(rows: Sequence[CorpusRow]) -> Iterator[str]:
