@@ -420,7 +420,7 @@ def test_a_check_warns_of_missing_frame_numbers(tmp_path, capsys):
     arguments = ["prepare", "manifest", "--root", str(tmp_path), "--size", "16", "--workers", "0"]
     assert main([*arguments, "--check"]) == 0
     assert f"warning: {tmp_path}/a: " in capsys.readouterr().out
-    with pytest.warns(UserWarning, match=": 3"):
+    with pytest.warns(UserWarning, match="between 2 and 4$"):
         assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert PackedCorpus(tmp_path / "out", "train").num_frames == [4]
 
