@@ -1,1 +1,1 @@
-"""Studies: the drawn corpus, the demo, the paper's tables, dominance. Not in the wheel; imports all but commands."""
+"""Studies: the drawn corpus, the demo, the paper's tables, dominance; they may import all but commands and cli."""

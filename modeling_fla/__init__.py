@@ -1,4 +1,4 @@
-"""The network of FLa-LLM, registered with transformers' Auto classes. It imports none of our other packages."""
+"""The network of FLa-LLM, registered with transformers' Auto classes; it imports none of our other packages."""
 
 from importlib.metadata import version
 

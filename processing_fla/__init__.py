@@ -1,7 +1,7 @@
-"""From video file and sentence to tensors and back, registered with transformers' Auto classes and pipelines.
+"""From video file and sentence to tensors and back; of our packages, only this file imports modeling_fla.
 
-Importing this package is what lets [`AutoProcessor`] and `pipeline(...)` load a saved folder without
-`trust_remote_code`.
+Importing this package registers it with transformers' Auto classes and pipelines: [`AutoProcessor`] and
+`pipeline(...)` then load a saved folder without `trust_remote_code`.
 """
 
 from importlib.metadata import version

@@ -46,12 +46,13 @@ class FlaVideoProcessor(BaseVideoProcessor):
             A longer clip is thinned evenly to so many source frames before the stride; never when absent.
         random_frame_phase (`bool`, *optional*, defaults to `False`):
             Draw the kept frame of each window from torch's global generator instead of taking the first.
-        size (`dict`, *optional*, defaults to `{"height": 256, "width": 256}`):
-            Frames are resized to this. An `int` or `{"shortest_edge": ...}` keeps the aspect ratio instead.
+        size (`dict`, *optional*, defaults to 256 x 256):
+            Frames are resized to this height and width. An `int`, or a dict with `shortest_edge`, keeps the aspect
+            ratio.
         packed_size (`dict`, *optional*):
-            Frames are first resized to this `{"height": ..., "width": ...}`, as those that a model was trained on were
-            when they were packed; straight to `size` when absent.
-        crop_size (`dict`, *optional*, defaults to `{"height": 224, "width": 224}`):
+            Frames are first resized to this height and width, as the frames of the training corpus were when they
+            were packed; straight to `size` when absent.
+        crop_size (`dict`, *optional*, defaults to 224 x 224):
             The middle of this size is cut out.
         max_sampled_frames (`int`, *optional*):
             A file of which more would be sampled is refused; before it is decoded, where it says how long it is.

@@ -1,4 +1,4 @@
-"""The workbench: everything needed to prepare corpora, train both stages and score; `fla push` never uploads it."""
+"""What prepares corpora, trains both stages, scores and translates; the order of its imports is in test_layout.py."""
 
 from importlib.metadata import version
 

@@ -1,1 +1,1 @@
-"""The drawn corpus: signs, grammar and text, and the pictures made of them. Imports corpora and what lies below."""
+"""The drawn corpus: signs, grammar, text, and pictures made of them; it imports corpora and what lies below."""

@@ -1,1 +1,1 @@
-"""One file a subcommand of `fla`: arguments in, one call, printing out. Imports every other room."""
+"""One file for each subcommand of `fla`: it reads arguments, calls and prints; it may import all but cli."""

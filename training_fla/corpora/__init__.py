@@ -1,1 +1,1 @@
-"""One reader a corpus, one of other programs' feature files, one record of each corpus. Imports tables and below."""
+"""Readers of corpora and of feature files, one record for each corpus; may import recipe and what lies below."""

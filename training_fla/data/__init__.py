@@ -1,1 +1,1 @@
-"""From clips to batches: packing, data sets, augmentation, stored features. Imports corpora and below."""
+"""From clips to batches: packing, data sets, augmentation, stored features; may import corpora, scoring and below."""

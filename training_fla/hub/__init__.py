@@ -1,1 +1,1 @@
-"""Model card and upload. Imports scoring, corpora and files."""
+"""The model card and the upload; it may import training and what lies below."""

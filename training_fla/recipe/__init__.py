@@ -1,4 +1,4 @@
-"""Recipes: what a YAML file and the command line say, checked and typed. Imports errors only."""
+"""Recipes: the lines of a YAML file and the command line, checked and typed; it imports errors only."""
 
 from .arguments import (
     STAGES,

@@ -24,33 +24,39 @@ class DataArguments:
 
     _argument_group_name = "data"
 
-    dataset: str | None = option(None, "packed corpus folder, as `fla prepare` writes it")
+    dataset: str | None = option(None, "folder of a packed corpus, as `fla prepare` writes it")
     manifest: str | None = option(None, "instead of `dataset`: a table (CSV, TSV, JSONL) of videos and sentences")
     streaming: bool = option(False, "read training clips as they come: `dataset` is a folder, fsspec URL or Hub id")
-    shuffle_buffer: int = option(128, "of a stream: clips that a worker shuffles, about 2 MB each")
+    shuffle_buffer: int = option(128, "number of clips of a stream that each worker shuffles, about 2 MB each")
     video_column: str = option("video", "column of `manifest` that holds the video's path")
     sentence_column: str = option("sentence", "column of `manifest` that holds the sentence")
     follow_links: bool = option(False, "trust symbolic links that lead out of the folder of `manifest`")
-    no_times: bool = option(False, "leave start and end of `manifest` unread: clips are cut already")
-    packed_dir: str | None = option(None, "where `manifest` is packed to; default: beside `output_dir`")
+    no_times: bool = option(False, "do not read start and end of `manifest`, because the clips are cut already")
+    packed_dir: str | None = option(
+        None, "folder that `manifest` is packed into; default: a folder beside `output_dir`"
+    )
     packed_size: int = option(256, "side in pixels of the frames packed from `manifest`")
-    on_error: Literal["fail", "skip"] = option("fail", "at a clip of `manifest` that cannot be packed")
+    on_error: Literal["fail", "skip"] = option("fail", "what to do with a clip of `manifest` that cannot be packed")
     train_split: str = option("train", "split that is trained on")
     dev_split: str = option("dev", "split that chooses the model")
     test_split: str = option("test", "split that is reported")
-    max_train_clips: int | None = option(None, "use only the first so many training clips")
-    max_eval_clips: int | None = option(None, "use only the first so many dev and test clips")
-    frame_stride: int | None = option(None, "keep one frame in so many; default: the paper's")
-    max_source_frames: int | None = option(None, "longer clips are first thinned to so many source frames")
-    frame_size: int = option(256, "frames are resized to this side in pixels ...")
-    crop_size: int = option(224, "... and this side is cut out: in the middle, or at random in training")
-    random_frame_phase: bool | None = option(None, "random frame of a stride; default: where the encoder is trained")
-    augmentation_probability: float | None = option(
-        None, "of the next three, each; default: 0.5 for a trained encoder"
+    max_train_clips: int | None = option(None, "use only this number of training clips, from the first")
+    max_eval_clips: int | None = option(None, "use only this number of dev clips and of test clips, from the first")
+    frame_stride: int | None = option(None, "keep one frame of this number of frames; default: the paper's")
+    max_source_frames: int | None = option(None, "thin longer clips to this number of source frames first")
+    frame_size: int = option(256, "resize frames to a square with this side, in pixels")
+    crop_size: int = option(224, "cut out a square with this side: in the middle, or at random in training")
+    random_frame_phase: bool | None = option(
+        None, "keep a random frame of each stride; default: only if the encoder is trained"
     )
-    rotate_degrees: float | None = option(None, "rotate by up to so many degrees; default: GFSLT-VLP's")
-    translate_pixels: float | None = option(None, "shift by up to so many source pixels; default: GFSLT-VLP's")
-    resize_factor: float | None = option(None, "zoom by up to this share; default: not at all")
+    augmentation_probability: float | None = option(
+        None, "probability of each of rotation, shift and zoom; default: 0.5 if the encoder is trained"
+    )
+    rotate_degrees: float | None = option(None, "rotate by at most this number of degrees; default: GFSLT-VLP's")
+    translate_pixels: float | None = option(
+        None, "shift by at most this number of source pixels; default: GFSLT-VLP's"
+    )
+    resize_factor: float | None = option(None, "zoom by at most this share; default: no zoom")
     frames_per_batch: int | None = option(None, "most frames of a training batch, with padding; null: count clips")
     score_convention: str = option("auto", "how sentences are scored; auto: by corpus, then by script")
 
@@ -62,8 +68,10 @@ class TextArguments:
     _argument_group_name = "text"
 
     tokenizer: str | None = option(None, "folder or Hub id of the (trimmed) tokenizer")
-    language_code: str | None = option(None, "token a target ends with, e.g. de_DE; default: the tokenizer's")
-    max_target_tokens: int = option(128, "longer training targets are refused")
+    language_code: str | None = option(
+        None, "language token that a target ends with, e.g. de_DE; default: the tokenizer's"
+    )
+    max_target_tokens: int = option(128, "refuse training targets with more tokens than this")
     max_new_tokens: int | None = option(None, "longest translation, in tokens; default: the pipeline's")
 
 
@@ -76,7 +84,7 @@ class VisualArguments:
     stage1_checkpoint: str | None = option(None, "folder or Hub id whose visual encoder is taken; null: a new one")
     vision_backbone: dict | None = option(None, "config of a backbone, with `model_type`; default: ResNet18")
     imagenet_weights: str | None = option(None, "torchvision, microsoft/resnet-18, or a file; null: random weights")
-    visual_feature_size: int | None = option(None, "channels C of the sign features; default: 512")
+    visual_feature_size: int | None = option(None, "number of channels C of the sign features; default: 512")
     temporal_kernel_size: int | None = option(None, "width of the temporal convolution in sampled frames; default: 5")
 
     def __post_init__(self):
@@ -92,7 +100,9 @@ class Stage1Arguments(VisualArguments):
     light_t: LightTSize = option("base", "size of Light-T (Table 7)")
     light_t_overrides: dict = HfArg(default_factory=dict, help="fields of Light-T's config to change")
     adapter_hidden_size: int | None = option(None, "hidden width of the VL-Adapter; default: D")
-    train_tokenizer_pieces: int | None = option(None, "instead of `tokenizer`: train one of at most so many pieces")
+    train_tokenizer_pieces: int | None = option(
+        None, "instead of `tokenizer`: train one with at most this number of pieces"
+    )
 
 
 @dataclass
@@ -101,9 +111,11 @@ class Stage2Arguments(VisualArguments):
 
     language_model: str | None = option(None, "folder or Hub id of the pre-trained language model")
     language_model_config: dict | None = option(None, "instead of `language_model`: config of a random one (Table 10)")
-    language_model_dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "others where it is frozen")
+    language_model_dtype: Literal["float32", "bfloat16", "float16"] = option(
+        "float32", "type of the language model's weights; float32 unless it is frozen"
+    )
     language_model_quantization: dict | None = option(
-        None, "beside `peft`, of BitsAndBytesConfig: {load_in_4bit: true}"
+        None, "with `peft`: fields of BitsAndBytesConfig, e.g. {load_in_4bit: true}"
     )
     random_language_model: bool = option(False, "take only the architecture of `language_model` (Table 10)")
     language_model_overrides: dict = HfArg(default_factory=dict, help="fields of its config to change, e.g. dropout")
@@ -115,7 +127,9 @@ class Stage2Arguments(VisualArguments):
     freeze_temporal_module: bool = option(True, "freeze the temporal module (Table 9)")
     adapter_hidden_size: int | None = option(None, "hidden width of the LLM-Adapter; default: D")
     input_embed_scale: float = option(1.0, "factor on the sign embeddings")
-    feature_cache: str | None = option("auto", "store features; auto: where they stay the same; a folder; null: never")
+    feature_cache: str | None = option(
+        "auto", "folder for stored features; auto: store them if they stay the same; null: never"
+    )
     feature_dtype: Literal["float32", "bfloat16"] = option("float32", "type of the stored features")
 
     def __post_init__(self):
@@ -131,16 +145,22 @@ class OptimizationArguments:
     _argument_group_name = "optimization"
 
     total_batch_size: int | None = option(
-        None, "clips of an optimizer step on all processes together, instead of `per_device_train_batch_size`"
+        None, "clips of a step on all processes together; replaces `per_device_train_batch_size`"
     )
     optimizer: Literal["sgd", "adam", "adamw"] = option("sgd", "the paper's are sgd in stage 1 and adam in stage 2")
-    momentum: float = option(0.9, "of SGD")
-    nesterov: bool = option(False, "of SGD")
-    adapter_learning_rate: float | None = option(None, "of the adapter; default: `learning_rate`")
-    visual_learning_rate: float | None = option(None, "of visual encoder and Light-T; default: `learning_rate`")
-    freeze_batch_norm_statistics: bool = option(False, "train with BatchNorm's running statistics, not the batch's")
-    norm_logging_steps: int | None = option(None, "every so many steps, norms of the last layers (Figure 2)")
-    early_stopping_patience: int | None = option(None, "stop after so many evaluations without a better score")
+    momentum: float = option(0.9, "momentum of SGD")
+    nesterov: bool = option(False, "use Nesterov momentum in SGD")
+    adapter_learning_rate: float | None = option(None, "learning rate of the adapter; default: `learning_rate`")
+    visual_learning_rate: float | None = option(
+        None, "learning rate of visual encoder and Light-T; default: `learning_rate`"
+    )
+    freeze_batch_norm_statistics: bool = option(
+        False, "freeze BatchNorm's running statistics, and train with them instead of the batch's"
+    )
+    norm_logging_steps: int | None = option(
+        None, "write norms of the last layers after every this number of steps (Figure 2)"
+    )
+    early_stopping_patience: int | None = option(None, "stop after this number of evaluations without a better score")
 
 
 @dataclass

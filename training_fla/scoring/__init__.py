@@ -1,1 +1,1 @@
-"""Text conventions, metrics and prediction files. Imports files only."""
+"""Text conventions, metrics and prediction files; it may import recipe and what lies below, but not corpora."""

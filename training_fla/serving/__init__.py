@@ -1,1 +1,1 @@
-"""The page of `fla serve` and its copy as a Hugging Face Space. Imports viewing, hub, files and what travels."""
+"""The page of `fla serve`, and its copy as a Hugging Face Space; it may import viewing and what lies below."""

@@ -1,1 +1,1 @@
-"""From a recipe to a saved run: the one sequence both stages go through. Imports hub, training and what lies below."""
+"""From a recipe to a saved run, in one sequence for both stages; it may import hub and what lies below."""

@@ -1,1 +1,1 @@
-"""Trainer, optimizer, parts of a model, adapters, callbacks. Imports data and what lies below."""
+"""The trainer, the optimizer, parts of a model, adapters and callbacks; it may import data and what lies below."""

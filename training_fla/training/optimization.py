@@ -11,7 +11,7 @@ def parameter_groups(
     model: nn.Module, arguments: OptimizationArguments, learning_rate: float, weight_decay: float
 ) -> list[dict]:
     """Split the trainable parameters by part and by whether they decay."""
-    given = arguments.adapter_learning_rate, arguments.visual_learning_rate  # a rate of 0 keeps a part still
+    given = arguments.adapter_learning_rate, arguments.visual_learning_rate  # a rate of 0 freezes the weights
     adapter, visual = (learning_rate if rate is None else rate for rate in given)
     rates = {"language_model": learning_rate, "adapter": adapter}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}

@@ -1,1 +1,1 @@
-"""Translations, subtitles, inspections, reports of runs, and pages of them. Imports hub, training and below."""
+"""Translations, subtitles, inspections and reports of runs; it may import stages and what lies below."""

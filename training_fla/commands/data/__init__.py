@@ -1,1 +1,1 @@
-"""What is trained on: corpora, features, text, trimmed language models. Imports every other room."""
+"""Commands that make what is trained on: corpora, features, language models; they may import all but cli."""

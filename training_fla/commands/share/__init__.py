@@ -1,1 +1,1 @@
-"""What other people see of a model. Imports every other room."""
+"""Commands that show a model to other people: upload and page; they may import all but cli."""

@@ -1,1 +1,1 @@
-"""Runs, their scores, and what compares them. Imports every other room."""
+"""Commands that train, score and compare runs; they may import all but cli."""

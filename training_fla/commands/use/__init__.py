@@ -1,1 +1,1 @@
-"""From a clip to a sentence or a picture. Imports every other room."""
+"""Commands that turn a clip into a sentence or a picture; they may import all but cli."""
