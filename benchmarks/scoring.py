@@ -59,8 +59,8 @@ def main(args: list[str] | None = None) -> int:
     from training_fla.scoring.scores import (
         alternative_scores,
         compare_systems,
-        confidence_intervals,
         corpus_scores,
+        seed_intervals,
     )
 
     rows = []
@@ -68,7 +68,7 @@ def main(args: list[str] | None = None) -> int:
         form = CONVENTIONS[convention]
         scoring, _ = seconds(corpus_scores, predictions, references, form)
         others, _ = seconds(alternative_scores, predictions, references, convention)
-        bootstrap, _ = seconds(confidence_intervals, predictions, references, form)
+        bootstrap, _ = seconds(seed_intervals, [predictions], references, form)
         paired, _ = seconds(compare_systems, [predictions], [references], references, form)
         rows.append((f"{convention}: figures", scoring, SCORE_LIMIT))
         rows.append((f"{convention}: figures and all alternatives", scoring + others, SCORE_LIMIT))

@@ -21,6 +21,7 @@ from training_fla.data.feature_store import FeatureEncoder, FeatureStore
 from training_fla.data.packed_corpus import PackedCorpus, shard_ranges
 from training_fla.loading import loading
 
+KINDS = ("linear", "hidden")
 # Unstated: the paper has no probe.
 HIDDEN_SIZE = 256
 BATCH_SIZE = 32
@@ -89,6 +90,8 @@ class GlossProbe:
         size = frames.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            if kind not in KINDS:
+                raise ValueError(f"a probe is one of {', '.join(KINDS)}, got {kind!r}")
             if kind == "linear":
                 self.network = nn.Linear(size, len(self.names))
             else:
@@ -134,20 +137,27 @@ class GlossProbe:
 
     def errors_on(self, dev: EncodedSplit) -> tuple[float, float]:
         """The fewest gloss errors on dev, in percent, and the weight of CTC's blank that gives them."""
-        errors = {}
-        for blank in BLANKS:
-            errors[blank] = gloss_error_rate(self.read(dev.features, blank), dev.glosses)
+        scores = self.scores(dev.features)
+        errors = {blank: gloss_error_rate(self.best_lines(scores, blank), dev.glosses) for blank in BLANKS}
         best = min(errors, key=errors.__getitem__)
         return errors[best], best
 
-    @torch.no_grad()
     def read(self, features: list[torch.Tensor], blank: float) -> list[str]:
-        """The glosses of each clip: the best one of each position, repetitions and blanks removed."""
+        """The glosses of each clip of features `(N, C)`."""
+        return self.best_lines(self.scores(features), blank)
+
+    @torch.no_grad()
+    def scores(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Scores `(N, glosses + 1)` of each clip of features `(N, C)`."""
+        return [self.network(clip) for clip in self.scaled(features)]
+
+    def best_lines(self, scores: list[torch.Tensor], blank: float) -> list[str]:
+        """The best gloss of each position, repetitions and blanks removed; `blank` is added to the blank's score."""
         lines = []
-        for clip in self.scaled(features):
-            scores = self.network(clip)
-            scores[:, 0] += blank
-            best = scores.argmax(-1).unique_consecutive().tolist()
+        for clip in scores:
+            shifted = clip.clone()
+            shifted[:, 0] += blank
+            best = shifted.argmax(-1).unique_consecutive().tolist()
             lines.append(" ".join(self.names[index] for index in best if index))
         return lines
 

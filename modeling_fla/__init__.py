@@ -1,6 +1,6 @@
 """The network of FLa-LLM, registered with transformers' Auto classes; it imports none of our other packages."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
@@ -9,7 +9,10 @@ from .imagenet_weights_fla import load_imagenet_weights
 from .modeling_fla import FlaForConditionalGeneration, FlaVisualEncoder
 from .trimming_fla import trim_token_embeddings
 
-__version__ = version("fla-llm")
+try:
+    __version__ = version("fla-llm")
+except PackageNotFoundError:  # copied beside an app, as in a Space, or a clone that is not installed
+    __version__ = "unknown"
 
 AutoConfig.register("fla_vision", FlaVisionConfig, exist_ok=True)
 AutoConfig.register("fla_llm", FlaConfig, exist_ok=True)

@@ -4,7 +4,7 @@ Importing this package registers it with transformers' Auto classes and pipeline
 `pipeline(...)` then load a saved folder without `trust_remote_code`.
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, AutoVideoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -17,7 +17,10 @@ from .processing_fla import FlaProcessor, normalize_text
 from .tokenization_fla import train_tokenizer, trim_tokenizer
 from .video_processing_fla import FlaVideoProcessor
 
-__version__ = version("fla-llm")
+try:
+    __version__ = version("fla-llm")
+except PackageNotFoundError:  # copied beside an app, as in a Space, or a clone that is not installed
+    __version__ = "unknown"
 
 AutoVideoProcessor.register(FlaConfig, FlaVideoProcessor, exist_ok=True)
 AutoProcessor.register(FlaConfig, FlaProcessor, exist_ok=True)

@@ -5,6 +5,7 @@ First box of the data flow. `video_reading_fla.py` decodes and scales; here is w
 
 import copy
 import os
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,23 @@ class FlaVideoProcessor(BaseVideoProcessor):
 
     def __init__(self, **kwargs: Unpack[FlaVideoProcessorKwargs]):
         super().__init__(**kwargs | {"resample": PILImageResampling.BOX})
-        for name in ("frame_stride", "max_source_frames"):
+        self.check_options()
+
+    def check_options(self) -> None:
+        """Refuse options that no video can be read with.
+
+        Raises:
+            ValueError: if a number of frames is below 1, or `packed_size` is no height and width.
+        """
+        for name in ("frame_stride", "max_source_frames", "max_sampled_frames"):
             value = getattr(self, name)
-            if (value is not None or name == "frame_stride") and (not isinstance(value, int) or value < 1):
+            if (value is not None or name == "frame_stride") and not is_count(value):
                 raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
-        sides = (self.packed_size or {"height": 1, "width": 1}).get
-        if not all(isinstance(sides(name), int) and sides(name) >= 1 for name in ("height", "width")):
-            raise ValueError(f"`packed_size` must have a `height` and a `width` in pixels, got {self.packed_size!r}.")
+        size = self.packed_size
+        if size is not None and not (
+            isinstance(size, dict) and all(map(is_count, (size.get("height"), size.get("width"))))
+        ):
+            raise ValueError(f"`packed_size` must have a `height` and a `width` in pixels, got {size!r}.")
 
     def to_dict(self) -> dict:
         """As [`BaseVideoProcessor.to_dict`]; says where the code lies in a saved folder before the first save too."""
@@ -149,6 +160,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
             options["frame_stride"] = self.frame_stride
         processor = copy.copy(self)
         vars(processor).update(options)
+        processor.check_options()
         return processor
 
     def sample_frame_indices(
@@ -168,7 +180,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
             ValueError: if `num_frames` is below 1, or `frame_stride` is no multiple of `packed_stride`.
         """
         stride, limit = self.frame_stride, self.max_source_frames
-        if num_frames < 1 or stride % packed_stride:
+        if num_frames < 1:
+            raise ValueError(f"A video must have at least one frame, got {num_frames}.")
+        if stride % packed_stride:
             raise ValueError(f"{num_frames} frames, packed one in {packed_stride}, do not fit a stride of {stride}.")
         stride //= packed_stride
         left, limit = np.arange(num_frames), limit and -(-limit // packed_stride)
@@ -339,6 +353,11 @@ class FlaVideoProcessor(BaseVideoProcessor):
                 raise ValueError(f"Videos of {lengths} frames cannot be one tensor with `do_pad=False`.")
             clips, masks = pad_sequence(clips, batch_first=True), pad_sequence(masks, batch_first=True)
         return BatchFeature({"pixel_values_videos": clips, "attention_mask": masks}, tensor_type=return_tensors)
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number of at least 1."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
 
 def size_dict(size: int | dict | SizeDict, default_to_square: bool = True) -> SizeDict:

@@ -81,6 +81,21 @@ def test_the_wheel_says_its_version_and_its_types(installed, tmp_path):
         assert Path(file).is_relative_to(installed.parent) and Path(file).with_name("py.typed").is_file()
 
 
+def test_packages_that_are_copied_and_not_installed_are_imported_too():
+    """As in a Space, or in a clone that is on the path."""
+    script = (
+        "import importlib.metadata as metadata\n"
+        "installed = metadata.version\n"
+        "def version(name):\n"
+        "    if name == 'fla-llm': raise metadata.PackageNotFoundError(name)\n"
+        "    return installed(name)\n"
+        "metadata.version = version\n"
+        f"import {', '.join(PACKAGES)}\n"
+        f"print(*(package.__version__ for package in ({', '.join(PACKAGES)})))"
+    )
+    assert run(sys.executable, "-c", script, cwd=ROOT).stdout.split() == ["unknown"] * len(PACKAGES)
+
+
 def test_the_wheel_holds_every_file_of_the_packages(installed):
     (wheel,) = installed.parents[1].glob("*.whl")
     folders = [ROOT / package for package in PACKAGES]

@@ -116,6 +116,16 @@ def test_a_link_to_our_folder_stays_a_link(tmp_path):
     assert (tmp_path / "out").is_symlink() and names(tmp_path) == ["out", "real"]
 
 
+def test_a_source_in_a_folder_beside_the_output_is_not_in_it(tmp_path, monkeypatch):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/t.csv").write_text("video")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    check_not_inside(["../tables/t.csv"], ".")
+    with pytest.raises(InputError, match=r"\. holds \.\./out, which is read"):
+        check_not_inside(["../out"], ".")
+
+
 def test_an_output_that_holds_a_source_is_refused(tmp_path):
     (tmp_path / "out/deep").mkdir(parents=True)
     (tmp_path / "out/deep/table.csv").write_text("video")

@@ -86,7 +86,8 @@ def check_not_inside(sources: Iterable[str | os.PathLike | None], out: str | os.
     if not out.exists():
         return
     for source in filter(None, sources):
-        for path in {Path(source).absolute(), Path(source).resolve()}:
+        # With links followed and without, and without `..`, whose folder is none of those that hold the source.
+        for path in {Path(os.path.abspath(source)), Path(source).resolve()}:
             if path.exists() and any(place.samefile(out) for place in (path, *path.parents)):
                 raise InputError(f"{out} holds {source}, which is read: choose another folder to write")
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import unicodedata
 
@@ -181,6 +182,8 @@ def test_files_with_other_sentences_cannot_be_compared(tmp_path, capsys, rows, m
         (["--corpus", "words", "--rouge", "x"], r"--rouge x: .*beta1\.2, p_over_r"),
         (["--corpus", "words", "--samples", "-1"], "--samples -1: must be 0 or more"),
         (["p.tsv", "--corpus", "words", "--html", "x.html"], "seeds"),
+        (["--corpus", "words", "--samples", "0", "--against", "p.tsv"], "--samples 0 .*--against"),
+        (["--corpus", "words", "--sentences", "x.html", "--html", "./x.html"], "--sentences and --html .*x.html"),
     ],
 )
 def test_a_bad_option_is_one_line(tmp_path, capsys, monkeypatch, options, message):
@@ -188,6 +191,7 @@ def test_a_bad_option_is_one_line(tmp_path, capsys, monkeypatch, options, messag
     write(tmp_path / "p.tsv")
     assert main(["score", "p.tsv", *options]) == 2
     assert re.search(message, capsys.readouterr().err)
+    assert os.listdir() == ["p.tsv"], "nothing is written"
 
 
 def test_a_missing_file_is_one_line(tmp_path, capsys):

@@ -171,6 +171,18 @@ def test_a_stream_that_ends_early_repeats_clips_that_count_for_nothing():
     assert batches == [[0, 1], [2], [NO_CLIP], [NO_CLIP]]
 
 
+def test_a_process_that_a_stream_brings_no_clip_is_told_so():
+    class Empty(IterableDataset):
+        def __len__(self):
+            return 2
+
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(InputError, match="clip.* processes"):
+        list(ClipLoader(Empty(), collate_fn=indices))
+
+
 def test_a_clip_beyond_the_budget_is_named():
     with pytest.raises(InputError, match="clip 1 has 9 frames, more than the budget of 8"):
         sampler_of([3, 9, 5], frames_per_batch=8)

@@ -253,6 +253,12 @@ def test_a_probe_ends_when_dev_stops_improving_and_keeps_its_best_weights(short,
     assert cut_off.epochs == 30 and not cut_off.has_converged
 
 
+def test_an_unknown_probe_is_refused():
+    splits = splits_of(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(ValueError, match="linear, hidden, got 'lineer'"):
+        GlossProbe("lineer", splits["train"], seed=0)
+
+
 def test_a_probes_own_seed_is_counted(short):
     splits = splits_of(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
     first, again, other = (GlossProbe("linear", splits["train"], seed) for seed in (0, 0, 1))

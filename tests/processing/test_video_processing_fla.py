@@ -285,11 +285,21 @@ def test_unequal_sizes_without_resizing_are_refused():
         )
 
 
-@pytest.mark.parametrize("name", ["frame_stride", "max_source_frames"])
+@pytest.mark.parametrize("name", ["frame_stride", "max_source_frames", "max_sampled_frames"])
 @pytest.mark.parametrize("number", [0, -2, 1.5])
-def test_a_stride_or_limit_below_one_is_refused(name, number):
-    with pytest.raises(ValueError, match=f"`{name}` must be an integer of at least 1, got {number}"):
-        FlaVideoProcessor(**{name: number})
+def test_a_stride_or_limit_below_one_is_refused(processor, name, number):
+    frames = np.zeros((9, H, W, 3), np.uint8)
+    for use in (lambda: FlaVideoProcessor(**{name: number}), lambda: processor(frames, **{name: number})):
+        with pytest.raises(ValueError, match=f"`{name}` must be an integer of at least 1, got {number}"):
+            use()
+
+
+@pytest.mark.parametrize("size", [0, 8, {"height": 8}, {"height": 8, "width": 0}])
+def test_a_packed_size_that_is_none_is_refused(processor, size):
+    frames = np.zeros((9, H, W, 3), np.uint8)
+    for use in (lambda: FlaVideoProcessor(packed_size=size), lambda: processor(frames, packed_size=size)):
+        with pytest.raises(ValueError, match="`packed_size` must have a `height` and a `width`"):
+            use()
 
 
 def test_a_processor_that_was_saved_by_version_0_1_0_loads(tmp_path, forms):

@@ -15,8 +15,8 @@ from training_fla.scoring.scores import (
     SCORE_NAMES,
     alternative_scores,
     compare_systems,
-    confidence_intervals,
     corpus_scores,
+    seed_intervals,
     sentence_statistics,
     signature_of,
 )
@@ -217,13 +217,13 @@ def test_exact_and_distinct_answers_are_counted_in_the_form_that_is_scored():
 
 def test_intervals_hold_the_score_and_shrink_with_more_sentences():
     predictions, references = random_pairs(60, seed=1)
-    wide = confidence_intervals(predictions, references, TextForm(), samples=200)
-    narrow = confidence_intervals(predictions * 9, references * 9, TextForm(), samples=200)
+    wide = seed_intervals([predictions], references, TextForm(), samples=200)
+    narrow = seed_intervals([predictions * 9], references * 9, TextForm(), samples=200)
     scores = corpus_scores(predictions, references, TextForm())
     for name in SCORE_NAMES:
         assert 0 <= wide[name][0] <= scores[name] <= wide[name][1] <= 100
         assert narrow[name][1] - narrow[name][0] < wide[name][1] - wide[name][0]
-    assert confidence_intervals(predictions, references, TextForm(), samples=200) == wide, "the seed decides"
+    assert seed_intervals([predictions], references, TextForm(), samples=200) == wide, "the seed decides"
 
 
 def test_significance_tells_a_better_system_from_an_equal_one():

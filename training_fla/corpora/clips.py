@@ -187,7 +187,7 @@ def frame_seconds(video: ClipSource, number: int) -> float:
     if isinstance(video, FrameFolder):
         return number / video.fps
     try:
-        times = frame_times.__wrapped__(video.load()) if isinstance(video, EmbeddedVideo) else frame_times(video.path)
+        times = frame_times(video)
     except VideoDecodeError as error:
         raise InputError(str(error)) from error
     if number < len(times):
@@ -195,9 +195,18 @@ def frame_seconds(video: ClipSource, number: int) -> float:
     return times[-1] + (number - len(times) + 1) * (times[-1] - times[0]) / max(1, len(times) - 1)
 
 
+def frame_times(video: VideoFile | EmbeddedVideo) -> list[float]:
+    """Seconds at which the frames of a whole file are shown."""
+    return _times_of(video.load()) if isinstance(video, EmbeddedVideo) else _times_at(video.path)
+
+
 @lru_cache(maxsize=64)  # many clips are cut from one video
-def frame_times(path: Path | bytes) -> list[float]:
-    """Seconds at which frames are shown, by an MP4 file's index or else by all packets; the first frame is decoded."""
+def _times_at(path: Path) -> list[float]:
+    return _times_of(path)
+
+
+def _times_of(path: Path | bytes) -> list[float]:
+    """By an MP4 file's index or else by all packets; the first frame is decoded."""
     from processing_fla.video_reading_fla import VideoDecodeError, open_video
 
     length = len(path) if isinstance(path, bytes) else path.stat().st_size

@@ -224,6 +224,10 @@ class ClipLoader(DataLoader):
         for batch in super().__iter__():
             count += 1
             yield batch
+        if count == 0 and len(self):
+            raise InputError(
+                "a process got no clip: the stream has fewer clips than there are processes, launch fewer"
+            )
         # A stream may end before that of another process: then its last clips again, which count for nothing.
         for _ in range(count, len(self)):
             yield batch | {"indices": torch.full_like(batch["indices"], NO_CLIP)}

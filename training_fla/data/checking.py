@@ -35,7 +35,7 @@ NAMES_SHOWN = 20
 LONG_SECONDS = 10.0
 LONG_SECONDS_A_WORD = 5.0
 KINDS_NAMED = 6  # frame rates and sizes that a summary names
-MIXED = 1.2  # unstated: rates or shapes that differ by so much are worth a remark; 24, 25 and 29 are not
+MIXED = 1.2  # unstated: rates or shapes that differ by so much are worth a warning; 24, 25 and 29 are not
 
 
 def _findings(title: str) -> Any:
@@ -241,13 +241,13 @@ def examine(row: CorpusRow, decode: bool = True, frame_stride: int = 1) -> Findi
         return Finding(fault=one_line(error) or type(error).__name__)
     if row.num_frames is not None and row.num_frames != num_frames:
         difference = f"{counted(num_frames, 'frame')} instead of {row.num_frames}"
-    remarks = {str(warning.message) for warning in caught}
+    odd = {str(warning.message) for warning in caught}
     words = _num_words(row.sentence)
     if seconds > max(LONG_SECONDS, LONG_SECONDS_A_WORD * words):
         ends = getattr(row.video, "end_seconds", None) is not None
         why = ": are its times seconds?" if ends else ": no `end` is given"
-        remarks.add(f"{row.split} {row.id}: {num_frames:,} frames, {seconds:.0f} s, for {counted(words, 'word')}{why}")
-    return Finding(num_frames, difference=difference, warning="; ".join(sorted(remarks)), picture=picture)
+        odd.add(f"{row.split} {row.id}: {num_frames:,} frames, {seconds:.0f} s, for {counted(words, 'word')}{why}")
+    return Finding(num_frames, difference=difference, warning="; ".join(sorted(odd)), picture=picture)
 
 
 def _lengths(video: Any) -> tuple[int, float, str]:
@@ -258,7 +258,7 @@ def _lengths(video: Any) -> tuple[int, float, str]:
         return num_frames, num_frames / video.fps, ""
     if not isinstance(video, VideoFile | EmbeddedVideo):
         return 0, 0.0, ""
-    times = frame_times(video.path) if isinstance(video, VideoFile) else frame_times.__wrapped__(video.load())
+    times = frame_times(video)
     step = (times[-1] - times[0]) / max(1, len(times) - 1)
     length = times[-1] + step
     start = video.start_seconds or 0.0

@@ -211,9 +211,9 @@ class Packer:
         self.corpus = corpus
         self.source = source
         self.left_out = left_out
-        self.work = self.out.with_name(f".{self.out.name}.packing")
+        self.work = work_folder(self.out)
         self.folder = self.work / "folder"  # takes the place of `out` when it is whole
-        self.notes = self.work / "notes"  # of each finished shard
+        self.entries = self.work / "entries"  # what is known of each finished shard
         self.schema = GLOSS_SCHEMA if any(row.glosses for row in rows) else SCHEMA
         self.shards = cut_into_shards(rows, shard_clips)
         self.plan = self._plan_digest()
@@ -258,8 +258,8 @@ class Packer:
         except InputError as error:
             if not self.earlier_shards:
                 raise
-            remark = "shards whose videos and sentences are unchanged are taken over"
-            raise InputError(f"{error}; {remark}") from None
+            unchanged = "shards whose videos and sentences are unchanged are taken over"
+            raise InputError(f"{error}; {unchanged}") from None
         check_folder(self.work, "corpus", overwrite=True)
         check_not_inside({Path(row.video.path).parent for row in self.rows if hasattr(row.video, "path")}, self.out)
         missing = [row for row in self.rows if row.video.is_missing]
@@ -273,9 +273,9 @@ class Packer:
     def write_shards(self, num_workers: int | None) -> None:
         """Write the shards that are missing, one after the other, while processes encode the clips of all."""
         self.folder.mkdir(exist_ok=True)
-        self.notes.mkdir(exist_ok=True)
+        self.entries.mkdir(exist_ok=True)
         write_marker(self.work, "corpus")
-        missing = [shard for shard in self.shards if not self.read_note(shard) and not self.take_over(shard)]
+        missing = [shard for shard in self.shards if not self.read_entry(shard) and not self.take_over(shard)]
         rows = [row for shard in missing for row in shard.rows]
         if any(isinstance(row.video, VideoFile) for row in rows):  # once here, not in every process that is forked
             import av.video.reformatter  # noqa: F401
@@ -288,10 +288,10 @@ class Packer:
             for shard in missing:
                 self.write_shard(shard, clips, bar)
 
-    def read_note(self, shard: Shard) -> dict[str, Any] | None:
-        """The note of a shard that is finished; `None` if it is still to be written."""
+    def read_entry(self, shard: Shard) -> dict[str, Any] | None:
+        """What is known of a shard that is finished; `None` if it is still to be written."""
         try:
-            entry = json.loads((self.notes / f"{shard.file}.json").read_text(encoding="utf-8"))
+            entry = json.loads((self.entries / f"{shard.file}.json").read_text(encoding="utf-8"))
             is_ours = entry["plan"] == self.plan
             is_whole = (self.folder / shard.file).stat().st_size == entry["bytes"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -308,11 +308,11 @@ class Packer:
             return False
         with atomic_file(self.folder / shard.file, overwrite=True) as work:
             shutil.copyfile(file, work)
-        self.write_note(shard, entry | {"file": shard.file}, [])
+        self.write_entry(shard, entry | {"file": shard.file}, [])
         return True
 
     def write_shard(self, shard: Shard, clips: Iterator[pa.RecordBatch | str], bar: Any) -> None:
-        """Write the next clips as a shard, which appears when it is whole, and then its note."""
+        """Write the next clips as a shard, which appears when it is whole, and then its entry."""
         num_clips = 0
         num_frames = 0
         skipped: list[tuple[str, str]] = []
@@ -342,12 +342,12 @@ class Packer:
             entry["content"] = content
         if skipped:
             bar.set_description(f"packing, {counted(len(skipped), 'bad clip')} in {shard.file}", refresh=False)
-        self.write_note(shard, entry, skipped)
+        self.write_entry(shard, entry, skipped)
 
-    def write_note(self, shard: Shard, entry: dict[str, Any], skipped: list[tuple[str, str]]) -> None:
-        """Write what the manifest is going to say of a shard; with its note a shard is finished."""
+    def write_entry(self, shard: Shard, entry: dict[str, Any], skipped: list[tuple[str, str]]) -> None:
+        """Write what the manifest is going to say of a shard; with its entry a shard is finished."""
         text = json.dumps(entry | {"plan": self.plan, "skipped": skipped})
-        (self.notes / f"{shard.file}.json").write_text(text, encoding="utf-8")
+        (self.entries / f"{shard.file}.json").write_text(text, encoding="utf-8")
 
     def finish(self, add_files: Callable[[Path], None] | None) -> None:
         """Remove what a killed run left, describe the folder and put it in the place of `out`."""
@@ -388,7 +388,7 @@ class Packer:
         splits: dict[str, dict[str, Any]] = {}
         skipped: list[tuple[str, str, str]] = []
         for shard in self.shards:
-            entry = self.read_note(shard)
+            entry = self.read_entry(shard)
             skipped += [(shard.split, id_, reason) for id_, reason in entry.pop("skipped")]
             del entry["plan"]
             split = splits.setdefault(shard.split, {"clips": 0, "frames": 0, "shards": []})
@@ -424,6 +424,12 @@ class Packer:
             reason = f"the disk of {self.out.parent} is full ({free} free): make room"
         remedy = "run the same command again, it goes on from the shards that are finished"
         return InputError(f"{reason}; {remedy}")
+
+
+def work_folder(out: Path) -> Path:
+    """Where the shards lie until all are written: beside the folder that is to be written."""
+    out = out.resolve()
+    return out.with_name(f".{out.name}.packing")
 
 
 def cut_into_shards(rows: Sequence[CorpusRow], shard_clips: int | None = None) -> list[Shard]:

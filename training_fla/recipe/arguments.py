@@ -112,7 +112,7 @@ class Stage2Arguments(VisualArguments):
     language_model: str | None = option(None, "folder or Hub id of the pre-trained language model")
     language_model_config: dict | None = option(None, "instead of `language_model`: config of a random one (Table 10)")
     language_model_dtype: Literal["float32", "bfloat16", "float16"] = option(
-        "float32", "type of the weights; another than float32 needs a frozen language model"
+        "float32", "type of the weights; use another than float32 only for a frozen language model"
     )
     language_model_quantization: dict | None = option(
         None, "with `peft`: fields of BitsAndBytesConfig, e.g. {load_in_4bit: true}"

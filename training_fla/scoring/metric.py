@@ -10,8 +10,8 @@ from training_fla.scoring.scores import (
     alternative_scores,
     answer_counts,
     check_sentences,
-    confidence_intervals,
     corpus_scores,
+    seed_intervals,
     signature_of,
 )
 
@@ -72,7 +72,7 @@ class SignTranslationMetric(evaluate.Metric):
             "signature": signature_of(form, self.rouge),
         }
         if intervals:
-            scores["confidence_intervals"] = confidence_intervals(predictions, references, form, rouge=self.rouge)
+            scores["confidence_intervals"] = seed_intervals([predictions], references, form, rouge=self.rouge)
         if alternatives:
             scores["alternatives"] = alternative_scores(predictions, references, convention)
         return scores

@@ -92,18 +92,6 @@ def alternative_scores(
     return alternatives
 
 
-def confidence_intervals(
-    predictions: Sequence[str],
-    references: Sequence[str],
-    form: TextForm,
-    rouge: str = "beta1.2",
-    samples: int = 0,
-    names: Sequence[str] = SCORE_NAMES,
-) -> dict[str, list[float]]:
-    """95 % intervals of corpus scores over clips: low and high by name; 0 samples: see `resampling`."""
-    return seed_intervals([predictions], references, form, rouge, samples, names)
-
-
 def seed_intervals(
     seeds: Sequence[Sequence[str]],
     references: Sequence[str],
@@ -112,7 +100,10 @@ def seed_intervals(
     samples: int = 0,
     names: Sequence[str] = SCORE_NAMES,
 ) -> dict[str, list[float]]:
-    """95 % intervals of mean scores over seeds; clips and seeds are drawn together."""
+    """95 % intervals of mean scores over seeds, one or more: low and high by name; clips and seeds are drawn together.
+
+    0 samples: `resampling.SAMPLES`.
+    """
     intervals = {}
     for name in names:
         statistics, score = sentence_statistics(name, seeds, references, form, rouge)

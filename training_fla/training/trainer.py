@@ -179,10 +179,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     # Loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The loss of a training batch, in either stage: nothing else computes one.
-
-        The model gets no `labels`, so it computes none.
-        """
+        """The loss of a training batch, in either stage; the model gets no `labels`, so it computes none."""
         inputs = dict(inputs)
         labels = inputs.pop("labels")
         indices = inputs.pop("indices")
@@ -312,7 +309,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         logits, smoothing = outputs.logits.float().transpose(1, 2), self.args.label_smoothing_factor
         losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none").sum(1)  # 0 at padding
         sentences = self.processing_class.batch_decode(ids, skip_special_tokens=True)
-        counts = labels.ne(-100).sum(1)
+        counts = labels.ne(IGNORED_LABEL).sum(1)
         return dict(zip(indices.tolist(), zip(sentences, losses.tolist(), counts.tolist(), strict=True), strict=True))
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", **_) -> dict[str, float]:

@@ -13,7 +13,7 @@ from training_fla.console import Done, counted, note, size_text
 from training_fla.errors import InputError, one_line
 from training_fla.folders import check_folder, check_not_inside
 
-from .sources import FeatureTable, Rows, Source, sources
+from .sources import Rows, Source, sources
 
 if TYPE_CHECKING:
     from training_fla.corpora.row import Reading
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         of_source = corpora.add_parser(source.name, help=source.help)
         source.add_arguments(of_source)
         add_output_arguments(of_source)
-        if not isinstance(source, FeatureTable):
+        if source.has_frames:
             add_packing_arguments(of_source, source.frame_size)
         of_source.set_defaults(source=source)
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> Done:
         getattr(args, "follow_links", False), skip_bad_rows=True, times=getattr(args, "times", "seconds")
     )
     found = source.read(args, reading)
-    if isinstance(source, FeatureTable):
+    if not source.has_frames:
         return store(args, found, reading)
     return check(args, found, reading) if args.check else pack(args, found, reading)
 
@@ -97,9 +97,11 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def check_output(args: argparse.Namespace) -> None:
     """Refuse a folder that may not be written."""
+    from training_fla.data.packed_corpus import MANIFEST
+
     check_not_inside(args.source.inputs(args), args.out)
     # Packing knows what it has finished.
-    if isinstance(args.source, FeatureTable) or not (args.out / "manifest.json").is_file():
+    if not args.source.has_frames or not (args.out / MANIFEST).is_file():
         check_folder(args.out, "corpus", args.overwrite)
 
 
@@ -164,11 +166,13 @@ def pack(args: argparse.Namespace, found: Rows, reading: "Reading") -> Done:
 
 def refuse_bad_rows(args: argparse.Namespace, found: Rows, reading: "Reading") -> None:
     """Refuse what cannot be packed, before hours of work, or say that it is left out; and name what is odd."""
+    from training_fla.data.packed_corpus import MANIFEST
+    from training_fla.data.packing import work_folder
     from training_fla.tables import ROWS_NAMED
 
     odd: list[str] = []
-    has_begun = args.out.with_name(f".{args.out.name}.packing").exists()
-    is_packed = (args.out / "manifest.json").exists() and not args.overwrite
+    has_begun = work_folder(args.out).exists()
+    is_packed = (args.out / MANIFEST).exists() and not args.overwrite
     if not (has_begun or is_packed):  # else it was looked over then
         report = report_on(args, found, reading, decode=False)
         odd = [f"warning: {warning}" for warning in report.warnings]

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,29 +23,30 @@ FEATURE_COLUMNS = ("features", "sentence", "split", "id", "signer", "language")
 
 
 @dataclass
-class Source:
+class Source(ABC):
     """A kind of corpus: one word behind `fla prepare`."""
 
     name: str  # also of the packed corpus
     help: str
     frame_size: int = 256  # of the packed frames, unless --size says another
     has_times = False  # columns of times, whose unit the user knows
+    has_frames = True  # which are packed; else features, which are stored
 
+    @abstractmethod
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare what is asked for besides the packing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, args: argparse.Namespace, reading: "Reading") -> "Rows":
         """The rows, those that cannot be used aside."""
-        raise NotImplementedError
 
     def inputs(self, args: argparse.Namespace) -> list[str | Path | None]:
         """The files and folders that are read, which the output may not replace."""
         return [args.root]
 
+    @abstractmethod
     def next_command(self, args: argparse.Namespace, language: str) -> str:
         """What to type when the corpus is packed."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -149,6 +151,8 @@ class Dataset(Source):
 @dataclass
 class FeatureTable(Source):
     """A table of files that another program made of clips; they are stored, not packed."""
+
+    has_frames = False
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare where the table is, what its columns are called and what the features are."""

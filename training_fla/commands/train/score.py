@@ -28,7 +28,7 @@ def add_arguments(parser) -> None:
     add("--sentences", type=Path, metavar="OUT.tsv", help="write a score per sentence, worst first")
     add("--html", type=Path, metavar="OUT.html", help="write a page that shows every sentence")
     add("--rouge", default="beta1.2", metavar="VARIANT", help="which F `rouge_l` is [%(default)s]")
-    add("--samples", type=int, help="bootstrap samples; 0 for no intervals [1000]")
+    add("--samples", type=int, help="draws of clips for intervals and tests; 0 for neither [1000]")
     add("--overwrite", action="store_true", help="replace existing output files")
 
 
@@ -69,6 +69,10 @@ def check_arguments(args) -> None:
         numbers = f"{len(args.files)} FILE and {len(args.against)} OTHER"
         raise InputError(f"--against takes one OTHER for each FILE, both of one seed; given are {numbers}")
     sources = [path.resolve() for path in (*args.files, *args.against)]
+    if args.samples == 0 and args.against:
+        raise InputError("--samples 0 draws nothing, and --against needs draws: give one of them")
+    if args.sentences and args.html and args.sentences.resolve() == args.html.resolve():
+        raise InputError(f"--sentences and --html both name {args.html}: give two files")
     for path in filter(None, (args.sentences, args.html)):
         if path.resolve() in sources:
             raise InputError(f"{path} is what is scored: choose another file to write")
