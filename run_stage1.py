@@ -3,8 +3,9 @@
     python run_stage1.py recipes/demo/stage1.yaml
     accelerate launch --config_file recipes/accelerate/two_gpus.yaml run_stage1.py recipes/phoenix14t/stage1.yaml
 
-The first word is a recipe; `--name value` replaces one of its lines. --resume goes on after an interruption,
---overwrite starts anew, --quiet shows neither progress nor notes. Next: run_stage2.py --stage1_checkpoint OUTPUT_DIR.
+The first word is a recipe; `--name value` replaces one of its lines. --check only prints what the run would need,
+--resume goes on after an interruption, --overwrite starts anew, --quiet shows neither progress nor notes.
+Next: run_stage2.py --stage1_checkpoint OUTPUT_DIR.
 """
 
 import sys

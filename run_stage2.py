@@ -3,9 +3,9 @@
     python run_stage2.py recipes/demo/stage2.yaml
     accelerate launch run_stage2.py recipes/phoenix14t/stage2.yaml --stage1_checkpoint runs/phoenix14t/stage1
 
-The first word is a recipe; `--name value` replaces one of its lines. --resume goes on after an interruption,
---overwrite starts anew, --quiet shows neither progress nor notes. The folder it leaves is for `from_pretrained` and
-`fla translate`.
+The first word is a recipe; `--name value` replaces one of its lines. --check only prints what the run would need,
+--resume goes on after an interruption, --overwrite starts anew, --quiet shows neither progress nor notes. The folder
+it leaves is for `from_pretrained` and `fla translate`.
 """
 
 import sys

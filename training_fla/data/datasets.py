@@ -14,7 +14,14 @@ from training_fla.errors import InputError
 from training_fla.recipe import DataArguments, Recipe
 
 from .augmentation import ClipAugmentation
-from .feature_store import FeatureEncoder, FeatureSplit, FeatureStore, open_features, write_feature_corpus
+from .feature_store import (
+    FeatureEncoder,
+    FeatureSplit,
+    FeatureStore,
+    UnstoredFeatures,
+    open_features,
+    write_feature_corpus,
+)
 from .packed_corpus import PackedCorpus, packed_splits, shard_ranges
 
 # A token is at least a byte of its sentence, beside the special ones.
@@ -105,7 +112,7 @@ class SignVideoDataset(Dataset):
 class SignFeatureDataset(Dataset):
     """The clips of one split as stored sign features; no frame is decoded."""
 
-    def __init__(self, features: FeatureStore, targets: Targets, lengths: np.ndarray):
+    def __init__(self, features: "FeatureStore | UnstoredFeatures", targets: Targets, lengths: np.ndarray):
         self.features, self.targets, self.lengths = features, targets, lengths  # lengths (clips,): N of each
         corpus, count = targets.corpus, len(lengths)
         self.ids, self.sentences = corpus.ids[:count], corpus.sentences[:count]
@@ -195,17 +202,23 @@ def uses_feature_cache(recipe: Recipe, model) -> bool:
     return setting is not None and is_possible
 
 
+def feature_folder(recipe: Recipe) -> Path:
+    """Where a recipe's features are stored."""
+    setting = recipe.model.feature_cache
+    return recipe.output_dir.parent / "features" if setting == "auto" else Path(setting)
+
+
 def stored(recipe: Recipe, args, model, videos: SignVideoDataset) -> SignFeatureDataset:
     """A split as stored features, which are made where they are missing."""
-    setting = recipe.model.feature_cache
-    root = recipe.output_dir.parent / "features" if setting == "auto" else Path(setting)
     encoder = FeatureEncoder(
         model,
         dtype=recipe.model.feature_dtype,
         precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         batch_size=args.per_device_eval_batch_size,
     )
-    store = FeatureStore(root / encoder.fingerprint(videos), shard_ranges(len(videos)))
+    store = FeatureStore(feature_folder(recipe) / encoder.fingerprint(videos), shard_ranges(len(videos)))
+    if recipe.run.check and store.missing():
+        return SignFeatureDataset(UnstoredFeatures(encoder, videos), videos.targets, videos.lengths)
     store.encode_missing(encoder, videos, args.distributed_state, args.dataloader_num_workers)
     encoder.check(store, videos, args.distributed_state.device)
     return SignFeatureDataset(store, videos.targets, videos.lengths)

@@ -296,6 +296,23 @@ class FeatureEncoder:
                     raise InputError(f"the feature cache {store.folder} does not match {place}; delete it")
 
 
+class UnstoredFeatures(dict):
+    """The features `(N, C)` of some clips of a split by place, where `--check` writes no store."""
+
+    def __init__(self, encoder: FeatureEncoder, videos: SampledVideos):
+        super().__init__()
+        self.encoder, self.videos = encoder, videos
+
+    def __reduce__(self):
+        return dict, (dict(self),)  # workers that are not forked need no encoder
+
+    def encode(self, clips: Iterable[int], device: torch.device, num_workers: int) -> None:
+        """Add the features of some clips."""
+        with self.encoder.on_device(device):
+            for index, features in self.encoder.encode(self.videos, [sorted(set(clips))], device, num_workers):
+                self[index] = features.to(getattr(torch, self.encoder.dtype), copy=True)
+
+
 @dataclass
 class FeatureSplit:
     """One split of a feature corpus to be written: of each clip what the index holds, and its features."""

@@ -132,8 +132,12 @@ def ensure_packed(
     sentence_column: str = "sentence",
     no_times: bool = False,  # leave the columns `start` and `end` unread
     follow_links: bool = False,
+    only_look: bool = False,
 ) -> Path:
-    """The packed folder of a manifest, by its fingerprint; packed first where it is missing, by one of all callers."""
+    """The packed folder of a manifest, by its fingerprint; packed first where it is missing, by one of all callers.
+
+    With `only_look` a missing one is refused.
+    """
     columns = {"video_column": video_column, "sentence_column": sentence_column}
     if no_times:
         columns |= {"start_column": "", "end_column": ""}
@@ -145,6 +149,9 @@ def ensure_packed(
     out = Path(packed_dir) / f"{Path(manifest).resolve().stem}-{source[:16]}"
     if (out / MANIFEST).is_file() and read_packed_manifest(out)["source"] == source:
         return out
+    if only_look:
+        remedy = f"`fla prepare manifest --root {manifest} --out FOLDER` does, then give --dataset FOLDER"
+        raise InputError(f"{manifest} is not packed yet, and --check packs nothing: {remedy} in place of the table")
     return pack(
         rows,
         out,

@@ -171,6 +171,7 @@ class RunArguments:
 
     resume: bool = option(False, "go on from the last whole checkpoint in `output_dir`")
     overwrite: bool = option(False, "remove the run in `output_dir` and start anew")
+    check: bool = option(False, "only print what the run would need, from a few timed steps; nothing is written")
 
 
 STAGES = {"stage1": Stage1Arguments, "stage2": Stage2Arguments}

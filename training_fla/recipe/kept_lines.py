@@ -20,7 +20,7 @@ DERIVED = (
     "debug",
 )
 # Lines that say nothing of what is learnt, or are a secret.
-NOT_KEPT = ("resume", "overwrite", "hub_token")
+NOT_KEPT = ("resume", "overwrite", "check", "hub_token")
 # Lines whose default is another part's; the run keeps what that part decided.
 DECIDED_LATER = (
     "frame_stride",

@@ -71,6 +71,7 @@ def packed_folder(recipe: Recipe) -> Path:
             sentence_column=data.sentence_column,
             no_times=data.no_times,
             follow_links=data.follow_links,
+            only_look=recipe.run.check,
         )
     folder = local_copy(data, recipe.output_dir.parent) if data.streaming else Path(data.dataset)
     if not folder.is_dir():

@@ -16,6 +16,7 @@ from training_fla.console import Done, note
 from training_fla.hub.card import training_facts
 from training_fla.recipe import Recipe
 from training_fla.stages.building import Splits, build_parts, check_training, make_trainer, open_splits
+from training_fla.stages.check import check_run
 from training_fla.stages.launch import training_arguments
 from training_fla.stages.output_folder import begin_output_folder, held_output_folder, save
 from training_fla.stages.resuming import check_clips_a_step, check_unchanged, decided_lines
@@ -36,6 +37,8 @@ def run_stage(
     transformers_logging.disable_progress_bar()  # of reading and writing weights: they take less than a second here
     started = time.perf_counter()
     args = training_arguments(recipe)
+    if recipe.run.check:
+        return check_run(recipe, args, build_processor, build_model)
     with contextlib.ExitStack() as stack:
         with args.main_process_first(local=False, desc="output folder"):
             stack.enter_context(held_output_folder(recipe, is_main=args.process_index == 0))
