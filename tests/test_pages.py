@@ -77,6 +77,11 @@ def look_at_training(folder: Path, printed: str) -> None:
         assert {"recipe.yaml", "README.md", "training_curve.png"} <= names
 
 
+def look_at_planning(folder: Path, printed: str) -> None:
+    assert {"train", "steps", "memory", "time", "disk", "output"} <= {line.split()[0] for line in printed.splitlines()}
+    assert not (folder / "runs/own_clips").exists()
+
+
 def look_at_scoring(folder: Path, printed: str) -> None:
     assert "convention words" in printed and "bleu4" in printed and "95 % interval" in printed and "p " in printed
 
@@ -157,6 +162,7 @@ LOOKS = {
     "corpora.md": look_at_corpora,
     "features.md": look_at_features,
     "training.md": look_at_training,
+    "planning.md": look_at_planning,
     "warm_start.md": look_at_warm_start,
     "language_models.md": look_at_language_models,
     "scoring.md": look_at_scoring,
