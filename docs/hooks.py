@@ -37,13 +37,16 @@ def commands() -> str:
 
 
 def subcommands_of(parser: argparse.ArgumentParser) -> list[str]:
-    """A section for each corpus of `fla prepare`: the options of all corpora are shown once."""
+    """A section for each word after `fla prepare`: the options of all corpora are shown once."""
     choices = next((a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)), {})
     rows = {name: rows_of(subparser) for name, subparser in choices.items()}
-    shared = [row for row in next(iter(rows.values()), []) if all(row in others for others in rows.values())]
+    # `subtitles` has no source: it makes a table.
+    corpora = [rows[name] for name, subparser in choices.items() if subparser.get_default("source")]
+    shared = [row for row in next(iter(corpora), []) if all(row in others for others in corpora)]
     sections = []
     for name, own in rows.items():
-        sections += [f"### {parser.prog} {name}", table([row for row in own if row not in shared])]
+        own = [row for row in own if row not in shared] if own in corpora else own
+        sections += [f"### {parser.prog} {name}", table(own)]
     return [*sections, *([f"### {parser.prog}, every corpus", table(shared)] if shared else [])]
 
 

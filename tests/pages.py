@@ -74,13 +74,14 @@ class StandIn:
 # Every one that fits is applied, in this order.
 STAND_INS = (
     StandIn(
-        "fla prepare [!f]*", "a pool of processes takes longer to start than a few drawn clips to pack", "--workers 0"
+        "fla prepare [!fs]*", "a pool of processes takes longer to start than a few drawn clips to pack", "--workers 0"
     ),
     StandIn(
         "fla prepare [pch]* --check*",
         "a drawn tree has fewer clips than the paper's corpus, which is what --check is there to say",
         status=1,
     ),
+    StandIn("fla prepare subtitles *--check", "one of the drawn recordings has no subtitles yet", status=1),
     StandIn("*run_stage1.py *stage1.yaml*", "ResNet18 and Light-T base take minutes a step on a processor", NETWORK),
     StandIn(
         "*run_stage[12].py *", "epochs take days; that one step after another learns: test_run_stages.py", ONE_STEP
@@ -132,6 +133,7 @@ NOT_TYPED = {
     "modeling_fla/ ": "the tree; test_layout.py compares it with the disk",
     "video,sentence,split": "a table of one's own clips; it is written to the place and prepared as it stands",
     "video;sentence;start": "the same as Excel writes it in many countries",
+    "video,start,end": "what `fla prepare subtitles` writes; look_at_recordings compares it",
     "FROM python": "a Dockerfile",
     "location": "a part of nginx's settings",
     "features,sentence,split": "the same of features",
@@ -191,6 +193,7 @@ def make_place(folder: Path) -> None:
         (folder / "my_features.csv").write_text(table, encoding="utf-8")
         for number, row in enumerate(table.strip().splitlines()[1:]):
             save_features(folder / row.split(",")[0], 3 + number)
+        corpus_trees.recordings(folder / "recordings")
         save_base_model(folder / "facebook" / "mbart-large-cc25")
         save_mt0(folder / "bigscience" / "mt0-xl")
         make_tiny_demo(folder / "runs" / "demo")
@@ -248,6 +251,11 @@ def run_fla(words: list[str]) -> int:
     from experiments import running
     from training_fla.cli import main
 
+    if ">" in words[:-1]:
+        with redirect_stdout(StringIO()) as printed:
+            status = run_fla(words[: words.index(">")])
+        Path(words[-1]).write_text(printed.getvalue(), encoding="utf-8")
+        return status
     if words[1] != "ablate":
         return main(words[1:])
     command = running.run_command

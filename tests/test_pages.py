@@ -62,6 +62,21 @@ def look_at_corpora(folder: Path, printed: str) -> None:
         assert tuple(len(split.sentences) for split in splits) == counts, name
 
 
+def look_at_recordings(folder: Path, printed: str) -> None:
+    from training_fla.data.packed_corpus import PackedCorpus
+
+    shown = next(
+        block.text for block in read_blocks(ROOT / "docs/recordings.md") if block.text.startswith("video,start")
+    )
+    table = (folder / "recordings/table.csv").read_text(encoding="utf-8-sig")
+    without_split = re.compile(",(train|dev|test),")
+    assert set(without_split.sub(",", shown).splitlines()) <= set(without_split.sub(",", table).splitlines())
+    assert len(table.splitlines()) == 5 and "Die Sonne scheint." in table and "course.eaf" in table
+    splits = [PackedCorpus(folder / "data/recordings", split) for split in ("train", "dev", "test")]
+    assert sum(len(split.sentences) for split in splits) > 4, "the new recording is among them"
+    assert "bleu4" in metrics(folder / "runs/recordings/stage2")["test"]
+
+
 def look_at_features(folder: Path, printed: str) -> None:
     for name in ("features/stage2", "demo/stage2-grey", "demo/stage2-features"):
         config = json.loads((folder / "runs" / name / "config.json").read_text(encoding="utf-8"))
@@ -161,6 +176,7 @@ LOOKS = {
     "README.md": look_at_readme,
     "corpora.md": look_at_corpora,
     "features.md": look_at_features,
+    "recordings.md": look_at_recordings,
     "training.md": look_at_training,
     "planning.md": look_at_planning,
     "warm_start.md": look_at_warm_start,
@@ -280,6 +296,8 @@ def test_the_page_of_commands_has_every_option_that_help_prints(capsys):
             text.split(f"\n### fla prepare{title}\n")[1].split("\n#")[0] for title in (f" {corpus}", ", every corpus")
         ]
         assert options == set(re.findall(r"^\| `(--[a-z-]+)", "\n".join(sections), re.MULTILINE))
+    section = text.split("\n### fla prepare subtitles\n")[1].split("\n#")[0]
+    assert {"--tier", "--out", "--overwrite"} <= set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE))
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])

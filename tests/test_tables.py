@@ -184,7 +184,8 @@ def test_files_that_cannot_be_read_are_refused_with_a_remedy(tmp_path, name, con
         ("t.npz", b"PK\x03\x04", "a file of features", "fla prepare features"),
         ("t.safetensors", b"x", "a file of features", "fla prepare features"),
         ("t.tsv.gz", b"\x1f\x8b", "packed", "unpack it"),
-        ("t.eaf", b"<?xml", "ELAN's own file", "export it as tab-delimited text"),
+        ("t.eaf", b"<?xml", "a file of subtitles or annotations", "fla prepare subtitles"),
+        ("t.srt", b"1\n", "a file of subtitles or annotations", "fla prepare subtitles"),
         ("t.ods", b"x", "a spreadsheet", "save it as 'CSV UTF-8'"),
     ],
 )
@@ -249,6 +250,13 @@ def test_a_written_table_comes_back(tmp_path):
     assert cells(tmp_path / "t.tsv", "id", "text") == [("a", 'one two three "x"'), *rows[1:]]
     with pytest.raises(InputError, match="t.tsv exists already"):
         write_table(tmp_path / "t.tsv", ("id",), [])
+
+
+def test_a_written_csv_comes_back_and_tells_spreadsheets_that_it_is_utf_8(tmp_path):
+    rows = [("a", 'eins, zwei\nü "x"'), ("b", ""), ("c", '"Go."'), ("d", '"'), ("e", "- a; b")]
+    write_table(tmp_path / "t.csv", ("id", "text"), rows)
+    assert (tmp_path / "t.csv").read_bytes().startswith(b'\xef\xbb\xbfid,text\na,"eins, zwei ')
+    assert cells(tmp_path / "t.csv", "id", "text") == [("a", 'eins, zwei ü "x"'), *rows[1:]]
 
 
 def test_sentences_come_from_text_or_from_a_column(tmp_path):

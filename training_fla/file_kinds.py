@@ -52,7 +52,7 @@ OTHER_FILES = (
         "a file of poses",
         (".pose",),
         rb"(?!)",
-        f"save its points as an array (T, V*3), a .npy file a clip; {OF_FEATURES}",
+        OF_FEATURES,
     ),
     _OtherFile(
         "a file of features",
@@ -66,7 +66,12 @@ OTHER_FILES = (
         rb"\x80[\x02-\x05]",
         f"it may run any code and is not read: {SAVE_AS_CSV}; `fla prepare csl_daily` takes that of CSL-Daily",
     ),
-    _OtherFile("ELAN's own file", (".eaf",), rb"(?!)", "export it as tab-delimited text, and put a header line above"),
+    _OtherFile(
+        "a file of subtitles or annotations",
+        (".srt", ".vtt", ".ass", ".ssa", ".sbv", ".eaf"),
+        rb"(?!)",
+        "`fla prepare subtitles` makes a table of it and its recording",
+    ),
     _OtherFile(
         "packed",
         (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".tar"),

@@ -1,4 +1,4 @@
-"""Tables: one reader of delimited files and JSON Lines, a writer of tab-separated ones; sentence files; cells."""
+"""Tables: one reader of delimited files and JSON Lines, one writer; sentence files; cells."""
 
 import csv
 import json
@@ -7,7 +7,7 @@ import os
 import re
 import statistics
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,7 +100,12 @@ def read_table(
 def write_table(
     file: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[object]], overwrite: bool = False
 ) -> None:
-    """Write a tab-separated table that `read_table` reads; white space inside a cell becomes single spaces."""
+    """Write a table that `read_table` reads, with tabs or, as .csv, with commas; white space becomes single spaces."""
+    if Path(file).suffix.lower() == ".csv":
+        # The mark at its beginning tells spreadsheets that it is UTF-8.
+        with atomic_file(file, overwrite) as work, open(work, "w", encoding="utf-8-sig", newline="") as out:
+            csv.writer(out, lineterminator="\n").writerows([map(one_line, row) for row in (header, *rows)])
+        return
     with atomic_file(file, overwrite) as work, open(work, "w", encoding="utf-8", newline="") as out:
         for row in (header, *rows):
             cells = [one_line(cell) for cell in row]
@@ -144,12 +149,16 @@ def read_sentences(files: Iterable[str | os.PathLike], column: str | None = None
     return sentences
 
 
-def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, or of a UTF-16 one with a byte order mark; every line ends in a line feed."""
+def read_text(file: Path, save_as: str = "'CSV UTF-8'", suffixes: Collection[str] = ()) -> str:
+    """The text of a UTF-8 file, or of a UTF-16 one with a byte order mark; every line ends in a line feed.
+
+    `suffixes` are of files that are no tables and are read all the same.
+    """
     try:
         with open(file, "rb") as opened:
             beginning = opened.read(BEGINNING)
-            if other := kind_of_file(file.name, beginning):
+            other = kind_of_file(file.name, beginning)
+            if other and file.suffix.lower() not in suffixes:
                 raise InputError(f"{file} is {other}")
             content = beginning + opened.read()
     except OSError as error:
@@ -160,11 +169,11 @@ def read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         byte = content[error.start]
-        raise InputError(f"{file}, line {line}: not UTF-8 (byte 0x{byte:02x}); save it as 'CSV UTF-8'") from error
+        raise InputError(f"{file}, line {line}: not UTF-8 (byte 0x{byte:02x}); save it as {save_as}") from error
     if not text.strip():
         raise InputError(f"{file} is empty")
     if "\0" in text:
-        raise InputError(f"{file} is not a text file: it holds zero bytes; save it as 'CSV UTF-8'")
+        raise InputError(f"{file} is not a text file: it holds zero bytes; save it as {save_as}")
     text = text.replace("\r\n", "\n")
     # Spreadsheets on a Mac may end rows by \r alone, and have \n within cells.
     return text.replace("\r", "\n") if 0 <= text.find("\r") < (text.find("\n") % (len(text) + 1)) else text

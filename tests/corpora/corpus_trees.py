@@ -134,3 +134,24 @@ def how2sign(root: Path, delimiter: str = "\t", newline: str = "\n", clips: bool
         text = newline.join(lines) + newline
         (root / f"how2sign_realigned_{split}.csv").write_bytes(text.encode())
     return root
+
+
+def recordings(folder: Path) -> Path:
+    """Recordings of 3 s with subtitles or annotations, and one without."""
+    import pympi
+
+    for number, name in enumerate(("talk", "news", "course", "new")):
+        write_video(folder / f"{name}.mp4", 75, number)
+    (folder / "talk.de.srt").write_text(
+        "1\n00:00:00,400 --> 00:00:01,200\n<i>Guten Abend.</i>\n\n"
+        "2\n00:00:01,240 --> 00:00:02,000\n[Donner] Heute regnet\n\n"
+        "3\n00:00:02,000 --> 00:00:02,800\nes im Norden.\n"
+    )
+    (folder / "news.vtt").write_text("WEBVTT\n\n00:00.000 --> 00:02.000\n<v Anna>Die Sonne scheint.\n")
+    elan = pympi.Eaf(author="")
+    elan.add_tier("Gloss")
+    elan.add_annotation("Gloss", 200, 900, "MORGEN")
+    elan.add_tier("Translation")
+    elan.add_annotation("Translation", 200, 2500, "Morgen wird es kalt.")
+    elan.to_file(str(folder / "course.eaf"))
+    return folder

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from processing_fla.frame_conversion_fla import SizeRule  # height and width, or a function of the source's
 
+# Times in annotations are rounded, and a video's last frame is shown for a while.
+END_TOLERANCE_SECONDS = 0.2
 # H.264 is what every browser plays; the encoders differ between builds of FFmpeg. With its macroblock tree x264 writes
 # other bytes at every call.
 ENCODERS = {

@@ -14,6 +14,7 @@ from typing import Any
 
 from training_fla.console import counted, progress
 from training_fla.corpora.clips import (
+    END_TOLERANCE_SECONDS,
     EmbeddedVideo,
     FrameFolder,
     TargetSize,
@@ -28,8 +29,6 @@ from training_fla.scoring.conventions import convention_for
 from .packed_corpus import file_sha256
 from .worker_processes import LOST, in_workers, watched
 
-# Times in annotations are rounded, and a video's last frame is shown for a while.
-END_TOLERANCE_SECONDS = 0.2
 NAMES_SHOWN = 20
 # Unstated: signers need a second or two a word; what is longer is most likely a recording that was not cut.
 LONG_SECONDS = 10.0

@@ -13,7 +13,8 @@ from training_fla.console import Done, counted, note, size_text
 from training_fla.errors import InputError, one_line
 from training_fla.folders import check_folder, check_not_inside
 
-from .sources import Rows, Source, sources
+from . import subtitles
+from .sources import Rows, Source, add_links_argument, sources
 
 if TYPE_CHECKING:
     from training_fla.corpora.row import Reading
@@ -38,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if source.has_frames:
             add_packing_arguments(of_source, source.frame_size)
         of_source.set_defaults(source=source)
+    of_recordings = corpora.add_parser("subtitles", help=subtitles.HELP)
+    subtitles.add_arguments(of_recordings)
+    add_links_argument(of_recordings)
+    of_recordings.set_defaults(source=None)  # what comes out is no corpus but a table
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +70,8 @@ def run(args: argparse.Namespace) -> Done:
     """Read the corpus and pack it, or check the one or the other."""
     from training_fla.corpora.row import Reading
 
+    if args.source is None:
+        return subtitles.run(args)
     source: Source = args.source
     check_arguments(args)
     if args.verify:
