@@ -212,6 +212,13 @@ class InfillingTrainer(Seq2SeqTrainer):
             generator=torch.Generator(),
         )
 
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        """As [`~transformers.Trainer.get_batch_samples`], which takes another step after a saved last one."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
 
 def infilling_trainer(
     network: PreTrainedModel,
