@@ -117,11 +117,16 @@ def _of_any_length(tensor: torch.Tensor, *dims: int) -> torch.Tensor:
     return tensor
 
 
-def _pixel_normalization(config: FlaVisionConfig) -> torch.IntTensor:
-    """Scale and shift `(2, 3, 1, 1)` of raw pixels, as the bits of fp32 numbers: `model.to(bfloat16)` keeps them."""
+def _scale_and_shift(config: FlaVisionConfig) -> torch.FloatTensor:
+    """Scale and shift `(2, 3, 1, 1)` of raw pixels, fp32."""
     mean, std = (torch.tensor(v, dtype=torch.float32) for v in (config.image_mean, config.image_std))
     std = std.expand(config.num_channels)
-    return torch.stack([1 / (255 * std), -mean / std])[..., None, None].view(torch.int32)
+    return torch.stack([1 / (255 * std), -mean / std])[..., None, None]
+
+
+def _pixel_normalization(config: FlaVisionConfig) -> torch.IntTensor:
+    """Scale and shift as the bits of fp32 numbers: `model.to(bfloat16)` keeps them."""
+    return _scale_and_shift(config).view(torch.int32)
 
 
 class FlaPreTrainedModel(PreTrainedModel):
@@ -271,7 +276,8 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         unsafe = frames.device.type == "cpu" and self.has_narrow_shortcut
         memory_format = torch.contiguous_format if unsafe else torch.channels_last
         if frames.dtype == torch.uint8:
-            scale, shift = self.pixel_normalization.view(torch.float32)
+            exporting = torch.compiler.is_exporting()  # ONNX does not read bits as another type
+            scale, shift = _scale_and_shift(self.config) if exporting else self.pixel_normalization.view(torch.float32)
             frames = torch.addcmul(shift, frames.to(torch.float32, memory_format=memory_format), scale)
         elif not frames.is_floating_point():
             raise ValueError(

@@ -265,3 +265,9 @@ def test_an_exported_encoder_gives_the_same_numbers(video, normalized, mask, dyn
         exported, expected = program.module()(pixels, real), encoder(pixels, real)
         for name in ("last_hidden_state", "frame_features"):
             torch.testing.assert_close(exported[name], expected[name], atol=1e-5, rtol=1e-5)
+
+
+def test_raw_pixels_are_exported_without_a_cast_of_bits_which_onnx_has_not(encoder, video):
+    program = torch.export.export(encoder, (video,))
+    assert torch.ops.aten.view.dtype not in {node.target for node in program.graph.nodes}
+    torch.testing.assert_close(program.module()(video)["last_hidden_state"], encoder(video).last_hidden_state)
