@@ -432,16 +432,19 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
 
     def get_sign_features(
         self,
-        pixel_values_videos: torch.Tensor,
+        pixel_values_videos: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         positions: torch.LongTensor | None = None,
+        frame_features: torch.FloatTensor | None = None,
     ) -> torch.FloatTensor:
         r"""What the adapter reads, the features that `config.input_features` names; later given as `sign_features`.
 
         Args:
-            pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`): As in `forward`.
+            pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*): As in `forward`.
             attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): As in `forward`.
             positions (`torch.LongTensor` of shape `(R,)`, *optional*): As in `forward`.
+            frame_features (`torch.FloatTensor` of shape `(B, T, C)`, *optional*):
+                Instead of pixels, without padding: what [`FlaVisualEncoder.encode_frames`] gave.
 
         Returns:
             `torch.FloatTensor` of shape `(B, N, C)`: zeros at padding.
@@ -452,7 +455,10 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         if self.visual_encoder is None:
             made_by = self.config.sign_feature_extractor or "another program"
             raise ValueError(f"This model reads sign features of {made_by}, not videos: it has no visual encoder.")
-        outputs = self.visual_encoder(pixel_values_videos, attention_mask, positions)
+        if frame_features is None:
+            outputs = self.visual_encoder(pixel_values_videos, attention_mask, positions)
+        else:
+            outputs = self.visual_encoder.mix_frames(frame_features)
         if self.config.input_features == "frame":
             return outputs.frame_features
         sign_features = outputs.last_hidden_state

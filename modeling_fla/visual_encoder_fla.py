@@ -269,6 +269,30 @@ class FlaVisualEncoder(FlaPreTrainedModel):
             sign_features = sign_features.masked_fill(~mask[..., None], 0)
         return FlaVisualEncoderOutput(last_hidden_state=sign_features, frame_features=frame_features)
 
+    def encode_frames(self, frames: torch.Tensor) -> torch.FloatTensor:
+        """The backbone's features of frames that come before their video has ended.
+
+        Args:
+            frames (`torch.Tensor` of shape `(T, 3, H, W)`): of any number, as `pixel_values_videos` has them.
+
+        Returns:
+            `torch.FloatTensor` of shape `(T, C)`: to be kept for [`mix_frames`].
+        """
+        return self._pooled(frames)
+
+    def mix_frames(self, frame_features: torch.FloatTensor) -> FlaVisualEncoderOutput:
+        """As `forward`, from frames that were encoded before; in evaluation it gives the same.
+
+        Args:
+            frame_features (`torch.FloatTensor` of shape `(B, T, C)`): of [`encode_frames`], without padding.
+
+        Returns:
+            [`FlaVisualEncoderOutput`]
+        """
+        positions = torch.arange(frame_features.shape[0] * frame_features.shape[1], device=frame_features.device)
+        sign_features = self.temporal_module(frame_features, positions)
+        return FlaVisualEncoderOutput(last_hidden_state=sign_features, frame_features=frame_features)
+
     def _normalized(self, frames: torch.Tensor) -> torch.FloatTensor:
         """Frames in the dtype of the backbone and in `channels_last`, the fastest; `uint8` ones are normalised."""
         # oneDNN 3.13 (torch 2.15) writes out of bounds in the backward pass of a strided 1 x 1 convolution in

@@ -26,6 +26,7 @@ LAYERS = [
     {"training"},
     {"hub"},
     {"stages"},
+    {"captions"},
     {"viewing"},
     {"serving"},
     {"experiments"},

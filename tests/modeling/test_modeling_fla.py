@@ -65,6 +65,14 @@ def test_features_are_what_the_visual_encoder_gives(model, video, mask):
     assert torch.equal(model.get_sign_features(video, mask), output.frame_features)
 
 
+@pytest.mark.parametrize("features", ["frame", "sign", "hidden"])
+def test_frames_encoded_one_by_one_give_the_same_features(features, stage1, language_model, video):
+    model = assemble(stage1, language_model, input_features=features)
+    frames = [torch.cat([model.visual_encoder.encode_frames(frame[None]) for frame in clip]) for clip in video]
+    mixed = model.get_sign_features(frame_features=torch.stack(frames))
+    torch.testing.assert_close(mixed, model.get_sign_features(video), atol=1e-5, rtol=1e-5)
+
+
 def test_raw_and_normalized_pixels_agree(model, video, normalized, mask, labels):
     raw, float_ = (model(pixels, mask, labels=labels).logits for pixels in (video, normalized))
     torch.testing.assert_close(raw, float_, atol=1e-5, rtol=0)

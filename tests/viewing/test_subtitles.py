@@ -22,7 +22,7 @@ def numbered(times):
 
 
 def seen(cues) -> list[tuple]:
-    return [(round(cue.start, 3), round(cue.end, 3), cue.frames[:, 0, 0, 0].tolist()) for cue in cues]
+    return [(round(cue.start, 3), round(cue.end, 3), cue.clip[:, 0, 0, 0].tolist()) for cue in cues]
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 24, 25, 61])

@@ -139,7 +139,7 @@ def check_no_cut_but_of_subtitles(args) -> None:
 
 def chosen_cut(args, clips: list[str]):
     """The rules by which a recording is cut into cues, or `None` where no subtitles are asked for."""
-    from training_fla.viewing.pauses import PauseRules
+    from training_fla.captions.pauses import PauseRules
     from training_fla.viewing.subtitles import WINDOW_SECONDS
 
     given = options_of_cuts(args)

@@ -8,21 +8,16 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.processing.drawing import timed_frames, tiny_model, tiny_processor, write_video
-from training_fla.cli import main
-from training_fla.viewing.pauses import (
+from training_fla.captions.pauses import (
     MARGIN_SECONDS,
-    Motion,
+    PICTURE_SIZE,
+    Levels,
     PauseRules,
-    cut_longer,
-    find_segments,
-    measure_motion,
+    PauseSegmenter,
     motion_between,
-    signed,
     two_levels,
-    with_margins,
-    without_spikes,
 )
-from training_fla.viewing.subtitles import cut_segments, read_segments
+from training_fla.cli import main
 
 FPS = 12.5
 SIGNED = [(1.2, 3.6), (4.4, 6.0), (7.6, 12.0)]  # between rests of 0.8 s and more
@@ -59,6 +54,23 @@ def pictures(signed=SIGNED, seconds=SECONDS, noise=1.0, shake=0.0, flicker=0.0, 
         yield now, np.clip(kept, 0, 255)
 
 
+RULES = PauseRules()
+
+
+def segments_of(pictures, rules=RULES, max_frames=None):
+    """Segments in the order in which they are given; none is given long after it ended."""
+    segmenter, found, seconds = PauseSegmenter(rules, max_frames), [], []
+    for second, picture in pictures:
+        seconds.append(second)
+        ended = segmenter.add(second, picture)
+        # Half a second of rest, or where a long segment is cut.
+        assert all(second - end <= max(rules.min_pause, 2 * MARGIN_SECONDS, 1.5) for _, end in ended)
+        assert all(start >= segmenter.settled - rules.max_length - 2.5 for start, _ in ended)
+        found += ended
+    end = seconds[-1] + (seconds[-1] - seconds[-2] if len(seconds) > 1 else 0)
+    return found + segmenter.finish(end)
+
+
 def assert_found(segments, truth=SIGNED, tolerance=0.2):
     assert len(segments) == len(truth), segments
     for found, true in zip(segments, truth, strict=True):
@@ -74,7 +86,7 @@ def assert_found(segments, truth=SIGNED, tolerance=0.2):
     ids=str,
 )  # fmt: skip
 def test_rests_are_found_whatever_the_camera_does(trouble):
-    assert_found(find_segments(measure_motion(pictures(**trouble)), PauseRules()))
+    assert_found(segments_of(pictures(**trouble)))
 
 
 def test_seldom_signing_and_somebody_who_walks_in_do_not_hide_sentences():
@@ -84,31 +96,69 @@ def test_seldom_signing_and_somebody_who_walks_in_do_not_hide_sentences():
         if second < 3:  # a dark figure crosses the whole picture
             place = int(second * 32)
             picture[:, max(0, place - 30) : place] = 10
-    found = find_segments(measure_motion(long), PauseRules())
+    found = segments_of(long)
     assert_found(found[1:], signed)
     assert found[0][1] < 3.5
 
 
-@pytest.mark.parametrize("signed", [[], [(0.0, SECONDS)]], ids=["nobody signs", "without a rest"])
-def test_without_contrast_the_whole_recording_is_one_segment(signed):
-    motion = measure_motion(pictures(signed))
-    assert find_segments(motion, PauseRules()) == [(0.0, pytest.approx(SECONDS - 1 / FPS))]
-    parts = find_segments(motion, PauseRules(max_length=4.0))
-    assert parts[0][0] == 0 and parts[-1][1] == pytest.approx(SECONDS - 1 / FPS)
+def test_without_a_rest_the_whole_recording_is_one_segment_or_cut_at_still_moments():
+    shown = list(pictures([(0.0, SECONDS)]))
+    assert segments_of(shown) == [(0.0, pytest.approx(SECONDS))]
+    parts = segments_of(shown, PauseRules(max_length=4.0))
+    assert parts[0][0] == 0 and parts[-1][1] == pytest.approx(SECONDS)
     assert all(end == start for (_, end), (start, _) in itertools.pairwise(parts))
-    assert all(1.0 <= last - first <= 4.0 for first, last in parts)
+    assert all(2.0 <= last - first <= 4.0 for first, last in parts[:-1]) and parts[-1][1] - parts[-1][0] <= 4.0
+
+
+def test_where_nobody_signs_there_is_no_segment():
+    assert segments_of(pictures([])) == []
 
 
 def test_rules_say_what_a_pause_and_what_a_sentence_is():
-    motion = measure_motion(pictures())
-    assert len(find_segments(motion, PauseRules(min_pause=1.2))) == 2, "the rest of 0.8 s is no pause any more"
-    assert_found(find_segments(motion, PauseRules(min_length=2.0)), [SIGNED[0], SIGNED[2]])
-    parts = find_segments(motion, PauseRules(max_length=3.0))
-    assert len(parts) == 4 and parts[2][1] == parts[3][0], "the sentence of 4.4 s is halved"
+    assert len(segments_of(pictures(), PauseRules(min_pause=1.2))) == 2, "the rest of 0.8 s is no pause any more"
+    assert_found(segments_of(pictures(), PauseRules(min_length=2.0)), [SIGNED[0], SIGNED[2]])
+    parts = segments_of(pictures(), PauseRules(max_length=3.0))
+    assert len(parts) == 4 and parts[2][1] == parts[3][0], "the sentence of 4.4 s is cut in two"
+    # So many frames as the model reads: 30 at 12.5 a second are 2.4 s.
+    parts = segments_of(pictures(), max_frames=30)
+    assert len(parts) == 6 and all(last - first <= 2.4 + 1e-9 for first, last in parts)
+
+
+def test_what_was_given_does_not_depend_on_what_comes_later():
+    shown = list(pictures())
+    whole = segments_of(shown)
+    for count in range(20, len(shown), 7):
+        segmenter, found = PauseSegmenter(PauseRules()), []
+        for second, picture in shown[:count]:
+            found += segmenter.add(second, picture)
+        assert found == whole[: len(found)]
+        is_signing = any(first + 0.5 <= shown[count - 1][0] < last for first, last in SIGNED)
+        assert not is_signing or segmenter.open_since is not None
+
+
+def test_hours_of_rest_are_neither_held_nor_do_they_hide_signing():
+    segmenter, random = PauseSegmenter(PauseRules()), np.random.default_rng(0)
+    found, number = [], 0
+
+    def show(seconds, moves):
+        nonlocal number
+        for _ in range(round(seconds / 0.08)):
+            number += 1
+            segmenter.times.append(number * 0.08)
+            energy = abs(random.normal(0.4 if moves else 0.03, 0.1 if moves else 0.005))
+            found.extend(segmenter.add_motion(number * 0.08, energy))
+
+    segmenter.start = 0.0
+    show(1, False), show(3, True), show(3000, False)
+    assert len(found) == 1 and len(segmenter.moments) < 30 and len(segmenter.times) < 40
+    show(3, True), show(2, False)
+    assert len(found) == 2 and found[1] == pytest.approx((3003.8, 3007.2), abs=0.2)
+    assert len(segmenter.levels.low) <= 750
 
 
 def test_one_frame_is_a_segment():
-    assert find_segments(measure_motion([(2.0, np.zeros((4, 5)))]), PauseRules()) == [(2.0, 2.0)]
+    assert segments_of([(2.0, np.zeros((4, 5)))]) == [(2.0, 2.0)]
+    assert PauseSegmenter(PauseRules()).finish(3.0) == []
     flat = np.full((4, 5), 7.0, np.float32)
     assert motion_between(flat, flat + 20) == pytest.approx(0, abs=1e-2)
 
@@ -125,27 +175,17 @@ def test_a_shift_and_a_change_of_light_are_no_motion_but_a_hand_is():
     assert max(small) < 0.02 and motion_between(wall, hand) > 0.2
 
 
-def test_the_parts():
-    assert two_levels(np.array([1.0, 5.0, 1.0, 4.0, 1.0])) == (1.0, 4.5)
-    assert without_spikes(np.array([1.0, 9.0, 1.0, 2.0, 2.0])).tolist() == [1, 1, 2, 2, 2]
-    seconds, level = np.arange(6) * 0.08, np.array([0.0, 6.0, 4.0, 4.0, 1.0, 4.0])
-    rules = PauseRules(min_pause=0, min_length=0)
-    assert signed(seconds, level, 5, 3, rules) == [pytest.approx((0.04, 0.28))], "4 goes on, but does not begin"
-    seconds, rules = np.array([0.0, 0.08, 0.24, 0.8]), PauseRules(min_pause=0.1, min_length=0.2)
-    assert signed(seconds, np.array([6.0, 6.0, 6.0, 6.0]), 5, 3, rules) == [pytest.approx((-0.04, 0.28))]
-    assert with_margins([(0.1, 1.0), (1.2, 2.0)], 0.0, 2.1) == [pytest.approx((0, 1.1)), pytest.approx((1.1, 2.1))]
-    still = Motion(np.arange(1, 10) * 1.0, np.array([1, 1, 1, 1, 1, 0.5, 1, 0, 1]), 0.0, 10.0)
-    assert list(cut_longer((0.0, 10.0), still.seconds, still.energy, 8.0)) == [(0.0, 6.0), (6.0, 10.0)]
-    assert list(cut_longer((0.0, 10.0), still.seconds[:0], still.energy[:0], 5.0)) == [(0.0, 5.0), (5.0, 10.0)]
-
-
-def test_a_cue_has_its_own_frames_by_the_frame_times():
-    # A telephone's frames do not follow evenly.
-    times = [0.0, 0.04, 0.1, 0.13, 0.2, 0.21, 0.3, 0.31, 0.5, 0.52]
-    frames = [(second, np.full((2, 3, 3), number, np.uint8)) for number, second in enumerate(times)]
-    cues = cut_segments(frames, [(0.1, 0.3), (0.32, 0.4), (0.5, 9.0)])
-    seen = [(cue.start, cue.end, cue.frames[:, 0, 0, 0].tolist()) for cue in cues]
-    assert seen == [(0.1, 0.3, [2, 3, 4, 5]), (0.5, 9.0, [8, 9])]
+def test_levels_are_told_apart_when_enough_of_both_was_seen():
+    assert two_levels(np.array([1.0, 5.0, 1.0, 4.0, 1.0])) == (1.0, 4.5, 2)
+    levels = Levels()
+    unknown = levels.begins
+    for _ in range(4):
+        levels.add(np.log(0.02))
+    for _ in range(4):
+        levels.add(np.log(0.4))
+    assert levels.begins == levels.ends == unknown, "0.32 s of signing are not enough"
+    levels.add(np.log(0.4)), levels.add(np.log(0.02))
+    assert np.exp([levels.ends, levels.begins]) == pytest.approx([0.02 * 20**0.35, 0.02 * 20**0.5])
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +202,6 @@ def recording(tmp_path_factory):
 
 def test_a_recording_becomes_one_cue_a_sentence(recording, capsys):
     video = str(recording / "long.mp4")
-    assert_found(read_segments(video, PauseRules()))
     words = ["translate", str(recording), video, "--format", "srt", "--cut", "pauses", "--max-new-tokens", "6"]
     assert main([*words, "--batch-size", "2"]) == 0
     times = re.findall(r"00:00:(\S+) --> 00:00:(\S+)\n\S", capsys.readouterr().out)
@@ -209,4 +248,6 @@ def test_sentences_of_real_signers_with_rests_between_are_one_cue_each(real_data
             frames += [np.clip(f + random.normal(0, 3, f.shape), 0, 255).astype(np.uint8) for f in still]
         write_video(tmp_path / "recording.mp4", frames, options={"crf": "23", "preset": "ultrafast"})
         assert len(truth) >= 4
-        assert_found(read_segments(str(tmp_path / "recording.mp4"), PauseRules()), truth, tolerance=0.35)
+        shown = timed_frames(tmp_path / "recording.mp4", size=PICTURE_SIZE)
+        grey = [(second, frame.mean(2)) for place, (second, frame) in enumerate(shown) if place % 2 == 0]
+        assert_found(segments_of(grey), truth, tolerance=0.35)
