@@ -40,7 +40,7 @@ def subcommands_of(parser: argparse.ArgumentParser) -> list[str]:
     """A section for each word after `fla prepare`: the options of all corpora are shown once."""
     choices = next((a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)), {})
     rows = {name: rows_of(subparser) for name, subparser in choices.items()}
-    # `subtitles` has no source: it makes a table.
+    # `subtitles` and `sentences` have no source: they make a table.
     corpora = [rows[name] for name, subparser in choices.items() if subparser.get_default("source")]
     shared = [row for row in next(iter(corpora), []) if all(row in others for others in corpora)]
     sections = []

@@ -76,6 +76,7 @@ STAND_INS = (
     StandIn(
         "fla prepare [!fs]*", "a pool of processes takes longer to start than a few drawn clips to pack", "--workers 0"
     ),
+    StandIn("fla prepare splice*", "the same", "--workers 0"),
     StandIn(
         "fla prepare [pch]* --check*",
         "a drawn tree has fewer clips than the paper's corpus, which is what --check is there to say",
@@ -132,6 +133,8 @@ NOT_TYPED = {
     "sign video ": "the data flow, drawn",
     "modeling_fla/ ": "the tree; test_layout.py compares it with the disk",
     "video,sentence,split": "a table of one's own clips; it is written to the place and prepared as it stands",
+    "video,gloss,signer": "a table of signs; it is written to the place and spliced as it stands",
+    "words:": "a grammar; it is written to the place, and sentences are drawn from it",
     "video;sentence;start": "the same as Excel writes it in many countries",
     "video,start,end": "what `fla prepare subtitles` writes; look_at_recordings compares it",
     "FROM python": "a Dockerfile",
@@ -194,6 +197,12 @@ def make_place(folder: Path) -> None:
         for number, row in enumerate(table.strip().splitlines()[1:]):
             save_features(folder / row.split(",")[0], 3 + number)
         corpus_trees.recordings(folder / "recordings")
+        (signs,) = {text for text in blocks if text.startswith("video,gloss")}
+        (folder / "signs.csv").write_text(signs, encoding="utf-8")
+        for number, row in enumerate(signs.strip().splitlines()[1:]):
+            corpus_trees.write_video(folder / row.split(",")[0], 9 + number % 4, number)
+        (grammar,) = {text for text in blocks if text.startswith("words:")}
+        (folder / "grammar.yaml").write_text(grammar, encoding="utf-8")
         save_base_model(folder / "facebook" / "mbart-large-cc25")
         save_mt0(folder / "bigscience" / "mt0-xl")
         make_tiny_demo(folder / "runs" / "demo")

@@ -28,6 +28,7 @@ LAYERS = [
     {"stages"},
     {"captions"},
     {"viewing"},
+    {"dictionary"},
     {"serving"},
     {"experiments"},
     {"commands"},

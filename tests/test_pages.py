@@ -77,6 +77,16 @@ def look_at_recordings(folder: Path, printed: str) -> None:
     assert "bleu4" in metrics(folder / "runs/recordings/stage2")["test"]
 
 
+def look_at_dictionary(folder: Path, printed: str) -> None:
+    from training_fla.data.packed_corpus import PackedCorpus
+
+    spliced = [PackedCorpus(folder / "data/spliced", split) for split in ("train", "dev", "test")]
+    assert [set(corpus.signers) for corpus in spliced] == [{"Ana"}, {"Ben"}, {"Cleo"}]
+    start = metrics(folder / "runs/mine/stage1")["start"]
+    assert start["model"] == "runs/own_clips/stage1" and start["taken"] == "visual encoder"
+    assert "bleu4" in metrics(folder / "runs/mine/stage2")["test"]
+
+
 def look_at_features(folder: Path, printed: str) -> None:
     for name in ("features/stage2", "demo/stage2-grey", "demo/stage2-features"):
         config = json.loads((folder / "runs" / name / "config.json").read_text(encoding="utf-8"))
@@ -175,6 +185,7 @@ def look_at_extending(folder: Path, printed: str) -> None:
 LOOKS = {
     "README.md": look_at_readme,
     "corpora.md": look_at_corpora,
+    "dictionary.md": look_at_dictionary,
     "features.md": look_at_features,
     "recordings.md": look_at_recordings,
     "training.md": look_at_training,

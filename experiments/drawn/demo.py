@@ -6,9 +6,10 @@ import numpy as np
 
 from experiments.drawn.drawing import FRAMES_PER_SECOND, Signing
 from experiments.drawn.grammar import Report, sample_reports, single_sign_reports
-from experiments.drawn.signs import DEMO_SIGNS, Sign, stable_integer
+from experiments.drawn.signs import DEMO_SIGNS, Sign
 from training_fla.corpora.clips import DrawnVideo
 from training_fla.corpora.row import CorpusRow
+from training_fla.dictionary.sentences import stable_integer
 from training_fla.errors import InputError
 
 LANGUAGE = "de_DE"

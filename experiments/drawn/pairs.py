@@ -5,9 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 from experiments.drawn.demo import LANGUAGE, NUM_SIGNERS, check_drawing, drawn_row
-from experiments.drawn.signs import signs_of_glosses, stable_integer
+from experiments.drawn.signs import signs_of_glosses
 from training_fla.corpora.phoenix14t import read_phoenix14t
 from training_fla.corpora.row import CorpusRow, Reading, canonical_split
+from training_fla.dictionary.sentences import stable_integer
 from training_fla.errors import InputError
 from training_fla.tables import BadRows, read_table, read_text
 

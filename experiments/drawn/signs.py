@@ -3,13 +3,14 @@
 Directions are those of the dominant hand, the one on the left of the picture: +x is towards the other hand, +y down.
 """
 
-import hashlib
 import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from training_fla.dictionary.sentences import stable_integer
 
 Point = tuple[float, float]
 
@@ -91,12 +92,6 @@ class Sign:
     hands: str = "one"
     end_form: HandForm | None = None  # in the second half, where the hand changes
     base_form: HandForm | None = None  # of the standing hand
-
-
-def stable_integer(*parts: object) -> int:
-    """A number that depends on `parts` alone: not on the process, the platform or the Python version."""
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big")
 
 
 def sign_of_gloss(gloss: str, attempt: int = 0) -> Sign:

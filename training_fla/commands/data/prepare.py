@@ -13,7 +13,7 @@ from training_fla.console import Done, counted, note, size_text
 from training_fla.errors import InputError, one_line
 from training_fla.folders import check_folder, check_not_inside
 
-from . import subtitles
+from . import splice, subtitles
 from .sources import Rows, Source, add_links_argument, sources
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from training_fla.data.checking import CorpusReport
 
 EXAMPLE = "fla prepare phoenix14t --root PHOENIX-2014-T-release-v3/PHOENIX-2014-T --out data/phoenix14t"
-SKIP = "`--on-error skip` goes on without them"
 LATE = "after the end of its video"
 LATE_CAUSES = (
     "clips begin or end after the end of their video: numbers of another unit are read with --times milliseconds or "
@@ -32,17 +31,21 @@ LATE_CAUSES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the corpora and their options."""
     corpora = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True, title="corpora")
-    for source in sources():
+    for source in [*sources(), splice.Lexicon("splice", splice.HELP)]:
         of_source = corpora.add_parser(source.name, help=source.help)
         source.add_arguments(of_source)
         add_output_arguments(of_source)
         if source.has_frames:
             add_packing_arguments(of_source, source.frame_size)
         of_source.set_defaults(source=source)
+    # What comes out of the next two is no corpus but a table.
     of_recordings = corpora.add_parser("subtitles", help=subtitles.HELP)
     subtitles.add_arguments(of_recordings)
     add_links_argument(of_recordings)
-    of_recordings.set_defaults(source=None)  # what comes out is no corpus but a table
+    of_recordings.set_defaults(source=None, write=subtitles.run)
+    of_grammar = corpora.add_parser("sentences", help=splice.SENTENCES_HELP)
+    splice.add_sentences_arguments(of_grammar)
+    of_grammar.set_defaults(source=None, write=splice.write_sentences)
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> Done:
     from training_fla.corpora.row import Reading
 
     if args.source is None:
-        return subtitles.run(args)
+        return args.write(args)
     source: Source = args.source
     check_arguments(args)
     if args.verify:
@@ -189,7 +192,7 @@ def refuse_bad_rows(args: argparse.Namespace, found: Rows, reading: "Reading") -
         reading.notes = report.notes
     if args.on_error == "fail":
         late = args.source.has_times and any(LATE in reason for _, _, reason in reading.bad.found)
-        reading.bad.refuse(f"{LATE_CAUSES}; {SKIP}" if late else SKIP)
+        reading.bad.refuse(f"{LATE_CAUSES}; {splice.SKIP}" if late else splice.SKIP)
     left_out = [f"note: left out: {line}" for line in reading.bad.lines()]
     for lines, rest in ((odd, "warnings, see --check"), (left_out, "rows left out, see skipped.tsv")):
         for line in lines[:ROWS_NAMED]:
@@ -213,7 +216,7 @@ def store(args: argparse.Namespace, found: Rows, reading: "Reading") -> Done:
         remedy = "mend what is listed, or --on-error skip" if reading.bad.found else "the same with --out DIR"
         return Done(f"checked {counted(len(clips), 'good clip')}, C = {size}", remedy, int(bool(reading.bad.found)))
     if args.on_error == "fail":
-        reading.bad.refuse(SKIP)
+        reading.bad.refuse(splice.SKIP)
     write_feature_corpus(
         args.out,
         splits_of_files(clips, args.frame_stride),

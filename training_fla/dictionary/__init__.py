@@ -1,0 +1,1 @@
+"""From a dictionary of single signs to a corpus of sentences; imports captions, data, corpora and what lies below."""
