@@ -1,11 +1,13 @@
 """`fla prepare subtitles` from recordings to a table that `fla prepare manifest` packs."""
 
 import csv
+import re
 import shlex
+import sys
 
 import pytest
 
-from tests.processing.drawing import marked_frame, number_of, write_video
+from tests.processing.drawing import marked_frame, number_of, tiny_model, tiny_processor, write_video
 from training_fla.cli import main
 from training_fla.data.packed_corpus import PackedCorpus
 
@@ -173,9 +175,68 @@ def test_nothing_half_done_is_written_and_no_table_lost(drawn, tmp_path, capsys)
     ],
 )
 def test_bad_options_are_one_line(tmp_path, monkeypatch, capsys, words, message):
-    import re
-
     monkeypatch.chdir(tmp_path)
     assert main(["prepare", "subtitles", *words]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and re.search(message, error) and not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder, processor = tmp_path_factory.mktemp("model"), tiny_processor()
+    tiny_model(processor.tokenizer, seed=3).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt", "eaf"])
+def test_what_is_translated_comes_back_as_a_table_and_a_corpus(drawn, model, tmp_path, capsys, form):
+    """Times keep to a frame on the way from subtitles to a table, to a packed corpus and to subtitles again."""
+    folder = recorded(drawn, tmp_path / "rec", "x", "talk.txt")
+    words = [str(model), str(folder / "talk.mp4"), "--window", "1.25", "--max-new-tokens", "6"]
+    assert main(["translate", *words, "--format", form]) == 0
+    written = capsys.readouterr().out
+    (folder / f"talk.{form}").write_text(written, encoding="utf-8")
+    rows = prepared(folder)
+    times = [(row["start"], row["end"]) for row in rows]
+    assert times == [("0.000", "1.250"), ("1.280", "2.500"), ("2.520", "3.200")]
+    assert main(["prepare", "manifest", "--root", str(folder / "table.csv"), "--out", str(tmp_path / "out"),
+                 "--size", "64", "--workers", "0"]) == 0  # fmt: skip
+    corpus = PackedCorpus(tmp_path / "out", "train")
+    capsys.readouterr()
+    assert main(["translate", *words, "--format", "srt"]) == 0
+    cues = re.findall(r"(\S+) --> (\S+)\n(.+)", capsys.readouterr().out)
+    assert len(cues) == len(rows) == len(corpus.sentences)
+    first = 0
+    for index, (start, end, sentence) in enumerate(cues):
+        begins, ends = (float(time.replace(",", ".")[-6:]) for time in (start, end))
+        frames = corpus.read_frames(index, range(corpus.num_frames[index])).permute(0, 2, 3, 1).numpy()
+        assert [number_of(frame) for frame in frames] == [n % 25 for n in range(first, first + len(frames))]
+        assert abs(begins - first / 25) < 1 / 25 and abs(ends - (first + len(frames)) / 25) < 1 / 25
+        assert corpus.sentences[index] == " ".join(sentence.split())
+        first += len(frames)
+    assert first == 80
+
+
+def test_elan_finds_the_video_and_one_tier(drawn, model, tmp_path, capsys, monkeypatch):
+    from xml.etree import ElementTree
+
+    video = tmp_path / "ein Gespräch.mp4"
+    video.write_bytes(drawn.read_bytes())
+    words = ["translate", str(model), str(video), "--format", "eaf", "--window", "2", "--max-new-tokens", "6"]
+    assert main(words) == 0
+    document = ElementTree.fromstring(capsys.readouterr().out.encode())
+    (media,) = document.iter("MEDIA_DESCRIPTOR")
+    assert media.attrib["MEDIA_URL"] == f"file://{video.resolve()}" and media.attrib["MIME_TYPE"] == "video/mp4"
+    assert media.attrib["RELATIVE_MEDIA_URL"] == "./ein Gespräch.mp4"
+    (tier,) = document.iter("TIER")
+    kinds = {kind.attrib["LINGUISTIC_TYPE_ID"] for kind in document.iter("LINGUISTIC_TYPE")}
+    assert tier.attrib["TIER_ID"] == "Translation" and tier.attrib["LINGUISTIC_TYPE_REF"] in kinds
+    assert [slot.attrib["TIME_VALUE"] for slot in document.iter("TIME_SLOT")] == ["0", "2000", "2000", "3200"]
+    # The order that the schema of EAF 2.8 asks for.
+    order = [element.tag for element in document if element.tag != "CONSTRAINT"]
+    assert order == ["HEADER", "TIME_ORDER", "TIER", "LINGUISTIC_TYPE"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", document.attrib["DATE"])
+    monkeypatch.setitem(sys.modules, "pympi", None)
+    assert main(words) == 2
+    assert 'pip install "fla-llm[recordings]"' in capsys.readouterr().err

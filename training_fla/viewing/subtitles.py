@@ -1,4 +1,4 @@
-"""Subtitles of a long recording: cut into windows or at pauses, translated cue by cue, written as SRT or WebVTT.
+"""Subtitles of a long recording: cut into windows or at pauses, translated cue by cue; as SRT, WebVTT or for ELAN.
 
 All times are the frames' own, in seconds from the start of the file, as players count them. No more frames are held
 than those of the cues that are translated at once, and these at the size the model reads.
@@ -8,6 +8,7 @@ import html
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from processing_fla.video_reading_fla import TIME_TOLERANCE, open_video
 from training_fla.captions.captioner import Captioner, SignedCue, end_of
 from training_fla.captions.pauses import PauseRules
 from training_fla.console import progress
+from training_fla.corpora.recordings.elan import elan_text
 from training_fla.errors import InputError, one_line
 
 WINDOW_SECONDS = 6.0  # Unstated: a sentence of middling length
@@ -42,17 +44,21 @@ def print_subtitles(translate, video: str, form: str, cut: float | PauseRules, *
     cues = open_cues(video, translate, cut, announce)
     if form == "vtt":
         print("WEBVTT\n")
-    number = 0
+    number, annotations = 0, []
     bar = progress(translate_cues(translate, cues, options), desc="translating", unit="cue")
     try:
         for start, end, sentence in bar:
             if sentence.strip():
                 number += 1
+                annotations.append((start, end, sentence))
+            if sentence.strip() and form != "eaf":
                 print(subtitle(number, start, end, sentence, form), flush=True)
     except (VideoDecodeError, InputError):
         raise
     except ValueError as error:
         raise InputError(f"{video} cannot be translated: {error}") from error
+    if form == "eaf":  # which begins with all times
+        print(elan_text(Path(video), annotations))
     return number
 
 

@@ -13,6 +13,7 @@ from training_fla.console import Done, counted
 from training_fla.errors import InputError
 
 EXAMPLE = "fla translate runs/stage2 clips/*.mp4 --num-beams 5 --batch-size 4"
+SUBTITLES = ("srt", "vtt", "eaf")
 CUTS = {"windows": ("window",), "pauses": ("min_pause", "min_length", "max_length")}
 
 
@@ -32,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("tsv", "jsonl", "srt", "vtt"),
+        choices=("tsv", "jsonl", *SUBTITLES),
         default="tsv",
         help="tsv: path, tab, sentence (default); jsonl: score, length and errors besides; "
-        "srt, vtt: subtitles for one long recording",
+        "srt, vtt: subtitles for one long recording; eaf: the same as ELAN's file",
     )
     add_subtitle_arguments(parser)
     parse_args = parser.parse_args
@@ -94,12 +95,15 @@ def protect_file_names(argv: list[str]) -> list[str]:
 
 def run(args) -> Done:
     """Translate the clips and print the results as they come."""
+    from training_fla.corpora.recordings.elan import import_pympi
     from training_fla.viewing.loading import check_model, load_pipeline
 
     if args.num_workers < 0:
         raise InputError(f"--num-workers {args.num_workers}: must be 0 or more")
     check_model(args.model)
     check_no_cut_but_of_subtitles(args)
+    if args.format == "eaf":
+        import_pympi("--format eaf needs pympi")
     from training_fla.viewing.reading_process import ReadingProcess
     from training_fla.viewing.subtitles import print_subtitles
     from training_fla.viewing.translations import list_clips, print_translations, read_by
@@ -132,9 +136,9 @@ def options_of_cuts(args) -> dict:
 
 def check_no_cut_but_of_subtitles(args) -> None:
     """Refuse options that would have no effect."""
-    if args.format not in ("srt", "vtt"):
+    if args.format not in SUBTITLES:
         for name in [*(["cut"] if args.cut else []), *options_of_cuts(args)]:
-            raise InputError(f"--{name.replace('_', '-')} is for subtitles: add --format srt or --format vtt")
+            raise InputError(f"--{name.replace('_', '-')} is for subtitles: add --format srt, vtt or eaf")
 
 
 def chosen_cut(args, clips: list[str]):
@@ -143,7 +147,7 @@ def chosen_cut(args, clips: list[str]):
     from training_fla.viewing.subtitles import WINDOW_SECONDS
 
     given = options_of_cuts(args)
-    if args.format not in ("srt", "vtt"):
+    if args.format not in SUBTITLES:
         return None
     if len(clips) != 1 or os.path.isdir(clips[0]):
         raise InputError("subtitles are made of one video file at a time")

@@ -1,9 +1,8 @@
-"""Cues of subtitle files (SubRip, WebVTT, SubStation Alpha, SBV), and annotations of ELAN.
+"""Cues of subtitle files: SubRip, WebVTT, SubStation Alpha, SBV; and annotations of ELAN as if they were cues.
 
 pysubs2 reads times and markup of all four kinds of subtitles; webvtt-py knows no SubStation and passes over cues that
 it cannot read without a word. pysubs2 is given one cue at a time: it names no lines, a cue of WebVTT that ends in a
-number loses it, times within one become cues, and comments become text. pympi reads ELAN's files; for the place of an
-annotation that refers to another one its own search fails in tiers that are included in others, hence [`_Times`].
+number loses it, times within one become cues, and comments become text.
 """
 
 import html
@@ -12,18 +11,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from training_fla.console import counted
 from training_fla.errors import InputError, first_line
-from training_fla.names import plain_name
 from training_fla.tables import BadRows, read_text
 
+from .elan import read_annotations
+
 if TYPE_CHECKING:
-    import pympi
     import pysubs2
 
 ELAN_SUFFIX = ".eaf"
@@ -56,7 +54,7 @@ def read_cues(file: Path, video: Path, tier: str, bad: BadRows) -> list[TimedTex
     """
     suffix = file.suffix.lower()
     if suffix == ELAN_SUFFIX:
-        return _annotations(file, video, tier, bad)
+        return [TimedText(*annotation) for annotation in read_annotations(file, video, tier, bad)]
     lines = read_text(file, save_as="UTF-8", suffixes=CUE_SUFFIXES).split("\n")
     cues = list(_events(file, lines, bad) if suffix in SUBSTATION else _timed_lines(file, lines, bad))
     if not cues and not bad.found:
@@ -128,75 +126,6 @@ def _event(file: Path, line: str) -> "pysubs2.SSAEvent":
             return _pysubs2(file).SSAFile.from_string(f"[Events]\n{line}\n", file.suffix.lower()[1:])[0]
     except ValueError as error:
         raise InputError(first_line(error)) from None
-
-
-def _annotations(file: Path, video: Path, tier: str, bad: BadRows) -> list[TimedText]:
-    """The annotations of one tier of an ELAN file."""
-    eaf = _open_elan(file)
-    filled = {name: len(aligned) + len(referring) for name, (aligned, referring, *_) in eaf.tiers.items()}
-    names = (
-        [name for name in filled if plain_name(name) == plain_name(tier)] if tier else [*filter(filled.get, filled)]
-    )
-    if len(names) != 1:
-        listed = "; ".join(f"{name!r} with {counted(count, 'annotation')}" for name, count in filled.items() if count)
-        what = f"no tier {tier!r}" if tier else "several tiers, name one with --tier"
-        raise InputError(f"{file} has {what}: {listed}" if any(filled.values()) else f"{file} holds no annotation")
-    offset = _offset(eaf, video)
-    times = _Times(eaf)
-    aligned, referring, *_ = eaf.tiers[names[0]]
-    texts = {name: text for name, (_, _, text, *_) in aligned.items()}
-    texts |= {name: text for name, (_, text, *_) in referring.items()}
-    cues = []
-    for name, text in texts.items():
-        with bad.at(file, f"annotation {name}"):
-            start, end = times.of(name)
-            cues.append(TimedText(round(start + offset, 3), round(end + offset, 3), text, name))
-    return cues
-
-
-class _Times:
-    """Seconds at which annotations begin and end, or those that they refer to, directly or by way of others."""
-
-    def __init__(self, eaf: "pympi.Eaf"):
-        self.slots = eaf.timeslots
-        self.aligned = {name: parts[:2] for tier in eaf.tiers.values() for name, parts in tier[0].items()}
-        self.referred = {name: parts[0] for tier in eaf.tiers.values() for name, parts in tier[1].items()}
-
-    def of(self, name: str) -> tuple[float, float]:
-        seen = set()
-        while name in self.referred and name not in seen:
-            seen.add(name)
-            name = self.referred[name]
-        times = [self.slots.get(slot) for slot in self.aligned.get(name, ())]
-        if not times or None in times:
-            raise InputError("it has no times, nor has what it refers to: choose another tier with --tier")
-        return times[0] / 1000, times[1] / 1000
-
-
-def _open_elan(file: Path) -> "pympi.Eaf":
-    try:
-        import pympi
-    except ImportError:
-        raise InputError(f'{file} needs pympi to be read: `pip install "fla-llm[recordings]"`') from None
-    try:
-        return pympi.Eaf(str(file), suppress_version_warning=True)
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from error
-    except Exception as error:  # pympi's own, and KeyError or IndexError at what it does not expect
-        position = getattr(error.__context__, "position", None)  # of xml.etree's error
-        where = f"{file}, line {position[0]}" if position else str(file)
-        raise InputError(
-            f"{where}: not an ELAN file ({first_line(error.__context__ or error)}); save it in ELAN"
-        ) from error
-
-
-def _offset(eaf: "pympi.Eaf", video: Path) -> float:
-    """Seconds of a recording that lie before the start of ELAN's time line."""
-    for media in eaf.media_descriptors:
-        links = (media.get("MEDIA_URL"), media.get("RELATIVE_MEDIA_URL"))
-        if plain_name(video.name) in {plain_name(PureWindowsPath(unquote(link)).name) for link in links if link}:
-            return int(media.get("TIME_ORIGIN") or 0) / 1000
-    return 0.0
 
 
 def _pysubs2(file: Path) -> ModuleType:
