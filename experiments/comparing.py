@@ -50,7 +50,12 @@ def compare_with(whole: str, runs: dict[str, list[Run]]) -> list[list[str]]:
 def difference_cells(test: Difference, adjusted: float) -> list[str]:
     """A difference, its 95 % interval, p, and p as adjusted for all tests of the table."""
     interval = "{:+.2f} to {:+.2f}".format(*test.interval)
-    return [f"{test.difference:+.2f}", interval, f"{test.p_value:.3f}", f"{adjusted:.3f}"]
+    return [f"{test.difference:+.2f}", interval, p_text(test.p_value), p_text(adjusted)]
+
+
+def p_text(p_value: float) -> str:
+    """Three digits; no p is 0."""
+    return "< 0.001" if p_value < 0.0005 else f"{p_value:.3f}"
 
 
 def table_rows(table: str, reports: dict[str, list[list[dict]]]) -> list[list[str]]:

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from experiments.ablation import Ablation, given_lines, note_plan, open_log
-from experiments.comparing import difference_cells
+from experiments.comparing import difference_cells, p_text
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics
 from experiments.norms import gradient_ratio
 from experiments.running import Run, show_table
@@ -29,12 +29,15 @@ from training_fla.scoring.scores import sentence_statistics
 from training_fla.tables import mean_and_deviation, moments
 from training_fla.training.plots import Panel
 
-# What an encoder is measured by; the first two are probes.
+# What an encoder is measured by; all but the last are probes.
 MEASURES = {
     "linear": "gloss errors, linear probe (%)",
     "hidden": "gloss errors, probe with a hidden layer (%)",
+    "five": "gloss errors, linear probe of five positions (%)",
     "bleu4": "BLEU-4 of stage 2 on the frozen encoder",
 }
+# Unstated: differences that would matter, in points; two encoders are equivalent if theirs is smaller.
+MARGINS = {"linear": 5.0, "hidden": 5.0, "five": 5.0, "bleu4": 1.5}
 
 
 @dataclass
@@ -89,12 +92,16 @@ class Figures:
     probes_cut_off: int  # that were still improving after the most epochs
 
 
-def read_encoders(ablation: Ablation) -> list[Encoder]:
-    """The encoders that `dominance.yaml` names, the untrained one first."""
+def read_encoders(ablation: Ablation, comparison: str) -> list[Encoder]:
+    """The encoders that a comparison of `dominance.yaml` names, the untrained one first."""
     file = ablation.recipes / "dominance.yaml"
     try:
         plan = yaml.load(file.read_text(encoding="utf-8"), RecipeLoader)
-        arms = itertools.product(plan["visual_learning_rates"], plan["arms"].items())
+        if comparison not in plan["comparisons"]:
+            names = ", ".join(plan["comparisons"])
+            raise InputError(f"--comparison {comparison}: {file} has no such; it has {names}")
+        chosen = plan["comparisons"][comparison]
+        arms = itertools.product(chosen["visual_learning_rates"], chosen["arms"].items())
         untrained = plan_runs("untrained-encoder", plan["untrained"], 0.0, ablation)
         encoders = [Encoder("untrained encoder", 0.0, untrained)]
         for rate, (label, lines) in arms:
@@ -123,9 +130,9 @@ def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation)
     return runs
 
 
-def run_dominance(ablation: Ablation, probes: list[str], probe_seeds: int) -> int:
+def run_dominance(ablation: Ablation, comparison: str, probes: list[str], probe_seeds: int) -> int:
     """Train, probe, compare, print; 0, or the exit status of the run that failed."""
-    encoders = read_encoders(ablation)
+    encoders = read_encoders(ablation, comparison)
     runs = [run for encoder in encoders for pair in encoder.runs for run in (pair.training, pair.stage2)]
     note_plan(runs, ablation)
     log = open_log(ablation)
@@ -138,8 +145,9 @@ def run_dominance(ablation: Ablation, probes: list[str], probe_seeds: int) -> in
                 return status
             probe_encoder(pair, probes, probe_seeds)
     figures = [measure(encoder, probes, probe_seeds) for encoder in encoders]
-    show_figures(figures, ablation, probe_seeds)
-    show_differences(figures, ablation)
+    file = ablation.out / f"dominance_{comparison}.md"
+    show_figures(figures, file, len(ablation.seeds), probe_seeds)
+    show_differences(figures, file.with_stem(f"{file.stem}_differences"))
     return 0
 
 
@@ -195,7 +203,7 @@ def measure_probe(readings: list[list[dict[str, Any]]]) -> Measurement:
     return Measurement(values, np.array(clips).mean(axis=1), ratio_of, deviation)
 
 
-def show_figures(figures: list[Figures], ablation: Ablation, probe_seeds: int) -> None:
+def show_figures(figures: list[Figures], file: Path, seeds: int, probe_seeds: int) -> None:
     """Write, print and draw what each encoder reaches."""
     names = list(figures[0].measurements)
     head = ["encoder trained with", "its rate", *(cell for name in names for cell in (MEASURES[name], "95 %"))]
@@ -208,15 +216,15 @@ def show_figures(figures: list[Figures], ablation: Ablation, probe_seeds: int) -
         for values in (own.rouge_l, own.bleu4_as_trained, own.gradient_ratios):
             cells.append(mean_and_deviation(values) if values else "")
         rows.append(cells)
-    title = f"test split, {len(ablation.seeds)} seed(s) of each encoder, {probe_seeds} of each probe: mean ± sample "
+    title = f"test split, {seeds} seed(s) of each encoder, {probe_seeds} of each probe: mean ± sample "
     title += "deviation over both, in brackets that of the probe's seed alone; 95 % intervals over clips and seeds"
     cut_off = sum(own.probes_cut_off for own in figures)
     if cut_off:
         title += f"; {cut_off} probes had not converged"
-    show_table(ablation.out / "dominance.md", rows, title, [panel_of(figures, name) for name in names])
+    show_table(file, rows, title, [panel_of(figures, name) for name in names])
 
 
-def show_differences(figures: list[Figures], ablation: Ablation) -> None:
+def show_differences(figures: list[Figures], file: Path) -> None:
     """Write and print how far each encoder lies from the first arm at its rate, and from the untrained one."""
     pairs = []
     for own in figures:
@@ -224,18 +232,21 @@ def show_differences(figures: list[Figures], ablation: Ablation) -> None:
         for other in (first, figures[0]):
             if other is not own:
                 pairs.append((own, other))
-    names, tests = [], []
+    names, tests, margins = [], [], []
     for measure_name in figures[0].measurements:
         for own, other in pairs:
             ours, theirs = own.measurements[measure_name], other.measurements[measure_name]
             names.append([MEASURES[measure_name], own.encoder.label, f"{own.encoder.rate:g}", other.encoder.label])
-            tests.append(score_difference(ours.clips, theirs.clips, ours.score))
+            tests.append(score_difference(ours.clips, theirs.clips, ours.score, margin=MARGINS[measure_name]))
+            margins.append(f"{MARGINS[measure_name]:g}")
     adjusted = holm([test.p_value for test in tests])
-    rows = [["measure", "encoder trained with", "its rate", "less", "difference", "95 %", "p", "p, Holm"]]
-    for cells, test, p_value in zip(names, tests, adjusted, strict=True):
-        rows.append([*cells, *difference_cells(test, p_value)])
+    equivalence = holm([test.equivalence_p for test in tests])
+    head = ["measure", "encoder trained with", "its rate", "less", "difference", "95 %", "p", "p, Holm", "margin"]
+    rows = [[*head, "p, equivalent within it, Holm"]]
+    for cells, test, *p_values, margin in zip(names, tests, adjusted, equivalence, margins, strict=True):
+        rows.append([*cells, *difference_cells(test, p_values[0]), margin, p_text(p_values[1])])
     title = "Differences, over clips and seeds; a probe's figure is the mean over its seeds. Holm over all rows"
-    show_table(ablation.out / "dominance_differences.md", rows, title)
+    show_table(file, rows, title)
 
 
 def panel_of(figures: list[Figures], name: str) -> Panel:

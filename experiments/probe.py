@@ -1,7 +1,7 @@
 """How well can glosses be read from what a frozen visual encoder makes of a clip? A small network reads them by CTC.
 
-Recognition by a linear layer, or by one behind a hidden layer, measures what the sign features hold, not what a
-language model makes of them. A probe is trained until the dev split stops improving.
+Recognition by a linear layer, alone, behind a hidden layer or of five positions together, measures what the sign
+features hold, not what a language model makes of them. A probe is trained until the dev split stops improving.
 """
 
 import copy
@@ -21,9 +21,10 @@ from training_fla.data.feature_store import FeatureEncoder, FeatureStore
 from training_fla.data.packed_corpus import PackedCorpus, shard_ranges
 from training_fla.loading import loading
 
-KINDS = ("linear", "hidden")
+KINDS = ("linear", "hidden", "five")
 # Unstated: the paper has no probe.
 HIDDEN_SIZE = 256
+POSITIONS = 5  # that the probe `five` reads together, as many before as after
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-2
 WEIGHT_DECAY = 5e-2
@@ -77,7 +78,7 @@ class GlossProbe:
     """A small network from sign features `(N, C)` to scores of glosses `(N, glosses + 1)`; 0 is CTC's blank.
 
     Args:
-        kind (`str`): `"linear"`, or `"hidden"` for one hidden layer before it.
+        kind (`str`): `"linear"`, `"hidden"` for one hidden layer before it, `"five"` for five positions together.
         train (`EncodedSplit`): its features are scaled to mean 0 and deviation 1; its glosses are those that are read.
         seed (`int`): of weights and order.
     """
@@ -94,6 +95,8 @@ class GlossProbe:
                 raise ValueError(f"a probe is one of {', '.join(KINDS)}, got {kind!r}")
             if kind == "linear":
                 self.network = nn.Linear(size, len(self.names))
+            elif kind == "five":
+                self.network = nn.Sequential(Neighbours(), nn.Linear(POSITIONS * size, len(self.names)))
             else:
                 hidden, output = nn.Linear(size, HIDDEN_SIZE), nn.Linear(HIDDEN_SIZE, len(self.names))
                 self.network = nn.Sequential(hidden, nn.ReLU(), output)
@@ -168,3 +171,13 @@ class GlossProbe:
     def targets_of(self, lines: list[str]) -> list[torch.Tensor]:
         """Glosses by their numbers, `(L,)` each."""
         return [torch.tensor([self.names.index(gloss) for gloss in line.split()]) for line in lines]
+
+
+class Neighbours(nn.Module):
+    """Each position with those beside it; beyond the ends there are zeros."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features `(N, ..., C)`, as of one clip or of a batch, become `(N, ..., POSITIONS * C)`."""
+        beyond = features.new_zeros(POSITIONS // 2, *features.shape[1:])
+        windows = torch.cat([beyond, features, beyond]).unfold(0, POSITIONS, 1)  # (N, ..., C, POSITIONS)
+        return windows.flatten(-2)

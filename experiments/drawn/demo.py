@@ -23,7 +23,12 @@ NUM_SIGNERS = {"train": 48, "dev": 6, "test": 8}
 
 
 def read_demo(
-    seed: int = 0, num_train: int = 800, num_dev: int = 80, num_test: int = 100, size: int = 64
+    seed: int = 0,
+    num_train: int = 800,
+    num_dev: int = 80,
+    num_test: int = 100,
+    size: int = 64,
+    gloves: bool = True,
 ) -> list[CorpusRow]:
     """The demo corpus: weather reports in signs, drawn when their frames are asked for."""
     counts = {"train": num_train, "dev": num_dev, "test": num_test}
@@ -39,7 +44,7 @@ def read_demo(
         for index, (report, signer) in enumerate(zip(reports, signers, strict=True)):
             cells = {"id": f"{split}-{index:05d}", "signer": f"{split}-signer-{signer:02d}", "split": split}
             cells |= {"glosses": " ".join(report.glosses), "sentence": report.sentence}
-            rows.append(drawn_row(cells, DEMO_SIGNS, size, seed))
+            rows.append(drawn_row(cells, DEMO_SIGNS, size, seed, gloves=gloves))
     return rows
 
 
@@ -63,11 +68,16 @@ def _reports_of_split(rng: np.random.Generator, split: str, count: int) -> list[
 
 
 def drawn_row(
-    cells: dict[str, str], signs: Mapping[str, Sign], size: int, seed: int, language: str = LANGUAGE
+    cells: dict[str, str],
+    signs: Mapping[str, Sign],
+    size: int,
+    seed: int,
+    language: str = LANGUAGE,
+    gloves: bool = True,
 ) -> CorpusRow:
     """A clip that is drawn when its frames are asked for; `cells` are fields of `CorpusRow`."""
     glosses = cells["glosses"].split()
-    signing = Signing(tuple(signs[gloss] for gloss in glosses), cells["signer"], cells["id"], size, seed)
+    signing = Signing(tuple(signs[gloss] for gloss in glosses), cells["signer"], cells["id"], size, seed, gloves)
     known = cells | {"glosses": " ".join(glosses), "language": language, "num_frames": signing.num_frames}
     return CorpusRow(video=DrawnVideo(signing, fps=FRAMES_PER_SECOND, name=cells["id"]), **known)
 

@@ -3,13 +3,14 @@
     signs of a clip  ->  hand tracks (S, 2) with the form of each hand  ->  frames (S, H, W, 3)
 
 While it signs, the middle of a hand stays inside the middle four fifths of the picture, so that a crop of that size
-shows it. The dominant hand is the one on the left of the picture and wears a red glove, the other a blue one.
+shows it. The dominant hand is the one on the left of the picture. It wears a red glove and the other hand a blue one,
+which makes them easy to find; bare hands have the colour of the face, with the same dark rim.
 """
 
 import colorsys
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -93,6 +94,7 @@ class Signing:
     clip_id: str
     size: int
     seed: int
+    gloves: bool = True
 
     @property
     def num_frames(self) -> int:
@@ -102,6 +104,8 @@ class Signing:
     def __call__(self) -> np.ndarray:
         """Draw the clip: `np.ndarray` of uint8 RGB, shape `(S, H, W, 3)`."""
         look = look_of_signer(self.signer, self.seed)
+        if not self.gloves:
+            look = replace(look, dominant_glove=look.skin, other_glove=look.skin)
         rng = self._generator("picture")
         tracks = [_hand_track(self, hand, look, rng) for hand in (0, 1)]
         return _draw_frames(tracks, look, self.size, rng)

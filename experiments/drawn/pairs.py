@@ -22,7 +22,9 @@ COLUMN_NAMES = {
 }
 
 
-def read_pairs(file: str | Path, size: int = 64, seed: int = 0, language: str = LANGUAGE) -> list[CorpusRow]:
+def read_pairs(
+    file: str | Path, size: int = 64, seed: int = 0, language: str = LANGUAGE, gloves: bool = True
+) -> list[CorpusRow]:
     """Draw a table of glosses and sentences, with or without a header; PHOENIX14T's annotation is such a table.
 
     The sign of a gloss follows from its spelling. Where a row names no split, its sentence decides: a tenth of the
@@ -46,11 +48,16 @@ def read_pairs(file: str | Path, size: int = 64, seed: int = 0, language: str = 
     bad.refuse()
     if not table:
         raise InputError(f"{file} has no row of glosses and a sentence")
-    return _drawn([cells for _, cells in table], size, seed, language)
+    return _drawn([cells for _, cells in table], size, seed, language, gloves)
 
 
 def read_phoenix_pairs(
-    root: str | Path, num_glosses: int | None = None, size: int = 64, seed: int = 0, reading: Reading | None = None
+    root: str | Path,
+    num_glosses: int | None = None,
+    size: int = 64,
+    seed: int = 0,
+    reading: Reading | None = None,
+    gloves: bool = True,
 ) -> list[CorpusRow]:
     """Draw the clips of PHOENIX14T by their glosses: all, or those whose glosses are all among the commonest of train.
 
@@ -65,16 +72,16 @@ def read_phoenix_pairs(
     if not rows:
         raise InputError(f"{root}: its annotation files hold no glosses in a column `orth`")
     names = ("glosses", "sentence", "split", "id")
-    return _drawn([{name: getattr(row, name) for name in names} for row in rows], size, seed, LANGUAGE)
+    return _drawn([{name: getattr(row, name) for name in names} for row in rows], size, seed, LANGUAGE, gloves)
 
 
-def _drawn(table: list[dict[str, str]], size: int, seed: int, language: str) -> list[CorpusRow]:
+def _drawn(table: list[dict[str, str]], size: int, seed: int, language: str, gloves: bool) -> list[CorpusRow]:
     """A clip for each row of glosses, sentence, split, id and perhaps signer."""
     signs, rows = signs_of_glosses(gloss for cells in table for gloss in cells["glosses"].split()), []
     for cells in table:
         split, number = cells["split"], stable_integer("signer of", cells["id"]) % NUM_SIGNERS[cells["split"]]
         signer = cells.get("signer") or f"{split}-signer-{number:02d}"
-        rows.append(drawn_row(cells | {"signer": signer}, signs, size, seed, language))
+        rows.append(drawn_row(cells | {"signer": signer}, signs, size, seed, language, gloves))
     return rows
 
 

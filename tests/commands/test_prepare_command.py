@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from tests.corpora.corpus_trees import clip, how2sign, phoenix14t, write_frames, write_video
 from tests.processing import drawing
@@ -39,6 +40,9 @@ def test_demo_draws_a_table_of_glosses(tmp_path):
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert PackedCorpus(tmp_path / "out", "test").sentences == ["sonne"]
     assert (tmp_path / "out/clips/test-00000.mp4").is_file()
+    assert main([*arguments, "--bare-hands", "--out", str(tmp_path / "bare")]) == 0
+    gloved, bare = (PackedCorpus(tmp_path / name, "train").read_frames(0, [0]) for name in ("out", "bare"))
+    assert gloved.shape == bare.shape and not torch.equal(gloved, bare)
 
 
 def test_demo_draws_phoenix14t_and_keeps_its_glosses(tmp_path, capsys):

@@ -10,7 +10,7 @@ from experiments import probe, running
 from experiments.ablation import Ablation
 from experiments.dominance import MEASURES, measure_probe, read_encoders
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics
-from experiments.probe import EncodedSplit, GlossProbe, probe_glosses
+from experiments.probe import EncodedSplit, GlossProbe, Neighbours, probe_glosses
 from tests.experiments.test_ablation import commands, tiny  # noqa: F401
 from tests.tiny_runs import ROOT
 from training_fla.cli import main
@@ -18,11 +18,17 @@ from training_fla.recipe import Stage1Arguments, Stage2Arguments, read_lines
 from training_fla.scoring.resampling import ratio_of, score_difference
 
 PLAN = """
-visual_learning_rates: [1e-2, 1e-3]
-arms:
-  Light-T: {recipe: stage1}
-  another, not pre-trained: {recipe: joint, language_model_overrides: {dropout: 0.2}}
 untrained: {recipe: stage1, max_steps: 1}
+comparisons:
+  stages:
+    visual_learning_rates: [1e-2, 1e-3]
+    arms:
+      Light-T: {recipe: stage1}
+      another, not pre-trained: {recipe: joint, language_model_overrides: {dropout: 0.2}}
+  sgd:
+    visual_learning_rates: [1e-2]
+    arms:
+      Light-T, SGD encoder: {recipe: stage1, visual_optimizer: sgd}
 """
 JOINT = """
 base: stage2.yaml
@@ -71,7 +77,10 @@ def test_encoders_are_trained_probed_and_compared(recipes, tmp_path, commands, m
     probed = sorted(file.name for file in (tmp_path / "out/seed-3").glob("probe-*.json"))
     assert probed == sorted(f"probe-{kind}-{seed}-{arm}.json" for kind in ("linear", "hidden") for seed in (0, 1)
                             for arm in arms)  # fmt: skip
-    assert_tables(tmp_path / "out", capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert_tables(tmp_path / "out", printed.out)
+    assert f"wrote {tmp_path / 'out/dominance_stages.md'}" in printed.err
+    assert_another_comparison_shares_runs(tmp_path / "out", argv, commands)
     assert_what_was_read_is_not_read_again(tmp_path / "out", argv, monkeypatch)
     assert_blank_is_chosen_on_dev(
         untrained, Path(read_lines(Stage2Arguments, recipes / "stage2.yaml")["dataset"]), monkeypatch
@@ -84,7 +93,7 @@ def cells_of(table: str) -> list[list[str]]:
 
 def assert_tables(out: Path, printed: str) -> None:
     """What each encoder reaches, and how far encoders lie apart."""
-    table = (out / "dominance.md").read_text(encoding="utf-8")
+    table = (out / "dominance_stages.md").read_text(encoding="utf-8")
     assert table in printed and "20 probes had not converged" in table.splitlines()[0]
     rows = cells_of(table)
     encoders = [[arm, rate] for rate in ("0.01", "0.001") for arm in ("Light-T", "another, not pre-trained")]
@@ -93,10 +102,10 @@ def assert_tables(out: Path, printed: str) -> None:
         assert "±" in row[2] and "±" in row[4] and "±" not in row[6], "two probe seeds count, of one encoder each"
         assert all(" to " in row[place] for place in (3, 5, 7))
     assert float(rows[2][10]) > 0, "the joint recipe logs norms"
-    differences = (out / "dominance_differences.md").read_text(encoding="utf-8")
+    differences = (out / "dominance_stages_differences.md").read_text(encoding="utf-8")
     assert differences in printed
     rows = cells_of(differences)
-    assert [row[0] for row in rows] == [name for name in MEASURES.values() for _ in range(6)]
+    assert [row[0] for row in rows] == [MEASURES[name] for name in ("linear", "hidden", "bleu4") for _ in range(6)]
     assert [row[1:4] for row in rows[:6]] == [
         ["Light-T", "0.01", "untrained encoder"],
         ["another, not pre-trained", "0.01", "Light-T"],
@@ -108,7 +117,23 @@ def assert_tables(out: Path, printed: str) -> None:
     for row in rows:
         low, high = map(float, row[5].split(" to "))
         assert low <= high and 0 < float(row[6]) <= float(row[7]) <= 1
-    assert (out / "dominance.png").read_bytes().startswith(b"\x89PNG")
+        assert row[8] == ("1.5" if row[0].startswith("BLEU") else "5") and 0 < float(row[9]) <= 1
+    assert (out / "dominance_stages.png").read_bytes().startswith(b"\x89PNG")
+
+
+def assert_another_comparison_shares_runs(out: Path, argv: list[str], ran: list[list[str]]) -> None:
+    """Its own arms run; the untrained encoder is there. A probe of another kind is read of all of them."""
+    done = len(ran)
+    assert main([*argv, "--comparison", "sgd", "--probes", "five", "--probe-seeds", "1"]) == 0
+    assert [Path(words[words.index("--output_dir") + 1]).name for words in ran[done:]] == [
+        "Light-T-SGD-encoder-0.01", "stage2-after-Light-T-SGD-encoder-0.01"
+    ]  # fmt: skip
+    assert (
+        read_lines(Stage1Arguments, out / "seed-3/Light-T-SGD-encoder-0.01/recipe.yaml")["visual_optimizer"] == "sgd"
+    )
+    rows = cells_of((out / "dominance_sgd_differences.md").read_text(encoding="utf-8"))
+    assert [row[:4] for row in rows] == [[MEASURES[name], "Light-T, SGD encoder", "0.01", "untrained encoder"]
+                                         for name in ("five", "bleu4")]  # fmt: skip
 
 
 def assert_what_was_read_is_not_read_again(out: Path, argv: list[str], monkeypatch) -> None:
@@ -140,7 +165,7 @@ def assert_blank_is_chosen_on_dev(run: Path, dataset: Path, monkeypatch) -> None
 @pytest.mark.parametrize("folder", ["phoenix_drawn", "phoenix_drawn/all"])
 def test_the_arms_of_the_recipes_see_the_same_clips_in_the_same_steps(folder):
     recipes = ROOT / "recipes" / folder
-    encoders = read_encoders(Ablation(recipes, Path("out"), {}, [], [0, 1]))
+    encoders = read_encoders(Ablation(recipes, Path("out"), {}, [], [0, 1]), "stages")
     assert [(encoder.rate, len(encoder.runs)) for encoder in encoders] == [
         (0.0, 2), *((rate, 2) for rate in (1e-3, 1e-4, 1e-5) for _ in range(3))
     ]  # fmt: skip
@@ -174,13 +199,18 @@ def assert_encoder_stays(untrained: Path, trained: Path) -> None:
     ("text", "message"),
     [
         (None, "has no dominance.yaml; recipes/phoenix_drawn has one"),
-        ("arms: {}", "dominance.yaml is not as recipes/phoenix_drawn/dominance.yaml: 'visual_learning_rates'"),
-        ("visual_learning_rates: [fast]\narms: {A: {}}\nuntrained: {recipe: stage1}", "Unknown format code"),
+        ("arms: {}", "dominance.yaml is not as recipes/phoenix_drawn/dominance.yaml: 'comparisons'"),
+        ("comparisons: {sgd: {}}", "--comparison stages: {file} has no such; it has sgd"),
+        (
+            "untrained: {recipe: stage1}\ncomparisons: {stages: {visual_learning_rates: [fast], arms: {A: {}}}}",
+            "Unknown format code",
+        ),
     ],
 )
 def test_a_plan_that_cannot_be_read_is_named(recipes, tmp_path, capsys, text, message):
     (recipes / "dominance.yaml").unlink() if text is None else (recipes / "dominance.yaml").write_text(text)
     assert main(["ablate", "dominance", "--recipes", str(recipes), "--out", str(tmp_path / "out")]) == 2
+    message = message.format(file=recipes / "dominance.yaml")
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
@@ -218,7 +248,7 @@ def test_a_probe_reads_glosses_that_features_hold_and_cannot_read_others(short):
         name: EncodedSplit([torch.randn(clip.shape, generator=random) for clip in split.features], split.glosses)
         for name, split in splits.items()
     }
-    for kind in ("linear", "hidden"):
+    for kind in ("linear", "hidden", "five"):
         assert errors_of(splits, kind) < 20 < 50 < errors_of(noise, kind)
 
 
@@ -253,9 +283,19 @@ def test_a_probe_ends_when_dev_stops_improving_and_keeps_its_best_weights(short,
     assert cut_off.epochs == 30 and not cut_off.has_converged
 
 
+def test_five_positions_are_read_together_in_a_batch_as_alone():
+    """Each with two before and two after it; zeros are beyond the ends, and beyond a shorter clip of a batch."""
+    clips = [torch.arange(1.0, 7)[:, None], torch.arange(1.0, 4)[:, None]]
+    alone = [Neighbours()(clip) for clip in clips]
+    assert alone[0][0].tolist() == [0, 0, 1, 2, 3] and alone[0][3].tolist() == [2, 3, 4, 5, 6]
+    assert alone[1][2].tolist() == [1, 2, 3, 0, 0]
+    together = Neighbours()(torch.nn.utils.rnn.pad_sequence(clips))
+    assert torch.equal(together[:, 0], alone[0]) and torch.equal(together[:3, 1], alone[1])
+
+
 def test_an_unknown_probe_is_refused():
     splits = splits_of(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
-    with pytest.raises(ValueError, match="linear, hidden, got 'lineer'"):
+    with pytest.raises(ValueError, match="linear, hidden, five, got 'lineer'"):
         GlossProbe("lineer", splits["train"], seed=0)
 
 
@@ -281,6 +321,7 @@ def test_a_probes_own_seed_is_counted(short):
     ("argv", "message"),
     [
         (["table4", "--probe-seeds", "2"], "--probe-seeds are options of dominance, not of table4"),
+        (["table4", "--comparison", "sgd"], "--comparison, --probes and --probe-seeds are options of dominance"),
         (["table4", "--probes", "linear"], "--probe-seeds are options of dominance, not of table4"),
         (["dominance", "--probe-seeds", "0"], "--probe-seeds 0: must be 1 or more"),
     ],

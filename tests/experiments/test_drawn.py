@@ -59,6 +59,16 @@ def test_frames_are_uint8_rgb_of_the_size_and_number_the_row_says(rows):
         assert frames.shape == (row.num_frames, 32, 32, 3)
 
 
+def test_bare_hands_have_the_colour_of_the_face_and_all_else_stays():
+    gloved, bare = (read_demo(num_train=4, num_dev=0, num_test=0, size=32, gloves=gloves) for gloves in (True, False))
+    for with_gloves, without in zip(gloved, bare, strict=True):
+        first, second = (frames_of(row).astype(int) for row in (with_gloves, without))
+        red, blue = ([sign * (frames[..., 0] - frames[..., 2]) for frames in (first, second)] for sign in (1, -1))
+        assert red[0].max() > 150 > 110 > red[1].max(), "skin is no glove"
+        assert blue[0].max() > 150 and blue[1].max() < 110
+        assert first.shape == second.shape and 0.01 < (first != second).any(axis=-1).mean() < 0.3
+
+
 def test_every_size_shows_the_same_clip():
     small, large = (frames_of(read_demo(num_train=1, num_dev=0, num_test=0, size=size)[0]) for size in (40, 80))
     shrunk = large.reshape(len(large), 40, 2, 40, 2, 3).mean(axis=(2, 4))

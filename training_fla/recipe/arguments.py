@@ -148,6 +148,9 @@ class OptimizationArguments:
         None, "clips of a step on all processes together; replaces `per_device_train_batch_size`"
     )
     optimizer: Literal["sgd", "adam", "adamw"] = option("sgd", "the paper's are sgd in stage 1 and adam in stage 2")
+    visual_optimizer: Literal["sgd", "adam", "adamw"] | None = option(
+        None, "optimizer of the visual encoder alone; default: `optimizer`"
+    )
     momentum: float = option(0.9, "momentum of SGD")
     nesterov: bool = option(False, "use Nesterov momentum in SGD")
     adapter_learning_rate: float | None = option(None, "learning rate of the adapter; default: `learning_rate`")

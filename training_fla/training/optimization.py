@@ -1,5 +1,7 @@
 """The optimizers of the paper: parameters grouped by part of the model, each with its learning rate."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -34,11 +36,42 @@ def parameter_groups(
 
 
 def build_optimizer(model: nn.Module, arguments: OptimizationArguments, training_args) -> torch.optim.Optimizer:
-    """SGD (paper Sec. 5.2, stage 1), Adam (stage 2) or AdamW, fused."""
+    """SGD (paper Sec. 5.2, stage 1), Adam (stage 2) or AdamW, fused; the visual encoder may have one of its own."""
     groups = parameter_groups(model, arguments, training_args.learning_rate, training_args.weight_decay)
-    if arguments.optimizer == "sgd":
+    by_kind: dict[str, list[dict]] = {}
+    for group in groups:
+        own = arguments.visual_optimizer if group["name"].startswith("visual_encoder") else None
+        by_kind.setdefault(own or arguments.optimizer, []).append(group)
+    optimizers = [_optimizer(kind, own, arguments, training_args) for kind, own in by_kind.items()]
+    return optimizers[0] if len(optimizers) == 1 else TwoOptimizers(*optimizers)
+
+
+def _optimizer(
+    kind: str, groups: list[dict], arguments: OptimizationArguments, training_args
+) -> torch.optim.Optimizer:
+    if kind == "sgd":
         return torch.optim.SGD(groups, momentum=arguments.momentum, nesterov=arguments.nesterov, fused=True)
-    adam = torch.optim.Adam if arguments.optimizer == "adam" else torch.optim.AdamW
+    adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
     betas = (training_args.adam_beta1, training_args.adam_beta2)
     # The unfused step takes seven times as long on MBart and computes the same.
     return adam(groups, betas=betas, eps=training_args.adam_epsilon, fused=True)
+
+
+class TwoOptimizers(torch.optim.Optimizer):
+    """Two optimizers as one, for a schedule and a checkpoint: it has the groups of both, and the state."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer):
+        super().__init__([group for optimizer in optimizers for group in optimizer.param_groups], defaults={})
+        self.optimizers = optimizers
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take a step of each."""
+        loss = closure() if closure else None
+        first = 0
+        for optimizer in self.optimizers:
+            last = first + len(optimizer.param_groups)
+            # A checkpoint that is loaded replaces groups and state.
+            optimizer.param_groups, optimizer.state = self.param_groups[first:last], self.state
+            optimizer.step()
+            first = last
+        return loss

@@ -32,7 +32,7 @@ OF_FRAMES = {field.name for field in dataclasses.fields(VisualArguments)}
 OF_FRAMES |= {"stage1_checkpoint", "one_run_light_t", "freeze_vision_backbone", "freeze_temporal_module"}
 OF_FRAMES |= {"input_features", "feature_cache", "feature_dtype", "streaming", "frame_stride", "max_source_frames"}
 OF_FRAMES |= {"frame_size", "crop_size", "random_frame_phase", "augmentation_probability", "rotate_degrees"}
-OF_FRAMES |= {"resize_factor", "translate_pixels", "visual_learning_rate", "norm_logging_steps"}
+OF_FRAMES |= {"resize_factor", "translate_pixels", "visual_learning_rate", "visual_optimizer", "norm_logging_steps"}
 
 MOST_UNKNOWN = 0.01  # of the words of the training sentences
 

@@ -205,6 +205,7 @@ class Demo(Source):
         text = "of --pairs phoenix14t: the unpacked release, of which only the annotation files are read"
         add("--root", type=Path, metavar="DIR", help=text)
         add("--glosses", type=int, metavar="N", help="of --pairs phoenix14t: only clips of its N commonest glosses")
+        add("--bare-hands", action="store_true", help="draw no gloves: the hands have the colour of the face")
         add("--seed", type=int, default=0, help="everything drawn follows from it [%(default)s]")
         for split, count in (("train", 800), ("dev", 80), ("test", 100)):
             add(f"--num-{split}", type=int, default=count, help=f"{split} clips [%(default)s]")
@@ -222,6 +223,7 @@ class Demo(Source):
 
         table = file_sha256(Path(args.pairs))[:32] if Path(args.pairs or "").is_file() else ""
         fingerprint = f"seed {args.seed} clips {args.clips} of {args.clip_size} pixels {table}"
+        fingerprint += " bare hands" if args.bare_hands else ""
         rows = self._rows(args, args.size, reading)
         return Rows(rows, fingerprint, add_files=lambda folder: self._add_files(args, folder))
 
@@ -232,6 +234,7 @@ class Demo(Source):
 
     def _rows(self, args: argparse.Namespace, size: int, reading: "Reading | None" = None) -> "list[CorpusRow]":
         open_experiments("fla prepare demo")
+        gloves = not args.bare_hands
         from experiments.drawn.demo import read_demo
         from experiments.drawn.pairs import read_pairs, read_phoenix_pairs
 
@@ -240,13 +243,13 @@ class Demo(Source):
                 raise InputError("--pairs phoenix14t needs --root: where the release, or its annotations/manual, lies")
             if args.glosses is not None and args.glosses < 1:
                 raise InputError(f"--glosses must be 1 or more, got {args.glosses}")
-            return read_phoenix_pairs(args.root, args.glosses, size, args.seed, reading)
+            return read_phoenix_pairs(args.root, args.glosses, size, args.seed, reading, gloves)
         for name in ("root", "glosses"):
             if getattr(args, name) is not None:
                 raise InputError(f"--{name} is read beside --pairs phoenix14t only")
         if args.pairs:
-            return read_pairs(args.pairs, size=size, seed=args.seed, language=args.language)
-        return read_demo(args.seed, args.num_train, args.num_dev, args.num_test, size)
+            return read_pairs(args.pairs, size, args.seed, args.language, gloves)
+        return read_demo(args.seed, args.num_train, args.num_dev, args.num_test, size, gloves)
 
     def _add_files(self, args: argparse.Namespace, folder: Path) -> None:
         """Write text to pre-train a language model on, and a few clips as files to translate."""

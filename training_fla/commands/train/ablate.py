@@ -28,8 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="run each row with each [0]")
     text = "before the scripts of both stages, e.g. 'accelerate launch --num_processes 2'"
     add("--launcher", default="", metavar="WORDS", help=text)
-    text = "of dominance: what reads glosses from the frozen encoder, linear or hidden (one hidden layer) [both]"
-    add("--probes", nargs="+", choices=["linear", "hidden"], metavar="KIND", help=text)
+    add("--comparison", metavar="NAME", help="of dominance: what dominance.yaml compares by that name [stages]")
+    text = "of dominance: what reads glosses from the frozen encoder: linear, hidden (one hidden layer), five (five "
+    text += "positions) [linear hidden]"
+    add("--probes", nargs="+", choices=["linear", "hidden", "five"], metavar="KIND", help=text)
     add("--probe-seeds", type=int, metavar="N", help="of dominance: train each probe so many times [3]")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="recipe lines for all runs that know them")
 
@@ -40,14 +42,17 @@ def run(args: argparse.Namespace) -> int | Done:
     from experiments import ablation, dominance
 
     is_dominance = args.table == "dominance"
-    if not is_dominance and (args.probes or args.probe_seeds is not None):
-        raise InputError(f"--probes and --probe-seeds are options of dominance, not of {args.table}")
+    name = args.table
+    if not is_dominance and (args.comparison or args.probes or args.probe_seeds is not None):
+        raise InputError(f"--comparison, --probes and --probe-seeds are options of dominance, not of {args.table}")
     if args.probe_seeds is not None and args.probe_seeds < 1:
         raise InputError(f"--probe-seeds {args.probe_seeds}: must be 1 or more")
     plan = ablation.make_ablation(args.recipes, args.out, args.set, args.launcher, args.seeds)
     if is_dominance:
         probes = list(dict.fromkeys(args.probes or ["linear", "hidden"]))
-        status = dominance.run_dominance(plan, probes, args.probe_seeds or 3)
+        comparison = args.comparison or "stages"
+        name = f"dominance_{comparison}"
+        status = dominance.run_dominance(plan, comparison, probes, args.probe_seeds or 3)
     else:
         status = ablation.run_table(args.table, plan)
-    return status or Done(f"wrote {args.out / args.table}.md")
+    return status or Done(f"wrote {args.out / name}.md")
