@@ -5,7 +5,7 @@ from experiments.running import Run
 from training_fla.scoring.predictions import pair_up
 from training_fla.scoring.resampling import Difference, holm
 from training_fla.scoring.scores import compare_systems
-from training_fla.tables import mean_and_deviation, moments
+from training_fla.tables import mean_and_deviation, moments, p_text
 from training_fla.training.plots import Panel
 from training_fla.viewing.paper_tables import SCORES, TABLES, Table
 
@@ -51,11 +51,6 @@ def difference_cells(test: Difference, adjusted: float) -> list[str]:
     """A difference, its 95 % interval, p, and p as adjusted for all tests of the table."""
     interval = "{:+.2f} to {:+.2f}".format(*test.interval)
     return [f"{test.difference:+.2f}", interval, p_text(test.p_value), p_text(adjusted)]
-
-
-def p_text(p_value: float) -> str:
-    """Three digits; no p is 0."""
-    return "< 0.001" if p_value < 0.0005 else f"{p_value:.3f}"
 
 
 def table_rows(table: str, reports: dict[str, list[list[dict]]]) -> list[list[str]]:

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from experiments.ablation import Ablation, given_lines, note_plan, open_log
-from experiments.comparing import difference_cells, p_text
+from experiments.comparing import difference_cells
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics
 from experiments.norms import gradient_ratio
 from experiments.running import Run, show_table
@@ -26,7 +26,7 @@ from training_fla.hub.card import read_facts
 from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
 from training_fla.scoring.resampling import Score, holm, ratio_of, score_difference, score_interval
 from training_fla.scoring.scores import sentence_statistics
-from training_fla.tables import mean_and_deviation, moments
+from training_fla.tables import mean_and_deviation, moments, p_text
 from training_fla.training.plots import Panel
 
 # What an encoder is measured by; all but the last are probes.

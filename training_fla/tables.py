@@ -126,6 +126,11 @@ def mean_and_deviation(values: list[float]) -> str:
     return f"{mean:.2f}" + (f" ± {deviation:.2f}" if len(values) > 1 else "")
 
 
+def p_text(p_value: float) -> str:
+    """Three digits; no p is 0."""
+    return "< 0.001" if p_value < 0.0005 else f"{p_value:.3f}"
+
+
 def read_sentences(files: Iterable[str | os.PathLike], column: str | None = None) -> list[str]:
     """The sentences of text files, one a line, or of one column of tables; blank lines are left out."""
     sentences = []

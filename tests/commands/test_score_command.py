@@ -87,7 +87,21 @@ def test_two_systems_are_compared_on_the_same_ids(tmp_path, capsys):
     assert 0 < test["p_value"] <= 1
     assert main(["score", str(first), "--corpus", "words", "--against", str(second), "--samples", "20"]) == 0
     printed = capsys.readouterr().out
-    assert "difference -" in printed and "p = " in printed
+    assert "difference -" in printed and "; p " in printed and "by Holm" in printed
+
+
+def test_systems_are_equivalent_within_a_margin_or_are_not_shown_to_be(tmp_path, capsys):
+    files = write(tmp_path / "a.tsv"), write(tmp_path / "b.tsv")
+    asked = ["score", str(files[0]), "--corpus", "words", "--against", str(files[1]), "--samples", "100"]
+    assert main([*asked, "--margin", "0.5"]) == 0
+    assert "p 1.000, by Holm 1.000; p that it is 0.5 or more 0.010, by Holm 0.059" in capsys.readouterr().out
+    perfect = write(tmp_path / "perfect.tsv", [(i, reference, reference) for i, _, reference in ROWS])
+    report = score_json(capsys, files[0], "--corpus", "words", "--against", perfect, "--samples", 100, "--margin", 1)
+    test = report["against"]["significance"]["rouge_l"]
+    assert report["against"]["margin"] == 1 and test["adjusted_equivalence_p"] >= test["equivalence_p"] > 0.9
+    for words in (["--against", str(perfect), "--margin", "0"], ["--margin", "1"]):
+        assert main(["score", str(files[0]), "--corpus", "words", *words]) == 2
+        assert "must be above 0, and needs --against" in capsys.readouterr().err
 
 
 def test_ids_and_references_of_two_files_are_paired_in_either_form_of_unicode(tmp_path):
@@ -121,7 +135,7 @@ def test_too_few_sentences_to_tell_are_said_to_be(tmp_path, capsys):
         assert test["p_value"] == test["smallest_p"] == 0.25
     assert main(["score", str(files[0]), "--corpus", "words", "--against", str(files[1])]) == 0
     printed = capsys.readouterr().out
-    assert "p = 0.2500" in printed and "show is 0.25" in printed
+    assert "p 0.250, by Holm 1.000" in printed and "show is 0.25" in printed
 
 
 def test_several_files_are_seeds(tmp_path, capsys):

@@ -119,6 +119,7 @@ def compare_systems(
     rouge: str = "beta1.2",
     samples: int = 0,
     names: Sequence[str] = SCORE_NAMES,
+    margin: float | None = None,
 ) -> dict[str, Difference]:
     """Is a system better than another one? Differences of mean scores by name, over clips and seeds.
 
@@ -130,6 +131,7 @@ def compare_systems(
         rouge (`str`, *optional*, defaults to `"beta1.2"`): which F `rouge_l` is.
         samples (`int`, *optional*, defaults to 0): draws; 0 for `resampling.SAMPLES`.
         names (`Sequence[str]`, *optional*): of `SCORE_NAMES`.
+        margin (`float`, *optional*): points of the score; a test asks if the systems differ by less.
 
     Returns:
         `dict[str, Difference]`: ours minus theirs in points of the score, 95 % interval, p and the least p there is.
@@ -143,7 +145,7 @@ def compare_systems(
     for name in names:
         first, score = sentence_statistics(name, ours, references, form, rouge)
         second, _ = sentence_statistics(name, theirs, references, form, rouge)
-        differences[name] = score_difference(first, second, score, samples)
+        differences[name] = score_difference(first, second, score, samples, margin)
     return differences
 
 

@@ -1,8 +1,8 @@
 """BLEU-1..4, ROUGE-L and chrF of a predictions file, by the conventions of the literature.
 
 The file is tab-separated (or .csv) with the columns `prediction` and `reference` and, optionally, `id`. Several files
-are the seeds of one system: mean and deviation are printed. --against takes as many, seed by seed: clips and seeds are
-then drawn together, and the difference comes with its interval first and p second.
+are the seeds of one system: mean and deviation are printed. --against takes as many: interval and p are over clips and
+seeds then. The difference comes with its interval first and p second, also by Holm over the scores.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 from training_fla.console import Done, counted
 from training_fla.errors import InputError
 from training_fla.folders import check_file
+from training_fla.tables import p_text
 
 EXAMPLE = "fla score runs/stage2/predictions_test.tsv --corpus phoenix14t --html report.html"
 
@@ -24,6 +25,8 @@ def add_arguments(parser) -> None:
     add("--corpus", required=True, metavar="NAME", help=text)
     text = "test the difference to these predictions, one OTHER a FILE"
     add("--against", type=Path, nargs="+", default=[], metavar="OTHER", help=text)
+    text = "of --against: are the systems equivalent, their difference smaller than so many points"
+    add("--margin", type=float, metavar="POINTS", help=text)
     add("--json", action="store_true", help="print one JSON object instead of a table")
     add("--sentences", type=Path, metavar="OUT.tsv", help="write a score per sentence, worst first")
     add("--html", type=Path, metavar="OUT.html", help="write a page that shows every sentence")
@@ -69,6 +72,8 @@ def check_arguments(args) -> None:
         numbers = f"{len(args.files)} FILE and {len(args.against)} OTHER"
         raise InputError(f"--against takes one OTHER for each FILE, both of one seed; given are {numbers}")
     sources = [path.resolve() for path in (*args.files, *args.against)]
+    if args.margin is not None and not (args.against and args.margin > 0):
+        raise InputError(f"--margin {args.margin:g}: must be above 0, and needs --against")
     if args.samples == 0 and args.against:
         raise InputError("--samples 0 draws nothing, and --against needs draws: give one of them")
     if args.sentences and args.html and args.sentences.resolve() == args.html.resolve():
@@ -105,10 +110,11 @@ def score_tables(tables: list, others: list, args) -> dict:
         report["confidence_intervals"] = scoring.seed_intervals(ours, references, **options)
     if others:
         theirs = [scoring.corpus_scores(other.predictions, references, form, args.rouge) for other in others]
-        tests = scoring.compare_systems(ours, [other.predictions for other in others], references, **options)
+        predictions = [other.predictions for other in others]
+        tests = scoring.compare_systems(ours, predictions, references, **options, margin=args.margin)
         files = [str(other.path) for other in others]
         named = {"file": files[0]} if len(files) == 1 else {"files": files}
-        report["against"] = named | mean_of(theirs) | {"significance": {n: t._asdict() for n, t in tests.items()}}
+        report["against"] = named | mean_of(theirs) | {"significance": with_holm(tests), "margin": args.margin}
     alternatives = [scoring.alternative_scores(t.predictions, references, convention) for t in tables]
     report["alternatives"] = mean_of(alternatives)
     if args.sentences or args.html:
@@ -119,6 +125,20 @@ def score_tables(tables: list, others: list, args) -> dict:
         title = f"{tables[0].path.name} ({args.corpus})"
         pages.write_html(sentences, report | {"title": title}, args.html, args.overwrite)
     return report
+
+
+def with_holm(tests: dict) -> dict[str, dict]:
+    """Tests by the names of scores, with p by Holm over them."""
+    from training_fla.scoring.resampling import holm
+
+    entries = {name: test._asdict() for name, test in tests.items()}
+    for name in ("p_value", "equivalence_p"):
+        p_values = [entry[name] for entry in entries.values()]
+        for entry, adjusted in zip(
+            entries.values(), holm(p_values) if None not in p_values else p_values, strict=True
+        ):
+            entry[f"adjusted_{name}"] = adjusted
+    return entries
 
 
 def mean_of(entries: list):
@@ -148,7 +168,12 @@ def print_report(report: dict) -> None:
         print(f"against {', '.join(against.get('files', [against.get('file')]))}")
         for name, test in against["significance"].items():
             difference = "{:+.2f}, 95 % interval {:+.2f} to {:+.2f}".format(test["difference"], *test["interval"])
-            print(f"  {name:<8} {against[name]:6.2f}   difference {difference}, p = {test['p_value']:.4f}")
+            line = f"  {name:<8} {against[name]:6.2f}   difference {difference}; p {p_text(test['p_value'])}"
+            line += f", by Holm {p_text(test['adjusted_p_value'])}"
+            if against["margin"]:
+                line += f"; p that it is {against['margin']:g} or more {p_text(test['equivalence_p'])}"
+                line += f", by Holm {p_text(test['adjusted_equivalence_p'])}"
+            print(line)
         smallest = max(test["smallest_p"] for test in against["significance"].values())
         if smallest > 0.05:
             print(f"  too few clips differ to tell: the least p that they could show is {smallest:.2g}")
