@@ -117,7 +117,7 @@ def read_encoders(ablation: Ablation, comparison: str) -> list[Encoder]:
 def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation) -> list[SeedRuns]:
     """The run that trains an encoder, by a recipe and lines that change it, and its stage 2; a pair a seed."""
     recipe = ablation.recipes / f"{lines['recipe']}.yaml"
-    stage = "stage1" if lines["recipe"] == "stage1" else "stage2"
+    stage = "stage1" if lines["recipe"].startswith("stage1") else "stage2"
     changes = {name: value for name, value in lines.items() if name != "recipe"}
     runs = []
     for seed in ablation.seeds:

@@ -100,8 +100,8 @@ STAND_INS = (
     StandIn("fla denoise *", "pre-training takes minutes; test_denoising.py sees it learn", "--max-steps 2"),
     StandIn(
         "fla ablate dominance *",
-        "ten encoders take minutes even so; these are three, and one probe of each",
-        "--recipes fewer_encoders --probes linear --probe-seeds 1",
+        "a probe takes minutes even so: one of each encoder",
+        "--probes linear --probe-seeds 1",
     ),
     StandIn("*run_stage2.py recipes/demo/stage2.yaml *", "the tiny demo's frames are smaller", FRAMES),
     StandIn("*run_stage[12].py recipes/[!df]*", "frames of 224 pixels take minutes on a processor", FRAMES),
@@ -170,13 +170,6 @@ def make_place(folder: Path) -> None:
     os.chdir(folder)
     try:
         (folder / "recipes").symlink_to(ROOT / "recipes")
-        (folder / "fewer_encoders").mkdir()
-        for name in ("stage1", "stage2", "joint"):
-            base = f"base: {ROOT}/recipes/phoenix_drawn/{name}.yaml\n"
-            (folder / "fewer_encoders" / f"{name}.yaml").write_text(base, encoding="utf-8")
-        plan = (ROOT / "recipes/phoenix_drawn/dominance.yaml").read_text(encoding="utf-8")
-        plan = re.sub(r"(rates: \[[^,]*).*]", r"\1]", re.sub(r"  the same.*\n", "", plan))
-        (folder / "fewer_encoders/dominance.yaml").write_text(plan, encoding="utf-8")
         rows = (ROOT / "examples" / "market.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
         (
             folder / "examples"

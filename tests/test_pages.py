@@ -131,7 +131,7 @@ def look_at_ablations(folder: Path, printed: str) -> None:
 
 
 def look_at_factorization(folder: Path, printed: str) -> None:
-    table = (folder / "runs/dominance/dominance.md").read_text(encoding="utf-8")
+    table = (folder / "runs/dominance/dominance_low_rate.md").read_text(encoding="utf-8")
     assert [line.split("|")[1].strip() for line in table.splitlines()[4:]] == [
         "untrained encoder", "Light-T", "pre-trained language model",
     ]  # fmt: skip

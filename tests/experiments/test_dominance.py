@@ -5,16 +5,28 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from experiments import probe, running
-from experiments.ablation import Ablation
+from experiments.ablation import AUGMENTING, Ablation
 from experiments.dominance import MEASURES, measure_probe, read_encoders
 from experiments.gloss_errors import gloss_error_rate, gloss_statistics
 from experiments.probe import EncodedSplit, GlossProbe, Neighbours, probe_glosses
+from modeling_fla import FlaVisionConfig
 from tests.experiments.test_ablation import commands, tiny  # noqa: F401
 from tests.tiny_runs import ROOT
 from training_fla.cli import main
-from training_fla.recipe import Stage1Arguments, Stage2Arguments, read_lines
+from training_fla.recipe import (
+    STAGES,
+    RecipeLoader,
+    Stage1Arguments,
+    Stage2Arguments,
+    default_lines,
+    override,
+    read_lines,
+    read_recipe,
+    typed_lines,
+)
 from training_fla.scoring.resampling import ratio_of, score_difference
 
 PLAN = """
@@ -162,23 +174,40 @@ def assert_blank_is_chosen_on_dev(run: Path, dataset: Path, monkeypatch) -> None
     assert reading(-100.0, 100.0) == reading(100.0, -100.0) == (nothing if errors[0] < errors[1] else everything)
 
 
-@pytest.mark.parametrize("folder", ["phoenix_drawn", "phoenix_drawn/all"])
-def test_the_arms_of_the_recipes_see_the_same_clips_in_the_same_steps(folder):
+@pytest.mark.parametrize("folder", ["phoenix_drawn", "phoenix_drawn/all", "phoenix14t"])
+def test_the_arms_of_a_comparison_see_the_same_clips_in_the_same_steps(folder):
+    """And their encoders have one optimizer and one size, whatever their language model has."""
     recipes = ROOT / "recipes" / folder
-    encoders = read_encoders(Ablation(recipes, Path("out"), {}, [], [0, 1]), "stages")
-    assert [(encoder.rate, len(encoder.runs)) for encoder in encoders] == [
-        (0.0, 2), *((rate, 2) for rate in (1e-3, 1e-4, 1e-5) for _ in range(3))
+    plan = yaml.load((recipes / "dominance.yaml").read_text(encoding="utf-8"), RecipeLoader)
+    for comparison, chosen in plan["comparisons"].items():
+        untrained, *encoders = read_encoders(Ablation(recipes, Path("out"), {}, [], [0, 1]), comparison)
+        rates = [float(rate) for rate in chosen["visual_learning_rates"] for _ in chosen["arms"]]
+        assert untrained.rate == 0 and [encoder.rate for encoder in encoders] == rates
+        assert {len(encoder.runs) for encoder in encoders} == {2}
+        seen = [what_is_seen(encoder.runs[0].training) for encoder in encoders]
+        for lines in seen:
+            assert lines == seen[0], comparison
+
+
+def what_is_seen(run) -> dict:
+    """Of a run's effective lines those that its arm must share with the others."""
+    kind = STAGES[run.stage]
+    lines = default_lines(kind) | typed_lines(kind, override(read_recipe(run.recipe), run.values(), ""))
+    lines["visual_optimizer"] = lines["visual_optimizer"] or lines["optimizer"]
+    lines["language_model"] = lines.get("tokenizer") or lines["language_model"]
+    lines["temporal_kernel_size"] = lines["temporal_kernel_size"] or FlaVisionConfig().temporal_kernel_size
+    if lines["visual_optimizer"] == "sgd":
+        lines |= {"adam_beta1": None, "adam_beta2": None}
+    else:
+        lines |= {"momentum": None, "nesterov": None}
+    names = [
+        "num_train_epochs", "total_batch_size", "visual_optimizer", "momentum", "nesterov", "adam_beta1", "adam_beta2",
+        "weight_decay", "warmup_steps", "lr_scheduler_type", "label_smoothing_factor", "max_grad_norm", "frame_stride",
+        "frame_size", "crop_size", "max_source_frames", "dataset", "train_sampling_strategy", "visual_feature_size",
+        "temporal_kernel_size", "vision_backbone", "imagenet_weights", "language_model", "eval_strategy",
+        "load_best_model_at_end", *AUGMENTING,
     ]  # fmt: skip
-    first = read_lines(Stage1Arguments, recipes / "stage1.yaml")
-    joint = read_lines(Stage2Arguments, recipes / "joint.yaml")
-    for line in (
-        "num_train_epochs", "total_batch_size", "optimizer", "weight_decay", "warmup_steps",
-        "lr_scheduler_type", "label_smoothing_factor", "frame_stride", "frame_size", "crop_size",
-        "rotate_degrees", "resize_factor", "translate_pixels", "dataset", "train_sampling_strategy", "max_grad_norm",
-        "visual_feature_size",
-    ):  # fmt: skip
-        assert first[line] == joint[line], line
-    assert first["vision_backbone"] == joint.get("vision_backbone") and first["tokenizer"] == joint["language_model"]
+    return {name: lines[name] for name in names}
 
 
 def assert_encoder_stays(untrained: Path, trained: Path) -> None:

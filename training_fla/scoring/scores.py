@@ -125,7 +125,7 @@ def compare_systems(
 
     Args:
         ours (`Sequence[Sequence[str]]`): a system's predictions, one list for each seed of its training.
-        theirs (`Sequence[Sequence[str]]`): the other system's, as many lists; list `i` of both has the same seed.
+        theirs (`Sequence[Sequence[str]]`): the other system's, as many lists.
         references (`Sequence[str]`): the sentences, of all lists.
         form (`TextForm`): how sentences are prepared.
         rouge (`str`, *optional*, defaults to `"beta1.2"`): which F `rouge_l` is.

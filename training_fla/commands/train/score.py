@@ -23,7 +23,7 @@ def add_arguments(parser) -> None:
     add("files", nargs="+", type=Path, metavar="FILE", help="predictions; several are seeds")
     text = "phoenix14t, csl_daily, how2sign, demo; for an own corpus words, characters, or auto (by script)"
     add("--corpus", required=True, metavar="NAME", help=text)
-    text = "test the difference to these predictions, one OTHER a FILE"
+    text = "test the difference to these predictions, as many OTHER as FILE"
     add("--against", type=Path, nargs="+", default=[], metavar="OTHER", help=text)
     text = "of --against: are the systems equivalent, their difference smaller than so many points"
     add("--margin", type=float, metavar="POINTS", help=text)
@@ -70,7 +70,7 @@ def check_arguments(args) -> None:
         raise InputError("--sentences and --html take one FILE; several files are seeds of one system")
     if args.against and len(args.against) != len(args.files):
         numbers = f"{len(args.files)} FILE and {len(args.against)} OTHER"
-        raise InputError(f"--against takes one OTHER for each FILE, both of one seed; given are {numbers}")
+        raise InputError(f"--against takes as many OTHER as there are FILE; given are {numbers}")
     sources = [path.resolve() for path in (*args.files, *args.against)]
     if args.margin is not None and not (args.against and args.margin > 0):
         raise InputError(f"--margin {args.margin:g}: must be above 0, and needs --against")
