@@ -19,8 +19,9 @@ from training_fla.recipe import Recipe, Stage1Arguments, parse_recipe, stage2_wo
 def build_processor(recipe: Recipe, splits):
     """The recipe's frames and the tokenizer of the language model that stage 2 will use (paper Sec. 4.2)."""
     from processing_fla import train_tokenizer
+    from training_fla.data.several.corpora import spoken_languages
     from training_fla.stages.building import make_processor
-    from training_fla.training.parts import check_targets, load_tokenizer
+    from training_fla.training.parts import check_targets, default_first, load_tokenizer
 
     pieces, text = recipe.model.train_tokenizer_pieces, recipe.text
     if not pieces:
@@ -29,9 +30,10 @@ def build_processor(recipe: Recipe, splits):
         return make_processor(recipe, tokenizer)
     if text.tokenizer:
         raise InputError("the recipe names a `tokenizer` and `train_tokenizer_pieces`: give one of the two")
-    if text.language_code is None:
+    codes = default_first(spoken_languages(splits.train), text.language_code) or [text.language_code]
+    if codes == [None]:
         raise InputError("`train_tokenizer_pieces` needs a `language_code`, e.g. en_XX")
-    tokenizer = train_tokenizer(splits.train.sentences, vocab_size=pieces, language_codes=(text.language_code,))
+    tokenizer = train_tokenizer(splits.train.sentences, vocab_size=pieces, language_codes=codes)
     return make_processor(recipe, tokenizer)
 
 

@@ -145,6 +145,7 @@ def type_text(kind: typing.Any) -> str:
         float: "number",
         bool: "true or false",
         dict: "mapping",
+        list: "list",
     }
     return names.get(plain, plain.__name__)
 

@@ -91,6 +91,8 @@ def _renumbered_fields(config, new_ids: dict[int, int]) -> dict[str, object]:
             fields[name] = len(new_ids)
         elif name in TOKEN_LISTS:  # an entry with a token that is gone has no use
             fields[name] = [new for new in (_renumbered(old, new_ids) for old in value) if new is not None] or None
+        elif name == "language_token_ids":
+            fields[name] = {code: new_ids[old] for code, old in value.items() if old in new_ids}
         elif name.endswith("_token_index"):  # of pictures, which are never read here
             fields[name] = new_ids.get(value, -1)
         elif name.endswith("_token_id"):

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 from .video_processing_fla import is_array, is_frame, is_one_video
 
 TASK = "sign-language-translation"
-VIDEO_OPTIONS = ("frame_stride", "max_source_frames", "num_frames", "fps", "do_sample_frames")
+VIDEO_OPTIONS = ("target_fps", "frame_stride", "max_source_frames", "num_frames", "fps", "do_sample_frames")
 
 
 class SignTranslationPipeline(Pipeline):
@@ -58,7 +58,9 @@ class SignTranslationPipeline(Pipeline):
                 - `batch_size` (`int`): clips translated at once; `num_workers` (`int`): processes that decode.
                 - `on_error` (`str`): `"raise"` (the default) or `"skip"`: a clip that cannot be read or translated
                   gives a result of `None` values with one more entry, `"error"`, that says why.
-                - `frame_stride`, `max_source_frames`, `num_frames`, `fps`, `do_sample_frames`: of the video processor.
+                - `target_fps`, `frame_stride`, `max_source_frames`, `num_frames`, `fps`, `do_sample_frames`: of the
+                  video processor.
+                - `language` (`str`): of the sentences, where the model was trained on several, as "zh_CN".
                 - `num_beams`, `max_new_tokens`, `do_sample` and any other option of `generate`, each by its name or
                   all in a dict `generate_kwargs`.
 

@@ -12,7 +12,7 @@ from .pipeline_fla import SignTranslationPipeline
 from .video_processing_fla import FlaVideoProcessorKwargs
 
 # The pipeline is imported here because `save_pretrained` copies the files that the processor's file imports.
-__all__ = ["FlaProcessor", "SignTranslationPipeline", "normalize_text"]
+__all__ = ["FlaProcessor", "SignTranslationPipeline", "in_language", "language_token_id", "normalize_text"]
 
 IGNORED_LABEL = -100  # what torch's cross-entropy leaves out
 
@@ -35,6 +35,58 @@ def normalize_text(text: str) -> str:
         `str`: the same sentence, in NFKC.
     """
     return unicodedata.normalize("NFKC", text)
+
+
+def language_token_id(tokenizer, language: str) -> int | None:
+    """The token of a language.
+
+    Args:
+        tokenizer ([`PreTrainedTokenizerBase`]): of any kind.
+        language (`str`): its code, as this tokenizer writes it: "de_DE" (MBart), "deu_Latn" (NLLB), "de" (M2M-100).
+
+    Returns:
+        `int`, *optional*: the token's id; `None` where the tokenizer has no such language.
+    """
+    token = (getattr(tokenizer, "lang_code_to_token", None) or {}).get(language, language)
+    index = tokenizer.convert_tokens_to_ids(token)
+    is_known = index is not None and index != tokenizer.unk_token_id
+    return index if is_known and index in tokenizer.all_special_ids + language_ids(tokenizer) else None
+
+
+def language_ids(tokenizer) -> list[int]:
+    """The tokens of the languages of M2M-100, which are not among its special ones.
+
+    Args:
+        tokenizer ([`PreTrainedTokenizerBase`]): of any kind.
+
+    Returns:
+        `list[int]`: ids; empty of another tokenizer.
+    """
+    return list(getattr(tokenizer, "lang_token_to_id", {}).values())
+
+
+def in_language(tokenizer, ids: list[int], language: str) -> list[int]:
+    """Target ids with the token of a language where the tokenizer puts it; in front where it has no languages.
+
+    Args:
+        tokenizer ([`PreTrainedTokenizerBase`]): which made the ids.
+        ids (`list[int]`): of a target in the tokenizer's own language, special tokens included.
+        language (`str`): a code that the tokenizer knows.
+
+    Returns:
+        `list[int]`: the target in that language.
+
+    Raises:
+        ValueError: if the tokenizer has no such language.
+    """
+    wanted = language_token_id(tokenizer, language)
+    if wanted is None:
+        raise ValueError(f"{language!r} is no language of the tokenizer.")
+    own = getattr(tokenizer, "tgt_lang", None)
+    if own is None:  # T5's: `fla trim` has added tokens of languages
+        return [wanted, *ids]
+    replaced = language_token_id(tokenizer, own)
+    return [wanted if token == replaced else token for token in ids]
 
 
 class FlaProcessor(ProcessorMixin):
@@ -63,13 +115,18 @@ class FlaProcessor(ProcessorMixin):
         return output
 
     def __call__(
-        self, videos=None, text: str | list[str] | None = None, **kwargs: Unpack[FlaProcessorKwargs]
+        self,
+        videos=None,
+        text: str | list[str] | None = None,
+        language: str | list[str] | None = None,
+        **kwargs: Unpack[FlaProcessorKwargs],
     ) -> BatchFeature:
         """Make a batch of videos, of sentences, or of both.
 
         Args:
             videos (*optional*): one video or several; see [`FlaVideoProcessor.preprocess`].
             text (`str` or `list[str]`, *optional*): one sentence for each video.
+            language (`str` or `list[str]`, *optional*): of the sentences, one of all or one of each; see [`labels`].
             kwargs: options of the video processor and of the tokenizer, and `return_tensors`.
 
         Returns:
@@ -94,25 +151,35 @@ class FlaProcessor(ProcessorMixin):
             sentences = [text] if isinstance(text, str) else text
             if len(sentences) != len(batch["pixel_values_videos"]):
                 raise ValueError(f"Got {len(batch['pixel_values_videos'])} videos, but {len(sentences)} sentences.")
-            batch["labels"] = self.labels(sentences, **options["text_kwargs"])
+            batch["labels"] = self.labels(sentences, language, **options["text_kwargs"])
         return batch
 
-    def labels(self, sentences: list[str], **text_kwargs):
+    def labels(self, sentences: list[str], language: str | list[str] | None = None, **text_kwargs):
         """Target ids of sentences, as the model is trained on them.
 
         Args:
             sentences (`list[str]`): of any length; NFKC is applied to them here.
+            language (`str` or `list[str]`, *optional*): the tokenizer's code of the language of all, or of each; the
+                tokenizer's own language when absent.
             text_kwargs: options of the tokenizer, such as `padding` and `return_tensors`.
 
         Returns:
             `list[list[int]]`, or a tensor `(B, L)` with `return_tensors`: padding is -100, which the loss leaves out.
+
+        Raises:
+            ValueError: if the tokenizer has no such language, or there is not one for each sentence.
         """
         sentences = [normalize_text(sentence) for sentence in sentences]
         options = text_kwargs | {"return_attention_mask": True, "return_tensors": None}
         encoded = self.tokenizer(text_target=sentences, **options)
+        languages = [language] * len(sentences) if language is None or isinstance(language, str) else language
         labels = [
             [token if real else IGNORED_LABEL for token, real in zip(*row, strict=True)]
             for row in zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
+        ]
+        labels = [
+            ids if code is None else in_language(self.tokenizer, ids, code)
+            for ids, code in zip(labels, languages, strict=True)
         ]
         return BatchFeature({"labels": labels}, tensor_type=text_kwargs.get("return_tensors"))["labels"]
 

@@ -19,7 +19,7 @@ from tokenizers import pre_tokenizers
 from transformers import M2M100Tokenizer, MBartTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES
 
-from .processing_fla import normalize_text
+from .processing_fla import in_language, normalize_text
 
 SUPPORTED_MODELS = ("Unigram", "BPE")
 METASPACE = "\u2581"
@@ -146,13 +146,16 @@ def train_tokenizer(
     )
 
 
-def set_start_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def set_start_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, language: str | None = None) -> None:
     """Have generation start with the tokens that stand before the first word in training; it changes configurations.
 
     MBart's targets end with their language, which the model moves to the front. Those of mBART-50, NLLB and M2M-100
-    begin with it: there generation starts from `</s>` and is forced to give the language first.
+    begin with it: there generation starts from `</s>` and is forced to give the language first. T5's have a language
+    only where tokens of several were added to the tokenizer; then `language` is the one to begin with.
     """
     target = tokenizer(text_target="")["input_ids"]  # MBart: </s> de_DE; mBART-50: de_DE </s>; T5: </s>
+    if language is not None:
+        target = in_language(tokenizer, target, language)
     if not target:
         return
     shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)  # NLLB's model has none

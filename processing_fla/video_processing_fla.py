@@ -28,6 +28,7 @@ from .video_reading_fla import frame_files, read_frame_files, read_frames, video
 class FlaVideoProcessorKwargs(VideosKwargs, total=False):
     """Options of [`FlaVideoProcessor`] beside those of every video processor; see there."""
 
+    target_fps: float | None
     frame_stride: int | None
     max_source_frames: int | None
     random_frame_phase: bool | None
@@ -43,6 +44,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
     Args:
         frame_stride (`int`, *optional*, defaults to 4):
             Keep one frame of each window of so many source frames; 1, 2, 4 and 8 are the rows of the paper's Table 6.
+        target_fps (`float`, *optional*):
+            A clip of more frames a second is thinned evenly to this rate before all else; never when absent. A clip
+            whose rate is unknown keeps its frames.
         max_source_frames (`int`, *optional*):
             A longer clip is thinned evenly to so many source frames before the stride; never when absent.
         random_frame_phase (`bool`, *optional*, defaults to `False`):
@@ -72,6 +76,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
     """
 
     frame_stride = 4  # Paper: Sec. 4.2, Table 6 (25 %)
+    target_fps = None  # Paper: the rate of the corpus, whatever it is
     max_source_frames = None
     max_sampled_frames = None
     random_frame_phase = False
@@ -100,12 +105,15 @@ class FlaVideoProcessor(BaseVideoProcessor):
         """Refuse options that no video can be read with.
 
         Raises:
-            ValueError: if a number of frames is below 1, or `packed_size` is no height and width.
+            ValueError: if a number of frames is below 1, `target_fps` is not above 0, or `packed_size` is no height
+                and width.
         """
         for name in ("frame_stride", "max_source_frames", "max_sampled_frames"):
             value = getattr(self, name)
             if (value is not None or name == "frame_stride") and not is_count(value):
                 raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
+        if self.target_fps is not None and not self.target_fps > 0:
+            raise ValueError(f"`target_fps` must be above 0, got {self.target_fps!r}.")
         size = self.packed_size
         if size is not None and not (
             isinstance(size, dict) and all(map(is_count, (size.get("height"), size.get("width"))))
@@ -115,8 +123,9 @@ class FlaVideoProcessor(BaseVideoProcessor):
     def to_dict(self) -> dict:
         """As [`BaseVideoProcessor.to_dict`]; says where the code lies in a saved folder before the first save too."""
         output = super().to_dict()
-        if output.get("packed_size") is None:  # as before there was one
-            output.pop("packed_size", None)
+        for name in ("packed_size", "target_fps"):
+            if output.get(name) is None:  # as before there was one
+                output.pop(name, None)
         if self._auto_class is not None:
             output["auto_map"] = {self._auto_class: f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"}
         return output
@@ -150,7 +159,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
         sampling = kwargs.get("do_sample_frames")
         if not (self.do_sample_frames if sampling is None else sampling):  # then every frame is kept
             kwargs |= {"frame_stride": 1, "max_source_frames": None, "random_frame_phase": False}
-            kwargs |= {"num_frames": None, "fps": None}
+            kwargs |= {"num_frames": None, "fps": None, "target_fps": None}
         kwargs |= {"do_sample_frames": True}
         return super(FlaVideoProcessor, self.with_options(**kwargs)).preprocess(videos, **kwargs)
 
@@ -164,20 +173,28 @@ class FlaVideoProcessor(BaseVideoProcessor):
         return processor
 
     def sample_frame_indices(
-        self, num_frames: int, generator: np.random.Generator | None = None, packed_stride: int = 1
+        self,
+        num_frames: int,
+        generator: np.random.Generator | None = None,
+        packed_stride: int = 1,
+        fps: float | None = None,
     ) -> np.ndarray:
-        """Choose which of a video's frames are kept: thinned to `max_source_frames`, then one of each window.
+        """Choose which of a video's frames are kept.
+
+        They are thinned to `target_fps` and to `max_source_frames`, then one of each window is kept.
 
         Args:
             num_frames (`int`): source frames S, at least 1.
             generator (`np.random.Generator`, *optional*): draws the frame of each window; the first when absent.
             packed_stride (`int`): source frames to each of the S, where the video was packed thinned already.
+            fps (`float`, *optional*): source frames a second; absent or 0 where nothing says it.
 
         Returns:
             `np.ndarray` of shape `(T,)`, int64: rising indices below S.
 
         Raises:
-            ValueError: if `num_frames` is below 1, or `frame_stride` is no multiple of `packed_stride`.
+            ValueError: if `num_frames` is below 1, `frame_stride` is no multiple of `packed_stride`, or a video that
+                was packed thinned has more than `target_fps`.
         """
         stride, limit = self.frame_stride, self.max_source_frames
         if num_frames < 1:
@@ -185,13 +202,33 @@ class FlaVideoProcessor(BaseVideoProcessor):
         if stride % packed_stride:
             raise ValueError(f"{num_frames} frames, packed one in {packed_stride}, do not fit a stride of {stride}.")
         stride //= packed_stride
-        left, limit = np.arange(num_frames), limit and -(-limit // packed_stride)
-        if limit and num_frames > limit:
-            left = np.linspace(0, num_frames - 1, limit).round().astype(np.int64)
+        left, limit = self.frames_at_target_rate(num_frames, fps), limit and -(-limit // packed_stride)
+        if len(left) < num_frames and packed_stride > 1:
+            raise ValueError(f"{num_frames} frames, packed one in {packed_stride}, cannot be thinned by their rate.")
+        if limit and len(left) > limit:
+            left = left[np.linspace(0, len(left) - 1, limit).round().astype(np.int64)]
         kept = np.arange(0, len(left), stride)  # of each window the first; the last window may be shorter
         if generator is not None:
             kept += (generator.random(len(kept)) * np.minimum(stride, len(left) - kept)).astype(np.int64)
         return left[kept]
+
+    def frames_at_target_rate(self, num_frames: int, fps: float | None) -> np.ndarray:
+        """The frames that `target_fps` leaves of a video.
+
+        Args:
+            num_frames (`int`): source frames S, at least 1.
+            fps (`float`, *optional*): source frames a second; absent or 0 where nothing says it.
+
+        Returns:
+            `np.ndarray` of shape `(T,)`, int64: rising indices below S; the first is 0.
+        """
+        left = np.arange(num_frames)
+        if not (self.target_fps and fps and fps > self.target_fps):
+            return left
+        # A packed corpus stores rates in 32 bits: where that alone decides, it must give the frame that a file gives.
+        tolerance = 1e-3
+        left = np.floor(left * (fps / self.target_fps) + tolerance).astype(np.int64)
+        return left[left < num_frames]
 
     def sample_frames(
         self,
@@ -205,7 +242,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
         if num_frames is not None or fps is not None:
             return np.asarray(super().sample_frames(metadata, num_frames=num_frames, fps=fps), dtype=np.int64)
         generator = None if phase_seed is None else np.random.default_rng(phase_seed)
-        return self.sample_frame_indices(metadata.total_num_frames, generator)
+        return self.sample_frame_indices(metadata.total_num_frames, generator, fps=metadata.fps)
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that a frame is scaled to before cropping."""

@@ -95,6 +95,12 @@ def look_at_features(folder: Path, printed: str) -> None:
     assert "`(N, 8)`, made by: I3D trained on BOBSL, 16 frames at stride 2" in card
 
 
+def look_at_several_corpora(folder: Path, printed: str) -> None:
+    test = metrics(folder / "runs/several/stage2")["test"]
+    assert list(test["corpora"]) == ["german", "chinese"] and test["num_sentences"] == 6
+    assert "\nde_DE " in printed and "\nzh_CN " in printed and "convention characters" in printed
+
+
 def look_at_training(folder: Path, printed: str) -> None:
     for stage in ("stage1", "stage2"):
         names = {file.name for file in (folder / "runs/phoenix14t" / stage).iterdir()}
@@ -188,6 +194,7 @@ LOOKS = {
     "dictionary.md": look_at_dictionary,
     "features.md": look_at_features,
     "recordings.md": look_at_recordings,
+    "several_corpora.md": look_at_several_corpora,
     "training.md": look_at_training,
     "planning.md": look_at_planning,
     "warm_start.md": look_at_warm_start,

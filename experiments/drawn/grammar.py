@@ -85,7 +85,8 @@ class Report:
     """A sentence of the corpus."""
 
     glosses: tuple[str, ...]
-    sentence: str
+    sentence: str  # German
+    statements: tuple[Statement, ...] = ()  # none of a single sign
 
 
 # What each sign means on its own.
@@ -150,7 +151,8 @@ def sample_report(rng: np.random.Generator, num_signs: int) -> Report:
                 continue
         glosses = tuple(gloss for statement in statements for gloss in statement.glosses())
         if len(glosses) == num_signs:
-            return Report(glosses, " und ".join(statement.sentence() for statement in statements))
+            sentence = " und ".join(statement.sentence() for statement in statements)
+            return Report(glosses, sentence, tuple(statements))
 
 
 def sample_reports(rng: np.random.Generator, split: str, count: int, length_shares: dict[int, float]) -> list[Report]:

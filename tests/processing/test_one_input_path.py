@@ -1,5 +1,6 @@
 """One input path: packed frames, on which a model is trained and scored, are those of processor and pipeline."""
 
+from fractions import Fraction
 from itertools import pairwise
 
 import av
@@ -153,3 +154,30 @@ def test_one_input_path_thins_a_long_clip_in_every_call(clips, processor):
     with pytest.raises(ValueError, match="29 frames, packed one in 3, do not fit a stride of 4"):
         video_processor.sample_frame_indices(29, packed_stride=3)
     assert video_processor.sample_frame_indices(15, packed_stride=2).tolist() == [0, 3, 6, 9, 12]
+
+
+def test_one_input_path_thins_clips_of_different_rates_to_one(tmp_path):
+    """The same 2 s at 50, 25 and 29.97 frames a second; a folder of frames does not say its rate to a processor."""
+    files = {}
+    for rate, count in ((50, 100), (25, 50), (Fraction(30000, 1001), 60)):
+        frames = [marked_frame(number % 20, 76, 96) for number in range(count)]
+        times = [round(1000 * number / rate) for number in range(count)]
+        files[str(rate)] = write_video(tmp_path / f"{count}.mkv", frames, times=times)
+    rows = [CorpusRow(name, VideoFile(file), "am tag", "train") for name, file in files.items()]
+    pack(rows, tmp_path / "packed", size=SIZE, num_workers=0)
+    processor = tiny_processor(SIZE, CROP, target_fps=25, frame_stride=4)
+    videos = SignVideoDataset(PackedCorpus(tmp_path / "packed", "train"), processor)
+    assert videos.lengths.tolist() == [13, 13, 13]
+    for index, file in enumerate(files.values()):
+        batch = processor.video_processor(file, return_metadata=True, **RAW)
+        kept = batch["video_metadata"][0].frames_indices
+        assert len(kept) == videos.lengths[index] == len(videos[index]["pixel_values_videos"])
+        assert kept.tolist() == videos.kept(videos.corpus.num_frames[index], fps=videos.corpus.rates[index]).tolist()
+    assert (
+        processor.video_processor(files["50"], return_metadata=True, **RAW)["video_metadata"][0].frames_indices[1] == 8
+    )
+    processor.save_pretrained(tmp_path / "saved")
+    assert FlaVideoProcessor.from_pretrained(tmp_path / "saved").target_fps == 25
+    assert "target_fps" not in tiny_processor(SIZE, CROP).video_processor.to_dict()
+    as_packed = SignVideoDataset(PackedCorpus(tmp_path / "packed", "train"), tiny_processor(SIZE, CROP))
+    assert as_packed.lengths.tolist() == [25, 13, 15], "off by default"

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from processing_fla import FlaVideoProcessor
 from tests.processing.drawing import marked_frame, tiny_model, tiny_processor, write_video
 from training_fla.cli import main
 from training_fla.viewing import subtitles
@@ -28,7 +29,7 @@ def seen(cues) -> list[tuple]:
 @pytest.mark.parametrize("count", [1, 4, 5, 24, 25, 61])
 @pytest.mark.parametrize("length", [2.0, 0.05, 99])
 def test_windows_hold_every_frame_once_and_do_not_overlap(count, length):
-    cues = seen(cut_windows(numbered([2 + number / 10 for number in range(count)]), length))
+    cues = seen(cut_windows(numbered([2 + number / 10 for number in range(count)]), length, FlaVideoProcessor()))
     assert [number for *_, numbers in cues for number in numbers] == list(range(count))
     assert all(before[1] <= after[0] for before, after in pairwise(cues))
     for place, (start, end, numbers) in enumerate(cues):
@@ -40,7 +41,7 @@ def test_windows_hold_every_frame_once_and_do_not_overlap(count, length):
 def test_windows_follow_the_frame_times():
     # A telephone's frames do not follow evenly, and nothing is shown for a while.
     times = [0.0, 0.04, 0.9, 1.0, 1.9, 2.01, 7.5, 7.54, 7.6]
-    cues = seen(cut_windows(numbered(times), 2.0))
+    cues = seen(cut_windows(numbered(times), 2.0, FlaVideoProcessor()))
     assert cues == [(0.0, 2.0, [0, 1, 2, 3, 4]), (2.01, 4.0, [5]), (7.5, 7.66, [6, 7, 8])]
 
 
@@ -62,7 +63,9 @@ def saved(tmp_path_factory):
 class Translator:
     """In the place of a pipeline: gives sentences, and keeps the shapes of what it was given."""
 
-    processor = SimpleNamespace(video_processor=SimpleNamespace(reading_size=lambda height, width: (32, 32)))
+    processor = SimpleNamespace(
+        video_processor=FlaVideoProcessor(size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32})
+    )
 
     def __init__(self, sentences):
         self.sentences, self.shapes = sentences, []

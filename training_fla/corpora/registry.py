@@ -76,6 +76,15 @@ CORPORA = {
         license="apache-2.0",
         convention="words",
     ),
+    "demo_chinese": Corpus(
+        title="The demo corpus of `fla-llm` in Chinese: a figure that makes invented signs, with weather sentences",
+        terms=(
+            "It is not a sign language: the figures below say that the code works, nothing about translating people."
+        ),
+        languages=("zh",),
+        license="apache-2.0",
+        convention="characters",
+    ),
 }
 
 

@@ -36,7 +36,8 @@ class ClipBatchSampler(Sampler[list[int]]):
     last round a process may have fewer clips, or none: an empty batch, which [`Shares`] fills.
 
     Args:
-        dataset: has `lengths`, the sampled frames of each clip, and may have `set_epoch` and `ids`.
+        dataset: has `lengths`, the sampled frames of each clip, and may have `set_epoch`, `ids` and, where an epoch
+            has not every clip once, `mixture`.
         batch_size (`int`): clips of a batch; with `frames_per_batch`, the most.
         seed (`int`): of the order.
         by_length (`bool`): whether the clips of a step are of similar length.
@@ -67,10 +68,13 @@ class ClipBatchSampler(Sampler[list[int]]):
         self.num_processes = num_processes
         self.process_index = process_index
         self.clips_a_step = batch_size * accumulation * num_processes
+        self.mixture = getattr(dataset, "mixture", None)
         self.budget = None
         if frames_per_batch is not None:
             ids = getattr(dataset, "ids", None)
-            self.budget = FrameBudget(self.lengths, frames_per_batch, batch_size, accumulation * num_processes, ids)
+            longest = None if self.mixture is None else self.mixture.longest(self.lengths)
+            batches_a_step = accumulation * num_processes
+            self.budget = FrameBudget(self.lengths, frames_per_batch, batch_size, batches_a_step, ids, longest)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -87,7 +91,8 @@ class ClipBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(len(self.lengths))
+        clips = len(self.lengths) if self.mixture is None else self.mixture.clips(self.epoch)
+        order = generator.permutation(clips)
         if self.budget is not None:
             yield from self.budget.batches(order, generator)[self.process_index :: self.num_processes]
             return
@@ -122,6 +127,7 @@ class FrameBudget:
         max_clips: int,  # of a batch
         batches_a_step: int = 1,  # on all processes
         ids: Sequence[str] | None = None,  # of the clips, for messages
+        longest_epoch: np.ndarray | None = None,  # places of the clips of the longest epoch; each once where absent
     ):
         if len(lengths) and lengths.max() > max_frames:
             longest = int(lengths.argmax())
@@ -132,11 +138,11 @@ class FrameBudget:
         self.max_frames = max_frames
         self.max_clips = max_clips
         self.batches_a_step = batches_a_step
-        self.num_batches = self._count()
+        self.num_batches = self._count(np.arange(len(lengths)) if longest_epoch is None else longest_epoch)
 
-    def _count(self) -> int:
-        """How many batches an epoch has: whole steps, and some more than the fewest possible."""
-        fewest = len(self._cut(np.arange(len(self.lengths)), max(1, len(self.lengths))))
+    def _count(self, clips: np.ndarray) -> int:
+        """How many batches an epoch of these clips has: whole steps, and some more than the fewest possible."""
+        fewest = len(self._cut(clips, max(1, len(clips))))
         wanted = fewest + int(np.ceil(SPARE_BATCHES * fewest))
         steps = min(-(-wanted // self.batches_a_step), len(self.lengths) // self.batches_a_step)
         if steps * self.batches_a_step < fewest:

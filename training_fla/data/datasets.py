@@ -1,6 +1,7 @@
 """The clips of a split as frames, augmented where the visual encoder is trained, or as stored features."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,15 @@ SPECIAL_TOKENS = 8
 class Targets:
     """The sentences of a split as label ids, tokenised when asked for; bad ones are refused at once."""
 
-    def __init__(self, corpus: PackedCorpus, count: int, processor: FlaProcessor, max_tokens: int):
-        self.corpus, self.processor, self.max_tokens = corpus, processor, max_tokens
+    def __init__(
+        self,
+        corpus: PackedCorpus,
+        count: int,
+        processor: FlaProcessor,
+        max_tokens: int,
+        languages: Sequence[str] | None = None,  # of the clips, where a run has several
+    ):
+        self.corpus, self.processor, self.max_tokens, self.languages = corpus, processor, max_tokens, languages
         for index, sentence in enumerate(corpus.sentences[:count]):
             text = normalize_text(sentence)
             if not text.strip():
@@ -41,7 +49,8 @@ class Targets:
                 self[index]
 
     def __getitem__(self, index: int) -> list[int]:
-        ids = self.processor.labels([self.corpus.sentences[index]])[0]
+        language = None if self.languages is None else self.languages[index]
+        ids = self.processor.labels([self.corpus.sentences[index]], language)[0]
         if len(ids) > self.max_tokens:
             clip, limit = self.corpus.ids[index], f"max_target_tokens {self.max_tokens}"
             raise InputError(f"clip {clip}: its sentence has {len(ids)} tokens, more than {limit}")
@@ -63,6 +72,7 @@ class SignVideoDataset(Dataset):
         random_frame_phase: bool = False,  # draw the kept frame of each window
         max_clips: int | None = None,  # keep only the first so many
         seed: int = 0,
+        languages: Sequence[str] | None = None,  # of the clips, where a run has several
     ):
         self.corpus, self.video_processor, self.augmentation = corpus, processor.video_processor, augmentation
         self.random_frame_phase, self.seed = random_frame_phase, seed
@@ -71,25 +81,37 @@ class SignVideoDataset(Dataset):
             kept = f"{corpus.folder} keeps one frame in {corpus.frame_stride}"
             raise InputError(f"{kept}, which does not fit frame_stride {stride}; pack it with every frame")
         self.count = len(corpus) if max_clips is None else min(max_clips, len(corpus))
-        self.targets = Targets(corpus, self.count, processor, max_target_tokens)
-        counts, places = np.unique(corpus.num_frames.array[: self.count].to_numpy(), return_inverse=True)
-        self.lengths = np.array([len(self.kept(int(count))) for count in counts])[places]  # sampled frames
+        self.targets = Targets(corpus, self.count, processor, max_target_tokens, languages)
+        self.lengths = self.sampled_frames()
         # Shared memory, so that workers which outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     ids = property(lambda self: self.corpus.ids[: self.count])
     sentences = property(lambda self: self.corpus.sentences[: self.count])
+    languages = property(lambda self: self.targets.languages and self.targets.languages[: self.count])
 
     def __len__(self) -> int:
         return self.count
+
+    def sampled_frames(self) -> np.ndarray:
+        """The sampled frames of each clip, `(clips,)`."""
+        counts = self.corpus.num_frames.array[: self.count].to_numpy()
+        if self.video_processor.target_fps is None:
+            counts, places = np.unique(counts, return_inverse=True)
+            return np.array([len(self.kept(int(count))) for count in counts])[places]
+        if self.corpus.frame_stride > 1:
+            kept = f"{self.corpus.folder} keeps one frame in {self.corpus.frame_stride}"
+            raise InputError(f"{kept}, which does not fit target_fps: pack it with every frame")
+        kinds, places = np.unique(np.stack([counts, self.corpus.rates[: self.count]]), axis=1, return_inverse=True)
+        return np.array([len(self.kept(int(count), fps=rate)) for count, rate in kinds.T])[places]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose random numbers are drawn next, counted from 0."""
         self._epoch.fill_(epoch)
 
-    def kept(self, num_frames: int, generator: np.random.Generator | None = None) -> np.ndarray:
+    def kept(self, num_frames: int, generator: np.random.Generator | None = None, fps: float = 0.0) -> np.ndarray:
         """Which packed frames of a clip of so many are kept; `generator` draws their phase, which else is fixed."""
-        return self.video_processor.sample_frame_indices(num_frames, generator, self.corpus.frame_stride)
+        return self.video_processor.sample_frame_indices(num_frames, generator, self.corpus.frame_stride, fps)
 
     epoch = property(lambda self: int(self._epoch))
 
@@ -99,7 +121,8 @@ class SignVideoDataset(Dataset):
     def example(self, index: int, clip: pa.RecordBatch | None = None) -> dict:
         """A clip as the collator takes it; `clip` is its row of a shard, where a stream brought it."""
         generator = np.random.default_rng([self.seed, self.epoch, index])
-        kept = self.kept(self.corpus.num_frames[index], generator if self.random_frame_phase else None)
+        fps = 0.0 if self.video_processor.target_fps is None else float(self.corpus.rates[index])
+        kept = self.kept(self.corpus.num_frames[index], generator if self.random_frame_phase else None, fps)
         frames = self.corpus.read_frames(index, kept, clip)  # (T, 3, H, W)
         if self.augmentation is None:
             frames = self.video_processor.scale_and_crop(frames)
@@ -116,6 +139,7 @@ class SignFeatureDataset(Dataset):
         self.features, self.targets, self.lengths = features, targets, lengths  # lengths (clips,): N of each
         corpus, count = targets.corpus, len(lengths)
         self.ids, self.sentences = corpus.ids[:count], corpus.sentences[:count]
+        self.languages = targets.languages and targets.languages[:count]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -138,7 +162,14 @@ def clip_augmentation(data: DataArguments, learns: bool) -> tuple[ClipAugmentati
     return augmentation if probability or phase else None, phase
 
 
-def make_datasets(recipe: Recipe, args, splits, processor: FlaProcessor, model) -> dict[str, Dataset]:
+def make_datasets(
+    recipe: Recipe,
+    args,
+    splits,
+    processor: FlaProcessor,
+    model,
+    languages: Mapping[str, Sequence[str] | None] | None = None,  # of the clips of each split, where a run has several
+) -> dict[str, Dataset]:
     """The splits `train`, varied where the visual encoder learns, `dev` and `test`: as frames or stored features."""
     data, are_features = recipe.data, splits.train.feature_size is not None
     if splits.train.feature_size != model.config.sign_feature_size:
@@ -151,6 +182,8 @@ def make_datasets(recipe: Recipe, args, splits, processor: FlaProcessor, model) 
         if augmentation is not None and augmentation.probability and args.process_index == 0:
             note_unknown_source(splits.train)
         options["train"] |= {"augmentation": augmentation, "random_frame_phase": phase, "seed": args.seed}
+    for name, codes in (languages or {}).items():
+        options[name] = options[name] | {"languages": codes}
     make = prepared if are_features else SignVideoDataset
     datasets = {name: make(getattr(splits, name), processor, **given) for name, given in options.items()}
     check_lengths(datasets, model)
@@ -168,10 +201,16 @@ def note_unknown_source(corpus: PackedCorpus) -> None:
         )
 
 
-def prepared(corpus: PackedCorpus, processor: FlaProcessor, max_target_tokens: int, max_clips: int | None) -> Dataset:
+def prepared(
+    corpus: PackedCorpus,
+    processor: FlaProcessor,
+    max_target_tokens: int,
+    max_clips: int | None,
+    languages: Sequence[str] | None = None,
+) -> Dataset:
     """A split of a feature corpus."""
     count = len(corpus) if max_clips is None else min(max_clips, len(corpus))
-    targets = Targets(corpus, count, processor, max_target_tokens)
+    targets = Targets(corpus, count, processor, max_target_tokens, languages)
     return SignFeatureDataset(open_features(corpus), targets, corpus.num_frames.array[:count].to_numpy())
 
 

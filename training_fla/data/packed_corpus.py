@@ -262,6 +262,13 @@ class PackedCorpus:
             return None
         return self.column("source_height")[index], self.column("source_width")[index]
 
+    @property
+    def rates(self) -> np.ndarray:
+        """Source frames a second of each clip, `(clips,)`; 0 where nothing says it."""
+        if "fps" not in self._read_index().column_names:
+            raise InputError(f"{self.folder} was packed by 0.3.0 or older, without frame rates: pack it again")
+        return self.column("fps").array.to_numpy()
+
     def fps(self, index: int) -> float:
         """Source frames a second of a clip; 0 where nothing says it."""
         return self._read_clip(index).column("fps")[0].as_py() or 0.0

@@ -41,9 +41,12 @@ def url_of(dataset: str) -> str:
     return str(Path(dataset).absolute()) if Path(dataset).is_dir() else f"hf://datasets/{dataset}"
 
 
-def local_copy(data: DataArguments, parent: Path) -> Path:
-    """A packed folder without the frames of its training split: the folder itself, or a copy in `parent`."""
-    url = url_of(data.dataset)
+def local_copy(data: DataArguments, parent: Path, dataset: str | None = None) -> Path:
+    """A packed folder without the frames of its training split: the folder itself, or a copy in `parent`.
+
+    `dataset` is one of several that the recipe lists.
+    """
+    url = url_of(dataset or data.dataset)
     with loading(url, "a packed corpus"):
         files, root = url_to_fs(url)
         if "file" in files.protocol:
@@ -68,9 +71,9 @@ def local_copy(data: DataArguments, parent: Path) -> Path:
 class SignVideoStream(IterableDataset):
     """The examples of a [`SignVideoDataset`] in the order in which their shards arrive, shuffled in a buffer."""
 
-    def __init__(self, videos: SignVideoDataset, data: DataArguments, args):
+    def __init__(self, videos: SignVideoDataset, data: DataArguments, args, dataset: str | None = None):
         self.videos, self.ids, self.set_epoch = videos, videos.ids, videos.set_epoch
-        files = f"{url_of(data.dataset)}/{data.train_split}-*-of-*.arrow"
+        files = f"{url_of(dataset or data.dataset)}/{data.train_split}-*-of-*.arrow"
         schema = videos.corpus.schema.remove_metadata()  # by which the frames would be decoded as images
         place = schema.get_field_index("frames")
         jpeg = pa.large_binary()  # a buffer may hold more than 2 GiB of them

@@ -3,6 +3,7 @@
 import json
 import re
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,20 @@ SENTENCE_LANGUAGES = {"de": "German", "zh": "Chinese", "en": "English"}
 
 def training_facts(recipe, splits) -> dict[str, Any]:
     """What `metrics.json` keeps for the card: corpus, language, counts, models that training began with."""
-    data: dict[str, Any] = {"corpus": splits.train.corpus, "language": splits.train.language}
-    for name in SPLITS:
-        corpus = getattr(splits, name)
-        signers = {signer for signer in corpus.signers if signer}
-        data[name] = {"clips": len(corpus), "frames": sum(corpus.num_frames), "signers": len(signers)}
+    entries = getattr(splits.train, "entries", ())  # of several corpora
+    if entries:
+        each = {entry.name: corpus_facts(splits.of_corpus(place)) for place, entry in enumerate(entries)}
+        for place, entry in enumerate(entries):
+            each[entry.name] |= {
+                "weight": entry.weight,
+                "languages": sorted(set(splits.train.languages[place]) - {""}),
+            }
+        data: dict[str, Any] = {"corpora": each}
+        for name in SPLITS:
+            kinds = ("clips", "frames", "signers")
+            data[name] = {kind: sum(facts[name][kind] for facts in each.values()) for kind in kinds}
+    else:
+        data = corpus_facts(splits)
     # A random language model takes only the architecture.
     is_random = getattr(recipe.model, "random_language_model", False)
     base_model = None if is_random else _base_model(getattr(recipe.model, "language_model", None))
@@ -44,6 +54,16 @@ def training_facts(recipe, splits) -> dict[str, Any]:
     start = recipe.start or (read_facts(Path(earlier) / "metrics.json").get("start") if earlier else None)
     facts = {"data": data, "base_model": base_model, "start": start}
     return {name: value for name, value in facts.items() if value}
+
+
+def corpus_facts(splits) -> dict[str, Any]:
+    """Of one corpus: its name, language, and the counts of its splits."""
+    data: dict[str, Any] = {"corpus": splits.train.corpus, "language": splits.train.language}
+    for name in SPLITS:
+        corpus = getattr(splits, name)
+        signers = {signer for signer in corpus.signers if signer}
+        data[name] = {"clips": len(corpus), "frames": sum(corpus.num_frames), "signers": len(signers)}
+    return data
 
 
 def _base_model(name: str | None) -> str | None:
@@ -66,15 +86,13 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
     if not config:
         raise InputError(f"{folder} is not the folder of a trained model: it holds no config.json")
     data = metrics.get("data", {})
-    corpus = data.get("corpus", "")
-    known = CORPORA.get(corpus)
-    title = "The owner's own clips" if corpus == "manifest" else f"The owner's own corpus, `{corpus}`"
+    corpora = described(data)
     scored = [split for split in ("dev", "test") if "bleu4" in metrics.get(split, {})]
     named = {split: recipe.get(f"{split}_split", split) for split in SPLITS}  # what the run took as each split
     labels = {split: split if split == name else f"{split} ({name})" for split, name in named.items()}
-    metadata = _metadata(metrics, recipe, known, license)
+    metadata = _metadata(metrics, recipe, corpora, license)
     metadata.model_name = repo_id.split("/")[-1] if repo_id else public_name(str(folder))
-    metadata.eval_results = eval_results(metrics, known, named) or None
+    metadata.eval_results = [result for corpus in corpora for result in eval_results(metrics, corpus, named)] or None
     try:
         return ModelCard.from_template(
             metadata,
@@ -83,10 +101,12 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
             repo_id=repo_id or str(folder),
             metrics=metrics,
             start=public_name(metrics["start"]["model"]) if "start" in metrics else None,
-            corpus=known,
-            corpus_title=known.title if known else title,
+            corpora=corpora,
+            several=len(corpora) > 1,
             splits={split: {"label": labels[split], **data.get(split, {})} for split in SPLITS},
             scored=scored,
+            results=results_of(metrics, corpora),
+            signatures=signatures_of(metrics, corpora, scored),
             on_training_clips=[labels[split] for split in scored if named[split] == named["train"]],
             titles=TITLES,
             text=config.get("text_config", {}),
@@ -94,12 +114,74 @@ def fill_card(folder: Path, repo_id: str | None = None, license: str | None = No
             extractor=config.get("sign_feature_extractor"),
             generation=read_facts(folder / "generation_config.json"),
             video=read_facts(folder / "processor_config.json").get("video_processor", {}),
-            sentence_language=SENTENCE_LANGUAGES.get((metadata.language or [""])[-1], ""),
+            sentence_language=sentence_languages(corpora, metadata.language or []),
             hyperparameters=hyperparameters(metrics, recipe),
             costs=costs(folder, metrics, recipe, config),
         )
     except ValueError as error:
         raise InputError(f"no card can be made of {folder}: {error}") from error
+
+
+@dataclass
+class DescribedCorpus:
+    """A corpus that a run was trained on: its facts in `metrics.json`, and what is known of it besides."""
+
+    facts: dict[str, Any]
+    name: str = ""  # of one of several: in the scores
+    known: Corpus | None = None
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        corpus = self.facts.get("corpus", "")
+        if self.known:
+            return self.known.title
+        return "The owner's own clips" if corpus == "manifest" else f"The owner's own corpus, `{corpus}`"
+
+    @property
+    def languages(self) -> list[str]:
+        """ISO codes, the sign language first where it is known; one of several speaks what the run says."""
+        if self.known:
+            return list(self.known.languages)
+        codes = self.facts.get("languages") or [self.facts.get("language") or ""]
+        return [code for code in (text.split("_")[0].lower() for text in codes) if re.fullmatch("[a-z]{2,3}", code)]
+
+    def scores(self, metrics: dict, split: str) -> dict:
+        """Its scores of a split."""
+        scores = metrics.get(split, {})
+        return scores.get("corpora", {}).get(self.name, {}) if self.name else scores
+
+
+def described(data: dict[str, Any]) -> list[DescribedCorpus]:
+    """The corpora of a run, by what its `metrics.json` says of its data."""
+    if "corpora" not in data:
+        return [DescribedCorpus(data, known=CORPORA.get(data.get("corpus", "")))]
+    each = data["corpora"].items()
+    return [DescribedCorpus(facts, name, CORPORA.get(facts.get("corpus", ""))) for name, facts in each]
+
+
+def results_of(metrics: dict, corpora: list[DescribedCorpus]) -> dict[str, dict[str, dict]]:
+    """The scores by split, under a heading where there are several corpora: their mean, then each."""
+    if len(corpora) == 1:
+        return {"": metrics}
+    each = {corpus.name: {split: corpus.scores(metrics, split) for split in SPLITS} for corpus in corpora}
+    return {"Mean of the corpora": metrics} | each
+
+
+def signatures_of(metrics: dict, corpora: list[DescribedCorpus], scored: list[str]) -> str:
+    """How the last split was scored, a line for each corpus."""
+    lines = []
+    for corpus in corpora if scored else ():
+        name = f"{corpus.name}: " if corpus.name else ""
+        lines.append(name + str(corpus.scores(metrics, scored[-1]).get("signature", "")))
+    return "\n".join(lines)
+
+
+def sentence_languages(corpora: list[DescribedCorpus], codes: list[str]) -> str:
+    """The languages of the sentences in words, where all have one: "German or Chinese"."""
+    spoken = [(corpus.languages or [""])[-1] for corpus in corpora] if len(corpora) > 1 else [(codes or [""])[-1]]
+    words = [SENTENCE_LANGUAGES.get(code, "") for code in dict.fromkeys(spoken)]
+    return " or ".join(words) if all(words) else ""
 
 
 def find_template() -> Path:
@@ -116,12 +198,12 @@ def write_card(folder: Path, repo_id: str | None = None) -> None:
     write_text(folder / "README.md", str(fill_card(folder, repo_id)))
 
 
-def eval_results(metrics: dict, known: Corpus | None, named: dict[str, str]) -> list[EvalResult]:
+def eval_results(metrics: dict, described: DescribedCorpus, named: dict[str, str]) -> list[EvalResult]:
     """The figures of test and dev in the form of the Hub's `model-index`; none for clips that were trained on."""
-    corpus = metrics.get("data", {}).get("corpus")
+    corpus, known = described.facts.get("corpus"), described.known
     results = []
     for split in ("test", "dev") if corpus else ():
-        scores = metrics.get(split, {}) if named[split] != named["train"] else {}
+        scores = described.scores(metrics, split) if named[split] != named["train"] else {}
         for name in filter(scores.__contains__, TITLES):
             order = {"max_order": int(name[-1])} if name.startswith("bleu") else {}
             result = EvalResult(
@@ -139,21 +221,28 @@ def eval_results(metrics: dict, known: Corpus | None, named: dict[str, str]) -> 
     return results
 
 
-def _metadata(metrics: dict, recipe: dict, known: Corpus | None, license: str | None) -> ModelCardData:
+def _metadata(metrics: dict, recipe: dict, corpora: list[DescribedCorpus], license: str | None) -> ModelCardData:
     """What the Hub reads of the card, but for name and results."""
     details = {}
-    if known and known.license == "other" and not license:
-        details = {"license_name": "terms-of-the-training-data", "license_link": known.url}
-    code = str(recipe.get("language_code") or metrics.get("data", {}).get("language") or "").split("_")[0].lower()
-    languages = list(known.languages) if known else re.findall("^[a-z]{2,3}$", code)
+    known = [corpus.known for corpus in corpora if corpus.known]
+    bound = [corpus for corpus in known if corpus.license == "other"]
+    if bound and not license:
+        details = {"license_name": "terms-of-the-training-data", "license_link": bound[0].url}
+    if len(known) == len(corpora):  # the terms of an unknown corpus are its owner's to say
+        license = license or (bound or known)[0].license
+    if not known and len(corpora) == 1:
+        code = str(recipe.get("language_code") or metrics.get("data", {}).get("language") or "").split("_")[0].lower()
+        languages = re.findall("^[a-z]{2,3}$", code)
+    else:
+        languages = list(dict.fromkeys(code for corpus in corpora for code in corpus.languages))
     return ModelCardData(
-        license=license or (known.license if known else None),
+        license=license,
         **details,
         language=languages or None,
         library_name="transformers",
         pipeline_tag=TASK,
         base_model=metrics.get("base_model"),
-        datasets=[metrics["data"]["corpus"]] if known else None,
+        datasets=[corpus.facts["corpus"] for corpus in corpora if corpus.known] or None,
         metrics=["bleu", "rouge", "chrf"] if "test" in metrics else None,
         tags=TAGS,
     )

@@ -12,6 +12,7 @@ from .arguments import (
     VisualArguments,
 )
 from .batch_size import BATCH_LINES, PAPERS_CLIPS_A_STEP, clips_a_process, clips_a_step
+from .corpora import CorpusEntry, corpus_entries, dataset_places
 from .kept_lines import DECIDED_LATER, FREE_TO_CHANGE, default_lines, read_kept_lines, stage_of
 from .next_stage import stage2_words
 from .parsing import parse_recipe
@@ -21,6 +22,7 @@ from .values import read_lines, typed_lines
 
 __all__ = [
     "BATCH_LINES",
+    "CorpusEntry",
     "DECIDED_LATER",
     "DataArguments",
     "FREE_TO_CHANGE",
@@ -38,6 +40,8 @@ __all__ = [
     "VisualArguments",
     "clips_a_process",
     "clips_a_step",
+    "corpus_entries",
+    "dataset_places",
     "default_lines",
     "override",
     "parse_recipe",

@@ -24,7 +24,15 @@ class DataArguments:
 
     _argument_group_name = "data"
 
-    dataset: str | None = option(None, "folder of a packed corpus, as `fla prepare` writes it")
+    # `str` after `list`: the parser of transformers takes the second of several types for text.
+    dataset: list | str | None = option(
+        None,
+        "folder of a packed corpus, as `fla prepare` writes it; or a list, of each corpus a folder or a mapping with "
+        "path, name, weight, language, convention",
+    )
+    sampling_temperature: float = option(
+        1.0, "of several corpora: draw each in proportion to weight times clips to the power of 1 by this number"
+    )
     manifest: str | None = option(None, "instead of `dataset`: a table (CSV, TSV, JSONL) of videos and sentences")
     streaming: bool = option(False, "read training clips as they come: `dataset` is a folder, fsspec URL or Hub id")
     shuffle_buffer: int = option(128, "number of clips of a stream that each worker shuffles, about 2 MB each")
@@ -40,8 +48,15 @@ class DataArguments:
     train_split: str = option("train", "split that is trained on")
     dev_split: str = option("dev", "split that chooses the model")
     test_split: str = option("test", "split that is reported")
-    max_train_clips: int | None = option(None, "use only this number of training clips, from the first")
-    max_eval_clips: int | None = option(None, "use only this number of dev clips and of test clips, from the first")
+    max_train_clips: int | None = option(
+        None, "use only this number of training clips, from the first, of each corpus"
+    )
+    max_eval_clips: int | None = option(
+        None, "use only this number of dev clips and of test clips, from the first, of each corpus"
+    )
+    target_fps: float | None = option(
+        None, "thin faster clips to this number of frames a second first; null: whatever their rate, as in the paper"
+    )
     frame_stride: int | None = option(None, "keep one frame of this number of frames; default: the paper's")
     max_source_frames: int | None = option(None, "thin longer clips to this number of source frames first")
     frame_size: int = option(256, "resize frames to a square with this side, in pixels")
@@ -69,7 +84,7 @@ class TextArguments:
 
     tokenizer: str | None = option(None, "folder or Hub id of the (trimmed) tokenizer")
     language_code: str | None = option(
-        None, "language token that a target ends with, e.g. de_DE; default: the tokenizer's"
+        None, "language token of the targets, e.g. de_DE; default: the tokenizer's. Of several corpora: the default"
     )
     max_target_tokens: int = option(128, "refuse training targets with more tokens than this")
     max_new_tokens: int | None = option(None, "longest translation, in tokens; default: the pipeline's")

@@ -52,7 +52,16 @@ def effective_lines(stage_class: type, values: dict[str, Any]) -> dict[str, Any]
         del defaults["per_device_train_batch_size"]
     lines = {name: value for name, value in values.items() if name not in NOT_KEPT}
     lines |= {name: value for name, value in defaults.items() if name not in lines}
-    return {name: CREDENTIALS.sub("", value) if isinstance(value, str) else value for name, value in lines.items()}
+    return {name: without_credentials(value) for name, value in lines.items()}
+
+
+def without_credentials(value: Any) -> Any:
+    """A line's value without user names and passwords in addresses."""
+    if isinstance(value, dict):
+        return {key: without_credentials(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_credentials(inner) for inner in value]
+    return CREDENTIALS.sub("", value) if isinstance(value, str) else value
 
 
 def stage_of(lines: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The command of stage 2 that follows a stage 1."""
 
+import json
 from pathlib import Path
 
 from training_fla.recipe.arguments import Recipe, Stage2Arguments
@@ -8,6 +9,7 @@ from training_fla.recipe.values import defaults_of_fields, read_lines
 # Lines that stage 2 shares with its stage 1.
 SHARED = (
     "dataset",
+    "sampling_temperature",
     "manifest",
     "streaming",
     "video_column",
@@ -20,6 +22,7 @@ SHARED = (
     "train_split",
     "dev_split",
     "test_split",
+    "target_fps",
     "frame_stride",
     "max_source_frames",
     "frame_size",
@@ -67,6 +70,8 @@ def _written(value: object) -> str:
     """A value as the command line takes it."""
     if value is None:
         return "null"
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

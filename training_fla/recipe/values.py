@@ -28,6 +28,8 @@ LEAST = {
     "max_train_clips": 1,
     "max_eval_clips": 1,
     "shuffle_buffer": 1,
+    "sampling_temperature": 1,
+    "target_fps": 1,
     "frames_per_batch": 1,
     "max_target_tokens": 1,
     "max_new_tokens": 1,

@@ -1,5 +1,8 @@
 """`SignTranslationMetric`: the scores as an `evaluate.Metric`, for training loops, ours or not."""
 
+import statistics
+from collections.abc import Sequence
+
 import datasets
 import evaluate
 
@@ -7,6 +10,7 @@ from training_fla.errors import InputError
 from training_fla.scoring.conventions import CONVENTIONS, convention_for
 from training_fla.scoring.rouge import ROUGE_VARIANTS
 from training_fla.scoring.scores import (
+    SCORE_NAMES,
     alternative_scores,
     answer_counts,
     check_sentences,
@@ -76,3 +80,24 @@ class SignTranslationMetric(evaluate.Metric):
         if alternatives:
             scores["alternatives"] = alternative_scores(predictions, references, convention)
         return scores
+
+
+SUMS = ("num_sentences", "exact_matches", "distinct_predictions", "distinct_references")
+
+
+def score_dataset(metric: SignTranslationMetric | None, dataset, translations: Sequence[str], **options) -> dict:
+    """Scores of the sentences of a dataset; of one with `parts` each by its convention, in `corpora`, and their means.
+
+    `options` are those of [`SignTranslationMetric`].
+    """
+    sentences = dataset.sentences
+    parts = getattr(dataset, "parts", None)
+    if parts is None:
+        return metric.compute(predictions=translations, references=sentences, **options)
+    corpora = {}
+    for part in parts:
+        sides = {"predictions": translations, "references": sentences}
+        sides = {name: side[part.clips.start : part.clips.stop] for name, side in sides.items()}
+        corpora[part.name] = SignTranslationMetric(part.convention).compute(**sides, **options)
+    scores = {name: statistics.fmean(of[name] for of in corpora.values()) for name in SCORE_NAMES}
+    return scores | {name: sum(of[name] for of in corpora.values()) for name in SUMS} | {"corpora": corpora}

@@ -203,7 +203,7 @@ at('go').addEventListener('click', async () => {
     const { path } = await upload(new File([clip], mine + ending, { type: clip.type }));
     if (job !== mine) return;
     say('Waiting for its turn …', true);
-    props.value = { path, job: mine };
+    props.value = { path, job: mine, language: at('language').value || null };
     trigger('submit');
   } catch (error) {
     if (job === mine) finish(sendingError(error.message));
@@ -349,5 +349,6 @@ function drawAlternatives(state) {
   }));
 }
 
+show('languages', at('language').options.length > 1);
 say('');
 work(false);

@@ -11,12 +11,13 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from training_fla.errors import InputError
+from training_fla.hub.card import SENTENCE_LANGUAGES
 from training_fla.serving.limits import CancelledError, Limits, RefusedError, WorkClock
 from training_fla.serving.request_limits import RequestLimits
 from training_fla.serving.translation import ClipTranslator, most_frames
@@ -65,8 +66,9 @@ class ClipService:
     def translate(self, request) -> Iterator[dict]:
         """Translate the clip that the page sent before, and delete it in every case.
 
-        `request` names its `path` and the `job` by which the page knows the answers again. Yields the states of
-        [`~training_fla.serving.translation`], with `job`; the last one is `done` or `refused`.
+        `request` names its `path`, maybe the `language` of the sentence, and the `job` by which the page knows the
+        answers again. Yields the states of [`~training_fla.serving.translation`], with `job`; the last one is `done`
+        or `refused`.
         """
         request = request if isinstance(request, dict) else {}
         job = {"job": str(request.get("job", ""))[:40]}
@@ -74,7 +76,8 @@ class ClipService:
         path = None
         try:
             path = self.uploads.claim(request.get("path"))
-            for state in self.translator.states(path, clock, delete=lambda: self.uploads.discard(path)):
+            delete, language = lambda: self.uploads.discard(path), request.get("language")
+            for state in self.translator.states(path, clock, delete, language):
                 yield state | job
         except RefusedError as refusal:
             yield {"stage": "refused", "message": str(refusal)} | job
@@ -97,7 +100,9 @@ def build_page(service: ClipService, title: str):
     with gradio.Blocks(title="Sign language translation", analytics_enabled=False) as page:
         view = gradio.HTML(
             value={},
-            html_template=page_markup(limits, title, processor.video_processor.frame_stride),
+            html_template=page_markup(
+                limits, title, processor.video_processor.frame_stride, service.translator.model.languages
+            ),
             js_on_load=(FOLDER / "page.js").read_text(encoding="utf-8"),
             apply_default_css=False,
             elem_id="fla-page",
@@ -113,12 +118,14 @@ def build_page(service: ClipService, title: str):
     return page
 
 
-def page_markup(limits: Limits, title: str, frame_stride: int) -> str:
-    """`page.html` with the limits and the model's name in their places."""
+def page_markup(limits: Limits, title: str, frame_stride: int, languages: Sequence[str] = ()) -> str:
+    """`page.html` with the limits, the model's name and its languages, where it has several, in their places."""
+    options = "".join(f'<option value="{html.escape(code)}">{language_name(code)}</option>' for code in languages)
     # The template is one of JavaScript's and of Handlebars', both of which would read a name with these signs.
     escaped = "".join(f"&#{ord(sign)};" if sign in "${}`\\@" else sign for sign in html.escape(title))
     values = {
         "TITLE": escaped,
+        "LANGUAGES": options,
         "MAX_SECONDS": f"{limits.usable_seconds(frame_stride):g}",
         "MAX_MEGABYTES": f"{limits.max_megabytes:g}",
         "MAX_BYTES": str(limits.max_bytes),
@@ -128,6 +135,12 @@ def page_markup(limits: Limits, title: str, frame_stride: int) -> str:
     for name, value in values.items():
         markup = markup.replace(f"@{name}@", value)
     return markup
+
+
+def language_name(code: str) -> str:
+    """What a visitor reads for a language: its name where it is a common one, else its code."""
+    name = SENTENCE_LANGUAGES.get(code.split("_")[0].lower())
+    return html.escape(name or code)
 
 
 def launch_page(page, host: str, port: int, max_bytes: int, root_path: str = "") -> str:

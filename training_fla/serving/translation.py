@@ -63,15 +63,18 @@ class ClipTranslator:
         default = type(pipe)._default_generation_config.num_beams
         self.num_beams = num_beams or self.model.generation_config.num_beams or default
 
-    def states(self, path: Path, clock: WorkClock, delete: Callable[[], None] = lambda: None) -> Iterator[dict]:
+    def states(
+        self, path: Path, clock: WorkClock, delete: Callable[[], None] = lambda: None, language: str | None = None
+    ) -> Iterator[dict]:
         """Translate a file in a thread, and yield the states described at the top of this file.
 
-        `delete` is called as soon as the file is no longer needed. Raises `RefusedError` where the clip is not
-        translated and `CancelledError` where the visitor has left.
+        `delete` is called as soon as the file is no longer needed; a `language` that is none of the model's has no
+        effect. Raises `RefusedError` where the clip is not translated and `CancelledError` where the visitor has left.
         """
         states: queue.SimpleQueue = queue.SimpleQueue()
         with ThreadPoolExecutor(1, thread_name_prefix="fla-translate") as pool:
-            work = pool.submit(self.translate, path, clock, delete, states.put)
+            language = language if language in self.model.languages else None
+            work = pool.submit(self.translate, path, clock, delete, states.put, language)
             work.add_done_callback(lambda _: states.put(None))
             try:
                 state: dict | None = {}
@@ -86,7 +89,14 @@ class ClipTranslator:
                 clock.cancelled |= not work.done()  # so that the thread ends too
 
     @torch.no_grad()
-    def translate(self, path: Path, clock: WorkClock, delete: Callable, tell: Callable[[dict], None]) -> None:
+    def translate(
+        self,
+        path: Path,
+        clock: WorkClock,
+        delete: Callable,
+        tell: Callable[[dict], None],
+        language: str | None = None,
+    ) -> None:
         """Translate a file and tell the states."""
         state = {"stage": "reading", "message": "Reading the clip …", "num_beams": self.num_beams}
         tell(state)
@@ -109,13 +119,13 @@ class ClipTranslator:
             text = self.processor.batch_decode(ids, skip_special_tokens=True)[0]
             tell(state | {"stage": "drafting", "message": "Writing …", "sentence": text, "is_draft": True})
 
-        sequences, scores = self.write(encoded, mask, Watch(clock, tell_draft), 1)
+        sequences, scores = self.write(encoded, mask, Watch(clock, tell_draft), 1, language)
         if self.num_beams > 1:
             text = self.processor.batch_decode(sequences, skip_special_tokens=True)[0]
             message = f"Comparing {self.num_beams} ways to say it …"
             tell(state | {"stage": "searching", "message": message, "sentence": text, "is_draft": True})
-            sequences, scores = self.write(encoded, mask, Watch(clock, lambda ids: None), self.num_beams)
-        tell(state | self.result(sequences, scores, encoded, mask, clip))
+            sequences, scores = self.write(encoded, mask, Watch(clock, lambda ids: None), self.num_beams, language)
+        tell(state | self.result(sequences, scores, encoded, mask, clip, language))
 
     def read(self, path: Path, clock: WorkClock) -> ClipFrames:
         """The frames the model sees of a file that is within the limits."""
@@ -141,12 +151,23 @@ class ClipTranslator:
         except ValueError as error:  # too many frames for the language model
             raise RefusedError(f"This clip cannot be translated: {one_line(error)}") from error
 
-    def write(self, encoded, mask: torch.Tensor, watch: Watch, num_beams: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def write(
+        self, encoded, mask: torch.Tensor, watch: Watch, num_beams: int, language: str | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids `(R, L)` and scores `(R,)` of the sentences of all beams, best first, by the pipeline."""
-        options = {"num_beams": num_beams, "num_return_sequences": num_beams, "do_sample": False}
+        options = {} if language is None else {"language": language}
+        options |= {"num_beams": num_beams, "num_return_sequences": num_beams, "do_sample": False}
         return self.pipe.generate(encoded, mask, stopping_criteria=StoppingCriteriaList([watch]), **options)
 
-    def result(self, sequences: torch.Tensor, scores: torch.Tensor, encoded, mask: torch.Tensor, clip) -> dict:
+    def result(
+        self,
+        sequences: torch.Tensor,
+        scores: torch.Tensor,
+        encoded,
+        mask: torch.Tensor,
+        clip: ClipFrames,
+        language: str | None = None,
+    ) -> dict:
         """What the last state has beyond the ones before, from what [`write`] and [`encode`] gave."""
         sentences = self.processor.batch_decode(sequences, skip_special_tokens=True)
         best, *others = zip(sentences, [round(score, 4) for score in scores.tolist()], strict=True)
@@ -161,7 +182,7 @@ class ClipTranslator:
             "sentence": best[0],
             "is_draft": False,
             "score": best[1],
-            "language": language_of(self.processor.tokenizer),
+            "language": language_of(self.processor.tokenizer, language),
             "words": [describe_word(word, row, clip) for word, row in zip(words, attention, strict=True)],
             "alternatives": [{"text": text, "score": score} for text, score in alternatives.items()],
         }
@@ -171,7 +192,7 @@ def read_within_limits(path: Path, video_processor, limits: Limits) -> ClipFrame
     """The frames the model sees of a file; one that is too long is refused before it is decoded."""
     length = video_length(path)
     limits.check_frames(length.total_num_frames, length.duration or 0.0)
-    num_sampled = len(video_processor.sample_frame_indices(length.total_num_frames))
+    num_sampled = len(video_processor.sample_frame_indices(length.total_num_frames, fps=length.fps))
     limits.check_sampled(num_sampled, length.duration or 0.0)
     # A file whose container lies about its length is refused too, before as many frames fill the memory.
     most = len(video_processor.sample_frame_indices(limits.max_source_frames))

@@ -1,46 +1,77 @@
 """What a run is built of: splits, processor, model and trainer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
+from torch.utils.data import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 
 from modeling_fla import FlaForConditionalGeneration
 from processing_fla import FlaProcessor, FlaVideoProcessor, SignTranslationPipeline
+from processing_fla.processing_fla import language_token_id
 from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.corpora.registry import convention_of
+from training_fla.corpora.row import SPLITS
 from training_fla.data.collation import SignTranslationCollator
 from training_fla.data.datasets import make_datasets
 from training_fla.data.packed_corpus import PackedCorpus, packed_splits
 from training_fla.data.packing import ensure_packed
+from training_fla.data.several.corpora import SeveralCorpora, spoken_languages
+from training_fla.data.several.datasets import EpochMixture, SeveralDatasets, epoch_counts
+from training_fla.data.several.streams import SeveralStreams
 from training_fla.data.streaming import SignVideoStream, check_streaming, local_copy
 from training_fla.errors import InputError, first_line
 from training_fla.hub.push import make_repository
-from training_fla.recipe import Recipe
+from training_fla.recipe import Recipe, corpus_entries
 from training_fla.scoring.conventions import convention_for
 from training_fla.scoring.metric import SignTranslationMetric
 from training_fla.training.callbacks import add_callbacks
-from training_fla.training.parts import set_language
+from training_fla.training.parts import default_first, set_language, set_languages
 from training_fla.training.trainer import SignTranslationTrainer
 
 
 @dataclass
 class Splits:
-    """The three splits of a run: trained on, choosing the model, reported."""
+    """The three splits of a run, of one corpus or of several: trained on, choosing the model, reported."""
 
-    train: PackedCorpus
-    dev: PackedCorpus
-    test: PackedCorpus
+    train: PackedCorpus | SeveralCorpora
+    dev: PackedCorpus | SeveralCorpora
+    test: PackedCorpus | SeveralCorpora
+
+    def of_corpus(self, place: int) -> "Splits":
+        """The splits of one of several corpora."""
+        return Splits(**{name: getattr(self, name).parts[place] for name in SPLITS})
 
 
 def open_splits(recipe: Recipe) -> Splits:
-    """Open the packed corpus; a table of videos is packed first."""
+    """Open the packed corpora; a table of videos is packed first."""
     data = recipe.data
-    folder = packed_folder(recipe)
+    if data.streaming:
+        check_streaming(recipe)
+    if bool(data.dataset) == bool(data.manifest):
+        raise InputError("the recipe must name one of `dataset` (a packed folder) and `manifest` (a table of videos)")
+    entries = corpus_entries(data)
+    if not entries:
+        return open_corpus(recipe, data.dataset)
+    each = [open_corpus(recipe, entry.path) for entry in entries]
+    parts = {name: [getattr(splits, name) for splits in each] for name in SPLITS}
+    default = recipe.text.language_code
+    splits = Splits(**{name: SeveralCorpora(entries, of_split, default) for name, of_split in parts.items()})
+    trained = spoken_languages(splits.train)
+    unseen = [code for code in spoken_languages(splits.dev) + spoken_languages(splits.test) if code not in trained]
+    if unseen:
+        raise InputError(f"dev or test has clips in {unseen[0]}, train has none: train has {', '.join(trained)}")
+    return splits
+
+
+def open_corpus(recipe: Recipe, dataset: str | None) -> Splits:
+    """Open one packed corpus, or the one that the recipe's table of videos is packed to."""
+    data = recipe.data
+    folder = packed_folder(recipe, dataset)
     present = packed_splits(folder)
     for field in ("train_split", "dev_split", "test_split"):
         split = getattr(data, field)
@@ -54,13 +85,9 @@ def open_splits(recipe: Recipe) -> Splits:
     )
 
 
-def packed_folder(recipe: Recipe) -> Path:
-    """The folder of the packed corpus that the recipe names, or that its table of videos is packed to."""
+def packed_folder(recipe: Recipe, dataset: str | None) -> Path:
+    """The folder of a packed corpus that the recipe names, or that its table of videos is packed to."""
     data = recipe.data
-    if data.streaming:
-        check_streaming(recipe)
-    if bool(data.dataset) == bool(data.manifest):
-        raise InputError("the recipe must name one of `dataset` (a packed folder) and `manifest` (a table of videos)")
     if data.manifest:
         return ensure_packed(
             data.manifest,
@@ -73,11 +100,11 @@ def packed_folder(recipe: Recipe) -> Path:
             follow_links=data.follow_links,
             only_look=recipe.run.check,
         )
-    folder = local_copy(data, recipe.output_dir.parent) if data.streaming else Path(data.dataset)
+    folder = local_copy(data, recipe.output_dir.parent, dataset) if data.streaming else Path(dataset)
     if not folder.is_dir():
-        is_unread_url = "://" in data.dataset and not data.streaming
+        is_unread_url = "://" in dataset and not data.streaming
         remedy = "add `streaming: true`" if is_unread_url else "make it with `fla prepare`"
-        raise InputError(f"there is no packed corpus {data.dataset}; {remedy}")
+        raise InputError(f"there is no packed corpus {dataset}; {remedy}")
     return folder
 
 
@@ -85,6 +112,7 @@ def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable,
     """The processor and the model of a recipe; the random seed is set before the model."""
     try:
         processor = build_processor(recipe, splits)
+        set_languages(processor.tokenizer, spoken_languages(splits.train), recipe.text.language_code)
         processor.video_processor.packed_size = splits.train.size_before(processor.video_processor)
         set_seed(args.seed)
         model = build_model(recipe, processor)
@@ -103,9 +131,10 @@ def build_parts(recipe: Recipe, args, splits: Splits, build_processor: Callable,
 def make_processor(recipe: Recipe, tokenizer) -> FlaProcessor:
     """A video processor of the recipe's numbers beside a tokenizer of the recipe's language."""
     data = recipe.data
-    if recipe.text.language_code is not None:
+    if recipe.text.language_code is not None and not isinstance(data.dataset, list):  # else see `set_languages`
         set_language(tokenizer, recipe.text.language_code, "language_code")
     video_processor = FlaVideoProcessor(
+        target_fps=data.target_fps,
         frame_stride=data.frame_stride or FlaVideoProcessor.frame_stride,
         max_source_frames=data.max_source_frames,
         size={"height": data.frame_size, "width": data.frame_size},
@@ -118,19 +147,17 @@ def make_trainer(
     recipe: Recipe, args, splits: Splits, processor: FlaProcessor, model: FlaForConditionalGeneration
 ) -> SignTranslationTrainer:
     """Model, data, metric and optimizer together; it has `test_dataset` beside transformers' two."""
-    datasets = make_datasets(recipe, args, splits, processor, model)
-    if recipe.data.streaming:
-        datasets["train"] = SignVideoStream(datasets["train"], recipe.data, args)
+    datasets = build_datasets(recipe, args, splits, processor, model)
     if args.world_size > 1 and args.device.type == "cuda" and not model.visual_encoder_is_frozen:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    generation = generation_of(recipe, model, processor.tokenizer)
+    generation = generation_of(recipe, model, processor.tokenizer, spoken_languages(splits.train))
     if args.push_to_hub and args.process_index == 0:
         make_repository(args)
     trainer = SignTranslationTrainer(
         model=model,
         args=args,
         optimization=recipe.optimization,
-        metric=SignTranslationMetric(score_convention(recipe, splits)),
+        metric=metric_of(recipe, splits),
         generation=generation,
         frames_per_batch=recipe.data.frames_per_batch,
         train_dataset=datasets["train"],
@@ -143,15 +170,55 @@ def make_trainer(
     return trainer
 
 
-def score_convention(recipe: Recipe, splits: Splits) -> str:
+def build_datasets(
+    recipe: Recipe, args, splits: Splits, processor: FlaProcessor, model: FlaForConditionalGeneration
+) -> dict[str, Dataset]:
+    """The splits as examples; those of several corpora are one after the other, `train` as the recipe mixes them."""
+    entries, data = corpus_entries(recipe.data), recipe.data
+    if not entries:
+        datasets = make_datasets(recipe, args, splits, processor, model)
+        if data.streaming:
+            datasets["train"] = SignVideoStream(datasets["train"], data, args)
+        return datasets
+    has_languages = len(spoken_languages(splits.train)) > 1
+    each, conventions = [], []
+    for place, entry in enumerate(entries):
+        corpus = splits.of_corpus(place)
+        languages = {name: getattr(splits, name).languages[place] if has_languages else None for name in SPLITS}
+        each.append(make_datasets(recipe, args, corpus, processor, model, languages))
+        conventions.append(entry.convention or score_convention(recipe, corpus.dev))
+    datasets = {name: SeveralDatasets([part[name] for part in each], entries, conventions) for name in SPLITS}
+    train = datasets["train"]
+    counts, weights = [len(part.clips) for part in train.parts], [entry.weight for entry in entries]
+    drawn = epoch_counts(counts, weights, data.sampling_temperature)
+    seed = args.seed if args.data_seed is None else args.data_seed
+    if data.streaming:
+        streams = [SignVideoStream(part["train"], data, args, e.path) for part, e in zip(each, entries, strict=True)]
+        datasets["train"] = SeveralStreams(streams, train, drawn, seed)
+    elif drawn != counts:
+        train.mixture = EpochMixture([part.clips for part in train.parts], drawn, seed)
+    return datasets
+
+
+def metric_of(recipe: Recipe, splits: Splits) -> SignTranslationMetric | None:
+    """The metric of one corpus; of several each has its own, see [`~training_fla.scoring.metric.score_dataset`]."""
+    if isinstance(splits.dev, SeveralCorpora):
+        return None
+    return SignTranslationMetric(score_convention(recipe, splits.dev))
+
+
+def score_convention(recipe: Recipe, dev: PackedCorpus) -> str:
     """How sentences are scored: as the recipe says, else as is usual for the corpus, else by the script."""
     if recipe.data.score_convention != "auto":
         return recipe.data.score_convention
-    return convention_for(convention_of(splits.dev.corpus), splits.dev.sentences)
+    return convention_for(convention_of(dev.corpus), dev.sentences)
 
 
 def generation_of(
-    recipe: Recipe, model: FlaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
+    recipe: Recipe,
+    model: FlaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    languages: Sequence[str] = (),
 ) -> GenerationConfig:
     """Beams and length of the recipe, else of the pipeline; a length beyond the decoder's positions is refused."""
     default = SignTranslationPipeline._default_generation_config
@@ -160,16 +227,28 @@ def generation_of(
     limit = model.max_target_positions
     if limit is not None and length > limit:
         raise InputError(f"max_new_tokens {length} is more than the language model's {limit} positions: lower it")
-    return clean_generation_config(model, tokenizer, beams, length)
+    return clean_generation_config(
+        model, tokenizer, beams, length, default_first(languages, recipe.text.language_code)
+    )
 
 
 def clean_generation_config(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, num_beams: int, max_new_tokens: int
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    num_beams: int,
+    max_new_tokens: int,
+    languages: Sequence[str] = (),
 ) -> GenerationConfig:
-    """Beams, length, special tokens and nothing else; a translation begins as the training targets do."""
-    set_start_tokens(model, tokenizer)
+    """Beams, length, special tokens and nothing else; a translation begins as the training targets do.
+
+    Of several languages the first is the one to begin with where none is asked for.
+    """
+    several = len(languages) > 1
+    set_start_tokens(model, tokenizer, languages[0] if several else None)
     names = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "forced_bos_token_id")
     ids = {name: getattr(model.generation_config, name, None) for name in names}
+    if several:
+        ids["language_token_ids"] = {code: language_token_id(tokenizer, code) for code in languages}
     return GenerationConfig(**ids, num_beams=num_beams, max_new_tokens=max_new_tokens)
 
 

@@ -147,12 +147,20 @@ def padded_frames(lengths: np.ndarray, batch: Sequence[int]) -> int:
 
 def encode_some(dataset, clips: Sequence[int], device: torch.device, num_workers: int) -> float:
     """Make the features of some clips where they are not stored; seconds a frame."""
-    features = getattr(dataset, "features", None)
-    if not isinstance(features, UnstoredFeatures):
-        return 0.0
-    began = time.perf_counter()
-    features.encode(clips, device, num_workers)
-    return (time.perf_counter() - began) / int(dataset.lengths[sorted(set(clips))].sum())
+    began, frames, first = time.perf_counter(), 0, 0
+    for part in parts_of(dataset):
+        own = [clip - first for clip in clips if first <= clip < first + len(part)]
+        features = getattr(part, "features", None)
+        if own and isinstance(features, UnstoredFeatures):
+            features.encode(own, device, num_workers)
+            frames += int(part.lengths[sorted(set(own))].sum())
+        first += len(part)
+    return (time.perf_counter() - began) / frames if frames else 0.0
+
+
+def parts_of(dataset) -> Sequence:
+    """A dataset of one corpus, or those of several."""
+    return getattr(dataset, "datasets", [dataset])
 
 
 def seconds_of_reading(dataset, steps: list, num_workers: int) -> float:
@@ -196,14 +204,17 @@ def lines_of(
     unit = "positions" if splits.train.feature_size else "frames"
     lines = []
     for name, dataset in datasets.items():
-        stored = int(np.sum(getattr(splits, name).num_frames.array[: len(dataset)].to_numpy()))
+        corpora = getattr(getattr(splits, name), "parts", [getattr(splits, name)])
+        parts = zip(corpora, parts_of(dataset), strict=True)
+        stored = sum(int(np.sum(corpus.num_frames.array[: len(part)].to_numpy())) for corpus, part in parts)
         sampled = f", {int(dataset.lengths.sum()):,} of them sampled" if unit == "frames" else ""
         lines.append((name, f"{counted(len(dataset), 'clip')}, {stored:,} {unit}{sampled}"))
     clips = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     most = "at most " if recipe.data.frames_per_batch else ""
     lines.append(("steps", f"{steps:,} of {most}{counted(clips, 'clip')}"))
     lines.append(("memory", memory_text(trainer, costs.largest, unit)))
-    unstored = [d for d in datasets.values() if isinstance(getattr(d, "features", None), UnstoredFeatures)]
+    each = chain.from_iterable(map(parts_of, datasets.values()))
+    unstored = [part for part in each if isinstance(getattr(part, "features", None), UnstoredFeatures)]
     positions = sum(int(dataset.lengths.sum()) for dataset in unstored)  # whose features are to be stored
     lines.append(("time", needed_time(args, datasets, steps, costs, positions)))
     lines.append(("disk", needed_disk(recipe, args, trainer, steps, costs, positions)))

@@ -9,7 +9,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from training_fla.errors import InputError
-from training_fla.recipe import BATCH_LINES, Recipe, clips_a_process
+from training_fla.recipe import BATCH_LINES, Recipe, clips_a_process, corpus_entries
 from training_fla.scoring.scores import SCORE_NAMES
 from training_fla.training.callbacks import check_report_to
 
@@ -46,7 +46,8 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
 
 def check_choice_of_model(recipe: Recipe, args: Seq2SeqTrainingArguments) -> None:
     """Refuse a score that does not exist, and early stopping without scores."""
-    names = (*SCORE_NAMES, "loss")
+    corpora = [f"{entry.name}_{score}" for entry in corpus_entries(recipe.data) for score in SCORE_NAMES]
+    names = (*SCORE_NAMES, "loss", *corpora)
     if args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_") not in names:
         raise InputError(f"metric_for_best_model: {args.metric_for_best_model} is none of {', '.join(names)}")
     if recipe.optimization.early_stopping_patience and args.eval_strategy == "no":

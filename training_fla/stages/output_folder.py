@@ -13,7 +13,7 @@ from training_fla.errors import InputError
 from training_fla.folders import check_folder, check_not_inside, locked_folder, write_marker, write_text
 from training_fla.hub.card import write_card
 from training_fla.hub.push import push_trained
-from training_fla.recipe import Recipe
+from training_fla.recipe import Recipe, dataset_places
 from training_fla.stages.resuming import check_unchanged
 from training_fla.training.adapters import FOLDER as PEFT_FOLDER
 from training_fla.training.adapters import is_peft, merge_peft, save_peft
@@ -51,7 +51,7 @@ def check_output_folder(recipe: Recipe) -> None:
         raise InputError("--resume needs the optimizer, which `save_only_model: true` does not save: give --overwrite")
     if folder.exists() and not os.access(folder, os.W_OK):
         raise InputError(f"output_dir {folder} cannot be written to")
-    read = [recipe.data.dataset, recipe.data.manifest, recipe.text.tokenizer]
+    read = [*dataset_places(recipe.data), recipe.data.manifest, recipe.text.tokenizer]
     read += [getattr(recipe.model, name, None) for name in ("stage1_checkpoint", "language_model", "imagenet_weights")]
     check_not_inside(read, folder)
     stored = {"packed_dir": recipe.data.packed_dir, "feature_cache": getattr(recipe.model, "feature_cache", None)}
@@ -96,8 +96,12 @@ def save(trainer: SignTranslationTrainer, recipe: Recipe, report: dict) -> None:
     for split in ("dev", "test"):
         scores = report[split]
         of_which = " (the clips that were trained on)" if scores["on_training_clips"] else ""
-        figures = "  ".join(f"{name} {scores[name]:.2f}" for name in ("bleu1", "bleu4", "rouge_l"))
-        print(f"{split}{of_which}: {figures}")
+        for name, of in {
+            "": scores,
+            **{f" {corpus}": part for corpus, part in scores.get("corpora", {}).items()},
+        }.items():
+            figures = "  ".join(f"{score} {of[score]:.2f}" for score in ("bleu1", "bleu4", "rouge_l"))
+            print(f"{split}{name}{of_which}: {figures}")
     if args.push_to_hub:
         print(f"pushed to {push_trained(folder, args, trainer.hub_model_id)}")
 

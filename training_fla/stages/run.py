@@ -4,7 +4,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transformers import Seq2SeqTrainingArguments
@@ -15,6 +15,7 @@ from processing_fla import FlaProcessor
 from training_fla.console import Done, note
 from training_fla.hub.card import training_facts
 from training_fla.recipe import Recipe
+from training_fla.scoring.metric import score_dataset
 from training_fla.stages.building import Splits, build_parts, check_training, make_trainer, open_splits
 from training_fla.stages.check import check_run
 from training_fla.stages.launch import training_arguments
@@ -94,7 +95,7 @@ def train_and_score(
     report |= training_facts(recipe, splits) | run_facts(trainer, time.perf_counter() - started)
     save(trainer, recipe, report)
     if trainer.is_world_process_zero() and not splits.test.feature_size:
-        save_sample_frames(splits.test, len(trainer.test_dataset), recipe.output_dir / SAMPLES)
+        save_samples(splits.test, trainer.test_dataset, recipe.output_dir / SAMPLES)
 
 
 def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> dict:
@@ -103,13 +104,33 @@ def score_split(trainer: SignTranslationTrainer, split: str, recipe: Recipe) -> 
     start = time.perf_counter()
     translations, loss = trainer.translate(dataset, description=split)
     seconds = time.perf_counter() - start
-    scores = trainer.metric.compute(predictions=translations, references=dataset.sentences, intervals=True)
+    scores = score_dataset(trainer.metric, dataset, translations, intervals=True)
     if trainer.is_world_process_zero():
-        rows = zip(dataset.ids, translations, dataset.sentences, strict=True)
-        file = recipe.output_dir / f"predictions_{split}.tsv"
-        write_table(file, ("id", "prediction", "reference"), rows, overwrite=True)
+        write_predictions(recipe.output_dir, split, dataset, translations)
     trained_on = getattr(recipe.data, f"{split}_split") == recipe.data.train_split
     return {**scores, "loss": loss, "seconds": round(seconds, 2), "on_training_clips": trained_on}
+
+
+def save_samples(corpus, dataset, folder: Path) -> None:
+    """Write frames of a few test clips, of several corpora of each."""
+    if not hasattr(dataset, "parts"):
+        save_sample_frames(corpus, len(dataset), folder)
+        return
+    for part, clips in zip(corpus.parts, (part.clips for part in dataset.parts), strict=True):
+        save_sample_frames(part, len(clips), folder, first=clips.start)
+
+
+def write_predictions(folder: Path, split: str, dataset, translations: Sequence[str]) -> None:
+    """Write the predictions of a split; of several corpora one file each, which `fla score` takes."""
+    rows = list(zip(dataset.ids, translations, dataset.sentences, strict=True))
+    parts = {f"predictions_{split}": rows}
+    if hasattr(dataset, "parts"):
+        ids = [name for of_corpus in dataset.datasets for name in of_corpus.ids]
+        rows = [(name, *row[1:]) for name, row in zip(ids, rows, strict=True)]
+        clips = {part.name: part.clips for part in dataset.parts}
+        parts = {f"predictions_{split}_{name}": rows[c.start : c.stop] for name, c in clips.items()}
+    for name, part in parts.items():
+        write_table(folder / f"{name}.tsv", ("id", "prediction", "reference"), part, overwrite=True)
 
 
 def end_unfinished(recipe: Recipe, trainer: SignTranslationTrainer, stop: BaseException) -> int:

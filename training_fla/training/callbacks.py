@@ -65,6 +65,9 @@ class EvaluationLines(TrainerCallback):
             return
         figures = {name.split("_", 1)[1]: value for name, value in metrics.items()}
         shown = "  ".join(f"{n} {figures[n]:.2f}" for n in ("bleu1", "bleu4", "rouge_l", "loss") if n in figures)
+        shown += "".join(
+            f"  {n} {value:.2f}" for n, value in figures.items() if n.endswith("_bleu4")
+        )  # of each corpus
         if "exact_matches" in figures:
             shown += "  {exact_matches} of {num_sentences} exact, {distinct_predictions} distinct".format(**figures)
         line = f"epoch {state.epoch or 0:.2f}  step {state.global_step}  {shown}  ({figures.get('runtime', 0):.0f} s)"

@@ -18,12 +18,13 @@ from transformers import (
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig, load_imagenet_weights
 from processing_fla import FlaProcessor, FlaVideoProcessor
+from processing_fla.processing_fla import language_token_id
 from processing_fla.tokenization_fla import set_start_tokens, unknown_words, words_of
 from training_fla.console import counted, note
 from training_fla.data.packed_corpus import MANIFEST, read_packed_manifest
 from training_fla.errors import InputError
 from training_fla.loading import loading
-from training_fla.recipe import Recipe, Stage2Arguments, VisualArguments
+from training_fla.recipe import Recipe, Stage2Arguments, VisualArguments, dataset_places
 
 from .adapters import check_installed
 
@@ -33,6 +34,7 @@ OF_FRAMES |= {"stage1_checkpoint", "one_run_light_t", "freeze_vision_backbone", 
 OF_FRAMES |= {"input_features", "feature_cache", "feature_dtype", "streaming", "frame_stride", "max_source_frames"}
 OF_FRAMES |= {"frame_size", "crop_size", "random_frame_phase", "augmentation_probability", "rotate_degrees"}
 OF_FRAMES |= {"resize_factor", "translate_pixels", "visual_learning_rate", "visual_optimizer", "norm_logging_steps"}
+OF_FRAMES |= {"target_fps"}
 
 MOST_UNKNOWN = 0.01  # of the words of the training sentences
 
@@ -89,6 +91,28 @@ def set_language(tokenizer: PreTrainedTokenizerBase, code: str, name: str) -> No
     if code not in getattr(tokenizer, "lang_code_to_token", tokenizer.get_vocab()):
         raise InputError(f"{name} {code} is no language of the tokenizer")
     tokenizer.src_lang = tokenizer.tgt_lang = code
+
+
+def set_languages(tokenizer: PreTrainedTokenizerBase, codes: Sequence[str], default: str | None) -> None:
+    """Check that a tokenizer has the languages of several corpora, and make one of them its own.
+
+    One language that the tokenizer has no token for is no matter: there is nothing to tell apart.
+    """
+    has_own = hasattr(tokenizer, "tgt_lang")
+    for code in codes if has_own or len(codes) > 1 else ():
+        if language_token_id(tokenizer, code) is None:
+            kind = type(tokenizer).__name__
+            remedy = "give `language` in `dataset` as this tokenizer writes it"
+            if not has_own:
+                remedy = f"trim it with `fla trim --language {' '.join(codes)}`, which adds tokens of them"
+            raise InputError(f"{code} is no language of the tokenizer ({kind}): {remedy}")
+    if codes and has_own:
+        set_language(tokenizer, default_first(codes, default)[0], "language_code")
+
+
+def default_first(codes: Sequence[str], default: str | None) -> list[str]:
+    """Languages, that of the recipe first; where it names none, that of the first corpus."""
+    return sorted(codes, key=lambda code: code != default)
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -198,7 +222,7 @@ def check_same_frames(folder: str, processor: FlaProcessor) -> None:
     """Refuse a recipe under which a frozen visual encoder would see videos in another way than it was trained to."""
     with loading(folder, "stage1_checkpoint"):
         before = FlaVideoProcessor.from_pretrained(folder)
-    for name in ("frame_stride", "size", "crop_size"):
+    for name in ("frame_stride", "target_fps", "size", "crop_size"):
         old, new = getattr(before, name), getattr(processor.video_processor, name)
         if old != new:
             raise InputError(f"stage1_checkpoint {folder} was trained with {name} {old}, this recipe says {new}")
@@ -224,7 +248,7 @@ def start_from(
 
 def sign_feature_fields(recipe: Recipe) -> dict:
     """Of a dataset of features, what the model's configuration says of them; a line about frames is refused."""
-    folder = Path(recipe.data.dataset or "")
+    folder = Path(next(iter(dataset_places(recipe.data)), ""))  # of several corpora all are alike
     parameters = read_packed_manifest(folder)["parameters"] if (folder / MANIFEST).is_file() else {}
     if "feature_size" not in parameters:
         return {}

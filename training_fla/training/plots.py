@@ -121,10 +121,11 @@ def spread(count: int, most: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
-def save_sample_frames(corpus, count: int, folder: Path) -> None:
+def save_sample_frames(corpus, count: int, folder: Path, first: int = 0) -> None:
     """Write small frames of a few of the first `count` clips of a packed split, for `fla report`.
 
-    Their names are `CLIP_FRAME_WHEN.jpg`: the row of the clip in the predictions, its rank, its time or number.
+    Their names are `CLIP_FRAME_WHEN.jpg`: the row of the clip in the predictions, its rank, its time or number. Of
+    several corpora `first` is the row of the first clip of this one.
     """
     folder.mkdir(exist_ok=True)
     with suppress(OSError, InputError):  # a run that is done does not fail for want of pictures
@@ -135,4 +136,4 @@ def save_sample_frames(corpus, count: int, folder: Path) -> None:
                 when = f"{number / fps:.2f}s" if fps else f"frame{number}"
                 image = Image.open(io.BytesIO(jpeg))
                 image.thumbnail((SAMPLE_SIZE, SAMPLE_SIZE))
-                image.save(folder / f"{place:05}_{rank}_{when}.jpg", quality=75)
+                image.save(folder / f"{first + place:05}_{rank}_{when}.jpg", quality=75)

@@ -9,6 +9,7 @@ Private parts of transformers that it leans on:
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, Sh
 from training_fla.data.worker_processes import START_METHOD
 from training_fla.errors import InputError
 from training_fla.recipe import OptimizationArguments
+from training_fla.scoring.metric import score_dataset
+from training_fla.scoring.scores import SCORE_NAMES
 
 from .acceleration import (
     check_sharding,
@@ -48,9 +51,9 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 class SignTranslationTrainer(Seq2SeqTrainer):
     """Trains either stage.
 
-    `metric` scores translations against raw sentences, `generation` is how the model translates from now on, and
-    `frames_per_batch` is the most frames of a training batch, padding included. Datasets have `lengths`, `sentences`
-    and `ids`.
+    `metric` scores translations against raw sentences; of several corpora each has its own. `generation` is how the
+    model translates from now on, and `frames_per_batch` is the most frames of a training batch, padding included.
+    Datasets have `lengths`, `sentences` and `ids`; those of several corpora `parts` and, maybe, `languages`.
     """
 
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the tokens of the whole step
@@ -278,20 +281,24 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         """Every clip's sentence in the dataset's order, and the mean smoothed loss per target token."""
         self.model.eval()
         rows: dict[int, tuple[str, float, int]] = {}
+        languages = getattr(dataset, "languages", None)  # `None`: all sentences have one
         quiet = not self.is_local_process_zero() or self.args.disable_tqdm
         for batch in progress(self.get_eval_dataloader(dataset), desc=description, leave=False, disable=quiet):
-            rows |= self.translate_batch(send_to_device(batch, self.args.device))
+            rows |= self.translate_batch(send_to_device(batch, self.args.device), languages)
         if self.args.world_size > 1:
             rows = dict(gather_object(list(rows.items())))
         translations = [rows[index][0] for index in range(len(dataset))]
         return translations, sum(row[1] for row in rows.values()) / max(1, sum(row[2] for row in rows.values()))
 
     @torch.no_grad()
-    def translate_batch(self, batch: dict[str, torch.Tensor]) -> dict[int, tuple[str, float, int]]:
+    def translate_batch(
+        self, batch: dict[str, torch.Tensor], languages: Sequence[str] | None = None
+    ) -> dict[int, tuple[str, float, int]]:
         """Encode clips once, and take both their loss and their beams from there.
 
         Args:
             batch (`dict[str, torch.Tensor]`): of shape `(B, ...)`, as the collator makes it, on the model's device.
+            languages (`Sequence[str]`, *optional*): of each clip of the dataset, where it has several.
 
         Returns:
             `dict[int, tuple[str, float, int]]`: place in the dataset to sentence, summed loss and target tokens.
@@ -303,6 +310,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             ids = self.model.generate(
                 encoder_outputs=BaseModelOutput(last_hidden_state=outputs.encoder_last_hidden_state),
                 attention_mask=batch["attention_mask"],
+                language=None if languages is None else [languages[index] for index in indices.tolist()],
                 # In shards, a process whose sentences have ended must still take part in the others' steps.
                 synced_gpus=self.is_fsdp_enabled,
             )
@@ -317,8 +325,11 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         start = time.perf_counter()
         self.last_translations, loss = self.translate(dataset, description=metric_key_prefix)
-        scores = self.metric.compute(predictions=self.last_translations, references=dataset.sentences)
-        figures = {name: value for name, value in scores.items() if isinstance(value, int | float)}
+        scores = score_dataset(self.metric, dataset, self.last_translations)
+        parts = {
+            f"{name}_{score}": of[score] for name, of in scores.get("corpora", {}).items() for score in SCORE_NAMES
+        }
+        figures = {name: value for name, value in (scores | parts).items() if isinstance(value, int | float)}
         figures |= {"loss": loss, "runtime": round(time.perf_counter() - start, 2)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         texts = [f"{ours!r} for {true!r}" for ours, true in self.samples(dataset)] if self.args.report_to else []

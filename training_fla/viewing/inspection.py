@@ -114,7 +114,7 @@ def inspect_translation(path: str, pipe, **generate_options) -> Inspection:
         score=scores.item(),
         words=words,
         attention=attention,
-        language=language_of(tokenizer),
+        language=language_of(tokenizer, generate_options.get("language")),
     )
 
 
@@ -171,9 +171,9 @@ def is_spaceless(text: str) -> bool:
     return bool(text) and unicodedata.name(text[-1], "").startswith(SPACELESS_SCRIPTS)
 
 
-def language_of(tokenizer) -> str:
-    """Of the sentences, as HTML's `lang` has it; empty where the tokenizer does not say."""
-    return str(getattr(tokenizer, "tgt_lang", None) or "").split("_")[0]
+def language_of(tokenizer, asked: str | None = None) -> str:
+    """Of the sentences, as HTML's `lang` has it; empty where neither a call nor the tokenizer says it."""
+    return str(asked or getattr(tokenizer, "tgt_lang", None) or "").split("_")[0]
 
 
 def shortest_half(weights: np.ndarray) -> tuple[int, int]:

@@ -42,3 +42,10 @@ def check_reads_videos(model: str) -> None:
             f"`{model}` reads sign features of {config.sign_feature_extractor or 'another program'}, not videos: "
             'translate them in Python, pipeline("sign-language-translation", model=...)({"sign_features": array})'
         )
+
+
+def check_language(model, language: str | None) -> None:
+    """Refuse a language that a loaded model was not trained on."""
+    if language is not None and language not in model.languages:
+        known = ", ".join(model.languages) or "one only, which need not be given"
+        raise InputError(f"--language {language} is no language of the model; it has {known}")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from training_fla.clone import ROOT
-from training_fla.corpora.registry import CORPORA, convention_of
+from training_fla.corpora.registry import convention_of
 from training_fla.errors import InputError
 from training_fla.folders import atomic_file
-from training_fla.hub.card import TITLES, clips_per_step, costs, read_facts
+from training_fla.hub.card import TITLES, DescribedCorpus, clips_per_step, costs, described, read_facts
 from training_fla.recipe import BATCH_LINES, DECIDED_LATER, STAGES, clips_a_step, default_lines, read_lines, stage_of
 from training_fla.scoring.conventions import CONVENTIONS, TextForm, convention_for
 from training_fla.scoring.predictions import PredictionFile, read_predictions
@@ -45,7 +45,22 @@ class FinishedRun:
 
     @property
     def corpus(self) -> str:
-        return self.metrics.get("data", {}).get("corpus") or "unknown"
+        return " and ".join(corpus.facts.get("corpus") or "unknown" for corpus in self.corpora)
+
+    @property
+    def corpora(self) -> list[DescribedCorpus]:
+        """One, or several in the order of their clips."""
+        return described(self.metrics.get("data", {}))
+
+    def scores(self, split: str, corpus: str = "") -> dict[str, Any]:
+        """The scores of a split; of several corpora their mean, or those of one."""
+        scores = self.metrics[split]
+        return scores["corpora"][corpus] if corpus else scores
+
+    @property
+    def signatures(self) -> list[str]:
+        """How the test split was scored, once for each corpus."""
+        return [corpus.scores(self.metrics, "test").get("signature", "unknown") for corpus in self.corpora]
 
     @property
     def stage(self) -> str:
@@ -103,10 +118,13 @@ class FinishedRun:
 
     @cached_property
     def translations(self) -> dict[str, dict[str, str]]:
-        """`prediction` and `reference` of the test clips by id, in order."""
-        file = self.folder / "predictions_test.tsv"
-        rows = read_table(file, ("id", "prediction", "reference")) if file.is_file() else []
-        return {row["id"]: row for _, row in rows}
+        """`prediction` and `reference` of the test clips by id, in order; of several corpora behind its name."""
+        rows = {}
+        for corpus in self.corpora:
+            file = self.folder / f"predictions_test{'_' * bool(corpus.name)}{corpus.name}.tsv"
+            for _, row in read_table(file, ("id", "prediction", "reference")) if file.is_file() else []:
+                rows[f"{corpus.name}/{row['id']}" if corpus.name else row["id"]] = row
+        return rows
 
     def frames(self, place: int) -> list[tuple[str, str]]:
         """When each frame of a sample clip is shown, and the frame."""
@@ -181,6 +199,11 @@ def read_runs(folders: list[Path]) -> list[FinishedRun]:
     return runs
 
 
+def pooled(group: list[FinishedRun], split: str, corpus: str, score: str) -> str:
+    """Mean and deviation of a score over the seeds of a system."""
+    return mean_and_deviation([run.scores(split, corpus).get(score, 0) for run in group])
+
+
 def panel_pictures(panels: list[plots.Panel]) -> list[dict[str, str]]:
     """Panels that show something, as parts of a page, with what they show in words."""
     pictures = []
@@ -206,11 +229,17 @@ def write_report(folders: list[Path], out: Path, with_frames: bool = True, overw
             lead=lead,
             places=plots.spread(len(lead.translations), plots.SAMPLE_CLIPS),
             with_frames=with_frames,
-            corpus=CORPORA.get(runs[0].corpus),
+            titles_and_terms=[
+                (corpus.known.title, corpus.known.terms)
+                if corpus.known
+                else (corpus.facts.get("corpus") or "unknown", "")
+                for corpus in runs[0].corpora
+            ],
+            parts=[corpus.name for corpus in runs[0].corpora if corpus.name],
             in_paper=runs[0].corpus in paper_tables.CORPORA,
             titles=TITLES,
             on_dev=all("bleu4" in run.metrics.get("dev", {}) for run in runs),
-            pooled=mean_and_deviation,
+            pooled=pooled,
             curves=panel_pictures(plots.curve_panels({run.name: run.history for run in runs})),
             norms={run.name: panel_pictures(plots.norm_panels(run.norms)) for run in runs if run.norms},
             costs=list(dict.fromkeys(name for run in runs for name in run.costs)),

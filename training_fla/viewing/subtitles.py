@@ -30,7 +30,7 @@ class Cue:
 
     start: float
     end: float
-    clip: np.ndarray  # (S, H, W, 3), uint8 RGB: every source frame
+    clip: np.ndarray  # (S, H, W, 3), uint8 RGB: every source frame, or those that `target_fps` leaves
 
 
 def print_subtitles(translate, video: str, form: str, cut: float | PauseRules, **options) -> int:
@@ -87,7 +87,7 @@ def open_cues(
 
     frames = read_frames(video, processor.reading_size, announce_windows)
     if not isinstance(cut, PauseRules):
-        return cut_windows(frames, cut)
+        return cut_windows(frames, cut, processor)
     return cut_pauses(frames, Captioner(translate, cut), video, cut)
 
 
@@ -98,7 +98,7 @@ def read_frames(video: str, size, announce: Callable[[float | None], None]) -> I
         yield from opened.rgb_frames(size=size)
 
 
-def cut_windows(frames: Iterable[TimedFrame], length: float) -> Iterator[Cue]:
+def cut_windows(frames: Iterable[TimedFrame], length: float, processor) -> Iterator[Cue]:
     """Windows of a recording, one behind the other; each frame is in one, the last may be shorter."""
     held: list[TimedFrame] = []
     start, last_times = None, []
@@ -106,16 +106,19 @@ def cut_windows(frames: Iterable[TimedFrame], length: float) -> Iterator[Cue]:
         start = seconds if start is None else start
         while seconds >= start + length - TIME_TOLERANCE:
             if held:
-                yield cue_of(held, max(start, held[0][0]), start + length)
+                yield cue_of(held, max(start, held[0][0]), start + length, processor)
             start, held = start + length, []
         held.append((seconds, frame))
         last_times = [*last_times[-1:], seconds]
     if held:
-        yield cue_of(held, max(start, held[0][0]), end_of(last_times))
+        yield cue_of(held, max(start, held[0][0]), end_of(last_times), processor)
 
 
-def cue_of(held: list[TimedFrame], start: float, end: float) -> Cue:
-    return Cue(start, end, np.stack([frame for _, frame in held]))
+def cue_of(held: list[TimedFrame], start: float, end: float, processor) -> Cue:
+    """A cue of some frames, thinned here: an array does not say its rate."""
+    seconds = held[-1][0] - held[0][0]
+    kept = processor.frames_at_target_rate(len(held), (len(held) - 1) / seconds if seconds > 0 else None)
+    return Cue(start, end, np.stack([held[place][1] for place in kept]))
 
 
 def cut_pauses(

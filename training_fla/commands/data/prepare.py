@@ -164,7 +164,7 @@ def pack(args: argparse.Namespace, found: Rows, reading: "Reading") -> Done:
         shard_clips=args.shard_clips,
         on_error=args.on_error,
         overwrite=args.overwrite,
-        corpus=args.source.name,
+        corpus=found.corpus or args.source.name,
         num_workers=args.workers,
         source=found.fingerprint,
         left_out=reading.left_out(),

@@ -58,6 +58,7 @@ class Rows:
     expected: dict[str, int] = field(default_factory=dict)  # rows of each split, where that is known
     on_disk: Iterable[Path] = ()  # every clip that lies in the corpus
     add_files: Callable[[Path], None] | None = None  # writes what belongs beside the packed shards
+    corpus: str = ""  # the name of the packed corpus, where it is not that of the source
 
 
 @dataclass
@@ -211,7 +212,7 @@ class Demo(Source):
             add(f"--num-{split}", type=int, default=count, help=f"{split} clips [%(default)s]")
         add("--clips", type=int, default=5, help="test clips also written as mp4 files [%(default)s]")
         add("--clip-size", type=int, default=160, help="side of those mp4 files in pixels [%(default)s]")
-        add("--language", default="de_DE", help="MBart code of the --pairs sentences [%(default)s]")
+        add("--language", default="de_DE", help="de_DE or zh_CN; of --pairs: any MBart code [%(default)s]")
 
     def inputs(self, args: argparse.Namespace) -> list[str | Path | None]:
         """The pairs and the release that they are taken from."""
@@ -224,8 +225,12 @@ class Demo(Source):
         table = file_sha256(Path(args.pairs))[:32] if Path(args.pairs or "").is_file() else ""
         fingerprint = f"seed {args.seed} clips {args.clips} of {args.clip_size} pixels {table}"
         fingerprint += " bare hands" if args.bare_hands else ""
+        fingerprint += "" if args.language == "de_DE" else f" {args.language}"
         rows = self._rows(args, args.size, reading)
-        return Rows(rows, fingerprint, add_files=lambda folder: self._add_files(args, folder))
+        from experiments.drawn.demo import CORPUS_OF_LANGUAGE
+
+        corpus = "" if args.pairs else CORPUS_OF_LANGUAGE[args.language]
+        return Rows(rows, fingerprint, add_files=lambda folder: self._add_files(args, folder), corpus=corpus)
 
     def next_command(self, args: argparse.Namespace, language: str) -> str:
         """Pre-train a language model on its text."""
@@ -249,7 +254,7 @@ class Demo(Source):
                 raise InputError(f"--{name} is read beside --pairs phoenix14t only")
         if args.pairs:
             return read_pairs(args.pairs, size, args.seed, args.language, gloves)
-        return read_demo(args.seed, args.num_train, args.num_dev, args.num_test, size, gloves)
+        return read_demo(args.seed, args.num_train, args.num_dev, args.num_test, size, gloves, args.language)
 
     def _add_files(self, args: argparse.Namespace, folder: Path) -> None:
         """Write text to pre-train a language model on, and a few clips as files to translate."""
@@ -258,7 +263,9 @@ class Demo(Source):
         from experiments.drawn.pairs import phoenix_text
         from training_fla.corpora.clips import write_clip
 
-        texts = {} if args.pairs else {"demo_text": demo_text(args.seed), "broad_text": broad_text(args.seed)}
+        texts = {} if args.pairs else {"demo_text": demo_text(args.seed, language=args.language)}
+        if not args.pairs and args.language == "de_DE":
+            texts["broad_text"] = broad_text(args.seed)
         if args.pairs == "phoenix14t":
             texts = {"phoenix_text": phoenix_text(args.root)}
         for name, sentences in texts.items():

@@ -32,7 +32,8 @@ def add_arguments(parser) -> None:
     add("--min-count", type=int, default=1, metavar="N", help="keep pieces used N times (default 1)")
     text = "keep every letter that the tokenizer knows of the scripts of the sentences, e.g. all Chinese characters"
     add("--all-characters", action="store_true", help=text)
-    add("--language", metavar="CODE", help="target language, e.g. de_DE; generation then starts with it")
+    text = "target language, e.g. de_DE; generation then starts with it. Of several that with the first"
+    add("--language", nargs="+", default=[], metavar="CODE", help=text)
     add("--dev", type=Path, metavar="FILE", help="report the unknown words of these sentences")
     add("--test", type=Path, metavar="FILE", help="report the unknown words of these sentences")
     add("--check", nargs="+", type=Path, default=[], metavar="FILE", help="the same for other files")
@@ -81,13 +82,15 @@ def next_command(args) -> str:
     """What takes the model: stage 1 of the corpus that the sentences are of, or stage 2 of features."""
     from training_fla.data.packed_corpus import MANIFEST, read_packed_manifest
 
-    folder = args.sentences[0].parent
-    manifest = read_packed_manifest(folder) if (folder / MANIFEST).is_file() else {}
-    corpus = ["--dataset", folder] if manifest else []
-    language = ["--language_code", args.language] if args.language else []
+    folders = [file.parent for file in args.sentences if (file.parent / MANIFEST).is_file()]
+    manifest = read_packed_manifest(folders[0]) if folders else {}
+    corpus = ["--dataset", folders[0]] if folders else []
+    if len(folders) > 1:
+        corpus = ["--dataset", json.dumps([str(folder) for folder in folders])]
+    language = ["--language_code", args.language[0]] if args.language else []
     if "feature_size" in manifest.get("parameters", {}):
         words = ["run_stage2.py", "recipes/features/stage2.yaml", *corpus, "--language_model", args.out, *language]
-    elif (recipe := Path(f"recipes/{manifest.get('corpus')}/stage1.yaml")).is_file():
+    elif len(folders) < 2 and (recipe := Path(f"recipes/{manifest.get('corpus')}/stage1.yaml")).is_file():
         words = ["run_stage1.py", recipe, *corpus, "--tokenizer", args.out, *language]
     else:
         words = ["run_stage1.py", "recipes/own_clips/stage1.yaml", *corpus, "--tokenizer", args.out]
@@ -112,8 +115,9 @@ def load(args):
     bare = Path(source).is_dir() and not any((Path(source) / f"{name}.json").is_file() for name in CONFIGURATIONS)
     with loading(source, "a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, **({"config": config} if bare else {}))
-    if args.language:
-        set_language(tokenizer, args.language, "--language")
+    if has_languages(tokenizer) or len(args.language) == 1:
+        for code in reversed(args.language):  # the first is the last to be set
+            set_language(tokenizer, code, "--language")
     with loading(args.model, "a language model"):
         model = AutoModelForSeq2SeqLM.from_pretrained(args.model, dtype="auto")
     rows = model.get_input_embeddings().weight.shape[0]
@@ -146,9 +150,34 @@ def trim(model, tokenizer, sentences: list[str], args):
         trim_token_embeddings(model, kept)
     except ValueError as error:
         raise InputError(str(error)) from error
-    if args.language:
+    if len(args.language) > 1 and not has_languages(tokenizer):
+        add_languages(model, trimmed, args.language)
+        set_start_tokens(model, trimmed, args.language[0])
+    elif args.language:
         set_start_tokens(model, trimmed)
     return trimmed, kept
+
+
+def has_languages(tokenizer) -> bool:
+    """Whether a tokenizer has a token for each language, as MBart's, and not T5's."""
+    return hasattr(tokenizer, "tgt_lang")
+
+
+def add_languages(model, tokenizer, codes: list[str]) -> None:
+    """Give a tokenizer without languages a token for each, and the model a row of embeddings for it.
+
+    The rows are drawn as far from each other as those of words are, always the same.
+    """
+    import torch
+
+    tokenizer.add_special_tokens({"extra_special_tokens": codes}, replace_extra_special_tokens=False)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+            words = table.weight[: -len(codes)]
+            noise = torch.randn(len(codes), words.shape[1], generator=generator).to(words)
+            table.weight[-len(codes) :] = words.mean(0) + noise * words.std(0)
 
 
 def size_of(model, when: str) -> dict[str, int]:

@@ -21,7 +21,9 @@ def add_arguments(parser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="predictions; several are seeds")
-    text = "phoenix14t, csl_daily, how2sign, demo; for an own corpus words, characters, or auto (by script)"
+    text = (
+        "phoenix14t, csl_daily, how2sign, demo, demo_chinese; for an own corpus words, characters, or auto (by script)"
+    )
     add("--corpus", required=True, metavar="NAME", help=text)
     text = "test the difference to these predictions, as many OTHER as FILE"
     add("--against", type=Path, nargs="+", default=[], metavar="OTHER", help=text)

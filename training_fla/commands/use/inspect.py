@@ -10,7 +10,7 @@ from training_fla.console import Done
 from training_fla.errors import InputError
 from training_fla.folders import atomic_file
 
-from .translate import add_model_arguments
+from .translate import add_language_argument, add_model_arguments
 
 EXAMPLE = "fla inspect clip.mp4 --model runs/stage2 --out clip.html"
 
@@ -21,6 +21,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="folder of a trained model, or its Hub id")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".png or .html (default: the clip's name, .png)")
     add_model_arguments(parser)
+    add_language_argument(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
@@ -40,10 +41,12 @@ def run(args) -> Done:
         from training_fla.viewing.picture import draw_png, write_page
 
         if args.model:
-            from training_fla.viewing.loading import load_pipeline
+            from training_fla.viewing.loading import check_language, load_pipeline
 
             pipe = load_pipeline(args.model, args.device, args.dtype)
-            options = {} if args.num_beams is None else {"num_beams": args.num_beams}
+            check_language(pipe.model, args.language)
+            options = {"num_beams": args.num_beams, "language": args.language}
+            options = {name: value for name, value in options.items() if value is not None}
             inspection = inspect_translation(args.clip, pipe, **options)
         else:
             from processing_fla import FlaVideoProcessor

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder of a trained model, or its Hub id")
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, folder of frames or clips, pattern")
     add_model_arguments(parser)
+    add_language_argument(parser)
     parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="longest sentence (default: the model's)")
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="clips at once (default 1)")
     parser.add_argument(
@@ -49,6 +50,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-beams", type=positive, metavar="N", help="width of the search (default: the model's)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--dtype", choices=dtypes, default="auto", help="default: as saved")
+
+
+def add_language_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the language of the sentences."""
+    text = "language of the sentences, e.g. zh_CN, of a model that has several (default: the model's)"
+    parser.add_argument("--language", metavar="CODE", help=text)
 
 
 def add_subtitle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +103,7 @@ def protect_file_names(argv: list[str]) -> list[str]:
 def run(args) -> Done:
     """Translate the clips and print the results as they come."""
     from training_fla.corpora.recordings.elan import import_pympi
-    from training_fla.viewing.loading import check_model, load_pipeline
+    from training_fla.viewing.loading import check_language, check_model, load_pipeline
 
     if args.num_workers < 0:
         raise InputError(f"--num-workers {args.num_workers}: must be 0 or more")
@@ -115,7 +122,13 @@ def run(args) -> Done:
     for process in processes:  # before there are threads
         process.start()
     translate = load_pipeline(args.model, args.device, args.dtype)
-    options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens, "batch_size": args.batch_size}
+    check_language(translate.model, args.language)
+    options = {
+        "language": args.language,
+        "num_beams": args.num_beams,
+        "max_new_tokens": args.max_new_tokens,
+        "batch_size": args.batch_size,
+    }
     options = {name: value for name, value in options.items() if value is not None}
     if cut:
         number = print_subtitles(translate, clips[0], args.format, cut, **options)
