@@ -150,6 +150,10 @@ def look_at_translating(folder: Path, printed: str) -> None:
     assert "<html" in (folder / "test-00000.html").read_text(encoding="utf-8")[:400]
 
 
+def look_at_live(folder: Path, printed: str) -> None:
+    assert (folder / "captions.vtt").read_text(encoding="utf-8").startswith("WEBVTT\n\n1\n00:00:0")
+
+
 def look_at_serving(folder: Path, printed: str) -> None:
     assert (folder / "runs/space/app.py").is_file()
 
@@ -204,6 +208,7 @@ LOOKS = {
     "ablations.md": look_at_ablations,
     "factorization.md": look_at_factorization,
     "translating.md": look_at_translating,
+    "live.md": look_at_live,
     "serving.md": look_at_serving,
     "sharing.md": look_at_sharing,
     "seq2seq_trainer.md": look_at_seq2seq_trainer,

@@ -29,6 +29,7 @@ GROUPS = {
     },
     "use": {
         "translate": "translate sign videos with a trained model",
+        "live": "caption signing in front of a camera as it is shown",
         "inspect": "draw what a model saw of a clip: frames, attention by word, feature similarity",
     },
     "share": {

@@ -44,7 +44,7 @@ def caption(pipe, frames, drafts=False, rules=PauseRules()):  # noqa: B008
     for index, (second, frame) in enumerate(frames):
         cues += captioner.add(second, frame, index)
         if drafts and captioner.draft_is_due():
-            written.append((second, captioner.draft()))
+            written.append((second, captioner.draft()[1]))
         assert len(captioner.sampled) <= (rules.max_length + 3) * 12.5 / 4
     return [*cues, *captioner.finish()], written
 
@@ -84,17 +84,31 @@ def test_drafts_come_while_somebody_signs_and_change_no_cue(pipe, frames, seen):
 
 def test_a_draft_is_what_greedy_search_writes_whatever_was_drafted_before(pipe, frames):
     captioner = Captioner(pipe, PauseRules(), max_new_tokens=6)
+    captioner.clock = lambda: 0.0
     compared = 0
     for index, (second, frame) in enumerate(frames):
         captioner.add(second, frame, index)
         if captioner.draft_is_due():
-            draft = captioner.draft()
+            end, draft = captioner.draft()
+            assert second - 0.64 <= end <= second
             features = captioner.sign_features(captioner.features(captioner.segmenter.open_since))
             with torch.no_grad():
                 ids = pipe.model.generate(sign_features=features, num_beams=1, do_sample=False, max_new_tokens=6)
             assert draft == pipe.processor.batch_decode(ids, skip_special_tokens=True)[0]
             compared += 1
     assert compared >= 4
+
+
+def test_a_draft_whose_time_is_over_is_shown_as_far_as_it_is_written(pipe, frames):
+    captioner, ticks = Captioner(pipe, PauseRules(), max_new_tokens=6), itertools.count()
+    captioner.clock = lambda: next(ticks)  # over at the first word
+    lengths = []
+    for index, (second, frame) in enumerate(frames):
+        captioner.add(second, frame, index)
+        if captioner.draft_is_due():
+            captioner.draft()
+            lengths.append(captioner.draft_ids.shape[1])
+    assert lengths[0] == 2 and max(lengths) <= 4
 
 
 def test_frames_are_sampled_by_their_number_and_by_their_rate():

@@ -10,11 +10,14 @@ they are shown. Frames of a rest are not encoded. Shapes: T sampled frames, C vi
 """
 
 import math
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from processing_fla.frame_conversion_fla import scaled
 from training_fla.captions.pauses import PICTURE_SIZE, PauseRules, PauseSegmenter
@@ -22,6 +25,7 @@ from training_fla.captions.pauses import PICTURE_SIZE, PauseRules, PauseSegmente
 # Unstated: frames of one forward of the backbone; always so many, so that a file and a camera give the same features.
 FRAMES_AT_ONCE = 2
 DRAFT_SECONDS = 1.0  # Unstated: of new signing between two drafts
+DRAFT_TIME = 0.3  # Unstated: seconds after which a draft is shown as far as it is written; the next one goes on
 DRAFT_TOKENS = 40  # Unstated: a longer draft is cut off, its sentence is not
 
 
@@ -70,6 +74,16 @@ class Sampler:
         return True
 
 
+class TimeLimit(StoppingCriteria):
+    """Ends generation when the time is over."""
+
+    def __init__(self, clock: Callable[[], float], seconds: float):
+        self.clock, self.end = clock, clock() + seconds
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
+        return torch.full((len(input_ids),), self.clock() >= self.end, device=input_ids.device)
+
+
 class Captioner:
     """Cues of a stream of frames for a pipeline; `draft` says what the open one looks like so far."""
 
@@ -87,6 +101,7 @@ class Captioner:
         self.last_times: list[float] = []
         self.drafted_until = -math.inf
         self.draft_ids: torch.Tensor | None = None
+        self.clock = time.monotonic
 
     def add(self, seconds: float, frame: np.ndarray, index: int) -> list[SignedCue]:
         """Take a frame `(H, W, 3)`, uint8 RGB, as the processor reads it, and give the cues that have ended.
@@ -124,8 +139,11 @@ class Captioner:
 
     def features(self, start: float, end: float = math.inf) -> list[torch.Tensor]:
         """Of the frames between two times that are encoded."""
-        inside = [frame for frame in self.sampled if start <= frame.seconds < end]
-        return [frame.features for frame in inside if frame.features is not None]
+        return [frame.features for frame in self.encoded_frames(start, end)]
+
+    def encoded_frames(self, start: float, end: float = math.inf) -> list[SampledFrame]:
+        """The frames between two times that are encoded."""
+        return [f for f in self.sampled if start <= f.seconds < end and f.features is not None]
 
     @torch.no_grad()
     def encode(self, start: float, end: float = math.inf, whole_batches: bool = False) -> None:
@@ -148,19 +166,22 @@ class Captioner:
         return self.model.get_sign_features(frame_features=torch.stack(features)[None])
 
     def draft_is_due(self) -> bool:
-        """Whether enough was signed since the last draft."""
+        """Whether enough was signed since the last draft; when the hands rest the sentence comes soon."""
         since = self.segmenter.open_since
-        return since is not None and self.last_times[-1] - max(self.drafted_until, since) >= DRAFT_SECONDS
+        is_signing = since is not None and self.segmenter.is_moving
+        return is_signing and self.last_times[-1] - max(self.drafted_until, since) >= DRAFT_SECONDS
 
     @torch.no_grad()
-    def draft(self) -> str:
-        """What the open segment says so far, by greedy search; words of the last draft that still hold are kept."""
-        since = self.segmenter.open_since
+    def draft(self) -> tuple[float, str]:
+        """The seconds of the last frame that is encoded, and what the open segment says so far, by greedy search.
+
+        Words of the last draft that still hold are kept.
+        """
+        frames = self.encoded_frames(self.segmenter.open_since)
         self.drafted_until = self.last_times[-1]
-        features = self.features(since)
-        if not features:
-            return ""
-        sign_features = self.sign_features(features)
+        if not frames:
+            return self.drafted_until, ""
+        sign_features = self.sign_features([frame.features for frame in frames])
         mask = torch.ones(sign_features.shape[:2], dtype=torch.long, device=sign_features.device)
         encoded = self.model.get_encoder()(sign_features=sign_features, attention_mask=mask)
         given = {"encoder_outputs": encoded, "attention_mask": mask}
@@ -168,11 +189,12 @@ class Captioner:
         if self.draft_ids is not None:
             kept = options["decoder_input_ids"] = self.still_true(self.draft_ids, given)
             options["max_new_tokens"] -= kept.shape[1] - 1
-        self.draft_ids = self.model.generate(**given, **options)
-        return self.processor.batch_decode(self.draft_ids, skip_special_tokens=True)[0]
+        limit = StoppingCriteriaList([TimeLimit(self.clock, DRAFT_TIME)])
+        self.draft_ids = self.model.generate(**given, **options, stopping_criteria=limit)
+        return frames[-1].seconds, self.processor.batch_decode(self.draft_ids, skip_special_tokens=True)[0]
 
     def still_true(self, ids: torch.Tensor, given: dict) -> torch.Tensor:
-        """The first of the ids `(1, L)` that greedy search would write again, found in one forward."""
+        """Those first of the ids `(1, L)` that greedy search would write again, found in one forward."""
         best = self.model(**given, decoder_input_ids=ids[:, :-1], use_cache=False).logits.argmax(2)
         agreed = (best == ids[:, 1:]).long().cumprod(1).sum().item()
         return ids[:, : max(1, min(agreed, ids.shape[1] - 2) + 1)]

@@ -102,7 +102,8 @@ class PauseSegmenter:
     """Segments of signing in frames that come one after another.
 
     `add` and `finish` give the segments that have ended. `open_since` is where the one that has not yet ended begins,
-    and `settled` the time before which nothing will begin any more: frames before it are not needed.
+    and `is_moving` whether its last moment moved. `settled` is the time before which nothing will begin any more:
+    frames before it are not needed.
     """
 
     def __init__(self, rules: PauseRules, max_frames: int | None = None):
@@ -118,6 +119,7 @@ class PauseSegmenter:
         self.rests_since: float | None = None  # the end of motion of the segment before
         self.cut: float | None = None  # where the segment before was cut off
         self.open_since: float | None = None
+        self.is_moving = False
         self.num_moments = 0
 
     def wants_picture(self, seconds: float) -> bool:
@@ -189,7 +191,7 @@ class PauseSegmenter:
                 self.cut, self.rests_since = None, last
                 self.forget(last + half / 2, stop if is_kept else last)
             else:
-                self.open_since = start
+                self.open_since, self.is_moving = start, last == now
                 return
         if self.moments:
             oldest = self.moments[-1][0] - REST_SECONDS

@@ -66,11 +66,16 @@ def add_subtitle_arguments(parser: argparse.ArgumentParser) -> None:
         "A pause of the hands is not always the end of a sentence, nor the other way round.",
     )
     parser.add_argument("--cut", choices=tuple(CUTS), help="where a cue ends (default windows)")
+    parser.add_argument("--window", type=seconds, metavar="S", help="windows: seconds translated at once (default 6)")
+    add_pause_arguments(parser)
+
+
+def add_pause_arguments(parser) -> None:
+    """Declare what a pause and a sentence are."""
     for option, default, text in (
-        ("--window", "6", "windows: seconds translated at once"),
         ("--min-pause", "0.4", "pauses: a shorter rest lies within a sentence"),
         ("--min-length", "0.3", "pauses: shorter signing is left out"),
-        ("--max-length", "15, or the model's", "pauses: longer signing is cut at its stillest moment"),
+        ("--max-length", "15, or the model's", "pauses: longer signing is cut at its stillest moment before"),
     ):
         parser.add_argument(option, type=seconds, metavar="S", help=f"{text} (default {default})")
 
@@ -143,7 +148,7 @@ def run(args) -> Done:
 
 def options_of_cuts(args) -> dict:
     """The options of cutting a recording that were given."""
-    given = {name: getattr(args, name) for names in CUTS.values() for name in names}
+    given = {name: getattr(args, name, None) for names in CUTS.values() for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -156,7 +161,6 @@ def check_no_cut_but_of_subtitles(args) -> None:
 
 def chosen_cut(args, clips: list[str]):
     """The rules by which a recording is cut into cues, or `None` where no subtitles are asked for."""
-    from training_fla.captions.pauses import PauseRules
     from training_fla.viewing.subtitles import WINDOW_SECONDS
 
     given = options_of_cuts(args)
@@ -168,9 +172,14 @@ def chosen_cut(args, clips: list[str]):
     for name in sorted(set(given) - set(CUTS[cut])):
         which = "given" if args.cut else "the default"
         raise InputError(f"--{name.replace('_', '-')} does not go with --cut {cut}, which is {which}")
-    if cut == "pauses":
-        rules = PauseRules(**given)
-        if rules.min_length > rules.max_length:
-            raise InputError(f"--min-length {rules.min_length:g} is longer than --max-length {rules.max_length:g}")
-        return rules
-    return args.window or WINDOW_SECONDS
+    return pause_rules(given) if cut == "pauses" else args.window or WINDOW_SECONDS
+
+
+def pause_rules(given: dict):
+    """What counts as a pause and as a sentence, by the options that were given."""
+    from training_fla.captions.pauses import PauseRules
+
+    rules = PauseRules(**given)
+    if rules.min_length > rules.max_length:
+        raise InputError(f"--min-length {rules.min_length:g} is longer than --max-length {rules.max_length:g}")
+    return rules
