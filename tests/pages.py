@@ -117,6 +117,11 @@ STAND_INS = (
     ),
     StandIn("fla ablate *", "each run is one step, and so is each seed: test_ablation.py runs two", "--seeds 0"),
     StandIn(
+        "python -m experiments.real_signs *",
+        "the data set is nobody's to copy, and runs take hours: test_real_signs.py",
+        "--tables",
+    ),
+    StandIn(
         "fla push *",
         "nothing may leave a test machine; tests/hub pushes to a stand-in of the Hub",
         "--dry-run",
@@ -300,6 +305,13 @@ def serve_once(words: list[str]) -> int:
     return process.returncode
 
 
+def run_real_signs(words: list[str]) -> int:
+    """The study in this process."""
+    from experiments.real_signs.__main__ import main
+
+    return main(words[3:])
+
+
 def run_script(words: list[str]) -> int:
     """A script of the repository in this process."""
     from tests.tiny_runs import run
@@ -327,6 +339,7 @@ def look_up_target(words: list[str]) -> int:
 RUNNERS = {
     "fla serve": serve_once,  # before `fla`
     "fla": run_fla,
+    "python -m experiments.real_signs": run_real_signs,
     "python run_stage1.py": run_script,
     "python run_stage2.py": run_script,
     "accelerate launch": run_accelerate,

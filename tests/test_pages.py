@@ -145,6 +145,11 @@ def look_at_factorization(folder: Path, printed: str) -> None:
     assert (folder / "runs/phoenix_drawn/corpus/phoenix_text.txt").read_text(encoding="utf-8").count("regen") == 2
 
 
+def look_at_real_signs(folder: Path, printed: str) -> None:
+    table = (folder / "runs/real_signs/systems.md").read_text(encoding="utf-8")
+    assert table in printed and "BLEU-4, D | BLEU-4, A" in table, "a column a signer who is held out"
+
+
 def look_at_translating(folder: Path, printed: str) -> None:
     assert "-->" in printed and printed.count("clips/test-0000") >= 2
     assert "<html" in (folder / "test-00000.html").read_text(encoding="utf-8")[:400]
@@ -207,6 +212,7 @@ LOOKS = {
     "report.md": look_at_report,
     "ablations.md": look_at_ablations,
     "factorization.md": look_at_factorization,
+    "real_signs.md": look_at_real_signs,
     "translating.md": look_at_translating,
     "live.md": look_at_live,
     "serving.md": look_at_serving,

@@ -27,7 +27,7 @@ RECIPES = sorted(
         *(ROOT / "recipes").glob("*/all/*.yaml"),
     ]
 )
-STAGES = [file for file in RECIPES if file.parent.name != "accelerate" and file.stem != "dominance"]
+STAGES = [file for file in RECIPES if file.parent.name != "accelerate" and file.stem not in ("dominance", "sentences")]
 
 PAPERS_OWN = [(corpus, stage) for corpus in paper_figures.SCORES for stage in paper_figures.RECIPES]
 # Which tokenizer and which pre-trained model: places, not figures.
