@@ -33,7 +33,7 @@ from PIL import Image
 from training_fla.corpora.clips import DrawnVideo, VideoFile, write_clip
 from training_fla.corpora.row import CorpusRow
 from training_fla.data.augmentation import ClipAugmentation
-from training_fla.data.collation import empty_batch
+from training_fla.data.collation import padded
 from training_fla.data.packed_corpus import PackedCorpus, decode_jpeg_into
 from training_fla.data.packing import pack
 
@@ -98,10 +98,7 @@ def our_batch(corpus: PackedCorpus, augmentation: ClipAugmentation | None, seed:
         edge = (SIZE - CROP) // 2
         cut = frames[..., edge : edge + CROP, edge : edge + CROP]
         clips.append(cut if augmentation is None else augmentation(frames, generator, corpus.source_size(index)))
-    batch = empty_batch(clips)
-    for row, clip in zip(batch, clips, strict=True):
-        row[: len(clip)], row[len(clip) :] = clip, 0
-    return batch
+    return padded(clips, max(map(len, clips)))
 
 
 def read_all(corpus: PackedCorpus) -> None:

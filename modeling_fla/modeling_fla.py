@@ -346,7 +346,8 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             num_items_in_batch (`torch.LongTensor` of shape `()` or `int`, *optional*):
                 Target tokens to divide the loss by, which [`Trainer`] gives when it accumulates gradients.
             positions (`torch.LongTensor` of shape `(R,)`, *optional*):
-                Where `attention_mask` is 1 in `B * T`, if it is known: then no step waits to read it from the device.
+                Where `attention_mask` is 1 in `B * T`, if it is known: then no step waits to read it from the device,
+                and frames may be given alone, as [`FlaVisualEncoder`] takes them.
             **kwargs: Passed to the language model, e.g. `output_attentions=True`.
 
         Returns:
@@ -526,9 +527,12 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         slides = getattr(self.language_model.get_decoder().config, "layer_types", None)  # T5Gemma makes masks a layer
         if slides or getattr(self.language_model.config, "_attn_implementation", None) not in ("sdpa", "eager"):
             return mask.long(), None
-        dtype = self.language_model.dtype
+        device = mask.device
+        # In the type that attention computes in: else autocast casts them in every layer.
+        under_autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if under_autocast else self.language_model.dtype
         smallest = torch.finfo(dtype).min
-        future = torch.full((1, 1, length, length), smallest, dtype=dtype, device=mask.device).triu(1)
+        future = torch.full((1, 1, length, length), smallest, dtype=dtype, device=device).triu(1)
         return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, smallest)[:, None, None, :], future
 
     def _sign_embeds(self, pixel_values_videos, sign_features, attention_mask, positions=None):
@@ -536,8 +540,10 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
         if (pixel_values_videos is None) == (sign_features is None):
             given = "neither" if sign_features is None else "both"
             raise ValueError(f"Give either `pixel_values_videos` or `sign_features`; got {given}.")
-        length = (pixel_values_videos if sign_features is None else sign_features).shape[1]
-        # N = T: known before any work is done
+        # N = T: known before any work is done. Frames alone have no T.
+        are_alone = sign_features is None and pixel_values_videos.ndim == 4 and positions is not None
+        given = pixel_values_videos if sign_features is None else sign_features
+        length = (attention_mask if are_alone else given).shape[1]
         _check_length("video", length, "sampled frames", self.max_sign_positions)
         if sign_features is None:
             sign_features = self.get_sign_features(pixel_values_videos, attention_mask, positions)

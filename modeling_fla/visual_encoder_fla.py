@@ -2,7 +2,7 @@
 
 pixel_values_videos   (B, T, 3, H, W)
         |  padding frames are dropped
-real frames           (sum of lengths, 3, H, W)   channels_last
+real frames           (R, 3, H, W)                 R = sum of lengths; channels_last
         |  vision backbone
 frame features        (B, T, C)                    zeros at padding
         |  temporal module
@@ -86,7 +86,8 @@ class FlaTemporalModule(nn.Module):
 
         Args:
             frame_features (`torch.FloatTensor` of shape `(B, T, C)`): of the vision backbone; zeros at padding.
-            positions (`torch.LongTensor` of shape `(R,)`): indices of the R real frames among the B * T.
+            positions (`torch.LongTensor` of shape `(R,)`): indices of the R real frames among the B * T; B * T for a
+                frame that counts for nothing.
 
         Returns:
             `torch.FloatTensor` of shape `(B, N, C)`: sign features, N = T; zeros at padding.
@@ -94,14 +95,16 @@ class FlaTemporalModule(nn.Module):
         B, T, _ = frame_features.shape
         # The convolution pads a video's own ends with zeros too: videos of a batch cannot mix.
         hidden = self.convolution(frame_features.transpose(1, 2)).transpose(1, 2)  # (B, N, C)
-        real = hidden.reshape(B * T, -1).index_select(0, positions)  # statistics are over real positions only
+        # Statistics are over real positions only.
+        real = hidden.reshape(B * T, -1).index_select(0, positions.clamp(max=B * T - 1))
         return _spread(F.relu(self.normalization(real)), positions, (B, T))
 
 
 def _spread(features: torch.FloatTensor, positions: torch.LongTensor, shape: tuple[int, int]) -> torch.FloatTensor:
-    """Features `(R, C)` of the real positions to `(B, T, C)`, zeros at padding."""
+    """Features `(R, C)` of the real positions to `(B, T, C)`, zeros at padding; those at B * T go nowhere."""
     B, T = shape
-    return features.new_zeros(B * T, features.shape[-1]).index_copy(0, positions, features).view(B, T, -1)
+    spread = features.new_zeros(B * T + 1, features.shape[-1]).index_copy(0, positions, features)
+    return spread[:-1].view(B, T, -1)
 
 
 @torch.compiler.disable
@@ -232,11 +235,13 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
                 `uint8`: raw RGB, 0 to 255, normalised here. Floating point: already normalised, as [`FlaProcessor`]
-                returns it. Padding frames may hold anything, NaN too.
+                returns it. Padding frames may hold anything, NaN too. Beside `positions` and `attention_mask` it may
+                be `(R, 3, H, W)`: the real frames alone, one after the other, all finite.
             attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
                 1 for a real frame, 0 for padding. All frames are real where it is absent.
             positions (`torch.LongTensor` of shape `(R,)`, *optional*):
                 Where `attention_mask` is 1 in `B * T`, if it is known: then no device is asked, nor the mask checked.
+                Beside frames alone `B * T` stands for a frame that counts for nothing.
 
         Returns:
             [`FlaVisualEncoderOutput`]
@@ -244,12 +249,13 @@ class FlaVisualEncoder(FlaPreTrainedModel):
         Raises:
             ValueError: if a shape, the channel count or the pixel dtype is wrong, or a video has no real frame.
         """
-        if pixel_values_videos.ndim != 5 or pixel_values_videos.shape[2] != self.config.num_channels:
+        are_alone = pixel_values_videos.ndim == 4 and positions is not None and attention_mask is not None
+        if pixel_values_videos.ndim != 5 - are_alone or pixel_values_videos.shape[-3] != self.config.num_channels:
             raise ValueError(
                 f"`pixel_values_videos` must be (B, T, {self.config.num_channels}, H, W), "
                 f"got {tuple(pixel_values_videos.shape)}."
             )
-        B, T = pixel_values_videos.shape[:2]
+        B, T = attention_mask.shape if are_alone else pixel_values_videos.shape[:2]
         # No size of an exported graph may follow from values: it computes padding frames too, and blanks them.
         computes_padding = positions is None and torch.compiler.is_exporting()
         if positions is None:
@@ -257,11 +263,14 @@ class FlaVisualEncoder(FlaPreTrainedModel):
             positions = torch.arange(B * T, device=mask.device) if computes_padding else _positions(mask)
         # In training the batch statistics need all frames at once.
         at_once = computes_padding or self.vision_backbone.training
-        # Channels last while the frames are gathered: one copy of them, not two.
-        frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1)
-        parts = (positions,) if at_once else positions.split(self.frames_at_once)
-        parts = [self._pooled(frames.index_select(0, part).permute(0, 3, 1, 2)) for part in parts]
-        frame_features = _spread(torch.cat(parts), positions, (B, T))
+        if are_alone:
+            parts = (pixel_values_videos,) if at_once else pixel_values_videos.split(self.frames_at_once)
+        else:
+            # Channels last while the frames are gathered: one copy of them, not two.
+            frames = pixel_values_videos.flatten(0, 1).permute(0, 2, 3, 1)
+            parts = (positions,) if at_once else positions.split(self.frames_at_once)
+            parts = (frames.index_select(0, part).permute(0, 3, 1, 2) for part in parts)
+        frame_features = _spread(torch.cat([self._pooled(part) for part in parts]), positions, (B, T))
         if computes_padding:
             frame_features = frame_features.masked_fill(~mask[..., None], 0)
         sign_features = self.temporal_module(_of_any_length(frame_features, 0, 1), _of_any_length(positions))

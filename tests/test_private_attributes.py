@@ -32,6 +32,7 @@ LEANT_ON = [
         "a refused attention implementation is taken back from all parts",
     ),
     ("modeling_fla/visual_encoder_fla.py", "torch", "_dynamo", "one graph for every number of frames"),
+    ("modeling_fla/batch_norm_fla.py", "torch", "_dynamo _foreach_copy_", "the same; one operation for all norms"),
     (
         "modeling_fla/modeling_fla.py",
         "transformers.PreTrainedConfig",

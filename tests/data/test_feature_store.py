@@ -250,7 +250,7 @@ class WideEncoder(torch.nn.Module):
         super().__init__()
         self.visual_encoder = torch.nn.Linear(1, 1000)
 
-    def get_sign_features(self, frames, mask):
+    def get_sign_features(self, frames, mask, positions):
         return self.visual_encoder(frames[:, :, :1, 0, 0].float())
 
 

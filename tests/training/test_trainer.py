@@ -186,7 +186,9 @@ def test_a_step_waits_for_the_device_at_most_once(folder, tmp_path, script):
 def test_a_clip_that_counts_for_nothing_has_no_labels_and_a_whole_decoder_input(folder, tmp_path):
     trainer = make(folder, "run_stage2", tmp_path / "out")
     labels = torch.tensor([[7, 8, 2, 4], [9, 2, 4, -100]])
-    batch = trainer.prepare_batch({"labels": labels, "indices": torch.tensor([3, NO_CLIP])})
+    places = {"positions": torch.tensor([0, 1, 2, 4]), "attention_mask": torch.ones(2, 2)}
+    batch = trainer.prepare_batch({"labels": labels, "indices": torch.tensor([3, NO_CLIP]), **places})
+    assert batch["num_frames"] == 3, "B * T stands for a frame that counts for nothing"
     assert batch["labels"].tolist() == [labels[0].tolist(), [-100] * 4]
     assert batch["decoder_input_ids"].equal(trainer.model.prepare_decoder_input_ids_from_labels(labels))
 

@@ -27,7 +27,7 @@ train_sampling_strategy: group_by_length
 """
 RECIPES = {
     "stage1": STAGE1.replace("light_t_overrides: {", "light_t_overrides: {dropout: 0.0, ")
-    + "freeze_batch_norm_statistics: true\nrandom_frame_phase: true\n",
+    + "random_frame_phase: true\n",
     "stage2": STAGE2 + "language_model_overrides: {dropout: 0.0}\n",
 }
 # Variants of stage 2 that wrap or extend the model: each must still be one model to DistributedDataParallel.
@@ -37,7 +37,6 @@ VARIANTS = {
     + """
 freeze_vision_backbone: false
 freeze_temporal_module: false
-freeze_batch_norm_statistics: true
 one_run_light_t: tiny
 one_run_light_t_overrides: {d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24, dropout: 0.0}
 """,

@@ -29,13 +29,14 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
+from modeling_fla.visual_encoder_fla import FRAMES_AT_ONCE
 from training_fla.console import progress
 from training_fla.corpora.feature_files import load_features
 from training_fla.corpora.row import CorpusRow
 from training_fla.errors import InputError
 from training_fla.folders import atomic_file, atomic_folder, locked_folder, write_marker
 
-from .collation import SignTranslationCollator
+from .collation import RoundedSizes, SignTranslationCollator
 from .packed_corpus import INDEX_COLUMNS, SCHEMA, PackedCorpus, describe_folder, file_sha256, shard_ranges
 from .worker_processes import START_METHOD
 
@@ -191,6 +192,20 @@ def open_features(corpus: PackedCorpus) -> FeatureStore:
     return FeatureStore(corpus.folder / corpus.split, shards, CORPUS_REMEDY)
 
 
+def batches_by_frames(clips: Iterable[int], lengths: Sequence[int], most_clips: int) -> list[list[int]]:
+    """Clips of similar length, as many as the backbone takes frames at once, padding included.
+
+    What workers have ready lies in `/dev/shm`: batches of so many clips alone would fill it.
+    """
+    batches: list[list[int]] = []
+    for clip in sorted(clips, key=lambda index: lengths[index]):
+        is_full = batches and (len(batches[-1]) + 1) * lengths[clip] > FRAMES_AT_ONCE
+        if not batches or is_full or len(batches[-1]) == most_clips:
+            batches.append([])
+        batches[-1].append(clip)
+    return batches
+
+
 def _checksum(features: torch.Tensor) -> int:
     """CRC-32 of the type, shape and bytes of features `(N, C)`, which are contiguous and on the CPU."""
     return zlib.crc32(features.view(torch.uint8).numpy(), zlib.crc32(f"{features.dtype} {features.shape}".encode()))
@@ -203,7 +218,7 @@ class FeatureEncoder:
     model: nn.Module
     dtype: str = "float32"  # to store, or `bfloat16`
     precision: str = "fp32"  # of the encoder, or `bf16` or `fp16`
-    batch_size: int = 8  # clips a forward
+    batch_size: int = 8  # most clips a forward
 
     def fingerprint(self, videos: SampledVideos) -> str:
         """16 hexadecimal digits that change with anything the stored features of `videos` depend on."""
@@ -254,20 +269,20 @@ class FeatureEncoder:
         device: torch.device,
         num_workers: int = 0,  # processes that decode frames
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """Encode clips shard by shard, in batches of similar length.
+        """Encode clips shard by shard, in batches of similar length and of few frames.
 
         Yields:
             `tuple[int, torch.Tensor]`: the place of a clip in its split, and its features `(N, C)`, on the CPU.
         """
         batches = []
         for shard in shards:
-            by_length = sorted(shard, key=lambda index: videos.lengths[index])
-            for begin in range(0, len(by_length), self.batch_size):
-                batches.append(by_length[begin : begin + self.batch_size])
+            batches += batches_by_frames(shard, videos.lengths, self.batch_size)
+        # A GPU is to see few sizes; no clip becomes longer than one of the split is.
+        sizes = RoundedSizes(most_positions=int(max(videos.lengths))) if device.type == "cuda" else None
         loader = DataLoader(
             videos,
             batch_sampler=batches,
-            collate_fn=SignTranslationCollator(),
+            collate_fn=SignTranslationCollator(sizes=sizes),
             num_workers=num_workers,
             multiprocessing_context=START_METHOD if num_workers else None,
             pin_memory=device.type == "cuda",
@@ -277,8 +292,9 @@ class FeatureEncoder:
         for batch in loader:
             frames = batch["pixel_values_videos"].to(device, non_blocking=True)
             mask = batch["attention_mask"].to(device, non_blocking=True)
+            positions = batch["positions"].to(device, non_blocking=True)
             with torch.autocast(device.type, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST):
-                features = self.model.get_sign_features(frames, mask).cpu()  # (B, N, C)
+                features = self.model.get_sign_features(frames, mask, positions).cpu()  # (B, N, C)
             lengths = batch["attention_mask"].sum(1).tolist()
             for index, clip, length in zip(batch["indices"].tolist(), features, lengths, strict=True):
                 yield index, clip[:length]

@@ -18,6 +18,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "logging_nan_inf_filter": False,  # a loss that is no number ends the run; the filter waits for it twice a step
     "train_sampling_strategy": "random",
     "ddp_find_unused_parameters": False,  # every trained parameter has a gradient at every step
+    "ddp_broadcast_buffers": False,  # BatchNorm's statistics are equal on all processes, the others do not change
     "do_train": True,
     "do_eval": True,
     "do_predict": True,

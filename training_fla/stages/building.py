@@ -4,19 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 
 from modeling_fla import FlaForConditionalGeneration
+from modeling_fla.batch_norm_fla import RealFrames, count_real_frames
 from processing_fla import FlaProcessor, FlaVideoProcessor, SignTranslationPipeline
 from processing_fla.processing_fla import language_token_id
 from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.corpora.registry import convention_of
 from training_fla.corpora.row import SPLITS
-from training_fla.data.collation import SignTranslationCollator
+from training_fla.data.collation import RoundedSizes, SignTranslationCollator
 from training_fla.data.datasets import make_datasets
 from training_fla.data.packed_corpus import PackedCorpus, packed_splits
 from training_fla.data.packing import ensure_packed
@@ -148,8 +148,7 @@ def make_trainer(
 ) -> SignTranslationTrainer:
     """Model, data, metric and optimizer together; it has `test_dataset` beside transformers' two."""
     datasets = build_datasets(recipe, args, splits, processor, model)
-    if args.world_size > 1 and args.device.type == "cuda" and not model.visual_encoder_is_frozen:
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    real_frames, sizes = shapes_of_a_run(args, model, recipe.optimization.freeze_batch_norm_statistics)
     generation = generation_of(recipe, model, processor.tokenizer, spoken_languages(splits.train))
     if args.push_to_hub and args.process_index == 0:
         make_repository(args)
@@ -160,9 +159,10 @@ def make_trainer(
         metric=metric_of(recipe, splits),
         generation=generation,
         frames_per_batch=recipe.data.frames_per_batch,
+        real_frames=real_frames,
         train_dataset=datasets["train"],
         eval_dataset=datasets["dev"],
-        data_collator=SignTranslationCollator(),
+        data_collator=SignTranslationCollator(sizes=sizes),
         processing_class=processor,
     )
     add_callbacks(trainer, recipe)
@@ -198,6 +198,28 @@ def build_datasets(
     elif drawn != counts:
         train.mixture = EpochMixture([part.clips for part in train.parts], drawn, seed)
     return datasets
+
+
+def shapes_of_a_run(
+    args, model: FlaForConditionalGeneration, fixes_statistics: bool
+) -> tuple[RealFrames | None, RoundedSizes | None]:
+    """How sizes of batches are rounded up, for a GPU and for a compiled model, and what trained norms then count.
+
+    On a processor rounding up would cost more than it gives.
+    """
+    sizes = None
+    if args.device.type == "cuda" or args.torch_compile:
+        sizes = RoundedSizes(model.max_sign_positions, model.max_target_positions)
+    if model.visual_encoder_is_frozen or fixes_statistics or (sizes is None and args.world_size == 1):
+        return None, sizes
+    real_frames = RealFrames(args.world_size)
+    try:
+        count_real_frames(model.visual_encoder, real_frames)
+    except ValueError as error:
+        if args.world_size > 1:
+            raise InputError(f"vision_backbone: {error}: set freeze_batch_norm_statistics: true") from None
+        return None, None
+    return real_frames, sizes
 
 
 def metric_of(recipe: Recipe, splits: Splits) -> SignTranslationMetric | None:

@@ -1,4 +1,4 @@
-"""Large models and fast ones: training in shards (FSDP), and compiling the visual encoder (`torch_compile`)."""
+"""Large models and fast ones: training in shards (FSDP), compiling (`torch_compile`), and less work in a step."""
 
 import copy
 import os
@@ -59,6 +59,12 @@ def take_compile_options(args: Seq2SeqTrainingArguments) -> dict | None:
     options = {"backend": args.torch_compile_backend, "mode": args.torch_compile_mode}
     if not args.torch_compile:
         return None
+    if args.torch_compile_mode not in (None, "default"):
+        # Those with CUDA graphs overwrite features that evaluation still needs; the others fail where tf32 is set.
+        raise InputError(
+            f"torch_compile_mode: {args.torch_compile_mode} fails on a GPU: the visual encoder runs several times "
+            "before its features are used, and PyTorch cannot tune beside tf32; drop the line"
+        )
     if args.activation_checkpointing:
         raise InputError("torch_compile and activation_checkpointing cannot be combined: set one of them to false")
     args.torch_compile, args.torch_compile_backend, args.torch_compile_mode = False, None, None
@@ -74,3 +80,29 @@ def compile_visual_encoder(model: FlaForConditionalGeneration, is_in_shards: boo
     if model.visual_encoder is not None:  # None: the model reads features
         model.visual_encoder.vision_backbone.compile(**options)
         model.visual_encoder.temporal_module.compile(**options)
+
+
+class ShortWalks:
+    """`train()` and `zero_grad()` of a model that is trained, over lists: walks over all modules take 1 ms a step."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        model.train()
+        self.modes = [(module, module.training) for module in model.modules()]
+        self.parameters = list(model.parameters())
+        model.train, model.zero_grad = self.train, self.zero_grad
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """As of the model; where every module is in its mode already, that is all."""
+        if not mode or any(module.training is not was for module, was in self.modes):
+            type(self.model).train(self.model, mode)
+        return self.model
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As of the model."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def end(self) -> None:
+        """Give the model its own methods back."""
+        del self.model.train, self.model.zero_grad

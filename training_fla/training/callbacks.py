@@ -280,8 +280,9 @@ def start_copies(*tensors: torch.Tensor) -> tuple[list[torch.Tensor], Any]:
     Returns:
         `tuple[list[torch.Tensor], torch.cuda.Event | None]`: the copies, and when they have arrived.
     """
-    copies = [tensor.detach().to("cpu", non_blocking=True) for tensor in tensors]
-    arrived = torch.cuda.Event() if tensors[0].is_cuda else None
+    is_cuda = tensors[0].is_cuda  # elsewhere there is no event to wait for, so the copies are complete
+    copies = [tensor.detach().to("cpu", non_blocking=is_cuda) for tensor in tensors]
+    arrived = torch.cuda.Event() if is_cuda else None
     if arrived is not None:
         arrived.record()
     return copies, arrived
@@ -328,7 +329,8 @@ def run_facts(trainer, seconds: float) -> dict[str, Any]:
 class LayerNorms(TrainerCallback):
     """Figure 2 of the paper: gradient and parameter norms of both last layers, in `norms.tsv` and `norms.png`.
 
-    Gradients are those the optimizer is about to use: of the accumulated batch, averaged over processes, clipped.
+    Gradients are those the optimizer is about to use: of the accumulated batch, averaged over processes, clipped, and
+    with fp16 no longer scaled.
     """
 
     def __init__(self, trainer, folder: Path, every: int):

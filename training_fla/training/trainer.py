@@ -23,6 +23,7 @@ from transformers import EarlyStoppingCallback, Seq2SeqTrainer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from modeling_fla.batch_norm_fla import RealFrames
 from processing_fla.processing_fla import IGNORED_LABEL
 from training_fla.console import progress
 from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, Shares, check_batching
@@ -33,6 +34,7 @@ from training_fla.scoring.metric import score_dataset
 from training_fla.scoring.scores import SCORE_NAMES
 
 from .acceleration import (
+    ShortWalks,
     check_sharding,
     compile_visual_encoder,
     gather,
@@ -45,20 +47,30 @@ from .checkpoints import step_of
 from .optimization import build_optimizer
 
 TIE = 1e-9  # by so much the better of two equal scores is better for transformers; the log has both as they are
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class SignTranslationTrainer(Seq2SeqTrainer):
     """Trains either stage.
 
     `metric` scores translations against raw sentences; of several corpora each has its own. `generation` is how the
-    model translates from now on, and `frames_per_batch` is the most frames of a training batch, padding included.
-    Datasets have `lengths`, `sentences` and `ids`; those of several corpora `parts` and, maybe, `languages`.
+    model translates from now on, `frames_per_batch` is the most frames of a training batch, padding included, and
+    `real_frames` is what the visual encoder's norms count, if they are converted. Datasets have `lengths`, `sentences`
+    and `ids`; those of several corpora `parts` and, maybe, `languages`.
     """
 
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the tokens of the whole step
 
-    def __init__(self, *, optimization: OptimizationArguments, metric, generation, frames_per_batch=None, **kwargs):
+    def __init__(
+        self,
+        *,
+        optimization: OptimizationArguments,
+        metric,
+        generation,
+        frames_per_batch: int | None = None,
+        real_frames: RealFrames | None = None,
+        **kwargs,
+    ):
         args = kwargs["args"]
         check_batching(args)
         compile_options = take_compile_options(args)
@@ -67,6 +79,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.optimization = optimization
         self.metric = metric
         self.frames_per_batch = frames_per_batch
+        self.real_frames = real_frames
+        self.short_walks: ShortWalks | None = None
         self.last_translations: list[str] = []
         self.dev_loader: DataLoader | None = None
         self.model.generation_config = generation
@@ -79,6 +93,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             check_sharding(self.accelerator, optimization)
         if compile_options is not None:
             compile_visual_encoder(self.model, self.is_fsdp_enabled, **compile_options)
+        if args.world_size > 1:  # the model is the same everywhere by now, its dropout is not
+            torch.manual_seed(args.seed + args.process_index)
 
     # Loaders
 
@@ -167,9 +183,11 @@ class SignTranslationTrainer(Seq2SeqTrainer):
                 not count.
 
         Returns:
-            `dict[str, torch.Tensor]`: the batch with `decoder_input_ids` `(B, L)`; `labels` `(B, L)` are -100 at
-            padding and for clips that do not count.
+            `dict`: the batch with `decoder_input_ids` `(B, L)` and the number of frames that count; `labels` `(B, L)`
+            are -100 at padding and for clips that do not count.
         """
+        counts = batch["indices"][0] != NO_CLIP
+        number = int((batch["positions"] < batch["attention_mask"].numel()).sum()) if counts else 0
         batch = send_to_device(batch, self.args.device, non_blocking=self.accelerator.non_blocking)
         labels = batch["labels"]
         decoder_input_ids = self.model.prepare_decoder_input_ids_from_labels(labels)
@@ -177,6 +195,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         return batch | {
             "decoder_input_ids": decoder_input_ids,
             "labels": labels.masked_fill(is_no_clip, IGNORED_LABEL),
+            "num_frames": number,
         }
 
     # Loss
@@ -186,8 +205,11 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         inputs = dict(inputs)
         labels = inputs.pop("labels")
         indices = inputs.pop("indices")
+        number = inputs.pop("num_frames")
         if model.training:
-            self.fix_batch_norms(is_one_frame=inputs["attention_mask"].numel() == 1)
+            self.fix_batch_norms(number)
+            if self.real_frames is not None:
+                self.real_frames.set(number, len(inputs["positions"]), self.args.device)
         outputs = model(**inputs)
         smoothing = self.args.label_smoothing_factor
         loss = token_loss(outputs.logits, labels, num_items_in_batch, smoothing)
@@ -199,13 +221,13 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         self.loss_check.check(loss, indices)  # before the backward pass
         return (loss, outputs) if return_outputs else loss
 
-    def fix_batch_norms(self, is_one_frame: bool) -> None:
+    def fix_batch_norms(self, num_frames: int) -> None:
         """Normalise by running statistics where the recipe says so, and one frame, which has no variance."""
-        freezes = self.optimization.freeze_batch_norm_statistics
-        if not (freezes or is_one_frame):
+        is_shared = self.real_frames is not None and self.real_frames.is_shared
+        if not (self.optimization.freeze_batch_norm_statistics or (num_frames == 1 and not is_shared)):
             return
         for module in self.model.modules():
-            if isinstance(module, BATCH_NORMS) and (freezes or not isinstance(module, nn.SyncBatchNorm)):
+            if isinstance(module, BATCH_NORMS):
                 module.eval()
 
     # Step
@@ -236,6 +258,10 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             raise InputError(
                 f"cannot save {folder}: {error}; make room, then --resume goes on from the checkpoint before"
             ) from error
+        finally:
+            if self.short_walks is not None:
+                self.short_walks.end()
+                self.short_walks = None
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Make the recipe's optimizer once."""
@@ -246,6 +272,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """As [`~transformers.Trainer.training_step`], counted; inputs `(B, ...)` in, a loss of shape `()` out."""
         self.throughput.count(inputs)
+        if self.short_walks is None and type(model).zero_grad is nn.Module.zero_grad:
+            self.short_walks = ShortWalks(model)
         return super().training_step(model, inputs, num_items_in_batch)
 
     @property
@@ -256,8 +284,9 @@ class SignTranslationTrainer(Seq2SeqTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         # Without clipping the norm is for the log alone, and takes as long as half an optimizer step.
         step = self.state.global_step + 1
-        is_logged = step == 1 or step % self.state.logging_steps == 0
-        if grad_norm is None and self.args.logging_strategy != "epoch" and not is_logged:
+        is_logged = self.args.logging_strategy == "epoch" or step == 1 or step % self.state.logging_steps == 0
+        every = self.optimization.norm_logging_steps  # which need fp16's gradients without their scale
+        if grad_norm is None and not is_logged and not (every and step % every == 0):
             return None
         return super()._get_grad_norm(model, grad_norm)
 

@@ -16,6 +16,7 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "auto"):
 
     import processing_fla  # noqa: F401  registers the task
 
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan for each length anew, 25 to 70 ms a plan
     with loading(model):
         check_reads_videos(model)
         device = None if device is None else torch.device(device)
