@@ -126,6 +126,8 @@ class Fold:
 
     def steps(self, wave: tuple[str, ...]) -> Iterator[Step]:
         """The commands of some of its runs, with what they need before."""
+        yield self.study.sentences_step()
+        yield self.study.splice_step(self.signer)
         for name in wave:
             if name == "text_alone":
                 table = self.study.out / f"without-video-{self.signer}.tsv"
@@ -200,13 +202,13 @@ def run_study(study: Study, waves: tuple[tuple[str, ...], ...], probes: bool) ->
     log = CommandLog(study.out, "experiments.real_signs", environment={"TOKENIZERS_PARALLELISM": "false"})
     folds = [[study.fold(signer, seed) for signer in study.signers] for seed in study.seeds]
     log.check(run for of_seed in folds for fold in of_seed for wave in waves for run in fold.steps(wave))
-    status = log.run([study.sentences_step(), *(study.splice_step(signer) for signer in study.signers)])
+    status = 0
     for of_seed in folds:
         for wave in waves:
             for fold in of_seed:
                 if status:
                     return status
-                if "text_alone" in wave:
+                if "text_alone" in wave:  # of the corpus that the first wave made
                     fold.write_table_without_video()
                 status = log.run(fold.steps(wave))
                 for encoder in ENCODERS.keys() & set(wave) if not status else ():
