@@ -206,7 +206,61 @@ class FirstToken(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, first[:, None], 0)
 
 
-class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
+class FlaGenerationMixin(GenerationMixin):
+    """`generate` from videos or from sign features, in one of the languages a model was trained on."""
+
+    def generate(self, inputs=None, generation_config=None, *args, sign_features=None, language=None, **kwargs):
+        r"""Translate: `GenerationMixin.generate`, from videos or from sign features.
+
+        Args:
+            inputs (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*): As `pixel_values_videos`.
+            generation_config ([`GenerationConfig`], *optional*): Instead of the model's own.
+            sign_features (`torch.FloatTensor` of shape `(B, N, C)`, *optional*):
+                Instead of `pixel_values_videos`, with the same `attention_mask`.
+            language (`str` or `list[str]`, *optional*):
+                Of all sentences, or of each: one of [`languages`]. The model's default when absent.
+            *args: As for `GenerationMixin.generate`.
+            **kwargs: As for `GenerationMixin.generate`: `pixel_values_videos`, `attention_mask`, `num_beams`, ...
+
+        Returns:
+            As `GenerationMixin.generate`: token ids `(B, L)`, or more with `return_dict_in_generate=True`.
+
+        Raises:
+            ValueError: as `forward`; if the model was not trained on a language.
+        """
+        if language is not None:
+            kwargs |= self._begin_in(language, kwargs.get("logits_processor"))
+        if sign_features is not None:
+            if inputs is not None or kwargs.get("pixel_values_videos") is not None:
+                raise ValueError("Give either `pixel_values_videos` or `sign_features`, not both.")
+            inputs = sign_features  # `FlaEncoder` knows them by their shape, so that all of `generate` works for both
+        return super().generate(inputs, generation_config, *args, **kwargs)
+
+    @property
+    def languages(self) -> list[str]:
+        """`list[str]`: the languages that `generate` may be asked for; empty of a model that was trained on one."""
+        return list(getattr(self.generation_config, "language_token_ids", None) or {})
+
+    def _begin_in(self, language: str | list[str], logits_processor: list | None) -> dict:
+        """Options of `generate` with which sentences begin as in training: with the token of a language."""
+        known = getattr(self.generation_config, "language_token_ids", None) or {}
+        languages = [language] if isinstance(language, str) else list(language)
+        for code in languages:
+            if code not in known:
+                raise ValueError(
+                    f"{code!r} is none of the languages of this model: {', '.join(known) or 'it has one'}."
+                )
+        token_ids = [known[code] for code in languages]
+        # Before the first token stands either the language itself (MBart) or another token (mBART-50, NLLB, M2M-100).
+        is_forced = self.generation_config.forced_bos_token_id is not None
+        if isinstance(language, str):
+            return {"forced_bos_token_id" if is_forced else "decoder_start_token_id": token_ids[0]}
+        if is_forced:
+            return {"logits_processor": [*(logits_processor or []), FirstToken(token_ids)]}
+        return {"decoder_start_token_id": token_ids}
+
+
+class FlaForConditionalGeneration(FlaPreTrainedModel, FlaGenerationMixin):
     r"""Sign language translation: a video, or its cached sign features, in; a spoken sentence out.
 
     Stage 1 and stage 2 of the paper differ by `config.text_config`, by what is frozen and by how they are trained.
@@ -420,56 +474,6 @@ class FlaForConditionalGeneration(FlaPreTrainedModel, GenerationMixin):
             num_items_in_batch=num_items_in_batch,
         )
         return Seq2SeqLMOutput(**{**outputs, "loss": loss})
-
-    def generate(self, inputs=None, generation_config=None, *args, sign_features=None, language=None, **kwargs):
-        r"""Translate: `GenerationMixin.generate`, from videos or from sign features.
-
-        Args:
-            inputs (`torch.Tensor` of shape `(B, T, 3, H, W)`, *optional*): As `pixel_values_videos`.
-            generation_config ([`GenerationConfig`], *optional*): Instead of the model's own.
-            sign_features (`torch.FloatTensor` of shape `(B, N, C)`, *optional*):
-                Instead of `pixel_values_videos`, with the same `attention_mask`.
-            language (`str` or `list[str]`, *optional*):
-                Of all sentences, or of each: one of [`languages`]. The model's default when absent.
-            *args: As for `GenerationMixin.generate`.
-            **kwargs: As for `GenerationMixin.generate`: `pixel_values_videos`, `attention_mask`, `num_beams`, ...
-
-        Returns:
-            As `GenerationMixin.generate`: token ids `(B, L)`, or more with `return_dict_in_generate=True`.
-
-        Raises:
-            ValueError: as `forward`; if the model was not trained on a language.
-        """
-        if language is not None:
-            kwargs |= self._begin_in(language, kwargs.get("logits_processor"))
-        if sign_features is not None:
-            if inputs is not None or kwargs.get("pixel_values_videos") is not None:
-                raise ValueError("Give either `pixel_values_videos` or `sign_features`, not both.")
-            inputs = sign_features  # `FlaEncoder` knows them by their shape, so that all of `generate` works for both
-        return super().generate(inputs, generation_config, *args, **kwargs)
-
-    @property
-    def languages(self) -> list[str]:
-        """`list[str]`: the languages that `generate` may be asked for; empty of a model that was trained on one."""
-        return list(getattr(self.generation_config, "language_token_ids", None) or {})
-
-    def _begin_in(self, language: str | list[str], logits_processor: list | None) -> dict:
-        """Options of `generate` with which sentences begin as in training: with the token of a language."""
-        known = getattr(self.generation_config, "language_token_ids", None) or {}
-        languages = [language] if isinstance(language, str) else list(language)
-        for code in languages:
-            if code not in known:
-                raise ValueError(
-                    f"{code!r} is none of the languages of this model: {', '.join(known) or 'it has one'}."
-                )
-        token_ids = [known[code] for code in languages]
-        # Before the first token stands either the language itself (MBart) or another token (mBART-50, NLLB, M2M-100).
-        is_forced = self.generation_config.forced_bos_token_id is not None
-        if isinstance(language, str):
-            return {"forced_bos_token_id" if is_forced else "decoder_start_token_id": token_ids[0]}
-        if is_forced:
-            return {"logits_processor": [*(logits_processor or []), FirstToken(token_ids)]}
-        return {"decoder_start_token_id": token_ids}
 
     def _prepare_cache_for_generation(self, *args, **kwargs) -> None:
         """The language model's: only T5Gemma knows that its cross-attention does not slide."""

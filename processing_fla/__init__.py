@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, AutoVideoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from modeling_fla import FlaConfig
+from modeling_fla import FlaConfig, FlaExportedConfig
 
 from .frame_conversion_fla import VideoDecodeError
 from .pipeline_fla import TASK, SignTranslationPipeline
@@ -22,8 +22,9 @@ try:
 except PackageNotFoundError:  # copied beside an app, as in a Space, or a clone that is not installed
     __version__ = "unknown"
 
-AutoVideoProcessor.register(FlaConfig, FlaVideoProcessor, exist_ok=True)
-AutoProcessor.register(FlaConfig, FlaProcessor, exist_ok=True)
+for config_class in (FlaConfig, FlaExportedConfig):
+    AutoVideoProcessor.register(config_class, FlaVideoProcessor, exist_ok=True)
+    AutoProcessor.register(config_class, FlaProcessor, exist_ok=True)
 if TASK not in PIPELINE_REGISTRY.supported_tasks:
     PIPELINE_REGISTRY.register_pipeline(
         TASK, pipeline_class=SignTranslationPipeline, pt_model=AutoModelForSeq2SeqLM, type="multimodal"

@@ -9,7 +9,6 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
-from transformers.utils import ModelOutput
 
 from .video_processing_fla import is_array, is_frame, is_one_video
 
@@ -170,21 +169,13 @@ class SignTranslationPipeline(Pipeline):
         limit = self.model.max_target_positions
         if limit is not None and (options.get("max_new_tokens") or 0) > limit:
             options["max_new_tokens"] = limit
-        sequences = self.model.generate(encoder_outputs=encoder_outputs.copy(), attention_mask=mask, **options)
-        if isinstance(sequences, ModelOutput):  # `return_dict_in_generate`
-            sequences = sequences.sequences
-        each = len(sequences) // len(mask)
-        states = type(encoder_outputs)(encoder_outputs.last_hidden_state.repeat_interleave(each, dim=0))
-        logits = self.model(
-            encoder_outputs=states,
-            attention_mask=mask.repeat_interleave(each, dim=0),
-            decoder_input_ids=sequences[:, :-1],
-            use_cache=False,
-        ).logits.float()
-        targets = sequences[:, 1:, None]
-        log_probabilities = logits.gather(2, targets)[..., 0] - logits.logsumexp(2)
+        options |= {"return_dict_in_generate": True, "output_logits": True}
+        outputs = self.model.generate(encoder_outputs=encoder_outputs.copy(), attention_mask=mask, **options)
+        sequences = outputs.sequences
+        log_probabilities = written_log_probabilities(sequences, outputs.logits, outputs.get("beam_indices"))
+        written = sequences[:, -log_probabilities.shape[1] :]
         end = self.model.generation_config.eos_token_id
-        is_end = torch.isin(sequences[:, 1:], torch.tensor([] if end is None else end, device=sequences.device))
+        is_end = torch.isin(written, torch.tensor([] if end is None else end, device=written.device))
         counts = is_end.cumsum(1) - is_end.long() == 0  # up to the first end token
         return sequences, (log_probabilities * counts).sum(1).div(counts.sum(1).clamp(min=1)).exp()
 
@@ -205,6 +196,30 @@ class SignTranslationPipeline(Pipeline):
         """Save the model and the processor, with their code, in a folder that is made if need be."""
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+
+
+def written_log_probabilities(
+    sequences: torch.Tensor, logits: tuple[torch.Tensor, ...], beam_indices: torch.Tensor | None
+) -> torch.Tensor:
+    """Log-probabilities of written tokens, from what the search computed: no forward pass is made for them.
+
+    Args:
+        sequences (`torch.LongTensor` of shape `(B, P + L)`): a prompt of P tokens, then the written ones.
+        logits (`tuple` of `torch.FloatTensor` of shape `(B or B * beams, V)`):
+            Of each step; a beam search makes steps after the end of its best sentence, too.
+        beam_indices (`torch.LongTensor` of shape `(B, L)`, *optional*):
+            In which row of each step's logits a sentence was; negative after its end. Without beams it keeps its row.
+
+    Returns:
+        `torch.FloatTensor` of shape `(B, L)`: in nats; after an end token, of any value.
+    """
+    if beam_indices is None:
+        beam_indices = torch.arange(len(sequences), device=sequences.device)[:, None].expand(-1, len(logits))
+    written = sequences[:, -beam_indices.shape[1] :]
+    steps = []
+    for scores, rows, tokens in zip(logits, beam_indices.clamp(min=0).long().T, written.T, strict=False):
+        steps.append(scores[rows, tokens] - scores[rows].logsumexp(1))
+    return torch.stack(steps, dim=1)
 
 
 def one_line(error: Exception) -> str:

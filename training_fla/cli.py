@@ -34,6 +34,7 @@ GROUPS = {
     },
     "share": {
         "serve": "serve a page on which people try a model, or write it as a Space",
+        "export": "write a trained model as ONNX or OpenVINO graphs, which translate faster on a processor",
         "push": "upload a trained model with its card to the Hugging Face Hub",
     },
 }

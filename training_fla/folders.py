@@ -21,6 +21,7 @@ KINDS = {
     "demo": "a demo",
     "ablation": "an ablation",
     "space": "a Space",
+    "export": "an exported model",
 }
 LOCK = ".lock"  # in a folder while a process holds it; a killed process leaves the file, but not the lock
 POLL_SECONDS = 1.0  # between two tries to lock what another process holds

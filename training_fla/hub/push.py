@@ -98,6 +98,8 @@ def kind_of(name: str) -> str | None:
 def check_whole(folder: Path, names: set[str]) -> None:
     """Refuse a folder that would not load once it is on the Hub, naming the first file that is missing."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") == "fla_llm_exported":
+        raise InputError(f"{folder} is an exported model: give the model it was made of")
     if not config.get("auto_map"):
         raise InputError(
             f"{folder}/config.json has no auto_map: save the model with `save_pretrained` of this package"

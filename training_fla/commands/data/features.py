@@ -8,6 +8,7 @@ from pathlib import Path
 
 from training_fla.commands.use.translate import positive
 from training_fla.console import Done
+from training_fla.errors import InputError
 
 from .trim import trim_command
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> Done:
     check_model(args.model)
     check_not_inside([args.clips, args.model], args.out)
     check_folder(args.out, "corpus", args.overwrite)
+    from modeling_fla import FlaForConditionalGeneration
     from training_fla.data.datasets import write_encoded_corpus
     from training_fla.data.feature_store import FeatureEncoder
     from training_fla.data.packed_corpus import MANIFEST, PackedCorpus, packed_splits
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> Done:
     from training_fla.hub.card import public_name
 
     pipe = load_pipeline(args.model, args.device)
+    if not isinstance(pipe.model, FlaForConditionalGeneration):
+        raise InputError(f"{args.model} is an exported model: give the model it was made of")
     encoder = FeatureEncoder(pipe.model, args.dtype, args.precision, args.batch_size)
     with TemporaryDirectory(prefix="fla-features-") as packed:
         is_packed = (args.clips / MANIFEST).is_file()

@@ -51,7 +51,7 @@ def run(args) -> Done:
 
     limits = Limits(args.max_megabytes, args.max_seconds, args.time_limit, args.max_waiting)
     title = args.title or public_name(args.model)
-    search = {"num_beams": args.num_beams, "dtype": args.dtype}
+    search = {"num_beams": args.num_beams, "precision": args.precision}
     if args.write_space:
         from training_fla.serving.space import write_space
 

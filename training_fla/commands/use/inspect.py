@@ -43,7 +43,7 @@ def run(args) -> Done:
         if args.model:
             from training_fla.viewing.loading import check_language, load_pipeline
 
-            pipe = load_pipeline(args.model, args.device, args.dtype)
+            pipe = load_pipeline(args.model, args.device, args.precision)
             check_language(pipe.model, args.language)
             options = {"num_beams": args.num_beams, "language": args.language}
             options = {name: value for name, value in options.items() if value is not None}

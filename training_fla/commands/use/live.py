@@ -56,7 +56,7 @@ def run(args) -> Done:
     from training_fla.captions.live import live_captions
     from training_fla.captions.sources import open_source
 
-    translate = load_pipeline(args.model, args.device, args.dtype)
+    translate = load_pipeline(args.model, args.device, args.precision)
     captioner = Captioner(translate, rules, args.max_new_tokens)
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     options = {name: value for name, value in options.items() if value is not None}

@@ -11,6 +11,7 @@ import sys
 
 from training_fla.console import Done, counted
 from training_fla.errors import InputError
+from training_fla.viewing.loading import PRECISIONS
 
 EXAMPLE = "fla translate runs/stage2 clips/*.mp4 --num-beams 5 --batch-size 4"
 SUBTITLES = ("srt", "vtt", "eaf")
@@ -46,10 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how a model is loaded and how it searches."""
-    dtypes = ("auto", "float32", "bfloat16", "float16")
     parser.add_argument("--num-beams", type=positive, metavar="N", help="width of the search (default: the model's)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    parser.add_argument("--dtype", choices=dtypes, default="auto", help="default: as saved")
+    text = "auto: as saved (default); int8: of the language model, for processors"
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help=text)
 
 
 def add_language_argument(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +127,7 @@ def run(args) -> Done:
     processes = [ReadingProcess() for _ in range(args.num_workers if len(clips) > 1 else 0)]
     for process in processes:  # before there are threads
         process.start()
-    translate = load_pipeline(args.model, args.device, args.dtype)
+    translate = load_pipeline(args.model, args.device, args.precision)
     check_language(translate.model, args.language)
     options = {
         "language": args.language,
