@@ -52,6 +52,18 @@ LEANT_ON = [
         "the cache is the language model's",
     ),
     (
+        "modeling_fla/exported_fla.py",
+        "transformers.GenerationMixin",
+        "_prepare_cache_for_generation",
+        "the cache is that of the graph of the decoder",
+    ),
+    (
+        "modeling_fla/exported_fla.py",
+        "transformers.PreTrainedConfig",
+        "_auto_class",
+        "a class whose code does not travel",
+    ),
+    (
         "processing_fla/processing_fla.py",
         "transformers.ProcessorMixin",
         "_merge_kwargs _auto_class",
