@@ -23,21 +23,22 @@ from experiments.running import Run, show_table
 from training_fla.errors import InputError, one_line
 from training_fla.folders import write_text
 from training_fla.hub.card import read_facts
-from training_fla.recipe import RecipeLoader, Stage2Arguments, read_lines
+from training_fla.recipe import STAGES, RecipeLoader, read_lines
 from training_fla.scoring.resampling import Score, holm, ratio_of, score_difference, score_interval
 from training_fla.scoring.scores import sentence_statistics
 from training_fla.tables import mean_and_deviation, moments, p_text
 from training_fla.training.plots import Panel
 
-# What an encoder is measured by; all but the last are probes.
+# What an encoder is measured by; all but stage 2 are probes.
+STAGE2 = "bleu4"
 MEASURES = {
     "linear": "gloss errors, linear probe (%)",
     "hidden": "gloss errors, probe with a hidden layer (%)",
     "five": "gloss errors, linear probe of five positions (%)",
-    "bleu4": "BLEU-4 of stage 2 on the frozen encoder",
+    STAGE2: "BLEU-4 of stage 2 on the frozen encoder",
 }
 # Unstated: differences that would matter, in points; two encoders are equivalent if theirs is smaller.
-MARGINS = {"linear": 5.0, "hidden": 5.0, "five": 5.0, "bleu4": 1.5}
+MARGINS = {"linear": 5.0, "hidden": 5.0, "five": 5.0, STAGE2: 1.5}
 
 
 @dataclass
@@ -46,6 +47,10 @@ class SeedRuns:
 
     training: Run
     stage2: Run
+
+    def needed(self, measures: list[str]) -> list[Run]:
+        """Those that the measures need."""
+        return [self.training, self.stage2] if STAGE2 in measures else [self.training]
 
     def probe_file(self, kind: str, seed: int) -> Path:
         """What a probe of this encoder read."""
@@ -86,7 +91,6 @@ class Figures:
 
     encoder: Encoder
     measurements: dict[str, Measurement]
-    rouge_l: list[float]
     bleu4_as_trained: list[float]
     gradient_ratios: list[float]
     probes_cut_off: int  # that were still improving after the most epochs
@@ -130,31 +134,31 @@ def plan_runs(name: str, lines: dict[str, Any], rate: float, ablation: Ablation)
     return runs
 
 
-def run_dominance(ablation: Ablation, comparison: str, probes: list[str], probe_seeds: int) -> int:
+def run_dominance(ablation: Ablation, comparison: str, measures: list[str], probe_seeds: int) -> int:
     """Train, probe, compare, print; 0, or the exit status of the run that failed."""
     encoders = read_encoders(ablation, comparison)
-    runs = [run for encoder in encoders for pair in encoder.runs for run in (pair.training, pair.stage2)]
+    runs = [run for encoder in encoders for pair in encoder.runs for run in pair.needed(measures)]
     note_plan(runs, ablation)
     log = open_log(ablation)
     log.check(run.step(ablation.out) for run in runs)
     for place, _ in enumerate(ablation.seeds):
         for encoder in encoders:
             pair = encoder.runs[place]
-            status = log.run(run.step(ablation.out) for run in (pair.training, pair.stage2))
+            status = log.run(run.step(ablation.out) for run in pair.needed(measures))
             if status:
                 return status
-            probe_encoder(pair, probes, probe_seeds)
-    figures = [measure(encoder, probes, probe_seeds) for encoder in encoders]
+            probe_encoder(pair, measures, probe_seeds)
+    figures = [measure(encoder, measures, probe_seeds) for encoder in encoders]
     file = ablation.out / f"dominance_{comparison}.md"
     show_figures(figures, file, len(ablation.seeds), probe_seeds)
     show_differences(figures, file.with_stem(f"{file.stem}_differences"))
     return 0
 
 
-def probe_encoder(pair: SeedRuns, probes: list[str], probe_seeds: int) -> None:
-    """Read glosses from an encoder, on the corpus of its stage 2; what has been read is not read again."""
+def probe_encoder(pair: SeedRuns, measures: list[str], probe_seeds: int) -> None:
+    """Read glosses from an encoder, on its corpus; what has been read is not read again."""
     missing = {}
-    for kind, seed in itertools.product(probes, range(probe_seeds)):
+    for kind, seed in itertools.product(probes_of(measures), range(probe_seeds)):
         file = pair.probe_file(kind, seed)
         if not file.exists():
             missing[file] = kind, seed
@@ -162,30 +166,30 @@ def probe_encoder(pair: SeedRuns, probes: list[str], probe_seeds: int) -> None:
         return
     from experiments.probe import encode_splits, probe_glosses  # brings torch
 
-    dataset = Path(read_lines(Stage2Arguments, pair.stage2.folder / "recipe.yaml")["dataset"])
+    dataset = Path(read_lines(STAGES[pair.training.stage], pair.training.folder / "recipe.yaml")["dataset"])
     splits = encode_splits(pair.training.folder, dataset, pair.training.folder.with_name("features"))
     for file, (kind, seed) in missing.items():
         write_text(file, json.dumps(probe_glosses(splits, kind, seed), ensure_ascii=False))
 
 
-def measure(encoder: Encoder, probes: list[str], probe_seeds: int) -> Figures:
+def probes_of(measures: list[str]) -> list[str]:
+    """Those measures that are probes."""
+    return [name for name in measures if name != STAGE2]
+
+
+def measure(encoder: Encoder, measures: list[str], probe_seeds: int) -> Figures:
     """Gather an encoder's figures from the folders of its runs."""
     measurements, cut_off = {}, 0
-    for kind in probes:
+    for kind in probes_of(measures):
         readings = [[read_facts(pair.probe_file(kind, seed)) for seed in range(probe_seeds)] for pair in encoder.runs]
         measurements[kind] = measure_probe(readings)
         cut_off += sum(not reading["converged"] for of_seed in readings for reading in of_seed)
-    stage2 = [pair.stage2 for pair in encoder.runs]
-    tables = [run.finished.predictions for run in stage2]
-    form = stage2[0].finished.text_form
-    clips, score = sentence_statistics("bleu4", [table.predictions for table in tables], tables[0].references, form)
-    scores = [run.finished.metrics["test"] for run in stage2]
-    measurements["bleu4"] = Measurement([each["bleu4"] for each in scores], clips, score)
+    if STAGE2 in measures:
+        measurements[STAGE2] = measure_stage2([pair.stage2 for pair in encoder.runs])
     norms = [pair.training.folder / "norms.tsv" for pair in encoder.runs]
     return Figures(
         encoder=encoder,
         measurements=measurements,
-        rouge_l=[each["rouge_l"] for each in scores],
         bleu4_as_trained=[pair.training.finished.metrics["test"]["bleu4"] for pair in encoder.runs],
         gradient_ratios=[gradient_ratio(file) for file in norms if file.exists()],
         probes_cut_off=cut_off,
@@ -203,17 +207,25 @@ def measure_probe(readings: list[list[dict[str, Any]]]) -> Measurement:
     return Measurement(values, np.array(clips).mean(axis=1), ratio_of, deviation)
 
 
+def measure_stage2(runs: list[Run]) -> Measurement:
+    """BLEU-4 on test of a stage 2 on each of the frozen encoders."""
+    tables = [run.finished.predictions for run in runs]
+    predictions = [table.predictions for table in tables]
+    clips, score = sentence_statistics("bleu4", predictions, tables[0].references, runs[0].finished.text_form)
+    return Measurement([run.finished.metrics["test"]["bleu4"] for run in runs], clips, score)
+
+
 def show_figures(figures: list[Figures], file: Path, seeds: int, probe_seeds: int) -> None:
     """Write, print and draw what each encoder reaches."""
     names = list(figures[0].measurements)
     head = ["encoder trained with", "its rate", *(cell for name in names for cell in (MEASURES[name], "95 %"))]
-    head += ["ROUGE-L of stage 2", "BLEU-4 as trained", "gradient norms, encoder / language model"]
+    head += ["BLEU-4 as trained", "gradient norms, encoder / language model"]
     rows = [head]
     for own in figures:
         cells = [own.encoder.label, f"{own.encoder.rate:g}"]
         for name in names:
             cells += own.measurements[name].cells()
-        for values in (own.rouge_l, own.bleu4_as_trained, own.gradient_ratios):
+        for values in (own.bleu4_as_trained, own.gradient_ratios):
             cells.append(mean_and_deviation(values) if values else "")
         rows.append(cells)
     title = f"test split, {seeds} seed(s) of each encoder, {probe_seeds} of each probe: mean ± sample "

@@ -106,7 +106,7 @@ STAND_INS = (
     StandIn(
         "fla ablate dominance *",
         "a probe takes minutes even so: one of each encoder",
-        "--probes linear --probe-seeds 1",
+        "--measures linear bleu4 --probe-seeds 1",
     ),
     StandIn("*run_stage2.py recipes/demo/stage2.yaml *", "the tiny demo's frames are smaller", FRAMES),
     StandIn("*run_stage[12].py recipes/[!df]*", "frames of 224 pixels take minutes on a processor", FRAMES),

@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "before the scripts of both stages, e.g. 'accelerate launch --num_processes 2'"
     add("--launcher", default="", metavar="WORDS", help=text)
     add("--comparison", metavar="NAME", help="of dominance: what dominance.yaml compares by that name [stages]")
-    text = "of dominance: what reads glosses from the frozen encoder: linear, hidden (one hidden layer), five (five "
-    text += "positions) [linear hidden]"
-    add("--probes", nargs="+", choices=["linear", "hidden", "five"], metavar="KIND", help=text)
+    text = "of dominance: by what the frozen encoder is measured; linear, hidden (one hidden layer) and five (five "
+    text += "positions) are probes that read glosses, bleu4 is of a stage 2 [linear hidden bleu4]"
+    add("--measures", nargs="+", choices=["linear", "hidden", "five", "bleu4"], metavar="NAME", help=text)
     add("--probe-seeds", type=int, metavar="N", help="of dominance: train each probe so many times [3]")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="recipe lines for all runs that know them")
 
@@ -43,16 +43,16 @@ def run(args: argparse.Namespace) -> int | Done:
 
     is_dominance = args.table == "dominance"
     name = args.table
-    if not is_dominance and (args.comparison or args.probes or args.probe_seeds is not None):
-        raise InputError(f"--comparison, --probes and --probe-seeds are options of dominance, not of {args.table}")
+    if not is_dominance and (args.comparison or args.measures or args.probe_seeds is not None):
+        raise InputError(f"--comparison, --measures and --probe-seeds are options of dominance, not of {args.table}")
     if args.probe_seeds is not None and args.probe_seeds < 1:
         raise InputError(f"--probe-seeds {args.probe_seeds}: must be 1 or more")
     plan = ablation.make_ablation(args.recipes, args.out, args.set, args.launcher, args.seeds)
     if is_dominance:
-        probes = list(dict.fromkeys(args.probes or ["linear", "hidden"]))
+        measures = list(dict.fromkeys(args.measures or ["linear", "hidden", "bleu4"]))
         comparison = args.comparison or "stages"
         name = f"dominance_{comparison}"
-        status = dominance.run_dominance(plan, comparison, probes, args.probe_seeds or 3)
+        status = dominance.run_dominance(plan, comparison, measures, args.probe_seeds or 3)
     else:
         status = ablation.run_table(args.table, plan)
     return status or Done(f"wrote {args.out / name}.md")
