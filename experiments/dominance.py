@@ -228,8 +228,8 @@ def show_figures(figures: list[Figures], file: Path, seeds: int, probe_seeds: in
         for values in (own.bleu4_as_trained, own.gradient_ratios):
             cells.append(mean_and_deviation(values) if values else "")
         rows.append(cells)
-    title = f"test split, {seeds} seed(s) of each encoder, {probe_seeds} of each probe: mean ± sample "
-    title += "deviation over both, in brackets that of the probe's seed alone; 95 % intervals over clips and seeds"
+    title = f"test split, {seeds} seed(s) of each encoder, {probe_seeds} of each probe: mean ± sample deviation over both, "
+    title += f"in brackets that of the probe's seed alone; 95 % intervals over {counted_in(seeds)}"
     cut_off = sum(own.probes_cut_off for own in figures)
     if cut_off:
         title += f"; {cut_off} probes had not converged"
@@ -257,8 +257,14 @@ def show_differences(figures: list[Figures], file: Path) -> None:
     rows = [[*head, "p, equivalent within it, Holm"]]
     for cells, test, *p_values, margin in zip(names, tests, adjusted, equivalence, margins, strict=True):
         rows.append([*cells, *difference_cells(test, p_values[0]), margin, p_text(p_values[1])])
-    title = "Differences, over clips and seeds; a probe's figure is the mean over its seeds. Holm over all rows"
+    over = counted_in(len(figures[0].encoder.runs))
+    title = f"Differences, over {over}; a probe's figure is the mean over its seeds. Holm over all rows"
     show_table(file, rows, title)
+
+
+def counted_in(seeds: int) -> str:
+    """What an interval and a p are over."""
+    return "clips and seeds" if seeds > 1 else "clips alone, as there is one seed"
 
 
 def panel_of(figures: list[Figures], name: str) -> Panel:

@@ -100,7 +100,7 @@ def seed_intervals(
     samples: int = 0,
     names: Sequence[str] = SCORE_NAMES,
 ) -> dict[str, list[float]]:
-    """95 % intervals of mean scores over seeds, one or more: low and high by name; clips and seeds are drawn together.
+    """95 % intervals of mean scores over seeds, one or more: low and high by name, over clips and seeds.
 
     0 samples: `resampling.SAMPLES`.
     """
