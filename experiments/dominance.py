@@ -228,8 +228,8 @@ def show_figures(figures: list[Figures], file: Path, seeds: int, probe_seeds: in
         for values in (own.bleu4_as_trained, own.gradient_ratios):
             cells.append(mean_and_deviation(values) if values else "")
         rows.append(cells)
-    title = f"test split, {seeds} seed(s) of each encoder, {probe_seeds} of each probe: mean ± sample deviation over both, "
-    title += f"in brackets that of the probe's seed alone; 95 % intervals over {counted_in(seeds)}"
+    title = f"test split, {seeds} seed(s) of each encoder, {probe_seeds} of each probe: mean ± sample deviation, in "
+    title += f"brackets that of the probe's seed alone; 95 % intervals over {counted_in(seeds)}"
     cut_off = sum(own.probes_cut_off for own in figures)
     if cut_off:
         title += f"; {cut_off} probes had not converged"
