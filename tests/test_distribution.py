@@ -112,6 +112,14 @@ def test_all_recipes_are_installed(installed):
     )
 
 
+def test_recipes_and_the_cards_template_are_found_where_the_wheel_put_them(installed, tmp_path):
+    names = ("recipes/phoenix14t/stage1.yaml", "hub_card.md")
+    script = f"from training_fla.clone import shipped_file\nprint(*map(shipped_file, {names}), shipped_file('none'))"
+    shared = installed.parent / "share" / "fla-llm"
+    found = run(installed / "python", "-c", script, cwd=tmp_path).stdout.split()
+    assert found == [*(str(shared / name) for name in names), "None"]
+
+
 def test_the_wheel_trains_by_the_recipes_it_brings(installed, tmp_path):
     pack_demo(tmp_path / "corpus", num_train=6, num_dev=2, num_test=2)
     more = shlex.split(f"{NETWORK}{ONE_STEP}{FRAMES} --train_tokenizer_pieces 120 --language_code de_DE")

@@ -93,7 +93,7 @@ def test_the_pipeline_writes_the_sentence_of_the_predictions(folder, model):
     translate, corpus = pipeline("sign-language-translation", model=model), PackedCorpus(folder / "stored", "test")
     clips = [{"sign_features": np.asarray(features)} for features in map(open_features(corpus).__getitem__, range(4))]
     lines = (model / "predictions_test.tsv").read_text().splitlines()[1:]
-    results = translate(clips, batch_size=4, num_beams=2, max_new_tokens=12)
+    results = translate(clips, batch_size=4, num_beams=2, max_new_tokens=6)
     assert [result["translation_text"] for result in results] == [line.split("\t")[1] for line in lines]
     assert [result["num_frames"] for result in results] == list(corpus.num_frames)
     assert type(AutoProcessor.from_pretrained(model)).__name__ == "FlaProcessor"

@@ -107,12 +107,6 @@ LEANT_ON = [
         "a class that is never saved for others",
     ),
     ("training_fla/data/collation.py", "torch.UntypedStorage", "_new_shared", "batches in shared memory, as torch's"),
-    (
-        "training_fla/data/packing.py",
-        "multiprocessing.spawn",
-        "_check_not_importing_main",
-        "a script without a main guard is refused before it waits for itself",
-    ),
     ("training_fla/stages/building.py", "transformers.Pipeline", "_default_generation_config", "beams of a recipe"),
     (
         "training_fla/serving/translation.py",

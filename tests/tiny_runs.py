@@ -1,11 +1,18 @@
 """Both stages on a corpus and a network so small that a run takes seconds, for the tests that train."""
 
 import json
+import multiprocessing
+import os
 import shutil
+import socket
 import sys
 import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE_ONCE = tempfile.TemporaryDirectory(prefix="fla-tests-")  # removed when the process ends
@@ -18,7 +25,7 @@ language_code: de_DE
 frame_stride: 4
 frame_size: 24
 crop_size: 20
-max_new_tokens: 12
+max_new_tokens: 6
 total_batch_size: 4
 per_device_eval_batch_size: 3
 generation_num_beams: 2
@@ -36,7 +43,7 @@ light_t_overrides: {{d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24}}
 optimizer: sgd
 nesterov: true
 learning_rate: 1e-2
-num_train_epochs: 4
+num_train_epochs: 2
 eval_steps: 3
 save_steps: 3
 """
@@ -70,12 +77,57 @@ def packed_once(num_train: int, num_dev: int, num_test: int) -> Path:
 
 
 def run(script: str, *argv) -> int:
+    """Run a script in this process; pictures are blank and draws few, which else take longer than the training."""
+    from matplotlib.figure import Figure
+
+    from training_fla.scoring import resampling
+
     sys.path.insert(0, str(ROOT))
     try:
         module = __import__(script)
     finally:
         sys.path.remove(str(ROOT))
-    return module.main([str(word) for word in argv])
+    with patch.object(Figure, "savefig", save_blank), patch.object(resampling, "SAMPLES", 50):
+        return module.main([str(word) for word in argv])
+
+
+def run_together(*runs: list, processes: int = 2) -> None:
+    """Runs one after the other, each of several processes; forked, because one that is launched imports torch anew."""
+    if sys.platform != "linux":
+        pytest.skip("only on Linux may a process that has imported torch be forked")
+    context = multiprocessing.get_context("fork")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as logs:
+        files = [Path(logs, f"{rank}.log") for rank in range(processes)]
+        shares = [context.Process(target=take_part, args=(runs, rank, port, files)) for rank in range(processes)]
+        for share in shares:
+            share.start()
+        for share in shares:
+            share.join(300)
+        printed = "\n".join(file.read_text()[-2000:] for file in files)
+    assert [share.exitcode for share in shares] == [0] * processes, printed
+
+
+def take_part(runs: list, rank: int, port: int, logs: list[Path]) -> None:
+    """What `torchrun` starts a process with, and then the runs."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # which says that this process is alone
+    GradientState._reset_state()
+    processes = str(len(logs))
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": processes}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": processes}
+    with logs[rank].open("w") as log, redirect_stdout(log), redirect_stderr(log):
+        for script, *words in runs:
+            if status := run(script, *words, "--ddp_backend", "gloo"):
+                sys.exit(status)
+
+
+def save_blank(figure, file: Path, format: str) -> None:
+    from PIL import Image
+
+    Image.new("L", (1, 1)).save(file, format)
 
 
 def stage1_of_one_step(folder: Path, corpus: Path) -> Path:

@@ -297,7 +297,8 @@ def _draw_frames(tracks: list[_HandTrack], look: SignerLook, size: int, rng: np.
     pixels = SUPERSAMPLING * size
     camera = _Camera(pixels, rng.uniform(0.89, 0.98), 0.5 + rng.uniform(-0.03, 0.03), rng.uniform(-0.02, 0.02))
     room, body = _draw_room(pixels, rng), _draw_body(camera, look)
-    brightness = [min(255, round(level * light)) for light in (rng.uniform(0.88, 1.08),) for level in range(256)] * 3
+    light = rng.uniform(0.88, 1.08)
+    brightness = np.array([min(255, round(level * light)) for level in range(256)], np.uint8)
     sway_phase, num_frames = rng.uniform(0, 2 * math.pi), len(tracks[0][0])
 
     @functools.cache
@@ -321,5 +322,5 @@ def _draw_frames(tracks: list[_HandTrack], look: SignerLook, size: int, rng: np.
             picture = hand_picture(forms[index], TILT_STEP * round(tilts[index] / TILT_STEP), hand)
             x, y = camera.point(*positions[index])
             canvas.paste(picture, (round(x - picture.width / 2), round(y - picture.height / 2)), picture)
-        frames[index] = np.asarray(canvas.reduce(SUPERSAMPLING).point(brightness))
+        frames[index] = brightness[np.asarray(canvas.reduce(SUPERSAMPLING))]
     return frames

@@ -1,13 +1,16 @@
 """Small corpora in the official layouts, drawn by the tests."""
 
+import os
 import pickle
+import signal
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from training_fla.corpora.clips import DrawnVideo, write_clip
+from training_fla.corpora.clips import ClipSource, DrawnVideo, write_clip
 from training_fla.corpora.row import CorpusRow
 
 
@@ -21,6 +24,16 @@ def clip(num_frames: int, seed: int = 0, height: int = 18, width: int = 22) -> n
     """`(S, H, W, 3)`: every frame brighter than the one before."""
     base = picture(seed, height, width).astype(np.int64) // 2
     return np.stack([np.clip(base + 4 * frame, 0, 255) for frame in range(num_frames)]).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class CrashingVideo(ClipSource):
+    """A clip whose decoder ends its process."""
+
+    name: str = "crashing clip"
+
+    def opened(self, stride=1, size=None):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def drawn_rows(num_train: int = 5, num_dev: int = 2, num_test: int = 2) -> list[CorpusRow]:

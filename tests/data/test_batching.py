@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset
 
-from tests.tiny_runs import STAGE2, losses, pack_demo, run, stage1_of_one_step, weights
-from tests.training.test_two_processes import run_together
+from tests.tiny_runs import STAGE2, losses, pack_demo, run, run_together, stage1_of_one_step, weights
 from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, Shares, check_batching
 from training_fla.errors import InputError
 from training_fla.training.trainer import SignTranslationTrainer

@@ -11,7 +11,7 @@ from transformers import BitsAndBytesConfig, MBartConfig, MBartForConditionalGen
 
 from modeling_fla import FlaForConditionalGeneration
 from tests.modeling.conftest import BART_SIZES, LANGUAGE_MODELS, tiny_model
-from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
+from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.errors import InputError
 from training_fla.training.adapters import add_peft, is_peft, load_peft, merge_peft, save_peft
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "stage2.yaml").write_text(
         f"dataset: {corpus}\n{STAGE2}learning_rate: 0.01\n".replace("learning_rate: 1e-4\n", "")
     )
-    assert run("run_stage1", folder / "stage1.yaml", "--max_steps", 3, "--output_dir", folder / "stage1") == 0
+    stage1_of_one_step(folder, corpus)
     return folder
 
 

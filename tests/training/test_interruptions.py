@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run, weights
+from tests.tiny_runs import ROOT, STAGE1, STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.errors import disk_is_full
 from training_fla.folders import MARKER
 
@@ -30,8 +30,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def stage1(folder) -> Path:
-    assert run("run_stage1", folder / "stage1.yaml", "--output_dir", folder / "stage1") == 0
-    return folder / "stage1"
+    return stage1_of_one_step(folder, folder / "corpus")
 
 
 def given(folder: Path, stage: str, stage1: Path) -> list:

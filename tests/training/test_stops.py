@@ -23,7 +23,9 @@ SCORED = ("metrics.json", "README.md", "predictions_dev.tsv", "model.safetensors
 def recipe(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("stops")
     corpus = pack_demo(folder / "corpus", num_train=12, num_dev=2, num_test=2)
-    (folder / "stage1.yaml").write_text(f"dataset: {corpus}\n{STAGE1}")
+    (folder / "stage1.yaml").write_text(
+        f"dataset: {corpus}\n{STAGE1}".replace("num_train_epochs: 2", "num_train_epochs: 4")
+    )
     return folder / "stage1.yaml"
 
 
@@ -145,11 +147,11 @@ def test_an_interrupted_run_names_what_goes_on(recipe, tmp_path, monkeypatch, ca
 def test_two_processes_stop_at_the_same_step(recipe, tmp_path):
     """The launcher passes the signal on; the loaders' workers, which get it here too, go on until the step is done."""
     out = tmp_path / "run"
-    words = ["run_stage1", recipe, "--max_steps", 3000, "--output_dir", out, "--dataloader_num_workers", 1]
-    runs = json.dumps([[*map(str, words), "--ddp_backend", "gloo"]])
+    words = [ROOT / "run_stage1.py", recipe, "--max_steps", 3000, "--output_dir", out, "--dataloader_num_workers", 1]
+    words += ["--eval_strategy", "no", "--load_best_model_at_end", "false", "--ddp_backend", "gloo"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     process = subprocess.Popen(
-        [*launcher, str(ROOT / "tests" / "runs_in_turn.py"), runs], env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [*launcher, *map(str, words)], env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120

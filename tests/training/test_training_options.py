@@ -10,7 +10,7 @@ from transformers import AutoModelForSeq2SeqLM, MT5Config, MT5ForConditionalGene
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
 from modeling_fla.batch_norm_fla import RealFrames, count_real_frames
 from tests.processing.test_tokenization_fla import m2m100_in
-from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, weights
+from tests.tiny_runs import STAGE1, STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.cli import main as fla
 from training_fla.errors import InputError
 from training_fla.training.parts import set_language
@@ -22,7 +22,7 @@ def folder(tmp_path_factory) -> Path:
     corpus = pack_demo(folder / "corpus", num_train=11, num_dev=3, num_test=3)
     for stage, text in {"stage1": STAGE1, "stage2": STAGE2}.items():
         (folder / f"{stage}.yaml").write_text(f"dataset: {corpus}\n{text}")
-    assert run("run_stage1", folder / "stage1.yaml", "--max_steps", 3, "--output_dir", folder / "stage1") == 0
+    stage1_of_one_step(folder, corpus)
     return folder
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, weights
+from tests.tiny_runs import NETWORK, ROOT, STAGE1, STAGE2, pack_demo, run, run_together, weights
 from training_fla.errors import InputError
 from training_fla.recipe import OptimizationArguments
 from training_fla.training.acceleration import check_sharding
@@ -59,16 +59,6 @@ def folder(tmp_path_factory) -> Path:
         lines = [line for line in text.splitlines() if line.split(":")[0] not in OVERRIDDEN]
         (folder / f"{stage}.yaml").write_text("\n".join([f"dataset: {corpus}", *lines, CURVE]))
     return folder
-
-
-def run_together(*runs: list, processes: int = 2) -> None:
-    """Runs one after the other, with gloo: `accelerate launch --cpu --num_processes 2` would start one process."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    words = json.dumps([[*map(str, words), "--ddp_backend", "gloo"] for words in runs])
-    command = [*launcher, str(ROOT / "tests" / "runs_in_turn.py"), words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def losses(out: Path) -> list[float]:

@@ -232,7 +232,7 @@ def test_what_a_run_did_not_note_is_left_out(tmp_path):
 
 
 def test_without_the_papers_recipes_one_line_says_so(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("training_fla.viewing.report.ROOT", tmp_path)
+    monkeypatch.setattr("training_fla.clone.ROOT", tmp_path)
     assert main(["report", str(runs / "seed-0/stage2"), "--out", str(tmp_path / "report.html")]) == 0
     assert "the paper’s recipes are not installed" in (tmp_path / "report.html").read_text(encoding="utf-8")
 

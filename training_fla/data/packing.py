@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.spawn import _check_not_importing_main
+from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,9 @@ def pack(
     Raises:
         InputError: the folder may not be written, an option or a clip is bad, or the disk is full.
     """
-    _check_not_importing_main()  # a worker that is not forked imports the script that called, which would wait for it
+    get_preparation_data(
+        ""
+    )  # fails in a worker that is not forked and imports its parent's script, which would wait here
     frames = StoredFrames((size, size) if isinstance(size, int) else size, quality, frame_stride)
     packer = Packer(
         rows,

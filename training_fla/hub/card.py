@@ -2,7 +2,6 @@
 
 import json
 import re
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from training_fla.clone import shipped_file
 from training_fla.corpora.registry import CORPORA, Corpus
 from training_fla.corpora.row import SPLITS
 from training_fla.errors import InputError, one_line
@@ -185,12 +185,11 @@ def sentence_languages(corpora: list[DescribedCorpus], codes: list[str]) -> str:
 
 
 def find_template() -> Path:
-    """`hub_card.md`, at the top of the repository or with the installed package's data."""
-    installed = Path(sysconfig.get_path("data")) / "share" / "fla-llm"
-    for place in (Path(__file__).resolve().parents[2], installed):
-        if (place / "hub_card.md").is_file():
-            return place / "hub_card.md"
-    raise InputError("hub_card.md, the template of the model card, is not installed")
+    """`hub_card.md`, the template of the model card."""
+    template = shipped_file("hub_card.md")
+    if template is None:
+        raise InputError("hub_card.md, the template of the model card, is not installed")
+    return template
 
 
 def write_card(folder: Path, repo_id: str | None = None) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from training_fla.clone import ROOT
+from training_fla.clone import shipped_file
 from training_fla.corpora.registry import convention_of
 from training_fla.errors import InputError
 from training_fla.folders import atomic_file
@@ -151,13 +151,12 @@ class FinishedRun:
         """The paper's recipe of this kind of run, and the lines (name, there, here) in which this one differs."""
         row = ROWS[self.kind][1]
         name = f"{row.stage2 or row.stage1}.yaml"
-        recipes = ROOT / "recipes"
         corpus = self.corpus if self.corpus in paper_tables.CORPORA else "phoenix14t"
-        places = (recipes / corpus / name, recipes / "phoenix14t" / "ablations" / name)
-        file = next(filter(Path.is_file, places), None)
-        if file is None:  # installed without a clone
+        places = (f"recipes/{corpus}/{name}", f"recipes/phoenix14t/ablations/{name}")
+        recipe = next(filter(shipped_file, places), "")
+        if not recipe:  # the packages were copied
             return "", []
-        paper_lines = read_lines(STAGES[self.stage], file)
+        paper_lines = read_lines(STAGES[self.stage], shipped_file(recipe))
         rows = []
         clips = clips_a_step(paper_lines), clips_per_step(self.metrics, self.recipe)
         if None not in clips and clips[0] != clips[1]:
@@ -168,7 +167,7 @@ class FinishedRun:
             is_left_open = name in DECIDED_LATER and lines.get(name) is None
             if name not in (*NO_MATTER, *BATCH_LINES) and there != here and not is_left_open:
                 rows.append((name, there, here))
-        return str(file.relative_to(ROOT)), rows
+        return recipe, rows
 
 
 def value_text(value: Any) -> str:

@@ -1,13 +1,15 @@
 """Train stage 1 or stage 2 from a recipe: what run_stage1.py and run_stage2.py of a clone do, from anywhere.
 
-A recipe that is not in the working directory is looked for among the installed ones, `recipes/...`. Several processes:
-`accelerate launch "$(which fla)" train stage1 RECIPE.yaml`. `fla train stage1 --help` lists the lines of a recipe.
+A recipe that is not in the working directory is looked for in the clone, or among the installed ones, `recipes/...`.
+Several processes: `accelerate launch "$(which fla)" train stage1 RECIPE.yaml`. `fla train stage1 --help` lists the
+lines of a recipe.
 """
 
 import argparse
 import importlib
-import sysconfig
 from pathlib import Path
+
+from training_fla.clone import shipped_file
 
 EXAMPLE = "fla train stage1 recipes/own_clips/stage1.yaml --dataset data/mine"
 
@@ -21,12 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the stage."""
-    words = [str(find_recipe(args.words[0])), *args.words[1:]] if args.words else []
+    words = list(args.words)
+    if words and not Path(words[0]).is_file():
+        words[0] = str(shipped_file(words[0]) or words[0])
     script = importlib.import_module(f"run_{args.stage}")
     return script.main(words, **{"stage2": ("fla", "train", "stage2")} if args.stage == "stage1" else {})
-
-
-def find_recipe(name: str) -> Path | str:
-    """The recipe of that name here, else the installed one; other words are left as they are."""
-    installed = Path(sysconfig.get_path("data")) / "share" / "fla-llm" / name
-    return installed if not Path(name).is_file() and installed.is_file() else name
