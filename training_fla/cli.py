@@ -23,9 +23,11 @@ GROUPS = {
     "train": {
         "train": "train stage 1 or stage 2 from a recipe",
         "demo": "run both stages on the drawn demo corpus and compare them",
+        "ablate": "run a table of the paper's ablations and print it beside the paper's",
+    },
+    "results": {
         "score": "BLEU and ROUGE-L of a predictions file, by the conventions of the literature",
         "report": "put finished runs on one page beside the paper's figures",
-        "ablate": "run a table of the paper's ablations and print it beside the paper's",
     },
     "use": {
         "translate": "translate sign videos with a trained model",

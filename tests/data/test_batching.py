@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from tests.tiny_runs import STAGE2, losses, pack_demo, run, run_together, stage1_of_one_step, weights
-from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, Shares, check_batching
+from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, FilledBatches, check_batching
 from training_fla.errors import InputError
 from training_fla.training.trainer import SignTranslationTrainer
 
@@ -131,7 +131,7 @@ def test_the_batches_of_a_step_are_about_as_large():
 def test_the_dataset_learns_which_epoch_begins():
     epochs = []
     dataset = SimpleNamespace(lengths=[3, 4], set_epoch=epochs.append)
-    loader = ClipLoader(Shares(dataset), batch_sampler=ClipBatchSampler(dataset, 1, seed=0))
+    loader = ClipLoader(FilledBatches(dataset), batch_sampler=ClipBatchSampler(dataset, 1, seed=0))
     loader.set_epoch(4)
     assert epochs == [4] and loader.batch_sampler.epoch == 4
 
@@ -152,7 +152,7 @@ def test_a_process_without_a_clip_computes_one_that_counts_for_nothing():
     seen = []
     for index in range(3):
         sampler = ClipBatchSampler(dataset, 2, seed=1, num_processes=3, process_index=index)
-        batches = list(ClipLoader(Shares(dataset), batch_sampler=sampler, collate_fn=indices))
+        batches = list(ClipLoader(FilledBatches(dataset), batch_sampler=sampler, collate_fn=indices))
         assert len(batches) == 2
         seen.append(batches[-1]["indices"].tolist())
     assert seen[0] != [NO_CLIP] and seen[1:] == [[NO_CLIP], [NO_CLIP]]

@@ -11,11 +11,12 @@ from PIL import Image
 from transformers import pipeline
 
 from processing_fla import FlaVideoProcessor
-from training_fla.corpora.clips import FrameFolder, VideoFile
+from training_fla.corpora.clips import FRAME_SIZE, FrameFolder, VideoFile
 from training_fla.corpora.row import CorpusRow
 from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.data.packing import pack
+from training_fla.recipe import DataArguments
 
 from .drawing import GREEN, late_video, marked_frame, tiny_model, tiny_processor, write_video
 
@@ -181,3 +182,8 @@ def test_one_input_path_thins_clips_of_different_rates_to_one(tmp_path):
     assert "target_fps" not in tiny_processor(SIZE, CROP).video_processor.to_dict()
     as_packed = SignVideoDataset(PackedCorpus(tmp_path / "packed", "train"), tiny_processor(SIZE, CROP))
     assert as_packed.lengths.tolist() == [25, 13, 15], "off by default"
+
+
+def test_frames_are_packed_at_the_size_that_recipes_and_the_processor_resize_to():
+    data = DataArguments()
+    assert {data.packed_size, data.frame_size, *FlaVideoProcessor.size.values()} == {FRAME_SIZE}

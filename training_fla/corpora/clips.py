@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 # Times in annotations are rounded, and a video's last frame is shown for a while.
 END_TOLERANCE_SECONDS = 0.2
+
+# How frames are packed unless another number is given.
+FRAME_SIZE = 256  # Unstated: as GFSLT-VLP resizes them before it crops
+JPEG_QUALITY = 95  # Unstated: this and 4:2:0; GFSLT-VLP reads the frames as released
+
 # H.264 is what every browser plays; the encoders differ between builds of FFmpeg. With its macroblock tree x264 writes
 # other bytes at every call.
 ENCODERS = {

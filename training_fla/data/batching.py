@@ -33,7 +33,7 @@ class ClipBatchSampler(Sampler[list[int]]):
     """The batches of one process, in an order that depends on seed and epoch alone.
 
     transformers' own length sampler draws from the global generator, so a resumed run would see other batches. In the
-    last round a process may have fewer clips, or none: an empty batch, which [`Shares`] fills.
+    last round a process may have fewer clips, or none: an empty batch, which [`FilledBatches`] fills.
 
     Args:
         dataset: has `lengths`, the sampled frames of each clip, and may have `set_epoch`, `ids` and, where an epoch
@@ -193,11 +193,10 @@ def windows_by_length(order: np.ndarray, lengths: np.ndarray, window: int) -> li
     return [part[np.argsort(lengths[part], kind="stable")] for part in windows]
 
 
-class Shares(Dataset):
-    """A dataset that is read a batch at a time.
+class FilledBatches(Dataset):
+    """A dataset in which no batch is empty: in its place there is one clip that counts for nothing.
 
-    In place of an empty batch there is one clip that counts for nothing: a process without a clip must compute
-    something, because the others wait for its gradients.
+    A process without a clip must compute something, because the others wait for its gradients.
     """
 
     def __init__(self, dataset: Dataset):

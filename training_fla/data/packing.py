@@ -28,7 +28,7 @@ import pyarrow as pa
 from PIL import Image
 
 from training_fla.console import counted, note, progress, size_text
-from training_fla.corpora.clips import TargetSize, VideoFile, check_reaches_end
+from training_fla.corpora.clips import FRAME_SIZE, JPEG_QUALITY, TargetSize, VideoFile, check_reaches_end
 from training_fla.corpora.manifest import manifest_fingerprint, read_manifest
 from training_fla.corpora.row import SPLITS, CorpusRow, Reading
 from training_fla.errors import InputError, disk_is_full, one_line
@@ -67,8 +67,8 @@ def pack(
     rows: Sequence[CorpusRow],
     out: str | os.PathLike,
     *,
-    size: int | tuple[int, int] | None = 256,
-    quality: int = 95,  # Unstated: this and 4:2:0; GFSLT-VLP reads the frames as released
+    size: int | tuple[int, int] | None = FRAME_SIZE,
+    quality: int = JPEG_QUALITY,
     frame_stride: int = 1,
     shard_clips: int | None = None,
     on_error: str = "fail",
@@ -127,7 +127,7 @@ def ensure_packed(
     manifest: str | os.PathLike,
     packed_dir: str | os.PathLike,
     *,
-    size: int | tuple[int, int] | None = 256,
+    size: int | tuple[int, int] | None = FRAME_SIZE,
     on_error: str = "fail",
     num_workers: int | None = None,
     video_column: str = "video",

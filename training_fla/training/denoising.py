@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from processing_fla import train_tokenizer
-from training_fla.data.batching import ClipBatchSampler, ClipLoader, Shares
+from training_fla.data.batching import ClipBatchSampler, ClipLoader, FilledBatches
 from training_fla.errors import InputError
 from training_fla.folders import atomic_folder, check_folder, write_marker
 from training_fla.loading import loading
@@ -205,7 +205,7 @@ class InfillingTrainer(Seq2SeqTrainer):
             process_index=args.process_index,
         )
         return ClipLoader(
-            Shares(self.train_dataset),
+            FilledBatches(self.train_dataset),
             batch_sampler=sampler,
             collate_fn=self.data_collator,
             pin_memory=args.dataloader_pin_memory,

@@ -26,7 +26,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from modeling_fla.batch_norm_fla import RealFrames
 from processing_fla.processing_fla import IGNORED_LABEL
 from training_fla.console import progress
-from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, Shares, check_batching
+from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, FilledBatches, check_batching
 from training_fla.data.worker_processes import START_METHOD
 from training_fla.errors import InputError
 from training_fla.recipe import OptimizationArguments
@@ -118,7 +118,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             process_index=args.process_index,
         )
         return self.make_loader(
-            Shares(self.train_dataset),
+            FilledBatches(self.train_dataset),
             batch_sampler=sampler,
             persistent_workers=args.dataloader_persistent_workers,
         )

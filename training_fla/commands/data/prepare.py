@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training_fla.console import Done, counted, note, size_text
+from training_fla.corpora.clips import JPEG_QUALITY
 from training_fla.errors import InputError, one_line
 from training_fla.folders import check_folder, check_not_inside
 
@@ -64,7 +65,7 @@ def add_packing_arguments(parser: argparse.ArgumentParser, size: int) -> None:
     """Declare how frames are stored; `size` is the default."""
     add = parser.add_argument_group("packing").add_argument
     add("--size", type=int, default=size, help="side of the stored frames in pixels [%(default)s]")
-    add("--quality", type=int, default=95, help="JPEG quality [%(default)s]")
+    add("--quality", type=int, default=JPEG_QUALITY, help="JPEG quality [%(default)s]")
     add("--workers", type=int, help="processes [one a core]")
     add("--shard-clips", type=int, help="clips in a shard [2 to 128, by the size of the split]")
 

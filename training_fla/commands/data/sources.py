@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training_fla.clone import open_experiments
+from training_fla.corpora.clips import FRAME_SIZE
 from training_fla.corpora.manifest import COLUMNS as VIDEO_COLUMNS
 from training_fla.errors import InputError
 
@@ -28,7 +29,7 @@ class Source(ABC):
 
     name: str  # also of the packed corpus
     help: str
-    frame_size: int = 256  # of the packed frames, unless --size says another
+    frame_size: int = FRAME_SIZE  # of the packed frames, unless --size says another
     has_times = False  # columns of times, whose unit the user knows
     has_frames = True  # which are packed; else features, which are stored
 

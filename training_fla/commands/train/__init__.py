@@ -1,1 +1,1 @@
-"""Commands that train, score and compare runs; they may import all but cli."""
+"""Commands that train; they may import all but cli."""

@@ -1,0 +1,1 @@
+"""Commands that score and compare what runs left; they may import all but cli."""
