@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list, send_to_device
 from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
 from training_fla.console import Done, counted, note, size_text, time_text
-from training_fla.data.batching import Shares
+from training_fla.data.batching import FilledBatches
 from training_fla.data.datasets import feature_folder
 from training_fla.data.feature_store import UnstoredFeatures
 from training_fla.errors import InputError
@@ -129,7 +129,7 @@ def measure(trainer: SignTranslationTrainer, args: Seq2SeqTrainingArguments) -> 
     times = StepTimes()
     trainer.add_callback(times)
     sampler = list(chain.from_iterable(steps[place] for place in chosen))
-    trainer.get_train_dataloader = lambda: trainer.make_loader(Shares(dataset), batch_sampler=sampler)
+    trainer.get_train_dataloader = lambda: trainer.make_loader(FilledBatches(dataset), batch_sampler=sampler)
     trainer.train()
     per_frame = sum(times.seconds[2:]) / max(1, sizes[quarters].sum())
     return Costs(
