@@ -13,6 +13,10 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from .video_processing_fla import is_array, is_frame, is_one_video
 
 TASK = "sign-language-translation"
+DEFAULT_GENERATION = GenerationConfig(
+    num_beams=5,  # Paper: Sec. 5.2
+    max_new_tokens=100,  # Unstated: longer than any sentence of the three corpora; transformers would stop at 20
+)
 VIDEO_OPTIONS = ("target_fps", "frame_stride", "max_source_frames", "num_frames", "fps", "do_sample_frames")
 
 
@@ -34,10 +38,7 @@ class SignTranslationPipeline(Pipeline):
     _load_video_processor = False
     _load_feature_extractor = False
     _pipeline_calls_generate = True
-    _default_generation_config = GenerationConfig(
-        num_beams=5,  # Paper: Sec. 5.2
-        max_new_tokens=100,  # Unstated: longer than any sentence of the three corpora; transformers would stop at 20
-    )
+    _default_generation_config = DEFAULT_GENERATION
 
     def _sanitize_parameters(self, on_error: str | None = None, generate_kwargs: dict | None = None, **kwargs):
         """Sort the options of a call into those of reading, generating and reporting."""

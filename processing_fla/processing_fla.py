@@ -110,8 +110,7 @@ class FlaProcessor(ProcessorMixin):
     def to_dict(self) -> dict:
         """As [`ProcessorMixin.to_dict`]; says where the code lies in a saved folder before the first save too."""
         output = super().to_dict()
-        if self._auto_class is not None:
-            output["auto_map"] = {self._auto_class: f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"}
+        output["auto_map"] = {"AutoProcessor": f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"}
         return output
 
     def __call__(

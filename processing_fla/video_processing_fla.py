@@ -126,8 +126,7 @@ class FlaVideoProcessor(BaseVideoProcessor):
         for name in ("packed_size", "target_fps"):
             if output.get(name) is None:  # as before there was one
                 output.pop(name, None)
-        if self._auto_class is not None:
-            output["auto_map"] = {self._auto_class: f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"}
+        output["auto_map"] = {"AutoVideoProcessor": f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"}
         return output
 
     def preprocess(self, videos, **kwargs: Unpack[FlaVideoProcessorKwargs]) -> BatchFeature:

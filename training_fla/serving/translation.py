@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from processing_fla.pipeline_fla import DEFAULT_GENERATION
 from processing_fla.video_reading_fla import video_length
 from training_fla.errors import one_line
 from training_fla.serving.limits import Limits, RefusedError, WorkClock
@@ -60,8 +61,7 @@ class ClipTranslator:
         self.model, self.processor = pipe.model.eval(), pipe.processor
         self.model.set_attn_implementation({"text_config": "eager"})  # the only one that says what was attended to
         self.model.visual_encoder.frames_at_once = FRAMES_AT_ONCE
-        default = type(pipe)._default_generation_config.num_beams
-        self.num_beams = num_beams or self.model.generation_config.num_beams or default
+        self.num_beams = num_beams or self.model.generation_config.num_beams or DEFAULT_GENERATION.num_beams
 
     def states(
         self, path: Path, clock: WorkClock, delete: Callable[[], None] = lambda: None, language: str | None = None

@@ -11,7 +11,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 
 from modeling_fla import FlaForConditionalGeneration
 from modeling_fla.batch_norm_fla import RealFrames, count_real_frames
-from processing_fla import FlaProcessor, FlaVideoProcessor, SignTranslationPipeline
+from processing_fla import FlaProcessor, FlaVideoProcessor
+from processing_fla.pipeline_fla import DEFAULT_GENERATION
 from processing_fla.processing_fla import language_token_id
 from processing_fla.tokenization_fla import set_start_tokens
 from training_fla.corpora.registry import convention_of
@@ -243,9 +244,8 @@ def generation_of(
     languages: Sequence[str] = (),
 ) -> GenerationConfig:
     """Beams and length of the recipe, else of the pipeline; a length beyond the decoder's positions is refused."""
-    default = SignTranslationPipeline._default_generation_config
-    beams = recipe.training.get("generation_num_beams") or default.num_beams
-    length = recipe.text.max_new_tokens or default.max_new_tokens
+    beams = recipe.training.get("generation_num_beams") or DEFAULT_GENERATION.num_beams
+    length = recipe.text.max_new_tokens or DEFAULT_GENERATION.max_new_tokens
     limit = model.max_target_positions
     if limit is not None and length > limit:
         raise InputError(f"max_new_tokens {length} is more than the language model's {limit} positions: lower it")

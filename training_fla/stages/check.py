@@ -29,6 +29,7 @@ from training_fla.recipe import Recipe
 from training_fla.stages.building import Splits, build_parts, check_training, make_trainer, open_splits
 from training_fla.stages.launch import training_arguments
 from training_fla.stages.output_folder import check_output_folder
+from training_fla.training.adapters import unsaved_weights
 from training_fla.training.callbacks import device_text, peak_memory_mib
 from training_fla.training.trainer import SignTranslationTrainer
 
@@ -248,7 +249,7 @@ def needed_disk(
 ) -> str:
     """The most that is needed and what is free, and what it is made of."""
     state = trainer.model.state_dict()
-    unsaved = {*(trainer.model._keys_to_ignore_on_save or ())}
+    unsaved = unsaved_weights(trainer.model)
     model = num_bytes(state.values())
     checkpoint = num_bytes(tensor for name, tensor in state.items() if name not in unsaved)  # of LoRA no frozen ones
     checkpoint += 0 if args.save_only_model else costs.optimizer

@@ -52,6 +52,11 @@ def check_installed(package: str, line: str) -> None:
         raise InputError(f"`{line}` needs the package {package}: pip install {package}")
 
 
+def unsaved_weights(model: nn.Module) -> set[str]:
+    """The names of the weights that a checkpoint leaves out."""
+    return set(model._keys_to_ignore_on_save or ())
+
+
 def is_peft(model: nn.Module) -> bool:
     """Whether the language model holds matrices that are not merged yet."""
     return hasattr(model, "peft_wrapper")

@@ -1,10 +1,4 @@
-"""Seq2SeqTrainer for sign language translation: loaders, loss, step, evaluation, in this order.
-
-Private parts of transformers that it leans on:
-
-- `Trainer._get_grad_norm`: else every step computes a norm that only the log shows.
-- `PreTrainedModel._keys_to_ignore_on_save`: beside LoRA a checkpoint holds no frozen weights.
-"""
+"""Seq2SeqTrainer for sign language translation: loaders, loss, step, evaluation, in this order."""
 
 import shutil
 import signal
@@ -42,6 +36,7 @@ from .acceleration import (
     take_compile_options,
     without_weights,
 )
+from .adapters import unsaved_weights
 from .callbacks import LossCheck, StoppedError, Stops, Throughput
 from .checkpoints import step_of
 from .optimization import build_optimizer
@@ -424,5 +419,5 @@ def ignore_sigterm(worker: int) -> None:
 
 def forget_unsaved_weights(model: nn.Module, incompatible_keys) -> None:
     """A checkpoint holds one of several tied weights, and beside LoRA no frozen ones; the others are not missing."""
-    unsaved = {*model.all_tied_weights_keys, *model._keys_to_ignore_on_save}
+    unsaved = {*model.all_tied_weights_keys, *unsaved_weights(model)}
     incompatible_keys.missing_keys[:] = [key for key in incompatible_keys.missing_keys if key not in unsaved]
