@@ -75,7 +75,9 @@ def test_the_sdist_holds_what_a_clone_holds(sdist):
 def test_the_wheel_says_its_version_and_its_types(installed, tmp_path):
     names = ", ".join(PACKAGES)
     script = f"import pathlib, {names}\nfor package in ({names}):\n    print(package.__version__, package.__file__)"
-    for line in run(installed / "python", "-c", script, cwd=tmp_path).stdout.splitlines():
+    lines = run(installed / "python", "-c", script, cwd=tmp_path).stdout.splitlines()
+    assert len(lines) == len(PACKAGES)
+    for line in lines:
         version, file = line.split(maxsplit=1)
         assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         assert Path(file).is_relative_to(installed.parent) and Path(file).with_name("py.typed").is_file()

@@ -131,7 +131,7 @@ def test_an_output_that_holds_a_source_is_refused(tmp_path):
     (tmp_path / "out/deep/table.csv").write_text("video")
     (tmp_path / "link.csv").symlink_to(tmp_path / "out/deep/table.csv")
     for source in (tmp_path / "out", tmp_path / "out/deep/../deep/table.csv", tmp_path / "link.csv"):
-        with pytest.raises(InputError, match=r"out holds .*, which is read: choose another folder to write"):
+        with pytest.raises(InputError, match=r"out .*choose another folder"):
             check_not_inside([None, source], tmp_path / "out")
     check_not_inside(["name/on-the-hub", tmp_path], tmp_path / "out")
     check_not_inside(["name/on-the-hub"], ".")
@@ -149,7 +149,7 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
 def test_two_runs_do_not_write_one_folder(tmp_path):
     with (
         locked_folder(tmp_path / "work", tmp_path / "out"),
-        pytest.raises(InputError, match="out is being written by another run"),
+        pytest.raises(InputError, match="out .*another run"),
         locked_folder(tmp_path / "work", tmp_path / "out"),
     ):
         pass

@@ -104,7 +104,9 @@ def test_the_last_epoch_is_handed_over_and_clips_are_shuffled(corpus, folder):
 
 
 def test_figure_4_hands_over_the_last_epochs():
-    for file in (ROOT / "recipes" / "phoenix14t" / "ablations").glob("stage1_epochs_*.yaml"):
+    files = list((ROOT / "recipes" / "phoenix14t" / "ablations").glob("stage1_epochs_*.yaml"))
+    assert len(files) == 3
+    for file in files:
         lines = read_lines(Stage1Arguments, file)
         assert lines["load_best_model_at_end"] is False
         assert lines["num_train_epochs"] == int(file.stem.rpartition("_")[2])

@@ -183,15 +183,15 @@ def test_a_process_that_a_stream_brings_no_clip_is_told_so():
 
 
 def test_a_clip_beyond_the_budget_is_named():
-    with pytest.raises(InputError, match="clip 1 has 9 frames, more than the budget of 8"):
+    with pytest.raises(InputError, match="clip 1 .*9 .*8"):
         sampler_of([3, 9, 5], frames_per_batch=8)
     named = SimpleNamespace(lengths=[3, 9, 5], ids=["a", "b", "c"])
-    with pytest.raises(InputError, match="clip b has 9 frames, more than the budget of 8 .* max_source_frames"):
+    with pytest.raises(InputError, match="clip b .*9 .*8 .* max_source_frames"):
         ClipBatchSampler(named, 4, seed=0, frames_per_batch=8)
 
 
 def test_too_few_clips_for_a_batch_each_are_refused():
-    with pytest.raises(InputError, match="3 clips make 3 batches of 9 frames and cannot be dealt out to steps of 2"):
+    with pytest.raises(InputError, match="3 clips .*3 batches .*9 .*steps of 2"):
         sampler_of([9, 9, 9], frames_per_batch=9, num_processes=2)
 
 

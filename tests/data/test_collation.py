@@ -140,7 +140,7 @@ def test_what_is_no_example_is_refused(videos, demo_processor):
     with pytest.raises(ValueError, match="needs `pixel_values_videos` or `sign_features`, got input_ids"):
         collate([{"input_ids": [1]}])
     two = {"pixel_values_videos": torch.zeros(2, 3, 3, 8, 8), "labels": [1]}
-    with pytest.raises(ValueError, match=r"must be one clip of 4 dimensions, got \(2, 3, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"4 dimensions.*\(2, 3, 3, 8, 8\)"):
         collate([two])
 
 
@@ -188,6 +188,7 @@ def test_a_worker_fills_batches_where_the_process_that_trains_can_see_them(video
         return batch | {"was_shared": batch["pixel_values_videos"].is_shared()}
 
     loader = torch.utils.data.DataLoader(videos, batch_size=4, num_workers=1, collate_fn=noting)
+    assert len(loader) > 1
     for number, batch in enumerate(loader):
         assert batch["was_shared"]
         here = collate([videos[index] for index in range(4 * number, min(4 * number + 4, len(videos)))])

@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_what_is_done_and_goes_on(videos, tmp_path, monkeypat
 
 def test_another_run_that_writes_the_same_cache_is_noticed(videos, tmp_path):
     folder = tmp_path / "cache"
-    with locked_folder(folder, folder), pytest.raises(InputError, match="cache is being written by another run"):
+    with locked_folder(folder, folder), pytest.raises(InputError, match="cache .*another run"):
         store_features(tiny_model(), videos, folder, ALONE, batch_size=4)
 
 
@@ -277,7 +277,7 @@ def compare(model, videos, store, **options) -> None:
 
 def test_a_cache_of_another_encoder_is_found_out(videos, cache):
     compare(tiny_model(), videos, cache)
-    with pytest.raises(InputError, match=r"does not match the visual encoder at clip train-0000\d; delete it"):
+    with pytest.raises(InputError, match=r"clip train-0000\d; delete it"):
         compare(tiny_model(seed=1), videos, cache)
 
 
@@ -288,14 +288,14 @@ def test_a_clip_in_the_place_of_another_is_found_out(videos, cache, monkeypatch)
     monkeypatch.setattr(
         FeatureStore, "__getitem__", lambda self, index: real(self, other if index == 7 else index)[:length]
     )
-    with pytest.raises(InputError, match="does not match the visual encoder at clip train-00007"):
+    with pytest.raises(InputError, match="clip train-00007"):
         compare(tiny_model(), videos, cache)
 
 
 def test_not_a_number_in_the_place_of_features_is_found_out(videos, cache, monkeypatch):
     real = FeatureStore.__getitem__
     monkeypatch.setattr(FeatureStore, "__getitem__", lambda self, index: real(self, index) * np.nan)
-    with pytest.raises(InputError, match="does not match the visual encoder at clip train-0000"):
+    with pytest.raises(InputError, match="clip train-0000"):
         compare(tiny_model(), videos, cache)
 
 

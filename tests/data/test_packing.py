@@ -184,7 +184,7 @@ def test_bad_clips_are_skipped_with_their_reason_when_asked(tmp_path):
     ]  # fmt: skip
     reasons = ("broken on purpose", "sentence is empty", "no frames", "missing", "missing")
     assert all(reason in line[2] for line, reason in zip(skipped[1:], reasons, strict=True))
-    with pytest.raises(InputError, match="every clip was bad, the first: train clip 'undrawn'"):
+    with pytest.raises(InputError, match="every clip .*train clip 'undrawn'"):
         quiet(bad[:1], tmp_path / "none", on_error="skip")
 
 
@@ -266,7 +266,7 @@ def test_a_full_disk_is_explained_and_resumable(packed, tmp_path, monkeypatch):
         return file_sha256(file)
 
     monkeypatch.setattr(packing, "file_sha256", sha256_of_a_full_disk)
-    with pytest.raises(InputError, match=r"is full \(.*make room; run the same command again, it goes on"):
+    with pytest.raises(InputError, match=r"is full \(.*make room; .*same command"):
         quiet(drawn_rows(), tmp_path / "out", corpus="demo")
     quiet(drawn_rows(), tmp_path / "out", corpus="demo")
     assert len(written) == 3 + 3  # 5 shards: two before the disk was full, three after
@@ -400,9 +400,7 @@ def test_a_longer_table_takes_over_the_shards_that_stay_the_same(tmp_path, monke
     monkeypatch.setattr(packing, "encode_frame", lambda *arguments: encoded.append(1) or encode(*arguments))
     out = quiet(rows[:5], tmp_path / "out")
     assert len(encoded) == 15
-    with pytest.raises(
-        InputError, match="--overwrite; shards whose videos and sentences are unchanged are taken over"
-    ):
+    with pytest.raises(InputError, match="--overwrite; shards"):
         quiet(rows, out)
     quiet(rows, out, overwrite=True)
     assert len(encoded) == 15 + 12  # the third shard had one clip, and now has two; the fourth is new
@@ -524,14 +522,14 @@ def test_a_manifest_of_videos_is_packed_once_and_a_changed_one_beside_it(tmp_pat
 def test_a_foreign_folder_is_not_replaced(packed, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="out holds thesis.tex and no whole .fla-llm.json of ours"):
+    with pytest.raises(InputError, match="out .*thesis.tex .*.fla-llm.json"):
         quiet(drawn_rows(), tmp_path / "out", overwrite=True)
     (tmp_path / ".other.packing").mkdir()
     (tmp_path / ".other.packing/notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="other.packing holds notes.txt and no whole .fla-llm.json of ours"):
+    with pytest.raises(InputError, match="other.packing .*notes.txt .*.fla-llm.json"):
         quiet(drawn_rows(), tmp_path / "other", overwrite=True)
     of_010 = without_index(packed, tmp_path / "of_010")
-    with pytest.raises(InputError, match="and no whole .fla-llm.json of ours, so it is not replaced"):
+    with pytest.raises(InputError, match=".fla-llm.json"):
         quiet(drawn_rows(2, 0, 0), of_010, overwrite=True)
     assert len(PackedCorpus(of_010, "train")) == 5
 
@@ -542,7 +540,7 @@ def test_the_folder_of_the_videos_is_not_replaced(tmp_path):
 
     out = quiet(drawn_rows(), tmp_path / "out", add_files=with_a_video)
     rows = [CorpusRow("a", VideoFile(out / "a.mp4"), "x", "train")]
-    with pytest.raises(InputError, match="out holds .*, which is read: choose another folder to write"):
+    with pytest.raises(InputError, match="out .*choose another folder"):
         quiet(rows, out, overwrite=True)
     assert (out / "a.mp4").is_file() and len(PackedCorpus(out, "train")) == 5
 
@@ -586,7 +584,7 @@ def test_processes_of_a_run_pack_a_manifest_once_and_wait(tmp_path, monkeypatch)
     assert in_two_processes(call, call) == [0, 0]
     assert drawn.value == 4
     assert [path.name for path in packed_dir.iterdir()] == [call().name]
-    in_use = pytest.raises(InputError, match="out is being written by another run")
+    in_use = pytest.raises(InputError, match="out .*another run")
     with locked_folder(tmp_path / ".out.packing", tmp_path / "out"), in_use:
         quiet(drawn_rows(), tmp_path / "out")
 

@@ -131,7 +131,7 @@ def test_a_local_folder_is_not_copied_and_unreachable_ones_are_one_line(packed, 
         with pytest.raises(InputError, match=f"cannot load a packed corpus from {dataset}: .*{reason}"):
             local_copy(DataArguments(dataset=dataset, streaming=True), tmp_path)
     fsspec.filesystem("memory").put(f"{without_index(packed, tmp_path / 'old')}/", "/old/", recursive=True)
-    with pytest.raises(InputError, match="memory://old was packed by version 0.1.0: pack it again to stream it"):
+    with pytest.raises(InputError, match="memory://old .*0.1.0: pack it again"):
         local_copy(DataArguments(dataset="memory://old", dev_split="dev", streaming=True), tmp_path)
 
 

@@ -80,7 +80,7 @@ def test_the_demo_goes_on_after_an_interruption_shows_its_table_again_and_delete
     shown, printed = capfd.readouterr()
     assert "holds a finished demo of seed 0" in printed and "stage 2 (LLM fine-tuning)" in shown
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
-    with pytest.raises(InputError, match="prepare was run with .*--seed 0.*; .*another --out or pass --overwrite"):
+    with pytest.raises(InputError, match="prepare .*--seed 0.*; .*--out .*--overwrite"):
         run_demo(out, seed=1)
 
     monkeypatch.setattr(running, "run_command", lambda words, *more: commands.append(words) or 0)
@@ -101,13 +101,13 @@ def test_the_ablations_are_the_recipes_of_the_papers_tables(tmp_path):
 def test_somebody_elses_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("important")
     for work in (run_demo, lambda out: run_seeds(out, [0, 1])):
-        with pytest.raises(InputError, match="holds thesis.tex and no whole .fla-llm.json of ours"):
+        with pytest.raises(InputError, match="thesis.tex .*.fla-llm.json"):
             work(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "important"
 
 
 def test_two_demos_do_not_share_a_folder(tmp_path):
-    folder, refused = tmp_path / "demo", pytest.raises(InputError, match="demo is being written by another run")
+    folder, refused = tmp_path / "demo", pytest.raises(InputError, match="demo .*another run")
     with locked_folder(folder, folder), refused:
         run_demo(folder, overwrite=True)
 

@@ -39,7 +39,7 @@ def test_a_killed_study_goes_on_where_it_was_also_after_it_was_moved(tmp_path, c
     log = CommandLog(new, "fla demo")
     assert log.seconds("first") is not None and log.seconds("second") is None
     log.check(steps(new, "fail"))
-    with pytest.raises(InputError, match="second was run with other arguments .*fail.*; pass --overwrite"):
+    with pytest.raises(InputError, match="second .*fail.*--overwrite"):
         log.check(steps(new, "well"), remedy="pass --overwrite")
     log.run(steps(new, "fail"))
     assert commands[2:] == [["run_stage1.py", "fail", str(new), "--resume"]], "the first is not run again"

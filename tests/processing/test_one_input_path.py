@@ -152,7 +152,7 @@ def test_one_input_path_thins_a_long_clip_in_every_call(clips, processor):
         assert whole == 29
     array = np.stack([marked_frame(number) for number in range(29)])
     assert video_processor(array, **RAW)["attention_mask"].shape[1] == 5
-    with pytest.raises(ValueError, match="29 frames, packed one in 3, do not fit a stride of 4"):
+    with pytest.raises(ValueError, match="29 frames.* 3.* stride of 4"):
         video_processor.sample_frame_indices(29, packed_stride=3)
     assert video_processor.sample_frame_indices(15, packed_stride=2).tolist() == [0, 3, 6, 9, 12]
 

@@ -220,7 +220,7 @@ def test_a_bad_clip_raises_unless_skipping_is_asked_for(translate, clips, tmp_pa
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
     with pytest.raises(VideoDecodeError, match=r"broken\.mp4"):
         translate([clips[0], tmp_path / "broken.mp4"], **SHORT)
-    with pytest.raises(ValueError, match="a clip given as frames cannot be translated: .*70 sampled frames"):
+    with pytest.raises(ValueError, match="frames .*70 sampled frames"):
         translate(np.zeros((4 * 70, 8, 8, 3), np.uint8), **SHORT)
     with pytest.raises(ValueError, match='`on_error` must be "raise" or "skip", got \'ignore\''):
         translate(clips[0], on_error="ignore")

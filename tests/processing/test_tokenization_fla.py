@@ -370,12 +370,10 @@ def test_a_language_mbart_does_not_have_gets_a_code_of_its_own(tmp_path):
 
 
 def test_training_refuses_a_vocabulary_smaller_than_the_alphabet():
-    with pytest.raises(
-        ValueError, match="`vocab_size` must be at least 34 for the characters of these sentences, got 33"
-    ):
+    with pytest.raises(ValueError, match="`vocab_size` .*34 .*33"):
         train_tokenizer(["abc"], vocab_size=33)
     assert len(train_tokenizer(["abc"], vocab_size=34)) == 34
-    with pytest.raises(ValueError, match="`language_codes` needs at least one code"):
+    with pytest.raises(ValueError, match="`language_codes`"):
         train_tokenizer(["abc"], vocab_size=99, language_codes=())
 
 

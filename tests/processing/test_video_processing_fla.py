@@ -232,7 +232,7 @@ def test_metadata_says_which_frames_were_kept(processor, forms):
 
 
 def test_metadata_that_contradicts_the_video_is_refused(processor, forms):
-    with pytest.raises(ValueError, match="says 40 frames, the video has 13"):
+    with pytest.raises(ValueError, match="40 frames.* 13"):
         processor(forms["array"], video_metadata=[VideoMetadata(total_num_frames=40)])
     with pytest.raises(ValueError, match="Received 2 videos but 1 `video_metadata` entries"):
         processor([forms["array"]] * 2, video_metadata=[{"total_num_frames": 13}])
@@ -279,7 +279,7 @@ def test_unequal_sizes_without_resizing_are_refused():
     processor = FlaVideoProcessor(do_resize=False, do_center_crop=False)
     with pytest.raises(ValueError, match="one frame size"):
         processor([np.zeros((4, 8, 8, 3), np.uint8), np.zeros((4, 8, 9, 3), np.uint8)], return_tensors="pt")
-    with pytest.raises(ValueError, match=r"\[1, 2\] frames cannot be one tensor with `do_pad=False`"):
+    with pytest.raises(ValueError, match=r"\[1, 2\] .*`do_pad=False`"):
         processor(
             [np.zeros((4, 8, 8, 3), np.uint8), np.zeros((8, 8, 8, 3), np.uint8)], do_pad=False, return_tensors="pt"
         )

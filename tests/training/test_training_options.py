@@ -117,7 +117,7 @@ def test_a_language_is_one_of_the_tokenizers(tmp_path):
     m2m100 = m2m100_in(tmp_path)
     set_language(m2m100, "en", "language_code")
     assert m2m100.tgt_lang == "en", "a code that is no token: M2M-100 writes __en__"
-    with pytest.raises(InputError, match="^language_code xx is no language of the tokenizer$"):
+    with pytest.raises(InputError, match="^language_code xx "):
         set_language(m2m100, "xx", "language_code")
     t5 = T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("de", -1.0)], extra_ids=0)
     with pytest.raises(InputError, match="^--language de: T5Tokenizer has no languages$"):
