@@ -34,11 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     corpora = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True, title="corpora")
     for source in [*sources(), splice.Lexicon("splice", splice.HELP)]:
         of_source = corpora.add_parser(source.name, help=source.help)
+        # What holds where a corpus has no such option.
+        of_source.set_defaults(source=source, follow_links=False, times="seconds", no_times=False, workers=None)
         source.add_arguments(of_source)
         add_output_arguments(of_source)
         if source.has_frames:
             add_packing_arguments(of_source, source.frame_size)
-        of_source.set_defaults(source=source)
     # What comes out of the next two is no corpus but a table.
     of_recordings = corpora.add_parser("subtitles", help=subtitles.HELP)
     subtitles.add_arguments(of_recordings)
@@ -83,9 +84,7 @@ def run(args: argparse.Namespace) -> Done:
     if not args.check:
         check_output(args)
     # Bad rows are named together with what else is bad.
-    reading = Reading(
-        getattr(args, "follow_links", False), skip_bad_rows=True, times=getattr(args, "times", "seconds")
-    )
+    reading = Reading(args.follow_links, skip_bad_rows=True, times=args.times)
     found = source.read(args, reading)
     if not source.has_frames:
         return store(args, found, reading)
@@ -96,13 +95,13 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before anything is read."""
     if args.check and args.verify:
         raise InputError("--check looks at the corpus, --verify at what was packed: give one of them")
-    if (getattr(args, "workers", None) or 0) < 0:
+    if (args.workers or 0) < 0:
         raise InputError(f"--workers {args.workers}: must be 0 or more")
     if args.out is None and not args.check:
         raise InputError("--out DIR is missing: the folder to write")
     if args.frame_stride < 1:
         raise InputError(f"--frame-stride {args.frame_stride}: must be at least 1")
-    if getattr(args, "no_times", False) and args.times != "seconds":
+    if args.no_times and args.times != "seconds":
         raise InputError(f"--no-times leaves the times unread that --times {args.times} is about: give one of them")
 
 

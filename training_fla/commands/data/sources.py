@@ -344,7 +344,7 @@ def add_links_argument(parser: argparse.ArgumentParser) -> None:
 def columns_asked(args: argparse.Namespace, columns: tuple[str, ...]) -> dict[str, str]:
     """What the columns are called; those of times have no name where they are not to be read."""
     names = {f"{column}_column": getattr(args, f"{column}_column") for column in columns}
-    if getattr(args, "no_times", False):
+    if args.no_times:
         names |= {"start_column": "", "end_column": ""}
     return names
 
