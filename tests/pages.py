@@ -206,6 +206,7 @@ def make_place(folder: Path) -> None:
             corpus_trees.write_video(folder / row.split(",")[0], 9 + number % 4, number)
         (grammar,) = {text for text in blocks if text.startswith("words:")}
         (folder / "grammar.yaml").write_text(grammar, encoding="utf-8")
+        save_poses(folder)
         save_base_model(folder / "facebook" / "mbart-large-cc25")
         save_mt0(folder / "bigscience" / "mt0-xl")
         make_tiny_demo(folder / "runs" / "demo")
@@ -359,6 +360,18 @@ def save_features(file: Path, length: int) -> None:
         torch.save({"features": torch.tensor(features)}, file)
     else:
         {".npy": np.save, ".npz": np.savez}[file.suffix](file, features)
+
+
+def save_poses(folder: Path) -> None:
+    """Poses of two frames, and the table that names them."""
+    import numpy as np
+
+    rows = ["features,sentence,split"]
+    for name, split in {"hello": "train", "rain": "dev", "sun": "test"}.items():
+        points = np.arange(2 * sum(corpus_trees.POSE_POINTS) * 3).reshape(2, 1, -1, 3) ** 1.5
+        corpus_trees.write_pose(folder / f"poses/{name}.pose", points, np.ones(points.shape[:-1]))
+        rows.append(f"poses/{name}.pose,{name},{split}")
+    (folder / "my_poses.csv").write_text("\n".join(rows), encoding="utf-8")
 
 
 def save_base_model(folder: Path) -> None:

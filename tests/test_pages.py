@@ -93,6 +93,8 @@ def look_at_features(folder: Path, printed: str) -> None:
         assert config["vision_config"] is None and "bleu4" in metrics(folder / "runs" / name)["test"]
     card = (folder / "runs/features/stage2/README.md").read_text(encoding="utf-8")
     assert "`(N, 8)`, made by: I3D trained on BOBSL, 16 frames at stride 2" in card
+    card = (folder / "data/poses/README.md").read_text(encoding="utf-8")
+    assert "made by MediaPipe Holistic; key points POSE_LANDMARKS (14)" in card and "[2, 68]" in printed
 
 
 def look_at_several_corpora(folder: Path, printed: str) -> None:

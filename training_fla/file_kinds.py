@@ -48,12 +48,7 @@ OTHER_FILES = (
         rb"PAR1[^ -~]|ARROW1\0",
         f"`fla prepare dataset --root FOLDER` takes the folder that it lies in, or {SAVE_AS_CSV}",
     ),
-    _OtherFile(
-        "a file of poses",
-        (".pose",),
-        rb"(?!)",
-        OF_FEATURES,
-    ),
+    _OtherFile("a file of poses", (".pose",), rb"(?!)", OF_FEATURES),
     _OtherFile(
         "a file of features",
         (".npy", ".npz", ".pt", ".pth", ".safetensors", ".h5", ".hdf5", ".mat"),

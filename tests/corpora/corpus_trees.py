@@ -168,3 +168,28 @@ def recordings(folder: Path) -> Path:
     elan.add_annotation("Translation", 200, 2500, "Morgen wird es kalt.")
     elan.to_file(str(folder / "course.eaf"))
     return folder
+
+
+POSE_POINTS = (14, 3)  # of a body, whose shoulders are 11 and 12, and of a hand
+
+
+def write_pose(file: Path, data, confidence, names=("POSE_LANDMARKS", "LEFT_HAND_LANDMARKS"), world: int = 0) -> Path:
+    """A `.pose` file of a body and a hand, of coordinates `(T, people, 17, dims)` and confidences."""
+    from pose_format import Pose
+    from pose_format.numpy import NumPyPoseBody
+    from pose_format.pose_header import PoseHeader, PoseHeaderComponent, PoseHeaderDimensions
+
+    body = [f"P{number}" for number in range(POSE_POINTS[0])]
+    body[11], body[12] = "LEFT_SHOULDER", "RIGHT_SHOULDER"
+    parts = {names[0]: body, names[1]: [f"H{number}" for number in range(POSE_POINTS[1])]}
+    if world:
+        parts["POSE_WORLD_LANDMARKS"] = [f"W{number}" for number in range(world)]
+        data = np.concatenate([data, np.ones((*data.shape[:2], world, data.shape[-1]))], 2)
+        confidence = np.concatenate([confidence, np.ones((*confidence.shape[:2], world))], 2)
+    form = "XYZ"[: data.shape[-1]] + "C"
+    components = [PoseHeaderComponent(name, listed, [], [], form) for name, listed in parts.items()]
+    header = PoseHeader(0.2, PoseHeaderDimensions(1000, 1000, 1000), components)
+    file.parent.mkdir(exist_ok=True)
+    with file.open("wb") as opened:
+        Pose(header, NumPyPoseBody(25, data.astype(np.float32), confidence.astype(np.float32))).write(opened)
+    return file

@@ -137,7 +137,7 @@ BAD = {
     ),
     "pose.npy": (
         lambda file: np.save(file, np.zeros((9, 1, 7, 3))),
-        "has shape (9, 1, 7, 3), not (N, C): reshape to (9, 21)",
+        "has 9 frames of 7 points; shoulders are to be 11 and 12: see --shoulders",
     ),
     "cut.safetensors": (lambda file: file.write_bytes(b"0"), "cannot be read: "),
     "shard.safetensors": (
@@ -154,7 +154,10 @@ BAD = {
     "code.pt": (lambda file: torch.save(Path("x"), file), "holds more than tensors: save its array alone"),
     "gone.npy": (lambda file: None, "there is no file"),
     "folder.npy": (lambda file: file.mkdir(), "there is no file"),
-    "clip.mp4": (lambda file: file.write_bytes(b"0"), "is not a .npy, .npz, .pt, .safetensors, .h5 or .hdf5 file"),
+    "clip.mp4": (
+        lambda file: file.write_bytes(b"0"),
+        "is not a .npy, .npz, .pt, .safetensors, .pose, .h5 or",
+    ),
 }
 
 

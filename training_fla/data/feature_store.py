@@ -389,8 +389,11 @@ def write_feature_corpus(
         )
 
 
-def splits_of_files(clips: Sequence[tuple[CorpusRow, int]], frame_stride: int) -> dict[str, FeatureSplit]:
+def splits_of_files(
+    clips: Sequence[tuple[CorpusRow, int]], frame_stride: int, shoulders: Sequence[int] | None = None
+) -> dict[str, FeatureSplit]:
     """The splits of feature files that another program made: of the rows that name them, and their lengths N."""
+    load = partial(load_features, stride=frame_stride, shoulders=shoulders)
     if not clips:
         raise InputError("there are no features to store")
     splits = {}
@@ -403,6 +406,6 @@ def splits_of_files(clips: Sequence[tuple[CorpusRow, int]], frame_stride: int) -
             signers=[row.signer for row in rows],
             languages=[row.language for row in rows],
             lengths=[N for _, N in of_split],
-            features=enumerate(map(partial(load_features, stride=frame_stride), (row.video.path for row in rows))),
+            features=enumerate(map(load, (row.video.path for row in rows))),
         )
     return splits

@@ -208,7 +208,7 @@ def store(args: argparse.Namespace, found: Rows, reading: "Reading") -> Done:
     from training_fla.corpora.feature_files import check_feature_files
     from training_fla.data.feature_store import splits_of_files, write_feature_corpus
 
-    clips, size = check_feature_files(found.rows, reading, args.frame_stride)
+    clips, size, points = check_feature_files(found.rows, reading, args.frame_stride, args.shoulders)
     for text in reading.notes:
         note(f"note: {text}")
     if args.check:
@@ -219,9 +219,9 @@ def store(args: argparse.Namespace, found: Rows, reading: "Reading") -> Done:
         reading.bad.refuse(splice.SKIP)
     write_feature_corpus(
         args.out,
-        splits_of_files(clips, args.frame_stride),
+        splits_of_files(clips, args.frame_stride, args.shoulders),
         feature_size=size,
-        extractor=one_line(args.extractor),
+        extractor="; ".join(filter(None, [one_line(args.extractor), points])),
         dtype=args.dtype,
         frame_stride=args.frame_stride,
         corpus=args.of,

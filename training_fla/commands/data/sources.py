@@ -163,9 +163,11 @@ class FeatureTable(Source):
         add_table_arguments(parser)
         text = "folder that features paths are relative to [that of the table]"
         parser.add_argument("--features-root", type=Path, metavar="DIR", help=text)
-        form = "A features file is a .npy, .npz, .pt, .safetensors or .h5 file with one array (N, C)."
+        form = "A features file is a .npy, .npz, .pt, .safetensors or .h5 file with one array (N, C), or a .pose file."
         add_column_arguments(parser, FEATURE_COLUMNS, form)
         parser.add_argument("--extractor", default="", metavar="TEXT", help="what made the features, for the card")
+        text = "numbers of both shoulders among key points, from 0 [by name in .pose files, else MediaPipe's 11 12]"
+        parser.add_argument("--shoulders", type=int, nargs=2, metavar="N", help=text)
         text = "corpus that the clips are of: its terms and its scoring convention"
         parser.add_argument("--of", choices=CORPORA, default="manifest", help=text)
         text = "to store [%(default)s]"

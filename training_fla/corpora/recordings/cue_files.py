@@ -29,9 +29,9 @@ CUE_SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".sbv", ELAN_SUFFIX)
 SUBSTATION = (".ass", ".ssa")
 # The lines that begin a cue; what else looks like one is named.
 TIMINGS = {
-    ".srt": re.compile(r"\s*{0}\s*-->\s*{0}(\s.*)?".format(r"\d{1,2}:\d{1,2}:\d{1,2}[.,]\d{1,3}")),
-    ".vtt": re.compile(r"\s*{0}\s+-->\s+{0}(\s.*)?".format(r"(?:\d{2,4}:)?\d{2}:\d{2}\.\d{3}")),
-    ".sbv": re.compile(r"\s*{0},{0}\s*".format(r"\d{1,2}:\d{1,2}:\d{1,2}\.\d{3}")),
+    ".srt": re.compile(r"\s*({0})\s*-->\s*({0})(?:\s.*)?".format(r"\d{1,2}:\d{1,2}:\d{1,2}[.,]\d{1,3}")),
+    ".vtt": re.compile(r"\s*({0})\s+-->\s+({0})(?:\s.*)?".format(r"(?:\d{2,4}:)?\d{2}:\d{2}\.\d{3}")),
+    ".sbv": re.compile(r"\s*({0}),({0})\s*".format(r"\d{1,2}:\d{1,2}:\d{1,2}\.\d{3}")),
 }
 ALMOST_TIMING = re.compile(r"\s*-?\d[\d:.,]*\s*-->")
 FIELDS = ("start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text")  # after the first
@@ -70,12 +70,12 @@ def _timed_lines(file: Path, lines: Sequence[str], bad: BadRows) -> Iterator[Tim
         return
     begins = []
     for number, (above, line) in enumerate(pairwise(["", *lines])):
-        if TIMINGS[suffix].fullmatch(line):
-            begins.append(number)
+        if timing := TIMINGS[suffix].fullmatch(line):
+            begins.append((number, f"{timing[1]} --> {timing[2]}"))
         elif ALMOST_TIMING.match(line) or (suffix == ".sbv" and line.strip() and not above.strip()):
             bad.add(file, number + 1, f"{line.strip()!r} is no line of two times as {suffix} files have them")
-    for begin, stop in pairwise([*begins, len(lines)]):
-        yield _cue(file, lines[begin], _body(lines[begin + 1 : stop], suffix, stop == len(lines)), begin + 1)
+    for (begin, timing), (stop, _) in pairwise([*begins, (len(lines), "")]):
+        yield _cue(file, timing, _body(lines[begin + 1 : stop], suffix, stop == len(lines)), begin + 1)
 
 
 def _body(lines: Sequence[str], suffix: str, is_last: bool) -> str:
