@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import corpus_scale, gpu, visual_encoder
+from benchmarks import corpus_scale, gpu, serving, visual_encoder
 
 
 def test_the_gpu_benchmark_runs_in_miniature(tmp_path, monkeypatch):
@@ -60,3 +60,10 @@ def test_the_visual_encoder_is_timed_in_bf16_where_the_processor_has_it(monkeypa
     labels = [row["label"] for row in json.loads(output.out)["rows"]]
     assert labels == [f"visual encoder / bare resnet18, {name}" for name in ("fp32", "bf16")[: 1 + timed]]
     assert ("bf16 is left out: this processor only emulates it" in output.err) is not timed
+
+
+def test_the_benchmark_of_serving_runs_in_miniature(capsys):
+    assert serving.main(["--quick", "--forms", "int8", "--repeats", "1", "--json"]) in (0, 1)
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["parts"]) == {"eager fp32", "int8"} and report["rows"][0]["limit"] == serving.LIMIT
+    assert all(set(parts) == set(serving.PARTS) for parts in report["parts"].values())
