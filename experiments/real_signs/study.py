@@ -210,9 +210,10 @@ def run_study(study: Study, waves: tuple[tuple[str, ...], ...], probes: bool) ->
                     return status
                 if "text_alone" in wave:  # of the corpus that the first wave made
                     fold.write_table_without_video()
-                status = log.run(fold.steps(wave))
-                for encoder in ENCODERS.keys() & set(wave) if not status else ():
-                    fold.measure_isolated(encoder)
+                for name in wave:
+                    status = status or log.run(fold.steps((name,)))
+                    if name in ENCODERS and not status:
+                        fold.measure_isolated(name)
         if probes and not status:
             for fold in of_seed:
                 for encoder in (name for name in ENCODERS if any(name in wave for wave in waves)):

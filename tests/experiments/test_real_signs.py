@@ -148,8 +148,8 @@ def test_a_study_runs_its_waves_in_turn_and_stops_at_a_failure(study, monkeypatc
     monkeypatch.setattr("experiments.real_signs.study.Fold.measure_isolated", lambda fold, name: ran.append(name))
     assert run_study(study, WAVES[:1], probes=False) == 3
     assert ran == [
-        "sentences", "corpus-D", "seed-0/D/stage1", "seed-0/D/stage2", "stage1",
-        "sentences", "corpus-A", "seed-0/A/stage1", "seed-0/A/stage2", "stage1",
+        "sentences", "corpus-D", "seed-0/D/stage1", "stage1", "sentences", "corpus-D", "seed-0/D/stage2",
+        "sentences", "corpus-A", "seed-0/A/stage1", "stage1", "sentences", "corpus-A", "seed-0/A/stage2",
         "sentences", "corpus-D", "seed-1/D/stage1",
     ]  # fmt: skip
 

@@ -172,15 +172,17 @@ class Splicer:
         return np.random.default_rng(stable_integer(self.seed, what, pair.split, *pair.glosses, pair.sentence))
 
     def pieces(self, ids: Sequence[str], rng: np.random.Generator) -> tuple[Piece, ...]:
-        """The parts of the clips that are shown: with the rest at both ends, and at some of the joints."""
+        """The parts of the clips that are shown: with some of the rest at both ends, and at some joints."""
         clip_speed = CLIP_SPEED ** rng.uniform(-1, 1)
         rests = [True, *(rng.random(len(ids) - 1) < THROUGH_REST), True]
+        shares = rng.random((len(ids), 2))  # of the rest before and after the motion, that is shown
         speeds = clip_speed * SIGN_SPEED ** rng.uniform(-1, 1, len(ids))
         pieces = []
         for number, id_ in enumerate(ids):
             length = self.signs.seconds(id_)
             begin, end = self.signs.moving[id_]
-            begin = 0.0 if rests[number] else min(begin, length / 2)
-            end = length if rests[number + 1] else min(end, length)
+            begin, end = min(begin, length / 2), min(end, length)
+            before, after = shares[number] * rests[number : number + 2]
+            begin, end = begin - before * begin, end + after * (length - end)
             pieces.append(Piece(id_, begin, max(end, begin + 1e-3), float(speeds[number])))
         return tuple(pieces)
