@@ -131,6 +131,14 @@ def test_glosses_that_no_one_signer_has_together_are_named(place, tmp_path, caps
     assert "no signer of train has RED, BREAD together" in printed, printed
 
 
+def test_a_split_that_nobody_signs_for_is_named_with_the_remedy(place, tmp_path, capsys):
+    words = ["prepare", "splice", "--lexicon", str(place / "lexicon.csv"), "--pairs", str(place / "pairs.tsv")]
+    assert main([*words, "--test-signers", "C", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "line 5: no clip of the lexicon is for dev" in error and "--dev-signers" in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_clips_with_times_are_taken_as_they_are_cut(place, tmp_path):
     (tmp_path / "lexicon.csv").write_text("video,gloss,start,end\n0/A-0.mp4,RED,0.4,1.2\n2/A-0.mp4,EAT,,\n")
     (tmp_path / "pairs.tsv").write_text("glosses\tsentence\tsplit\nRED EAT\tIt is red.\ttrain\n", encoding="utf-8")

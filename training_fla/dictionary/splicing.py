@@ -99,6 +99,11 @@ def signs_by_signer(rows: Sequence[CorpusRow]) -> dict[str, SignsOfSigners]:
 
 def able_signers(pair: Pair, signers: SignsOfSigners) -> list[str]:
     """Who has all signs of a pair; refused if nobody has."""
+    if not signers:
+        remedy = "leave some signers to it"
+        if pair.split != "train":
+            remedy = f"name who signs for it with --{pair.split}-signers, or in a column split"
+        raise InputError(f"no clip of the lexicon is for {pair.split}: {remedy}")
     able = [name for name, signs in signers.items() if all(gloss in signs for gloss in pair.glosses)]
     if not able:
         missing = [gloss for gloss in pair.glosses if not any(gloss in signs for signs in signers.values())]
