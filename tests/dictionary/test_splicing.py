@@ -58,7 +58,7 @@ def test_spans_overlap_while_one_sign_fades_into_the_next(place):
     begins, ends = spans(pieces)
     assert (ends - begins).tolist() == pytest.approx([1.2, 2.0, 0.1])
     overlaps = [end - begin for end, begin in zip(ends[:-1], begins[1:], strict=True)]
-    assert overlaps == pytest.approx([FADE_SECONDS, 0.05])
+    assert overlaps == pytest.approx([FADE_SECONDS, 0.045])
     assert all(end <= begin for end, begin in zip(ends[:-2], begins[2:], strict=True))
     video = SplicedVideo(pieces, "x", signs)
     frames = np.stack(list(video.joined(1)))

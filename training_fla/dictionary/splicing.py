@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Unstated: the paper splices nothing. Signers differ in speed by about this factor, and their signs by less.
 CLIP_SPEED, SIGN_SPEED = 1.2, 1.1
 FADE_SECONDS = 0.16  # Unstated: in which one sign becomes the next; as long as four frames
+MOST_FADED = 0.45  # share of a piece that its neighbour may overlap; below a half, so that three never do
 THROUGH_REST = 0.3  # Unstated: share of the joints at which hands go to the rest between two signs
 
 SignsOfSigners = dict[str, dict[str, list[str]]]  # ids of clips by signer and gloss
@@ -63,20 +64,20 @@ class SplicedVideo(ClipSource):
         fps = self.signs.common_fps
         begins, ends = spans(self.pieces)
         moments = np.arange(0, max(1, int(ends[-1] * fps)), stride) / fps
-        shown: list[list[tuple[np.ndarray, float]]] = [[] for _ in moments]
+        shown: list[list[np.ndarray]] = [[] for _ in moments]
         for number, piece in enumerate(self.pieces):
             places = np.flatnonzero((moments >= begins[number]) & (moments < ends[number]))
             if len(places):
                 seconds = piece.start + (moments[places] - begins[number]) * piece.speed
                 for place, frame in zip(places, self.signs.frames(piece.sign, seconds), strict=True):
-                    shown[place].append((frame, moments[place]))
+                    shown[place].append(frame)
         for place, frames in enumerate(shown):
             if len(frames) == 1:
-                yield frames[0][0]
-            elif frames:
+                yield frames[0]
+            else:
                 number = int(np.searchsorted(begins, moments[place], side="right")) - 1
-                share = (moments[place] - begins[number]) / max(1e-6, ends[number - 1] - begins[number])
-                before, after = (frame.astype(np.float32) for frame, _ in frames)
+                share = (moments[place] - begins[number]) / (ends[number - 1] - begins[number])
+                before, after = (frame.astype(np.float32) for frame in frames)
                 yield (before + share * (after - before) + 0.5).astype(np.uint8)
 
 
@@ -85,7 +86,7 @@ def spans(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray]:
     lengths = [(piece.end - piece.start) / piece.speed for piece in pieces]
     begins = [0.0]
     for before, after in pairwise(lengths):
-        begins.append(begins[-1] + before - min(FADE_SECONDS, before / 2, after / 2))
+        begins.append(begins[-1] + before - min(FADE_SECONDS, MOST_FADED * before, MOST_FADED * after))
     return np.array(begins), np.array(begins) + lengths
 
 
@@ -143,34 +144,35 @@ class Splicer:
         return clips
 
     def renderings_of(self, pair: Pair, signers: SignsOfSigners, language: str) -> list[CorpusRow]:
-        """The clips of a pair; `signers` have clips by their glosses. A sign alone is shown in all of train."""
-        able = able_signers(pair, signers)
-        if len(pair.glosses) == 1 and pair.split == "train":
-            choices = [(name, (id_,)) for name in able for id_ in signers[name][pair.glosses[0]]]
-        else:
-            rng = self.rng(pair, "signers")
-            order = rng.permutation(len(able))
-            count = self.renderings if pair.split == "train" else 1
-            choices = []
-            for number in range(count):
-                signs = signers[able[order[number % len(able)]]]
-                ids = tuple(signs[gloss][rng.integers(len(signs[gloss]))] for gloss in pair.glosses)
-                choices.append((able[order[number % len(able)]], ids))
+        """The clips of a pair; `signers` have clips by their glosses."""
         rows = []
-        for number, (signer, ids) in enumerate(choices):
-            pieces = self.pieces(ids, self.rng(pair, number))
-            rows.append(
-                CorpusRow(
-                    id=f"{pair.line:06d}-{number}" if isinstance(pair.line, int) else f"{pair.line}-{number}",
-                    video=SplicedVideo(pieces, " + ".join(ids), self.signs),
-                    sentence=pair.sentence,
-                    split=pair.split,
-                    signer=signer,
-                    language=language,
-                    glosses=" ".join(pair.glosses),
-                )
+        for number, (signer, ids) in enumerate(self.choices(pair, signers)):
+            row = CorpusRow(
+                id=f"{pair.line:06d}-{number}" if isinstance(pair.line, int) else f"{pair.line}-{number}",
+                video=SplicedVideo(self.pieces(ids, self.rng(pair, number)), " + ".join(ids), self.signs),
+                sentence=pair.sentence,
+                split=pair.split,
+                signer=signer,
+                language=language,
+                glosses=" ".join(pair.glosses),
             )
+            rows.append(row)
         return rows
+
+    def choices(self, pair: Pair, signers: SignsOfSigners) -> list[tuple[str, tuple[str, ...]]]:
+        """Signer and clips of each rendering. A sign of train that stands alone is shown in every clip of it."""
+        able = able_signers(pair, signers)
+        is_train = pair.split == "train"
+        if is_train and len(pair.glosses) == 1:
+            return [(name, (id_,)) for name in able for id_ in signers[name][pair.glosses[0]]]
+        rng = self.rng(pair, "signers")
+        order = [able[place] for place in rng.permutation(len(able))]
+        choices = []
+        for number in range(self.renderings if is_train else 1):
+            signer = order[number % len(order)]
+            clips = [signers[signer][gloss] for gloss in pair.glosses]
+            choices.append((signer, tuple(ids[rng.integers(len(ids))] for ids in clips)))
+        return choices
 
     def rng(self, pair: Pair, what: object) -> np.random.Generator:
         """Random numbers for one thing of a pair."""
