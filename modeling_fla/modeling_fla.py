@@ -229,7 +229,12 @@ class FlaGenerationMixin(GenerationMixin):
             ValueError: as `forward`; if the model was not trained on a language.
         """
         if language is not None:
-            kwargs |= self._begin_in(language, kwargs.get("logits_processor"))
+            begin = self._language_options(language, kwargs.get("logits_processor"))
+            if generation_config is None or "logits_processor" in begin:
+                kwargs |= begin
+            else:  # transformers warns of options beside a configuration
+                generation_config = copy.deepcopy(generation_config)
+                generation_config.update(**begin)
         if sign_features is not None:
             if inputs is not None or kwargs.get("pixel_values_videos") is not None:
                 raise ValueError("Give either `pixel_values_videos` or `sign_features`, not both.")
@@ -241,7 +246,18 @@ class FlaGenerationMixin(GenerationMixin):
         """`list[str]`: the languages that `generate` may be asked for; empty of a model that was trained on one."""
         return list(getattr(self.generation_config, "language_token_ids", None) or {})
 
-    def _begin_in(self, language: str | list[str], logits_processor: list | None) -> dict:
+    def begin_in(self, language: str) -> None:
+        """Make a language the default of `generate`.
+
+        Args:
+            language (`str`): one of [`languages`].
+
+        Raises:
+            ValueError: if the model was not trained on it.
+        """
+        self.generation_config.update(**self._language_options(language, None))
+
+    def _language_options(self, language: str | list[str], logits_processor: list | None) -> dict:
         """Options of `generate` with which sentences begin as in training: with the token of a language."""
         known = getattr(self.generation_config, "language_token_ids", None) or {}
         languages = [language] if isinstance(language, str) else list(language)

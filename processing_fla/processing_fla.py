@@ -49,20 +49,9 @@ def language_token_id(tokenizer, language: str) -> int | None:
     """
     token = (getattr(tokenizer, "lang_code_to_token", None) or {}).get(language, language)
     index = tokenizer.convert_tokens_to_ids(token)
-    is_known = index is not None and index != tokenizer.unk_token_id
-    return index if is_known and index in tokenizer.all_special_ids + language_ids(tokenizer) else None
-
-
-def language_ids(tokenizer) -> list[int]:
-    """The tokens of the languages of M2M-100, which are not among its special ones.
-
-    Args:
-        tokenizer ([`PreTrainedTokenizerBase`]): of any kind.
-
-    Returns:
-        `list[int]`: ids; empty of another tokenizer.
-    """
-    return list(getattr(tokenizer, "lang_token_to_id", {}).values())
+    # A word may be spelt like a code; M2M-100's languages are not among its special tokens.
+    known = {*tokenizer.all_special_ids, *getattr(tokenizer, "lang_token_to_id", {}).values()}
+    return index if index in known - {tokenizer.unk_token_id} else None
 
 
 def in_language(tokenizer, ids: list[int], language: str) -> list[int]:

@@ -77,6 +77,11 @@ def test_a_translation_begins_as_its_language_does_in_training(kind):
     assert torch.equal(generated[: len(start)], trained)
     default = model.generate(sign_features=features)[0]
     assert torch.equal(default, model.generate(sign_features=features, language=codes[0])[0])
+    model.begin_in(codes[1])
+    assert torch.equal(generated, model.generate(sign_features=features)[0])
+    model.begin_in(codes[0])
+    given = model.generate(sign_features=features, language=codes[1], generation_config=model.generation_config)[0]
+    assert torch.equal(generated, given)
     if codes[1] != "zh":  # the languages of a bare M2M-100 tokenizer are not special; those of the released one are
         assert codes[1] not in processor.batch_decode(generated[None], skip_special_tokens=True)[0]
 

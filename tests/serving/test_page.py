@@ -89,7 +89,9 @@ def test_nonsense_is_refused(service, request_):
 
 
 def test_the_page_names_its_limits_and_nothing_from_elsewhere():
-    markup = page.page_markup(Limits(max_megabytes=2.5, max_seconds=12), "<b>&${1}", 4)
+    markup = page.page_markup(Limits(max_megabytes=2.5, max_seconds=12), "<b>&${1}", 4, ["zh_CN", "swh_Latn"])
+    options = re.findall('<option value="([^"]*)">([^<]*)</option>', markup)
+    assert options == [("zh_CN", "Chinese"), ("swh_Latn", "swh_Latn")]
     assert (
         "Up to 12 seconds and 2.5 MB" in markup
         and "&lt;b&gt;&amp;&#36;&#123;1&#125;" in markup

@@ -57,7 +57,7 @@ class SlowVideoProcessor:
 
     seconds: float
 
-    def sample_frame_indices(self, num_frames: int) -> np.ndarray:
+    def sample_frame_indices(self, num_frames: int, fps: float | None = None) -> np.ndarray:
         return np.arange(num_frames)
 
     def __call__(self, videos, **options):
@@ -242,3 +242,20 @@ def test_cancelling_ends_the_search(pipe, clip):
     clock.cancelled = True
     with pytest.raises(CancelledError):
         list(running)
+
+
+def test_a_visitor_chooses_among_the_languages_of_the_model(pipe, clip):
+    """An unknown one has no effect: the request is the visitor's own."""
+    tokenizer, config = pipe.processor.tokenizer, pipe.model.generation_config
+    config.language_token_ids = {code: tokenizer.convert_tokens_to_ids(code) for code in ("de_DE", "zh_CN")}
+    try:
+        translator = translator_here(pipe, LIMITS, num_beams=2)
+        done = {}
+        for asked in ("zh_CN", "de_DE", ["no"]):
+            *_, done[str(asked)] = translator.states(clip, WorkClock(60), language=asked)
+        chosen = {asked: pipe(str(clip), language=asked, num_beams=2) for asked in ("zh_CN", "de_DE")}
+    finally:
+        config.language_token_ids = None
+    for asked, result in chosen.items():
+        assert done[asked]["sentence"] == result["translation_text"] and done[asked]["language"] == asked[:2]
+    assert done["['no']"]["sentence"] == pipe(str(clip), num_beams=2)["translation_text"]

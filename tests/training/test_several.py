@@ -7,11 +7,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from transformers import AutoModelForSeq2SeqLM, AutoProcessor
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoProcessor,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    T5Tokenizer,
+    pipeline,
+)
 
 from experiments.drawn.demo import CORPUS_OF_LANGUAGE, read_demo
-from tests.tiny_runs import STAGE1, STAGE2, losses, run, weights
-from tests.training.test_two_processes import run_together
+from processing_fla import normalize_text
+from tests.tiny_runs import STAGE1, STAGE2, losses, run, run_together, weights
+from training_fla.cli import main
+from training_fla.corpora.clips import write_clip
 from training_fla.data.datasets import SignVideoDataset
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.data.packing import pack
@@ -24,6 +33,7 @@ from training_fla.scoring.metric import SignTranslationMetric
 from training_fla.stages.building import open_splits
 from training_fla.stages.launch import training_arguments
 from training_fla.tables import read_table
+from training_fla.training.parts import OF_FRAMES
 
 COLUMNS = ("id", "prediction", "reference")
 COUNTS = {"german": (9, 3, 4), "chinese": (6, 4, 3)}
@@ -107,6 +117,71 @@ def test_the_saved_model_speaks_both_languages(folder, finished):
     assert processor.tokenizer.convert_ids_to_tokens(int(ids[0, 0])) == "zh_CN"
     default = model.generate(pixel_values_videos=pixels)
     assert processor.tokenizer.convert_ids_to_tokens(int(default[0, 0])) == "de_DE"
+
+
+def test_check_counts_all_corpora(folder, finished, capsys):
+    words = [folder / "stage2.yaml", "--output_dir", folder / "checked", "--check", "--sampling_temperature", 2]
+    assert run("run_stage2", *words) == 0
+    printed = capsys.readouterr().out
+    assert "train     15 clips" in printed and "test      7 clips" in printed
+
+
+def test_translate_asks_for_a_language(folder, finished, tmp_path, capsys):
+    (row, *_) = [row for row in read_demo(size=24, language="zh_CN") if row.split == "test"]
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip, row.video.frames(), row.video.fps)
+    translate = pipeline("sign-language-translation", model=str(finished))
+    capsys.readouterr()
+    for language in (None, "de_DE", "zh_CN"):
+        asked = ["--language", language] if language else []
+        assert main(["translate", str(finished), str(clip), *asked]) == 0
+        options = {"language": language} if language else {}
+        sentence = translate(str(clip), **options)["translation_text"]
+        assert capsys.readouterr().out == f"{clip}\t{sentence}\n"
+    assert main(["translate", str(finished), str(clip), "--language", "fr_XX"]) == 2
+    error = capsys.readouterr().err
+    assert "fr_XX" in error and "de_DE, zh_CN" in error
+
+
+def test_stored_features_of_both_train_stage_2(folder, finished, tmp_path):
+    for name in COUNTS:
+        words = ["features", folder / name, "--model", folder / "stage1", "--out", tmp_path / name]
+        assert main(list(map(str, words))) == 0
+    dataset = json.dumps([str(tmp_path / name) for name in COUNTS])
+    lines = "".join(line for line in STAGE2.splitlines(True) if line.split(":")[0] not in OF_FRAMES)
+    (tmp_path / "stage2.yaml").write_text(lines + f"tokenizer: {folder}/stage1\n")
+    words = [tmp_path / "stage2.yaml", "--dataset", dataset, "--output_dir", tmp_path / "run", "--max_steps", 2]
+    assert run("run_stage2", *words) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics["test"]["corpora"]) == list(COUNTS)
+    with pytest.raises(InputError, match="german.*chinese.*do not hold the same"):
+        opened(folder, [str(tmp_path / "german"), str(folder / "chinese")])
+
+
+def save_t5(out: Path, folder: Path) -> None:
+    """A tiny MT5 whose pieces are the characters of both corpora."""
+    texts = [(folder / name / "train.sentences.txt").read_text() for name in COUNTS]
+    letters = sorted({"\u2581", *normalize_text("".join(texts))} - set(" \n"))
+    pieces = ["<pad>", "</s>", "<unk>", *letters, *(f"<extra_id_{number}>" for number in range(99, -1, -1))]
+    tokenizer = T5Tokenizer(vocab=[(piece, -1.0) for piece in pieces])
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    MT5ForConditionalGeneration(MT5Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def test_a_t5_gets_tokens_of_languages_and_learns_with_them(folder, finished, tmp_path):
+    save_t5(tmp_path / "mt0", folder)
+    files = [folder / name / "train.sentences.txt" for name in COUNTS]
+    words = ["trim", "--model", tmp_path / "mt0", "--sentences", *files, "--out", tmp_path / "trimmed"]
+    assert main([*map(str, words), "--language", "de_DE", "zh_CN"]) == 0
+    lines = ("--language_model_config", "null", "--language_model", tmp_path / "trimmed", "--tokenizer", "null")
+    lines = (*lines, "--language_model_overrides", "{dropout_rate: 0.0}", "--max_steps", 2)
+    assert run("run_stage2", folder / "stage2.yaml", *lines, "--output_dir", tmp_path / "run") == 0
+    config = json.loads((tmp_path / "run" / "generation_config.json").read_text())
+    assert config["forced_bos_token_id"] == config["language_token_ids"]["de_DE"]
+    assert config["decoder_start_token_id"] != config["forced_bos_token_id"]
+    predictions = (tmp_path / "run" / "predictions_test_chinese.tsv").read_text()
+    assert "zh_CN" not in predictions and "de_DE" not in predictions
 
 
 def test_a_resumed_run_is_an_uninterrupted_one(folder, finished, tmp_path):

@@ -186,7 +186,10 @@ def build_datasets(
     for place, entry in enumerate(entries):
         corpus = splits.of_corpus(place)
         languages = {name: getattr(splits, name).languages[place] if has_languages else None for name in SPLITS}
-        each.append(make_datasets(recipe, args, corpus, processor, model, languages))
+        try:
+            each.append(make_datasets(recipe, args, corpus, processor, model, languages))
+        except InputError as error:
+            raise InputError(f"{entry.name}: {error}") from error
         conventions.append(entry.convention or score_convention(recipe, corpus.dev))
     datasets = {name: SeveralDatasets([part[name] for part in each], entries, conventions) for name in SPLITS}
     train = datasets["train"]

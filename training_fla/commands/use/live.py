@@ -15,7 +15,14 @@ from training_fla.console import Done, counted, is_quiet
 from training_fla.errors import InputError, one_line
 from training_fla.folders import check_file
 
-from .translate import add_model_arguments, add_pause_arguments, options_of_cuts, pause_rules, positive
+from .translate import (
+    add_language_argument,
+    add_model_arguments,
+    add_pause_arguments,
+    options_of_cuts,
+    pause_rules,
+    positive,
+)
 
 EXAMPLE = "fla live runs/stage2 --source camera --out captions.vtt"
 
@@ -35,13 +42,14 @@ def add_arguments(parser) -> None:
         "--real-time", action="store_true", help="show a file as a camera would: frames that come too fast are dropped"
     )
     add_model_arguments(parser)
+    add_language_argument(parser)
     parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="longest sentence (default: the model's)")
     add_pause_arguments(parser)
 
 
 def run(args) -> Done:
     """Print the captions until the source ends."""
-    from training_fla.viewing.loading import check_model, load_pipeline
+    from training_fla.viewing.loading import check_language, check_model, load_pipeline
 
     check_model(args.model)
     rules = pause_rules(options_of_cuts(args))
@@ -57,6 +65,9 @@ def run(args) -> Done:
     from training_fla.captions.sources import open_source
 
     translate = load_pipeline(args.model, args.device, args.precision)
+    check_language(translate.model, args.language)
+    if args.language:  # of drafts and sentences
+        translate.model.begin_in(args.language)
     captioner = Captioner(translate, rules, args.max_new_tokens)
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     options = {name: value for name, value in options.items() if value is not None}
