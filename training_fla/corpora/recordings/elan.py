@@ -100,6 +100,7 @@ def elan_text(video: Path, annotations: Iterable[tuple[float, float, str]]) -> s
     pympi = import_pympi("--format eaf needs pympi")
     eaf = pympi.Eaf(author="fla-llm")
     eaf.adocument["DATE"] = datetime.now().astimezone().isoformat(timespec="seconds")
+    eaf.header |= {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"}  # as ELAN writes
     eaf.remove_tier("default")
     eaf.add_tier(TIER)
     path = video.resolve().as_posix()
