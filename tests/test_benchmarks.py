@@ -1,6 +1,7 @@
 """Benchmarks are run by hand; here only that those which are rarely run do so at the first try."""
 
 import json
+import os
 import time
 
 import pytest
@@ -18,12 +19,31 @@ def test_the_gpu_benchmark_runs_in_miniature(tmp_path, monkeypatch):
     for mode in gpu.MODES:
         assert figures["stage 1", f"step / bare resnet18 on as many frames, {mode}"] > 0
         assert figures["stage 1", f"waits for the device a step, {mode}"] <= 1
+        for what in ("cold", "warm", "host", "device, at most"):
+            assert figures["stage 1", f"step of 8 clips, {mode}: {what}"] > 0
+    assert figures["one clip", "3 frames to 4 tokens, beams 5"] > 0
+    assert figures["loader", "real frames a second of a run, loader and all"] > 0
+    assert figures["stage 2", "step of 16 clips from stored features, bf16: warm"] > 0
     assert figures["stage 1", "beam-5 evaluation of 4 clips from frames"] > 0
     assert figures["loader", "augmented training frames a second"] > 0
     assert figures["stage 2", "waits for the device a step"] <= 1
     assert figures["stage 2", "step / bare language model"] > 0
     assert figures["stage 2", "beam-5 evaluation of 4 clips from stored features"] > 0
     assert figures["drawn", "stage 1, test BLEU-4"] >= 0 and figures["drawn", "stage 2, test BLEU-4"] >= 0
+
+
+def test_of_several_gpus_the_first_is_measured_and_two_are_launched_together(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(gpu.Bench, "run", lambda bench: seen.append((bench.options.gpus, bench.options.visible)))
+    assert gpu.main(["--quick", "--out", str(tmp_path / "gpu.json")]) == 0
+    assert seen == [(2, "3,5")] and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_fixed_batches_are_passed_over_and_not_used_up():
+    loader = gpu.FixedBatches([{"a": 1}, {"a": 2}], passes=2)
+    assert len(loader) == 4 and [batch.pop("a") for batch in loader] == [1, 2, 1, 2]
 
 
 def test_a_part_of_the_gpu_benchmark_that_fails_costs_only_itself(tmp_path, monkeypatch, capsys):

@@ -112,6 +112,14 @@ def test_activation_checkpointing_and_compiling_are_refused_together(folder, tmp
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"])
+def test_a_mode_that_fails_on_a_gpu_is_refused_with_the_reason(folder, tmp_path, capsys, mode):
+    argv = [folder / "stage1.yaml", *COMPILED[:2], "--torch_compile_mode", mode, "--output_dir", tmp_path / "out"]
+    assert run("run_stage1", *argv) == 2 and not (tmp_path / "out").exists()
+    message = capsys.readouterr().err
+    assert f"torch_compile_mode: {mode} fails on a GPU" in message and "drop the line" in message
+
+
 def test_a_run_in_shards_is_refused_and_a_model_of_features_is_left_alone(encoder):
     with pytest.raises(InputError, match="^torch_compile and FSDP cannot be combined: set torch_compile to false$"):
         compile_visual_encoder(types.SimpleNamespace(visual_encoder=encoder), True, backend="eager")

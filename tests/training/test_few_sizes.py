@@ -17,9 +17,11 @@ from transformers import ResNetConfig
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig, FlaVisualEncoder
 from modeling_fla.batch_norm_fla import NormalizeByKernels, RealFrames, count_real_frames
+from tests.training.test_trainer import Waits
 from training_fla.data.batching import ClipBatchSampler
 from training_fla.data.collation import RoundedSizes, SignTranslationCollator, rounded
-from training_fla.training.acceleration import ShortWalks, compile_visual_encoder
+from training_fla.data.feature_store import batches_by_frames
+from training_fla.training.acceleration import ShortWalks, compile_visual_encoder, keep_channels_last
 from training_fla.training.trainer import token_loss
 
 BACKBONE = ResNetConfig(layer_type="basic", embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1])
@@ -93,6 +95,33 @@ def test_losses_gradients_and_statistics_are_those_without_padding():
     for name, parameter in ours.named_parameters():
         true = plain.get_parameter(name).grad
         assert (parameter.grad - true).norm() <= 1e-5 * true.norm() + 1e-6, name
+
+
+def test_both_masks_are_of_the_type_that_attention_computes_in():
+    """Of another type autocast would cast them in every layer."""
+    model, seen = tiny_model(), []
+    collate = SignTranslationCollator(model.prepare_decoder_input_ids_from_labels, RoundedSizes())
+    batch = collate(list(examples((7, 4))))
+    for name in ("labels", "indices"):
+        del batch[name]
+    model.language_model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    model.eval()
+    model.training = True  # the frames' norms need not count
+    for enabled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            model(**batch)
+    for name in ("attention_mask", "decoder_attention_mask"):
+        assert [kwargs[name].dtype for kwargs in seen] == [torch.bfloat16, torch.float32]
+
+
+def test_what_workers_have_ready_while_features_are_stored_fits_dev_shm():
+    """Fourteen workers, two batches each, of a shard of PHOENIX14T, whose batches held 110 clips: 33 GB."""
+    lengths = np.clip(np.random.default_rng(0).gamma(5.4, 5.4, 110), 7, 75).astype(int)
+    batches = batches_by_frames(range(110), lengths, most_clips=128)
+    assert sorted(sum(batches, [])) == list(range(110))
+    frames = [len(batch) * int(lengths[batch].max()) for batch in batches]
+    assert 14 * 2 * max(frames) * 224 * 224 * 3 < 3e9 and sum(frames) < 1.15 * lengths.sum()
+    assert batches_by_frames([0, 1, 2], [600, 3, 3], most_clips=1) == [[1], [2], [0]]
 
 
 def test_in_evaluation_frames_alone_give_the_features_of_padded_videos():
@@ -227,6 +256,17 @@ def test_compiled_there_is_no_break_and_the_same_gradient_on_one_process_and_on_
         dist.destroy_process_group()
 
 
+def test_norms_of_several_processes_wait_for_nothing(monkeypatch):
+    """SyncBatchNorm waited 3 times in each norm, for which of the processes have frames."""
+    monkeypatch.setattr(dist, "all_reduce", lambda vector: None)
+    frames, norm = RealFrames(2), nn.BatchNorm2d(C)
+    count_real_frames(norm, frames)
+    with Waits() as waits:
+        frames.set(11, 16, torch.device("cpu"))
+        norm(torch.randn(16, C, 5, 7, requires_grad=True)).sum().backward()
+    assert not waits.seen
+
+
 def work(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3)
     torch.save(learned(fresh_encoder(), 3, rank, compiles=True), f"{folder}/{rank}.pt")
@@ -237,6 +277,17 @@ def work(rank, folder):
 def test_compiled_processes_together_learn_what_one_learns(tmp_path):
     mp.spawn(work, (str(tmp_path),), nprocs=3)
     check([torch.load(tmp_path / f"{rank}.pt") for rank in range(3)], learned(fresh_encoder()))
+
+
+def test_weights_in_channels_last_are_saved_as_any(tmp_path):
+    encoder = fresh_encoder()
+    encoder.save_pretrained(tmp_path / "plain")
+    keep_channels_last(encoder)
+    weight = encoder.vision_backbone.encoder.stages[0].layers[0].layer[0].convolution.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    encoder.save_pretrained(tmp_path / "last")
+    plain, last = (tmp_path / name / "model.safetensors" for name in ("plain", "last"))
+    assert plain.read_bytes() == last.read_bytes()
 
 
 def test_a_norm_of_another_class_is_refused():

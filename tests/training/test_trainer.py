@@ -17,6 +17,7 @@ from transformers import (
     GenerationConfig,
     MBart50Tokenizer,
     MBartConfig,
+    Seq2SeqTrainingArguments,
     Trainer,
     TrainerCallback,
 )
@@ -30,6 +31,7 @@ from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.errors import InputError
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
 from training_fla.stages import building, launch
+from training_fla.training.callbacks import start_copies
 from training_fla.training.parts import special_token_ids
 from training_fla.training.trainer import SignTranslationTrainer, token_loss
 
@@ -193,6 +195,27 @@ def test_a_clip_that_counts_for_nothing_has_no_labels_and_a_whole_decoder_input(
     assert batch["decoder_input_ids"].equal(trainer.model.prepare_decoder_input_ids_from_labels(labels))
 
 
+def test_a_loss_is_read_when_it_is_there_and_processes_draw_different_dropout(folder, tmp_path, monkeypatch):
+    asked = []
+
+    class Elsewhere(torch.Tensor):
+        """On a device that has no events: its copies must be complete."""
+
+        def to(self, *args, non_blocking=False, **kwargs):
+            asked.append(non_blocking)
+            return torch.Tensor(self)
+
+    assert start_copies(torch.ones(()).as_subclass(Elsewhere))[1] is None and asked == [False]
+    seeds = set()
+    for rank in range(2):
+        monkeypatch.setattr(Seq2SeqTrainingArguments, "world_size", property(lambda _: 2))
+        monkeypatch.setattr(Seq2SeqTrainingArguments, "process_index", property(lambda _, rank=rank: rank))
+        trainer = make(folder, "run_stage2", tmp_path / "out", "--feature_cache", "null")
+        seeds.add(torch.initial_seed())
+    assert seeds == {trainer.args.seed, trainer.args.seed + 1}
+    assert trainer.args.ddp_broadcast_buffers is False and not torch.backends.cuda.cudnn_sdp_enabled()
+
+
 def test_a_batch_in_which_nothing_counts_has_a_loss_of_zero():
     logits = torch.randn(1, 3, 9, requires_grad=True)
     for count in (None, 0, torch.tensor(0)):
@@ -290,3 +313,7 @@ def test_the_gradient_norm_is_computed_only_for_the_log(folder, tmp_path, monkey
     trainer = make(folder, "run_stage2", tmp_path / "out", "--logging_steps", 3)
     trainer.train()
     assert len(norms) == 2, "of step 1 and step 3"
+    # And where Figure 2's norms are due: with fp16 this takes their scale away.
+    trainer = make(folder, "run_stage2", tmp_path / "norms", "--logging_steps", 100, "--norm_logging_steps", 2)
+    trainer.train()
+    assert len(norms) == 2 + 3, "of steps 1, 2 and 4"

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel, Seq2SeqTrainingArguments
 
-from modeling_fla import FlaForConditionalGeneration
+from modeling_fla import FlaForConditionalGeneration, FlaVisualEncoder
 from training_fla.errors import InputError
 from training_fla.recipe import OptimizationArguments
 
@@ -80,6 +80,11 @@ def compile_visual_encoder(model: FlaForConditionalGeneration, is_in_shards: boo
     if model.visual_encoder is not None:  # None: the model reads features
         model.visual_encoder.vision_backbone.compile(**options)
         model.visual_encoder.temporal_module.compile(**options)
+
+
+def keep_channels_last(encoder: FlaVisualEncoder) -> None:
+    """Let the backbone's weights lie as its frames do: else a GPU copies each of them, forward and backward."""
+    encoder.vision_backbone.to(memory_format=torch.channels_last)
 
 
 class ShortWalks:

@@ -32,6 +32,7 @@ from .acceleration import (
     check_sharding,
     compile_visual_encoder,
     gather,
+    keep_channels_last,
     share_tied_tables,
     take_compile_options,
     without_weights,
@@ -86,6 +87,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
             self.add_callback(callback)
         if self.is_fsdp_enabled:
             check_sharding(self.accelerator, optimization)
+        elif args.device.type == "cuda" and self.model.visual_encoder is not None:
+            keep_channels_last(self.model.visual_encoder)
         if compile_options is not None:
             compile_visual_encoder(self.model, self.is_fsdp_enabled, **compile_options)
         if args.world_size > 1:  # the model is the same everywhere by now, its dropout is not
