@@ -65,6 +65,7 @@ class Server:
     def __init__(self, limits: Limits, root_path: str = ""):
         from dataclasses import replace
 
+        from training_fla.serving.live import LiveService
         from training_fla.serving.page import ClipService, build_page, free_port, launch_page
         from training_fla.serving.translation import most_frames
         from training_fla.serving.upload_folder import UploadFolder
@@ -73,7 +74,8 @@ class Server:
         self.pipe = tiny_pipeline()
         self.limits = replace(limits, max_frames=most_frames(self.pipe))
         self.service = ClipService(translator_here(self.pipe, self.limits, num_beams=3), self.uploads)
-        self.page = build_page(self.service, "tests/tiny <model> ${1} {{2}} @3@")
+        self.live = LiveService(self.pipe, num_beams=3)
+        self.page = build_page(self.service, self.live, "tests/tiny <model> ${1} {{2}} @3@")
         self.address = launch_page(self.page, "127.0.0.1", free_port("127.0.0.1", 0), limits.max_bytes, root_path)
 
     def kept(self) -> list[Path]:

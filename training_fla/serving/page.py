@@ -1,8 +1,10 @@
-"""The Gradio app: one component of our own markup, and a queue.
+"""The Gradio app: a tab for clips, which has a queue, and one for live captions; each is one component of our markup.
 
 Gradio brings the server, the queue, the upload and the stream of states; what people see is `page.html`, with
 `page.css` and `page.js`. Gradio's own video component is not used: it converts by FFmpeg's program what it is sent,
-keeps it for its player, and mirrors what the camera saw.
+keeps it for its player, and mirrors what the camera saw. Nor is its streaming image, which would queue every picture.
+The live tab calls a function of the server (Gradio's `server_functions`) with the next pictures when the last ones
+were answered, so that the page itself knows how many wait, and drops what is too much.
 """
 
 import html
@@ -19,6 +21,7 @@ from pathlib import Path
 from training_fla.errors import InputError
 from training_fla.hub.card import SENTENCE_LANGUAGES
 from training_fla.serving.limits import CancelledError, Limits, RefusedError, WorkClock
+from training_fla.serving.live import LiveService, pictures_a_second
 from training_fla.serving.request_limits import RequestLimits
 from training_fla.serving.translation import ClipTranslator, most_frames
 from training_fla.serving.upload_folder import UploadFolder
@@ -46,7 +49,8 @@ def serve(
         import_gradio()
         pipe = load_pipeline(model, **loading)
         limits = replace(limits, max_frames=most_frames(pipe))
-        page = build_page(ClipService(ClipTranslator(pipe, limits, num_beams, reading), uploads), title)
+        clips = ClipService(ClipTranslator(pipe, limits, num_beams, reading), uploads)
+        page = build_page(clips, LiveService(pipe, num_beams), title)
         free_port(host, port)  # still: another server may have been loading its model
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -92,21 +96,33 @@ class ClipService:
                 self.uploads.discard(path)
 
 
-def build_page(service: ClipService, title: str):
+def build_page(service: ClipService, live: LiveService, title: str):
     """The page with its queue, ready for [`launch_page`]; the title is the model's name below the heading."""
     gradio = import_gradio()
-    limits, processor = service.translator.limits, service.translator.processor
+    limits, processor, model = service.translator.limits, service.translator.processor, service.translator.model
+    stride = processor.video_processor.frame_stride
     private = {"show_progress": "hidden", "api_visibility": "private"}
-    with gradio.Blocks(title="Sign language translation", analytics_enabled=False) as page:
-        view = gradio.HTML(
-            value={},
-            html_template=page_markup(
-                limits, title, processor.video_processor.frame_stride, service.translator.model.languages
-            ),
-            js_on_load=(FOLDER / "page.js").read_text(encoding="utf-8"),
-            apply_default_css=False,
-            elem_id="fla-page",
-        )
+    ours = {"value": {}, "apply_default_css": False}
+
+    def caption(request):  # Gradio marks it by an attribute, which a method cannot have
+        return live.caption(request)
+
+    with gradio.Blocks(title="Sign language translation", analytics_enabled=False) as page, gradio.Tabs():
+        with gradio.Tab("A clip", elem_id="fla-tab-clip"):
+            view = gradio.HTML(
+                html_template=page_markup(limits, title, stride, model.languages),
+                js_on_load=(FOLDER / "page.js").read_text(encoding="utf-8"),
+                elem_id="fla-page",
+                **ours,
+            )
+        with gradio.Tab("Live captions", elem_id="fla-tab-live"):
+            values = {"TITLE": escaped(title), "PICTURES_A_SECOND": f"{pictures_a_second(stride):g}"}
+            gradio.HTML(
+                html_template=filled("live.html", values),
+                js_on_load=(FOLDER / "live.js").read_text(encoding="utf-8"),
+                server_functions=[caption],
+                **ours,
+            )
         work = view.submit(service.translate, view, view, concurrency_limit=1, **private)
         # A full queue and a lost connection raise no error on the server, so the page is notified here.
         work.failure(None, None, None, js="() => window.flaFailed?.()")
@@ -121,17 +137,25 @@ def build_page(service: ClipService, title: str):
 def page_markup(limits: Limits, title: str, frame_stride: int, languages: Sequence[str] = ()) -> str:
     """`page.html` with the limits, the model's name and its languages, where it has several, in their places."""
     options = "".join(f'<option value="{html.escape(code)}">{language_name(code)}</option>' for code in languages)
-    # The template is one of JavaScript's and of Handlebars', both of which would read a name with these signs.
-    escaped = "".join(f"&#{ord(sign)};" if sign in "${}`\\@" else sign for sign in html.escape(title))
     values = {
-        "TITLE": escaped,
+        "TITLE": escaped(title),
         "LANGUAGES": options,
         "MAX_SECONDS": f"{limits.usable_seconds(frame_stride):g}",
         "MAX_MEGABYTES": f"{limits.max_megabytes:g}",
         "MAX_BYTES": str(limits.max_bytes),
         "KEEP_MINUTES": f"{limits.keep_seconds / 60:.0f}",
     }
-    markup = (FOLDER / "page.html").read_text(encoding="utf-8")
+    return filled("page.html", values)
+
+
+def escaped(title: str) -> str:
+    """A name in a template of JavaScript's and of Handlebars', both of which would read it with these signs."""
+    return "".join(f"&#{ord(sign)};" if sign in "${}`\\@" else sign for sign in html.escape(title))
+
+
+def filled(template: str, values: dict[str, str]) -> str:
+    """A file of markup with values in their places."""
+    markup = (FOLDER / template).read_text(encoding="utf-8")
     for name, value in values.items():
         markup = markup.replace(f"@{name}@", value)
     return markup

@@ -17,6 +17,7 @@ A state is a `dict` that goes to the browser as JSON; each holds all that is kno
 import contextlib
 import math
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,8 +107,12 @@ class ClipTranslator:
         state = state | {"stage": "looking", "message": message} | describe_clip(clip)
         seen = 0
 
+        own_thread = threading.get_ident()
+
         def tell_progress(_, inputs: tuple[torch.Tensor]) -> None:
             nonlocal seen
+            if threading.get_ident() != own_thread:  # live captions of somebody else
+                return
             clock.check()
             tell(state | {"progress": round(seen / len(clip.pixels), 2)})
             seen += len(inputs[0])
