@@ -79,13 +79,11 @@ class ThreadedSource:
 
     def __iter__(self) -> Iterator[tuple[float, int, np.ndarray]]:
         threading.Thread(target=self.read, name="fla-live", daemon=True).start()
-        while not self.is_closed:
+        while True:
             try:
                 item = self.waiting.get(timeout=STALL_SECONDS)
             except queue.Empty:
                 raise InputError(f"{self.name} gave no frame for {STALL_SECONDS:g} s") from None
-            if self.is_closed:
-                return
             if isinstance(item, Exception):
                 raise InputError(f"{self.name} gives no more frames: {one_line(item)}") from item
             if item is None:
@@ -114,7 +112,7 @@ class ThreadedSource:
 
     def close(self) -> None:
         self.is_closed = True
-        self.waiting.put(None)  # for one who waits
+        self.waiting.put(None)  # behind what was shown until now
 
 
 def open_source(source: str, size: SizeRule, real_time: bool = False) -> Source:
