@@ -169,20 +169,24 @@ def measure(minutes: float, quick: bool) -> tuple[list[tuple[str, float, float]]
     signed = 60 * minutes
     rows = [("processing / signing", clock.busy() / signed, 1.0)]
     for kind, limit in LIMITS.items():
-        early, late = ([d for d, t in zip(delays[kind], at[kind], strict=True) if (t > signed / 2) == is_late]
-                       for is_late in (False, True))  # fmt: skip
         rows.append((f"{kind}: seconds after its last frame, most of {len(delays[kind])}", max(delays[kind]), limit))
-        rows.append(
-            ("   median of the second half / of the first", statistics.median(late) / statistics.median(early), 1.2)
-        )
-    second, last = ([mib for t, mib in memory if first <= t / signed < first + 0.25] for first in (0.25, 0.75))
-    rows.append(("memory, last quarter / second quarter", statistics.median(last) / statistics.median(second), 1.02))
+        halves = [[], []]
+        for delay, seconds in zip(delays[kind], at[kind], strict=True):
+            halves[seconds > signed / 2].append(delay)
+        rows.append(("   median of the second half / of the first", ratio_of_medians(*halves), 1.2))
+    quarters = [[mib for seconds, mib in memory if 0 <= seconds / signed - start < 0.25] for start in (0.25, 0.75)]
+    rows.append(("memory, last quarter / second quarter", ratio_of_medians(*quarters), 1.02))
     rows.append(("frames dropped", float(camera.num_dropped), 0.0))
     seconds = {**parts.seconds, "all": clock.busy()}
     seconds["the rest"] = clock.busy() - sum(parts.seconds.values())
     medians = {kind: statistics.median(values) for kind, values in delays.items()}
     shares = {name: round(value / signed, 4) for name, value in seconds.items()}
     return rows, {"share_of_signing": shares, "median_delay": medians, "memory_mib": memory[-1][1], "minutes": minutes}
+
+
+def ratio_of_medians(earlier: list[float], later: list[float]) -> float:
+    """0 where so little was shown that one of them is empty."""
+    return statistics.median(later) / statistics.median(earlier) if earlier and later else 0.0
 
 
 def main(args: list[str] | None = None) -> int:

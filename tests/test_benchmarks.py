@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import corpus_scale, gpu, serving, visual_encoder
+from benchmarks import corpus_scale, gpu, live, serving, visual_encoder
 
 
 def test_the_gpu_benchmark_runs_in_miniature(tmp_path, monkeypatch):
@@ -61,6 +61,16 @@ def test_a_part_of_the_gpu_benchmark_that_fails_costs_only_itself(tmp_path, monk
     over = "TimeoutError: the minutes are over"
     failed = ["second: ZeroDivisionError: division by zero", f"fourth: {over}", f"fifth: {over}"]
     assert report["failed"] == failed and f"failed: fifth: {over}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_live_captions_runs_in_miniature(capsys):
+    live.main(["--minutes", "0.3", "--quick", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert {"pauses", "backbone", "drafts", "sentences", "all"} <= report["share_of_signing"].keys()
+    figures = {row["label"]: row["value"] for row in report["rows"]}
+    assert figures["frames dropped"] == 0 and figures["processing / signing"] < 1
+    assert any(label.startswith("draft:") for label in figures) and any(x.startswith("sentence:") for x in figures)
 
 
 def test_the_benchmark_of_a_large_corpus_runs_in_miniature(capsys):
