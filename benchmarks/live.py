@@ -1,6 +1,6 @@
 """Does `fla live` keep up with a camera on one core at the paper's size?
 
-    python -m benchmarks.live [--minutes 10] [--quick] [--json]        ten minutes of signing take some six of one core
+    python -m benchmarks.live [--minutes 10] [--int8] [--quick] [--json]      ten minutes take nine of one core in fp32
 
 A drawn signer, 640 x 480 at 25 frames a second, signs for 2 to 6 s and rests for 0.8 s. ResNet18 at 224 pixels, one
 frame in four, MBart-large's shapes with a trimmed vocabulary, random weights, fp32, one thread; drafts by greedy
@@ -120,27 +120,31 @@ class Parts:
         setattr(owner, method, timed)
 
 
-def make_pipeline(quick: bool):
+def make_pipeline(quick: bool, int8: bool):
     """The paper's size with random weights; a tenth of it for a quick look."""
     from benchmarks.generation import make_model
     from processing_fla import FlaProcessor, FlaVideoProcessor, SignTranslationPipeline, train_tokenizer
+    from training_fla.viewing.loading import quantize
 
     sentences = [f"wort{number} und wort{number + 1} im norden" for number in range(40)]
     tokenizer = train_tokenizer(sentences, vocab_size=120, language_codes=("de_DE",))
     size = {"height": 32, "width": 32}
     options = {"size": size, "crop_size": size} if quick else {}
     processor = FlaProcessor(video_processor=FlaVideoProcessor(**options), tokenizer=tokenizer)
-    return SignTranslationPipeline(model=make_model(quick), processor=processor, device="cpu")
+    pipe = SignTranslationPipeline(model=make_model(quick), processor=processor, device="cpu")
+    if int8:
+        quantize(pipe.model)
+    return pipe
 
 
-def measure(minutes: float, quick: bool) -> tuple[list[tuple[str, float, float]], dict]:
+def measure(minutes: float, quick: bool, int8: bool) -> tuple[list[tuple[str, float, float]], dict]:
     """The rows of the table, and what they are made of."""
     from training_fla.captions.captioner import Captioner
     from training_fla.captions.live import live_captions
     from training_fla.captions.pauses import PauseRules
     from training_fla.captions.sources import BEHIND, MAX_WAITING
 
-    pipe = make_pipeline(quick)
+    pipe = make_pipeline(quick, int8)
     options = {"num_beams": 5, "min_new_tokens": TOKENS, "max_new_tokens": TOKENS}
     captioner = Captioner(pipe, PauseRules(), max_new_tokens=TOKENS)
     size = pipe.processor.video_processor.reading_size(480, 640)
@@ -196,11 +200,12 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--quick", action="store_true", help="a small model: to see that it runs, not to measure")
+    parser.add_argument("--int8", action="store_true", help="as `fla live --precision int8`")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args(args)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    rows, details = measure(options.minutes, options.quick)
+    rows, details = measure(options.minutes, options.quick, options.int8)
     if not options.json:
         for name, value in details.items():
             print(f"{name}: {value}")

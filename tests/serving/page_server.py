@@ -47,7 +47,7 @@ class SlowTranslator:
         self.limits, self.processor = translator.limits, translator.processor
         self.go_on = threading.Event()
 
-    def states(self, path: Path, clock: WorkClock, delete=None):
+    def states(self, path: Path, clock: WorkClock, delete=None, language=None):
         looking = {"stage": "looking", "message": "Looking slowly …", "progress": 0.25}
         yield looking
         while not self.go_on.wait(0.05):
