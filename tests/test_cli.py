@@ -69,8 +69,10 @@ ROAD = {
     "report": "stage1 stage2 --out runs.html",
     "score": "stage2/predictions_test.tsv --corpus demo --samples 20 --html report.html",
     "translate": "stage2 corpus/clips",
+    "live": "stage2 --source corpus/clips/test-00000.mp4 --out captions.vtt --device cpu",
     "inspect": "corpus/clips/test-00000.mp4 --model stage2 --out picture.html",
     "push": "stage2 me/model --dry-run",
+    "export": "stage2 --out exported",
     "serve": "stage2 --write-space space",
     "demo": "--out demo",
     "ablate": "table6 --recipes recipes/phoenix14t --out ablations",
@@ -84,6 +86,7 @@ def walked(tmp_path_factory):
     from transformers.utils import logging
 
     from experiments import ablation, demonstration
+    from training_fla import exporting
 
     logging.disable_progress_bar()  # which only a process of its own does by itself: see below
     printed = {}
@@ -93,6 +96,7 @@ def walked(tmp_path_factory):
         os.symlink(ROOT / "recipes", "recipes")
         patch.setattr(demonstration, "run_demo", lambda *args, **options: 0)
         patch.setattr(ablation, "run_table", lambda *args, **options: 0)
+        patch.setattr(exporting, "export_model", lambda *args: 0.0)
         for name, words in ROAD.items():
             overwrite = [] if name in ("translate", "push", "ablate") else ["--overwrite"]
             for quiet in ([], ["--quiet"]):
@@ -114,7 +118,7 @@ def test_a_command_ends_with_what_it_made_and_what_to_type_next(name, walked):
     assert status == 0
     last = err.splitlines()[-1]
     assert re.fullmatch(r"\S.* \((\d+\.\d s|\d+ min \d+ s)\)(; next: \S.*)?", last), last
-    assert "; next: " in last or name in ("score", "inspect", "ablate", "report"), last
+    assert "; next: " in last or name in ("score", "live", "inspect", "ablate", "report"), last
 
 
 @pytest.mark.parametrize("name", ROAD)
