@@ -76,7 +76,7 @@ STAND_INS = (
     StandIn(
         "fla prepare [!fs]*", "a pool of processes takes longer to start than a few drawn clips to pack", "--workers 0"
     ),
-    StandIn("fla prepare splice*", "the same", "--workers 0"),
+    StandIn("fla prepare splice*", "as above: a pool takes longer to start than the clips to pack", "--workers 0"),
     StandIn(
         "fla prepare demo *runs/several/*",
         "drawing 1200 clips takes longer than a step of training on them",
