@@ -95,5 +95,5 @@ def test_the_visual_encoder_is_timed_in_bf16_where_the_processor_has_it(monkeypa
 def test_the_benchmark_of_serving_runs_in_miniature(capsys):
     assert serving.main(["--quick", "--forms", "int8", "--repeats", "1", "--json"]) in (0, 1)
     report = json.loads(capsys.readouterr().out)
-    assert set(report["parts"]) == {"eager fp32", "int8"} and report["rows"][0]["limit"] == serving.LIMIT
+    assert set(report["parts"]) == {"eager fp32", "int8"} and report["rows"][0]["limit"] == 0.45
     assert all(set(parts) == set(serving.PARTS) for parts in report["parts"].values())

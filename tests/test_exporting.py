@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
 from modeling_fla import FlaExportedForConditionalGeneration
 from training_fla.cli import main
@@ -52,6 +53,11 @@ def same_results(model, exported, clips, tolerance=1e-4, **options) -> None:
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_an_exported_model_gives_the_same_sentences_and_scores(folder, exported, clips, batch_size):
     same_results(folder, exported, clips, batch_size=batch_size, **BEAMS)
+
+
+def test_transformers_own_pipeline_takes_an_exported_folder(exported, clips):
+    translate = pipeline("sign-language-translation", model=str(exported), device="cpu")
+    assert translate(clips[1], max_new_tokens=8) == load_pipeline(str(exported))(clips[1], max_new_tokens=8)
 
 
 def test_the_command_takes_an_exported_model(folder, exported, clips, capsys):
