@@ -10,7 +10,8 @@ import torch
 from experiments.real_signs import showing
 from experiments.real_signs.__main__ import main
 from experiments.real_signs.isolated import pool, read_signs
-from experiments.real_signs.study import SYSTEMS, WAVES, Study, run_study
+from experiments.real_signs.study import ENCODERS, SYSTEMS, WAVES, Study, fla, run_study
+from tests.dictionary.drawn_signs import write_dictionary
 from tests.tiny_runs import ROOT
 from training_fla.dictionary.sentences import Grammar
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
@@ -152,6 +153,42 @@ def test_a_study_runs_its_waves_in_turn_and_stops_at_a_failure(study, monkeypatc
         "sentences", "corpus-A", "seed-0/A/stage1", "stage1", "sentences", "corpus-A", "seed-0/A/stage2",
         "sentences", "corpus-D", "seed-1/D/stage1",
     ]  # fmt: skip
+
+
+GRAMMAR = """\
+words:
+  thing: {RED: red, BREAD: bread, EAT: eat, GOOD MORNING: good morning}
+templates:
+- {glosses: "{thing}", sentence: "{thing}."}
+- {glosses: "{thing} {thing2}", sentence: "{thing2} and {thing}."}
+- {glosses: "{thing} {thing2} {thing3}", sentence: "{thing3}, {thing2} and {thing}."}
+"""
+
+
+@pytest.mark.slow
+def test_the_whole_study_runs_in_miniature_and_goes_on(tmp_path, monkeypatch, capfd):
+    """Every command, measure and table, on drawn signs, a few steps each."""
+    lexicon = write_dictionary(tmp_path, clips=3)
+    (tmp_path / "grammar.yaml").write_text(GRAMMAR, encoding="utf-8")
+
+    def sentences(study):
+        words = ["prepare", "sentences", "--grammar", tmp_path / "grammar.yaml", "--out", study.pairs]
+        return fla("sentences", [*words, "--num-train", "4", "--num-dev", "4", "--num-test", "4"], study.pairs)
+
+    monkeypatch.setattr("experiments.real_signs.study.Study.sentences_step", sentences)
+    words = ["--lexicon", str(lexicon), "--out", str(tmp_path / "out"), "--signers", "C", "--seeds", "0", "--probes"]
+    words += ["--set", "max_steps=2", "save_steps=1", "use_cpu=true"]
+    monkeypatch.setattr("experiments.probe.MOST_EPOCHS", 20)
+    assert main(words) == 0
+    printed = capfd.readouterr().out
+    for label in (*SYSTEMS.values(), "stage 1 alone, shuffled videos", "two stages, seen signers' other clips (dev)"):
+        assert f"| {label} |" in printed
+    encoders = (tmp_path / "out/encoders.md").read_text(encoding="utf-8")
+    assert all(re.search(rf"\| {label} \| \d", encoders) for label in ENCODERS.values())
+    models = list((tmp_path / "out/seed-0/C").glob("*/model.safetensors"))
+    written = [file.stat().st_mtime_ns for file in models]
+    assert main(words) == 0 and len(models) == 7
+    assert [file.stat().st_mtime_ns for file in models] == written, "nothing is run twice"
 
 
 def test_bad_use_is_refused(tmp_path):
