@@ -70,6 +70,7 @@ def test_one_visitor_at_a_time_until_he_has_left(pipe, monkeypatch):
         {"visitor": "one", "pictures": [{"at": 0, "jpeg": base64.b64encode(b"no picture").decode()}]},
         {"visitor": "one", "pictures": [{"at": 0, "jpeg": jpeg(np.zeros((2000, 2000)))}]},
         {"visitor": "one", "pictures": [{"at": "now", "jpeg": ""}]},
+        {"visitor": "one", "pictures": [{"at": float("inf"), "jpeg": jpeg(np.zeros((48, 64)))}]},
         {"visitor": "one", "pictures": 7},
     ],
     ids=str,

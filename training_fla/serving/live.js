@@ -102,6 +102,7 @@ async function stop() {
   at('start').focus({ preventScroll: true });
   const pictures = waiting.splice(0, atOnce);
   waiting = [];
+  while (sending) await new Promise((later) => setTimeout(later, 50)); // or the last request could overtake it
   try {
     draw(mine, await server.caption({ visitor: mine, pictures, is_behind: true, is_last: true }));
   } catch (error) {

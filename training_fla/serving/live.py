@@ -9,6 +9,7 @@ import base64
 import binascii
 import io
 import logging
+import math
 import threading
 import time
 
@@ -51,21 +52,25 @@ class LiveService:
         `jpeg` in base64; `is_behind`, whether more of them wait; and `is_last`.
         """
         try:
-            visitor, pictures = str(request["visitor"])[:40], list(request.get("pictures", ()))
-            with self.turn:
-                if not self.takes(visitor):
-                    return {"refused": "Somebody else is using the live captions. Try again in a minute."}
-                answer = self.answer(pictures[:MAX_PICTURES], bool(request.get("is_behind")))
+            visitor, sent = str(request["visitor"])[:40], list(request.get("pictures", ()))[:MAX_PICTURES]
+            pictures = [(float(picture["at"]), self.frame_of(picture["jpeg"])) for picture in sent]
+            if not all(math.isfinite(seconds) for seconds, _ in pictures):
+                raise RefusedPictureError("no time")
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return {"refused": "What was sent are not pictures of a camera."}
+        with self.turn:
+            if not self.takes(visitor):
+                return {"refused": "Somebody else is using the live captions. Try again in a minute."}
+            try:
+                answer = self.answer(pictures, bool(request.get("is_behind")))
                 if request.get("is_last"):
                     answer["captions"] += self.captions_of(self.captioner.finish())
                     self.visitor = self.captioner = None
                 return answer
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return {"refused": "What was sent are not pictures of a camera."}
-        except Exception:
-            logger.exception("a camera was not captioned")
-            self.visitor = self.captioner = None
-            return {"refused": "Something went wrong on the server. Start again."}
+            except Exception:
+                logger.exception("a camera was not captioned")
+                self.visitor = self.captioner = None
+                return {"refused": "Something went wrong on the server. Start again."}
 
     def takes(self, visitor: str) -> bool:
         """Whether a visitor may go on, or begin."""
@@ -77,11 +82,10 @@ class LiveService:
         self.last_seen = now
         return True
 
-    def answer(self, pictures: list[dict], is_behind: bool) -> dict:
+    def answer(self, pictures: list[tuple[float, np.ndarray]], is_behind: bool) -> dict:
         """Captions that have ended, and the draft of the one that has not."""
         answer = {"captions": []}
-        for picture in pictures:
-            seconds, frame = float(picture["at"]), self.frame_of(picture["jpeg"])
+        for seconds, frame in pictures:
             if self.captioner.last_times and seconds <= self.captioner.last_times[-1]:
                 continue
             cues = self.captioner.add(seconds, frame, int(seconds * CAMERA_FPS + 0.5))
