@@ -82,7 +82,8 @@ def _body(lines: Sequence[str], suffix: str, is_last: bool) -> str:
     """The text of a cue, of the lines up to the times of the next one."""
     if suffix == ".srt":
         # Its text may hold empty lines; the number of the next cue is right above that one's times.
-        return "\n".join(lines if is_last or not lines[-1:] or not lines[-1].strip().isdigit() else lines[:-1])
+        is_numbered = not is_last and bool(lines) and lines[-1].strip().isdigit()
+        return "\n".join(lines[:-1] if is_numbered else lines)
     body = "\n".join(takewhile(str.strip, lines))
     if suffix == ".sbv":
         return body.replace("[br]", "\n")
