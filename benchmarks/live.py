@@ -185,7 +185,14 @@ def measure(minutes: float, quick: bool, int8: bool) -> tuple[list[tuple[str, fl
     seconds["the rest"] = clock.busy() - sum(parts.seconds.values())
     medians = {kind: statistics.median(values) for kind, values in delays.items()}
     shares = {name: round(value / signed, 4) for name, value in seconds.items()}
-    return rows, {"share_of_signing": shares, "median_delay": medians, "memory_mib": memory[-1][1], "minutes": minutes}
+    late = {kind: sum(delay > LIMITS[kind] for delay in values) for kind, values in delays.items()}
+    return rows, {
+        "late": late,
+        "share_of_signing": shares,
+        "median_delay": medians,
+        "memory_mib": memory[-1][1],
+        "minutes": minutes,
+    }
 
 
 def ratio_of_medians(earlier: list[float], later: list[float]) -> float:

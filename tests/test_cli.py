@@ -73,7 +73,6 @@ ROAD = {
     "inspect": "corpus/clips/test-00000.mp4 --model stage2 --out picture.html",
     "export": "stage2 --out exported",
     "push": "stage2 me/model --dry-run",
-    "export": "stage2 --out exported",
     "serve": "stage2 --write-space space",
     "demo": "--out demo",
     "ablate": "table6 --recipes recipes/phoenix14t --out ablations",
@@ -98,7 +97,6 @@ def walked(tmp_path_factory):
         patch.setattr(demonstration, "run_demo", lambda *args, **options: 0)
         patch.setattr(exporting, "export_model", lambda *args, **options: 1e-6)  # tests/test_exporting.py
         patch.setattr(ablation, "run_table", lambda *args, **options: 0)
-        patch.setattr(exporting, "export_model", lambda *args: 0.0)
         for name, words in ROAD.items():
             overwrite = [] if name in ("translate", "push", "ablate") else ["--overwrite"]
             for quiet in ([], ["--quiet"]):
