@@ -72,11 +72,11 @@ def make_form(name: str, model: FlaForConditionalGeneration, processor: FlaProce
         return quantized
     export_format, _, precision = name.partition("-")
     model = copy.copy(model)
-    model.set_attn_implementation({"text_config": "eager"})
+    model.language_model.set_attn_implementation("eager")
     try:
         write_graphs(model, processor, folder, export_format, precision or "fp32")
     finally:
-        model.set_attn_implementation({"text_config": "sdpa"})
+        model.language_model.set_attn_implementation("sdpa")
     return FlaExportedForConditionalGeneration.from_pretrained(folder)
 
 

@@ -70,7 +70,7 @@ def test_the_command_takes_an_exported_model(folder, exported, clips, capsys):
 
 def test_the_decoder_of_an_exported_model_says_what_it_attended_to(folder, exported):
     models = [load_pipeline(str(path)).model for path in (folder, exported)]
-    models[0].set_attn_implementation({"text_config": "eager"})
+    models[0].language_model.set_attn_implementation("eager")
     video = torch.randint(0, 256, (1, 6, 3, 32, 32), dtype=torch.uint8)
     attentions = []
     for model in models:

@@ -121,7 +121,7 @@ def export_model(
             raise InputError(f"{source} is exported already: give the model it was made of")
         if not isinstance(model, FlaForConditionalGeneration):
             raise InputError(f"{source} holds a {type(model).__name__}, not a trained model of this package")
-        model.set_attn_implementation({"text_config": "eager"})  # the only one that says what was attended to
+        model.language_model.set_attn_implementation("eager")  # the only one that says what was attended to
         write_graphs(model.eval(), processor, work, export_format, precision)
         processor.save_pretrained(work)
         for file in work.glob("*_fla.py"):  # an exported model needs the package, so no code travels with it

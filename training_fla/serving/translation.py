@@ -60,7 +60,8 @@ class ClipTranslator:
     def __init__(self, pipe, limits: Limits, num_beams: int | None = None, reading=None):
         self.pipe, self.limits, self.reading = pipe, limits, reading or ReadingProcess()
         self.model, self.processor = pipe.model.eval(), pipe.processor
-        self.model.set_attn_implementation({"text_config": "eager"})  # the only one that says what was attended to
+        language_model = getattr(self.model, "language_model", self.model)  # an exported model is in one piece
+        language_model.set_attn_implementation("eager")  # the only one that says what was attended to
         self.model.visual_encoder.frames_at_once = FRAMES_AT_ONCE
         self.num_beams = num_beams or self.model.generation_config.num_beams or DEFAULT_GENERATION.num_beams
 

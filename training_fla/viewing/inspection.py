@@ -97,7 +97,8 @@ def inspect_translation(path: str, pipe, **generate_options) -> Inspection:
     """Translate a clip by a pipeline, whose language model is switched to eager attention, and keep the attention."""
     clip = read_clip(path, pipe.processor)
     model, tokenizer = pipe.model.eval(), pipe.processor.tokenizer
-    model.set_attn_implementation({"text_config": "eager"})  # the only one that says what was attended to
+    language_model = getattr(model, "language_model", model)  # an exported model is in one piece
+    language_model.set_attn_implementation("eager")  # the only one that says what was attended to
     try:
         features = model.get_sign_features(clip.pixels[None].to(model.device))
         mask = torch.ones(features.shape[:2], dtype=torch.long, device=model.device)
