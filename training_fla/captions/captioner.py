@@ -131,7 +131,7 @@ class Captioner:
             self.encode(start, end)
             features = self.features(start, end)
             if features:
-                cues.append(SignedCue(start, end, self.sign_features(features)[0].float().cpu()))
+                cues.append(SignedCue(start, end, self.sign_features(features)[0].cpu()))
             self.draft_ids, self.drafted_until = None, -math.inf
         while self.sampled and self.sampled[0].seconds < self.segmenter.settled:
             self.sampled.popleft()
@@ -163,7 +163,7 @@ class Captioner:
         """What the adapter reads, `(1, N, C)`, of kept frame features; those of a long cue are thinned evenly."""
         if self.most and len(features) > self.most:
             features = [features[place] for place in np.linspace(0, len(features) - 1, self.most).round().astype(int)]
-        return self.model.get_sign_features(frame_features=torch.stack(features)[None])
+        return self.model.get_sign_features(frame_features=torch.stack(features)[None]).float()
 
     def draft_is_due(self) -> bool:
         """Whether enough was signed since the last draft; when the hands rest the sentence comes soon."""
