@@ -18,6 +18,7 @@ from transformers import ResNetConfig
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig, FlaVisualEncoder
 from modeling_fla.batch_norm_fla import NormalizeByKernels, RealFrames, count_real_frames
 from tests.training.test_trainer import Waits
+from training_fla.data.augmentation import ClipAugmentation, take_places
 from training_fla.data.batching import ClipBatchSampler
 from training_fla.data.collation import RoundedSizes, SignTranslationCollator, rounded
 from training_fla.data.feature_store import batches_by_frames
@@ -95,6 +96,25 @@ def test_losses_gradients_and_statistics_are_those_without_padding():
     for name, parameter in ours.named_parameters():
         true = plain.get_parameter(name).grad
         assert (parameter.grad - true).norm() <= 1e-5 * true.norm() + 1e-6, name
+
+
+@pytest.mark.parametrize("source_size", [None, (26, 21)])
+def test_a_gpu_crops_and_turns_to_the_same_bits_as_workers_do(source_size):
+    """Odd sizes, rotations, shifts that leave black edges, and the middle of the frame alone."""
+    clips = [torch.randint(1, 256, (length, 24, 31, 3), dtype=torch.uint8).permute(0, 3, 1, 2) for length in (3, 5)]
+    collate = SignTranslationCollator(sizes=RoundedSizes())
+    for seed, (crop, probability) in enumerate([(19, 1.0), (20, 0.5), (23, 1.0), (17, 0.0), (24, 0.5)] * 6):
+        vary = ClipAugmentation(crop_size=crop, probability=probability, rotate_degrees=30 * (seed % 2))
+        rows = []
+        for index, frames in enumerate(clips):
+            places = vary.places((24, 31), np.random.default_rng([seed, index]), source_size)
+            rows.append({"index": index, "pixel_values_videos": frames, "places": places, "labels": [7]})
+        batch = collate(rows)
+        of_clip = (batch["positions"] // batch["attention_mask"].shape[1]).clamp(max=1)
+        varied = take_places(batch["pixel_values_videos"], batch["places"], of_clip)
+        assert varied.is_contiguous(memory_format=torch.channels_last) and not varied[8:].any()
+        true = [vary(c, np.random.default_rng([seed, i]), source_size) for i, c in enumerate(clips)]
+        assert varied[:8].equal(torch.cat(true))
 
 
 def test_both_masks_are_of_the_type_that_attention_computes_in():

@@ -24,9 +24,11 @@ from transformers import (
 from transformers import MBartForConditionalGeneration as MBart
 
 from modeling_fla import FlaConfig, FlaForConditionalGeneration, FlaVisionConfig
+from modeling_fla.batch_norm_fla import RealFrames, count_real_frames
 from processing_fla import FlaProcessor
 from tests.tiny_runs import ROOT, STAGE2, pack_demo, run, stage1_of_one_step, weights
 from training_fla.data.batching import NO_CLIP
+from training_fla.data.collation import RoundedSizes, SignTranslationCollator
 from training_fla.data.packed_corpus import PackedCorpus
 from training_fla.errors import InputError
 from training_fla.recipe import Stage1Arguments, Stage2Arguments, parse_recipe
@@ -183,6 +185,24 @@ def test_a_step_waits_for_the_device_at_most_once(folder, tmp_path, script):
         trainer.train()
     assert len(count.steps) == 5 and all(step in ([], ["_local_scalar_dense"]) for step in count.steps)
     assert count.steps[1] == ["_local_scalar_dense"], "what is counted is seen"
+
+
+def test_a_run_as_on_a_gpu_has_the_losses_of_one_on_a_processor(folder, tmp_path, monkeypatch):
+    """Sizes rounded up, norms that leave frames out, and frames that are cropped and turned after the workers."""
+    lines = ["--eval_strategy='no'", "--save_strategy='no'", "--load_best_model_at_end=false", "--logging_steps=1"]
+    lines += ["--max_steps", 6, "--augmentation_probability", 1.0, "--dataloader_num_workers", 1]
+    lines += ["--light_t_overrides", "{d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24, dropout: 0.0}"]
+    curves = {}
+    for place in ("processor", "gpu"):
+        trainer = make(folder, "run_stage1", tmp_path / place, *lines)
+        if place == "gpu":
+            trainer.train_dataset.crops_later = True
+            trainer.data_collator = SignTranslationCollator(sizes=RoundedSizes())
+            trainer.real_frames = RealFrames()
+            count_real_frames(trainer.model.visual_encoder, trainer.real_frames)
+        trainer.train()
+        curves[place] = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert len(curves["gpu"]) == 6 and curves["gpu"] == pytest.approx(curves["processor"], abs=1e-5)
 
 
 def test_a_clip_that_counts_for_nothing_has_no_labels_and_a_whole_decoder_input(folder, tmp_path):

@@ -83,6 +83,26 @@ class ClipAugmentation:
         drawn = self.draw(size, generator)
         return warp(frames, geometry_of(drawn, size, source_size or size, self.crop_size), self.crop_size)
 
+    def places(
+        self, size: tuple[int, int], generator: np.random.Generator, source_size: tuple[int, int] | None = None
+    ) -> torch.Tensor:
+        """Where the pixels of a varied clip lie in its frames, for [`take_places`]; without zoom alone.
+
+        Args:
+            size (`tuple[int, int]`): height and width of the frames.
+            generator (`np.random.Generator`): the same state gives what a call gives.
+            source_size (`tuple[int, int]`, *optional*): as of a call.
+
+        Returns:
+            `torch.Tensor` of shape `(crop_size, crop_size)`: int32; row times width plus column, -1 where it is black.
+
+        Raises:
+            InputError: if the crop is larger than the frames.
+        """
+        geometry = geometry_of(self.draw(size, generator), size, source_size or size, self.crop_size)
+        rows, columns, is_shown = places_of(geometry, self.crop_size, size)
+        return torch.from_numpy(np.where(is_shown, rows * size[1] + columns, -1).astype(np.int32))
+
     def draw(self, size: tuple[int, int], generator: np.random.Generator) -> Draw:
         """Draw for frames of a height and width."""
         height, width = size
@@ -148,6 +168,42 @@ def warp(frames: torch.Tensor, geometry: Geometry, size: int) -> torch.Tensor:
     return (_warp_upright if matrix[0, 1] == matrix[1, 0] == 0 else _warp_nearest)(frames, geometry, size)
 
 
+def places_of(geometry: Geometry, size: int, frame_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row and column `(size, size)` that each pixel of a result is taken from without resizing, and whether it is."""
+    H, W = frame_size
+    matrix = geometry.matrix
+    if matrix[0, 1] == matrix[1, 0] == 0:  # whole pixels are cut out
+        first_column, first_row = (round(matrix[axis, 2] - size / 2) for axis in (0, 1))
+        columns = np.broadcast_to(first_column + np.arange(size), (size, size))
+        rows = np.broadcast_to(first_row + np.arange(size)[:, None], (size, size))
+        return rows, columns, (columns >= 0) & (columns < W) & (rows >= 0) & (rows < H)
+    place = np.arange(size) + 0.5 - size / 2
+    columns, rows = (
+        np.floor(axis[0] * place + axis[1] * place[:, None] + axis[2]).astype(np.int64) for axis in matrix
+    )
+    is_shown = np.zeros((size, size), bool)
+    is_shown[geometry.rows, geometry.columns] = True
+    return rows, columns, is_shown & (columns >= 0) & (columns < W) & (rows >= 0) & (rows < H)
+
+
+def take_places(frames: torch.Tensor, places: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
+    """Vary the frames of several clips at once, on their device.
+
+    Args:
+        frames (`torch.Tensor` of shape `(P, 3, H, W)`): uint8, channels last.
+        places (`torch.Tensor` of shape `(B, size, size)`): int32, as [`ClipAugmentation.places`] gives them.
+        clips (`torch.LongTensor` of shape `(P,)`): which clip each frame is of.
+
+    Returns:
+        `torch.Tensor` of shape `(P, 3, size, size)`: uint8, channels last; what a call of [`ClipAugmentation`] gives.
+    """
+    number, size = len(frames), places.shape[1:]
+    pixels = frames.permute(0, 2, 3, 1).reshape(number, -1, 3)
+    index = places.flatten(1)[clips]  # (P, size * size)
+    taken = pixels[torch.arange(number, device=frames.device)[:, None], index.clamp(min=0).long()]
+    return taken.masked_fill((index < 0)[..., None], 0).view(number, *size, 3).permute(0, 3, 1, 2)
+
+
 def _warp_upright(frames: torch.Tensor, geometry: Geometry, size: int) -> torch.Tensor:
     """Without rotation: cut out whole pixels, and resize them if need be."""
     pixels = frames.permute(0, 2, 3, 1)  # channels last, or resizing is several times slower
@@ -175,13 +231,8 @@ def _warp_upright(frames: torch.Tensor, geometry: Geometry, size: int) -> torch.
 def _warp_nearest(frames: torch.Tensor, geometry: Geometry, size: int) -> torch.Tensor:
     """Each pixel of the result is the pixel of its frame that it falls on, at the same place in every frame."""
     T, _, H, W = frames.shape
-    place = np.arange(size) + 0.5 - size / 2
-    columns, rows = (
-        np.floor(axis[0] * place + axis[1] * place[:, None] + axis[2]).astype(np.int64) for axis in geometry.matrix
-    )
-    shown = np.zeros((size, size, 1), np.uint8)
-    shown[geometry.rows, geometry.columns] = 1
-    shown &= ((columns >= 0) & (columns < W) & (rows >= 0) & (rows < H))[..., None]
+    rows, columns, is_shown = places_of(geometry, size, (H, W))
+    shown = is_shown[..., None].astype(np.uint8)
     places = np.empty((size, size, 3), np.int64)
     places[:] = 3 * (np.clip(rows, 0, H - 1) * W + np.clip(columns, 0, W - 1))[..., None]
     places += np.arange(3)

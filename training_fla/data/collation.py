@@ -128,7 +128,8 @@ class SignTranslationCollator:
             examples, zero at padding; `attention_mask` int64 `(B, T)`, 1 for real; `labels` int64 `(B, L)`, -100 at
             padding; `decoder_input_ids` `(B, L)` if it was told how to make them; where the examples have an `index`,
             `indices` int64 `(B,)` and `positions` int64 `(R,)`, the places in `B * T` of real positions. With `sizes`
-            the frames are `(P, 3, H, W)`, and `positions` `(P,)` are `B * T` for those beyond the real ones.
+            the frames are `(P, 3, H, W)`, and `positions` `(P,)` are `B * T` for those beyond the real ones; then
+            the examples may have `places`, which are `(B, H, W)` here.
 
         Raises:
             ValueError: an example has neither frames nor features, or more than one clip.
@@ -151,6 +152,8 @@ class SignTranslationCollator:
         }
         if self.prepare_decoder_input_ids is not None:
             inputs["decoder_input_ids"] = self.prepare_decoder_input_ids(labels)
+        if "places" in examples[0]:
+            inputs["places"] = torch.stack([example["places"] for example in examples])
         if all("index" in example for example in examples):
             inputs["indices"] = torch.tensor([example["index"] for example in examples])
             # Known here, so that the model need not ask its device.

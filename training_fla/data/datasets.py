@@ -73,7 +73,9 @@ class SignVideoDataset(Dataset):
         max_clips: int | None = None,  # keep only the first so many
         seed: int = 0,
         languages: Sequence[str] | None = None,  # of the clips, where a run has several
+        crops_later: bool = False,  # give whole frames, and where a varied clip's pixels lie in them
     ):
+        self.crops_later = crops_later
         self.corpus, self.video_processor, self.augmentation = corpus, processor.video_processor, augmentation
         self.random_frame_phase, self.seed = random_frame_phase, seed
         # A corpus may have been packed thinned already; what is left to thin is the rest.
@@ -128,7 +130,12 @@ class SignVideoDataset(Dataset):
             frames = self.video_processor.scale_and_crop(frames)
         else:
             frames = self.video_processor.scale(frames)
-            frames = self.augmentation(frames, generator, self.corpus.source_size(index))
+            source_size = self.corpus.source_size(index)
+            if self.crops_later:
+                places = self.augmentation.places(tuple(frames.shape[-2:]), generator, source_size)
+                labels = self.targets[index]
+                return {"index": index, "pixel_values_videos": frames, "places": places, "labels": labels}
+            frames = self.augmentation(frames, generator, source_size)
         return {"index": index, "pixel_values_videos": frames, "labels": self.targets[index]}
 
 
@@ -182,6 +189,9 @@ def make_datasets(
         if augmentation is not None and augmentation.probability and args.process_index == 0:
             note_unknown_source(splits.train)
         options["train"] |= {"augmentation": augmentation, "random_frame_phase": phase, "seed": args.seed}
+        # A GPU crops in no time, and workers need not; a zoom is resized, which they do.
+        is_on_gpu = args.device.type == "cuda" and augmentation is not None
+        options["train"] |= {"crops_later": is_on_gpu and not augmentation.resize_factor}
     for name, codes in (languages or {}).items():
         options[name] = options[name] | {"languages": codes}
     make = prepared if are_features else SignVideoDataset

@@ -20,6 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from modeling_fla.batch_norm_fla import RealFrames
 from processing_fla.processing_fla import IGNORED_LABEL
 from training_fla.console import progress
+from training_fla.data.augmentation import take_places
 from training_fla.data.batching import NO_CLIP, ClipBatchSampler, ClipLoader, FilledBatches, check_batching
 from training_fla.data.worker_processes import START_METHOD
 from training_fla.errors import InputError
@@ -172,7 +173,7 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         return super().get_batch_samples(map(self.prepare_batch, epoch_iterator), num_batches, device)
 
     def prepare_batch(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Put a batch on this process's device and make the decoder's input.
+        """Put a batch on this process's device, crop its frames if they are whole, and make the decoder's input.
 
         The collator cannot: workers that are not forked would get a copy of the model with it.
 
@@ -187,6 +188,9 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         counts = batch["indices"][0] != NO_CLIP
         number = int((batch["positions"] < batch["attention_mask"].numel()).sum()) if counts else 0
         batch = send_to_device(batch, self.args.device, non_blocking=self.accelerator.non_blocking)
+        if "places" in batch:
+            clips = (batch["positions"] // batch["attention_mask"].shape[1]).clamp(max=len(batch["indices"]) - 1)
+            batch["pixel_values_videos"] = take_places(batch["pixel_values_videos"], batch.pop("places"), clips)
         labels = batch["labels"]
         decoder_input_ids = self.model.prepare_decoder_input_ids_from_labels(labels)
         is_no_clip = batch["indices"][:, None] == NO_CLIP
