@@ -5,9 +5,10 @@ import pytest
 import yaml
 
 from training_fla.data.batching import ClipBatchSampler
+from training_fla.data.several.corpora import SeveralCorpora, spoken_languages
 from training_fla.data.several.datasets import EpochMixture, epoch_counts
 from training_fla.errors import InputError
-from training_fla.recipe import DataArguments, Stage1Arguments, corpus_entries, parse_recipe
+from training_fla.recipe import CorpusEntry, DataArguments, Stage1Arguments, corpus_entries, parse_recipe
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,41 @@ def test_a_recipe_and_a_command_line_list_corpora(tmp_path):
 def test_credentials_in_a_list_are_not_kept(tmp_path):
     words = ["--dataset", '["s3://me:secret@host/a"]', "--output_dir", "o"]
     assert parse_recipe(Stage1Arguments, words, "").resolved["dataset"] == ["s3://host/a"]
+
+
+class Packed:
+    """What is asked of one split of a packed folder."""
+
+    feature_size, extractor = None, ""
+
+    def __init__(self, folder: str, languages: list[str], size=None):
+        self.folder, self.languages, self.size = folder, languages, size
+
+    def column(self, name):
+        return self.languages
+
+    def size_before(self, video_processor):
+        return self.size
+
+
+def corpora(*parts: Packed, languages=(None, None), default=None) -> SeveralCorpora:
+    entries = [
+        CorpusEntry(part.folder, part.folder, language=code) for part, code in zip(parts, languages, strict=True)
+    ]
+    return SeveralCorpora(entries, parts, default)
+
+
+def test_a_clip_has_the_language_of_the_entry_else_of_its_row_else_of_the_recipe():
+    both = corpora(Packed("a", ["de_DE", ""]), Packed("b", ["en_XX"]), languages=(None, "zh_CN"), default="fr_XX")
+    assert both.languages == [["de_DE", "fr_XX"], ["zh_CN"]]
+    assert spoken_languages(both) == ["de_DE", "fr_XX", "zh_CN"]
+    assert spoken_languages(corpora(Packed("a", [""]), Packed("b", [""]))) == []
+    with pytest.raises(InputError, match="b does not say the language"):
+        spoken_languages(corpora(Packed("a", ["de_DE"]), Packed("b", [""])))
+
+
+def test_frames_go_by_the_packed_size_only_where_all_corpora_have_it():
+    large, small = {"height": 72, "width": 72}, {"height": 48, "width": 48}
+    assert corpora(Packed("a", [], large), Packed("b", [], large)).size_before(None) == large
+    for other in (small, None):
+        assert corpora(Packed("a", [], large), Packed("b", [], other)).size_before(None) is None
