@@ -87,6 +87,13 @@ def look_at_dictionary(folder: Path, printed: str) -> None:
     assert "bleu4" in metrics(folder / "runs/mine/stage2")["test"]
 
 
+def look_at_export(folder: Path, printed: str) -> None:
+    assert list((folder / "runs/demo/stage2-onnx").glob("*.onnx"))
+    clips = {path.name for path in (folder / "runs/demo/corpus/clips").iterdir()}
+    translated = [line.split("\t")[0] for line in printed.splitlines() if line.startswith("runs/demo/corpus/clips/")]
+    assert {Path(path).name for path in translated} == clips
+
+
 def look_at_features(folder: Path, printed: str) -> None:
     for name in ("features/stage2", "demo/stage2-grey", "demo/stage2-features"):
         config = json.loads((folder / "runs" / name / "config.json").read_text(encoding="utf-8"))
@@ -203,6 +210,7 @@ LOOKS = {
     "README.md": look_at_readme,
     "corpora.md": look_at_corpora,
     "dictionary.md": look_at_dictionary,
+    "export.md": look_at_export,
     "features.md": look_at_features,
     "recordings.md": look_at_recordings,
     "several_corpora.md": look_at_several_corpora,

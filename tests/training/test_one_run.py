@@ -64,7 +64,8 @@ def test_the_loss_of_a_step_is_the_sum_of_both(model):
     trainer.accelerator = SimpleNamespace(num_processes=1)
     trainer.optimization = SimpleNamespace(freeze_batch_norm_statistics=False)
     trainer.loss_check = SimpleNamespace(check=lambda loss, indices: None)
-    inputs = batch() | {"indices": torch.tensor([0, 1])}
+    trainer.real_frames = None
+    inputs = batch() | {"indices": torch.tensor([0, 1]), "num_frames": 7}
     loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=torch.tensor(10))
     losses = [token_loss(logits, inputs["labels"], 10, 0.1) for logits in (outputs.logits, outputs.light_t_logits)]
     torch.testing.assert_close(loss, sum(losses))

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -244,6 +245,8 @@ class SignTranslationTrainer(Seq2SeqTrainer):
         if self.is_fsdp_enabled:
             self.empty_model = without_weights(self.model)
             share_tied_tables(self.model.language_model)
+        # accelerate gives torch the name before `forward_sync_buffers`, which torch has from 2.13 on.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         try:
             with self.stops.noticing_sigterm():
                 outcome = super().train(*args, **kwargs)
