@@ -1,4 +1,4 @@
-"""Write a trained model as graphs that ONNX Runtime or OpenVINO runs: on a processor faster than PyTorch.
+"""Write a trained model as graphs that ONNX Runtime or OpenVINO runs on a processor.
 
 `fla translate`, `fla inspect`, `fla serve` and `pipeline` take the folder as they take a model. It holds no weights of
 PyTorch and cannot be trained. The search is the same, so that fp32 gives the same sentences.
